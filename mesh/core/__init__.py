@@ -1,0 +1,1 @@
+"""Values and arithmetic, all pure: no clock, no randomness, no disk, no network, no event loop."""

@@ -1,0 +1,1 @@
+"""How anything becomes bytes and back: canonical JSON, signed envelopes, keys."""

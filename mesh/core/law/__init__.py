@@ -1,0 +1,1 @@
+"""What governs: roster, policy, revocation, heartbeat and frontier."""

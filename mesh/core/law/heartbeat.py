@@ -1,0 +1,64 @@
+"""A heartbeat is one member's signed word on what governance state it holds at a signed time.
+
+It is freshness, completeness and anti-entropy digest in one message. A *frontier* lists, per governance stream, how far a
+member holds it without a gap: (sequence, head), the head being the id of the last statement.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from mesh.core.bytes import canonical
+from mesh.core.bytes.canonical import Count, Hex32, Millis, Payload, Token, sha256_hex
+from mesh.core.bytes.envelope import statement
+from mesh.limits import BATCH_EVENTS_MAX, FRONTIER_STREAMS_MAX, NOTE_BYTES_MAX
+
+__all__ = ["Frontier", "Heartbeat", "StreamHead", "covers", "frontier_digest"]
+
+
+class StreamHead(Payload):
+    """How far one governance stream is held."""
+
+    stream: Annotated[str, msgspec.Meta(pattern="^[a-z]{1,16}(/[a-z0-9-]{1,64})?$", max_length=81)]
+    """``roster``, ``policy/<domain>``, ``revoke/<key>``."""
+    sequence: Count
+    head: Hex32
+
+
+Frontier = Annotated[list[StreamHead], msgspec.Meta(max_length=FRONTIER_STREAMS_MAX)]
+"""Sorted by stream, each once."""
+
+
+@statement("heartbeat", bytes_max=131_072)
+class Heartbeat(Payload):
+    """Signed by the member's decision key, every ``heartbeat_ms`` and in answer to a ``sync`` request."""
+
+    mesh: Token
+    member: Token
+    incarnation: Count
+    sequence: Count
+    """Dense within an incarnation."""
+    signed_ms: Millis
+    roster_epoch: Count
+    frontier: Frontier
+    checkpoint: Annotated[str, msgspec.Meta(max_length=NOTE_BYTES_MAX)]
+    """The latest published checkpoint note of the member's log; empty before the first."""
+    echo: Annotated[list[Hex32], msgspec.Meta(max_length=BATCH_EVENTS_MAX)]
+    """Boot nonces of those who asked for this one: it was made after they started."""
+
+
+def frontier_digest(frontier: list[StreamHead]) -> str:
+    """SHA-256 of the canonical frontier."""
+    return sha256_hex(canonical.encode(frontier))
+
+
+def covers(mine: list[StreamHead], theirs: list[StreamHead]) -> bool:
+    """Whether ``mine`` holds all that ``theirs`` claims: every stream at least as far, and the same head where as far."""
+    held = {entry.stream: entry for entry in mine}
+    for entry in theirs:
+        own = held.get(entry.stream)
+        if own is None or own.sequence < entry.sequence:
+            return False
+        if own.sequence == entry.sequence and own.head != entry.head:
+            return False
+    return True

@@ -1,0 +1,184 @@
+"""A policy bundle is all that decides in one domain, named by its digest; a manifest is the threshold-signed word that it may.
+
+The bundle is content: policies, schema, entities, actions, tests. The manifest is authority: domain, epoch, digest, and the
+terms that enforcers must hold themselves (floors, lifetimes), so that no governor can lower them.
+"""
+
+from typing import Annotated
+
+import blake3
+import msgspec
+
+from mesh.core.bytes import canonical
+from mesh.core.bytes.canonical import Count, Millis, Name, Params, Payload, Spiffe, Text, Token
+from mesh.core.bytes.envelope import Statement, statement
+from mesh.core.law.roster import Roster
+from mesh.core.run.decision import Effect, Entity
+from mesh.core.run.intent import Assurance, Digest, EntityRef
+from mesh.errors import Refused
+from mesh.limits import BUNDLE_BYTES_MAX, PARAMS_MAX
+
+__all__ = [
+    "ActionSpec",
+    "Bundle",
+    "Case",
+    "EntityType",
+    "Manifest",
+    "ParamSpec",
+    "PolicyJson",
+    "Terms",
+    "admit_manifest",
+    "bundle_digest",
+    "read_bundle",
+]
+
+_ParamType = Annotated[str, msgspec.Meta(pattern="^(bool|int|string|bools|ints|strings)$", max_length=7)]
+_Privacy = Annotated[str, msgspec.Meta(pattern="^(public|committed)$", max_length=9)]
+_Previous = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$", max_length=64)]
+_Source = Annotated[str, msgspec.Meta(max_length=BUNDLE_BYTES_MAX)]
+
+
+class ParamSpec(Payload):
+    """One declared parameter of an action."""
+
+    name: Name
+    type: _ParamType
+    privacy: _Privacy
+    required: bool
+
+
+class ActionSpec(Payload):
+    """One declared action."""
+
+    name: Name
+    resource: Name
+    """The entity type it acts on."""
+    params: Annotated[list[ParamSpec], msgspec.Meta(max_length=PARAMS_MAX)]
+
+
+class PolicyJson(Payload):
+    """One Cedar policy in Cedar's JSON form (EST), with its id and annotations beside it."""
+
+    id: Text
+    effect: Annotated[str, msgspec.Meta(pattern="^(permit|forbid)$", max_length=6)]
+    annotations: dict[Name, Text]
+    json: _Source
+
+
+class EntityType(Payload):
+    """``closed``: must be listed in the bundle. Open: any id that begins with ``prefix``, without attributes or parents."""
+
+    name: Name
+    closed: bool
+    prefix: Text
+
+
+class Case(Payload):
+    """An embedded policy test: this request must have this effect, determined by exactly these policies."""
+
+    name: Text
+    action: Name
+    principal: EntityRef
+    groups: list[Text]
+    attributes: Params
+    resource: EntityRef
+    params: Params
+    purpose: Text
+    enforcer_class: Text
+    person: Text
+    now_s: Count
+    effect: Effect
+    determining: list[Text]
+
+
+class Bundle(Payload):
+    """Everything that decides in one domain."""
+
+    domain: Token
+    profile: Text
+    schema: _Source
+    """Cedar schema, human-readable form."""
+    policies: list[PolicyJson]
+    types: list[EntityType]
+    entities: list[Entity]
+    actions: list[ActionSpec]
+    cases: list[Case]
+
+    def action(self, name: str) -> ActionSpec:
+        """The declared action.
+
+        Raises:
+            Refused: ``action_unknown``.
+        """
+        for action in self.actions:
+            if action.name == name:
+                return action
+        raise Refused("action_unknown", f"{self.domain}/{name}"[:100])
+
+
+class Terms(Payload):
+    """What an enforcer must know about one action, whatever a governor says."""
+
+    assurance: Assurance
+    """The floor: at least the domain's, and every @assurance of a permit that can match."""
+    authorization_ms: Millis
+    """Life of an authorization."""
+    lease_ms: Millis
+
+
+@statement("policy")
+class Manifest(Payload):
+    """Signed by the domain's policy role: this bundle decides here, on these terms, for this long."""
+
+    mesh: Token
+    domain: Token
+    epoch: Count
+    previous: _Previous
+    digest: Digest
+    actions: Annotated[dict[Name, Terms], msgspec.Meta(max_length=256)]
+    enforcers: Annotated[list[Spiffe], msgspec.Meta(max_length=256)]
+    """Whom authorizations of this domain may name as audience."""
+    not_before_ms: Millis
+    expires_ms: Millis
+
+    def terms(self, action: str) -> Terms:
+        """The terms of an action.
+
+        Raises:
+            Refused: ``action_unknown``.
+        """
+        terms = self.actions.get(action)
+        if terms is None:
+            raise Refused("action_unknown", f"{self.domain}/{action}"[:100])
+        return terms
+
+
+def bundle_digest(data: bytes) -> str:
+    """``blake3:<hex>`` of a bundle's canonical bytes."""
+    return "blake3:" + blake3.blake3(data).hexdigest()
+
+
+def read_bundle(data: bytes, *, digest: str) -> Bundle:
+    """The bundle that a manifest names.
+
+    Raises:
+        Refused: ``digest_mismatch``, or the codec's codes.
+    """
+    if bundle_digest(data) != digest:
+        raise Refused("digest_mismatch", "policy bundle")
+    return canonical.decode(Bundle, data, bytes_max=BUNDLE_BYTES_MAX)
+
+
+def admit_manifest(manifest: Statement[Manifest], roster: Roster) -> Manifest:
+    """The manifest, believed because its domain's policy role signed it.
+
+    Raises:
+        Refused: ``wrong_mesh``, ``domain_unknown``, ``threshold_not_met``.
+    """
+    claims = manifest.claims
+    if claims.mesh != roster.mesh:
+        raise Refused("wrong_mesh", claims.mesh)
+    role = roster.policy.get(claims.domain)
+    if role is None:
+        raise Refused("domain_unknown", claims.domain)
+    return manifest.verify_threshold(role.keys, role.threshold)

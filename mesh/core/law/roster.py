@@ -1,0 +1,167 @@
+"""The roster says who the nodes are and what counts as enough; an unsound one cannot be built or read.
+
+One number, k, decides everything: final, decided, fresh and acknowledged each mean *k distinct members*. A roster is sound
+only if ``2k > n + f`` (any two such sets share an honest member) and ``k <= n - f`` (f silent liars stop nobody).
+
+Not here: the chain from one epoch to the next.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from mesh.core.bytes.canonical import Count, KeyHex, Millis, Payload, Token
+from mesh.core.bytes.envelope import Statement, statement
+from mesh.core.bytes.keys import admit_key
+from mesh.core.log.checkpoint import attest_name, log_origin, witness_name
+from mesh.errors import Refused
+from mesh.limits import MEMBERS_MAX
+
+__all__ = ["Bounds", "Member", "Role", "Roster", "admit_roster"]
+
+_Previous = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$", max_length=64)]
+
+
+class Role(Payload):
+    """Keys of people or services, and how many of them must sign."""
+
+    keys: Annotated[list[KeyHex], msgspec.Meta(max_length=MEMBERS_MAX)]
+    threshold: Count
+
+
+class Member(Payload):
+    """One governor: a key for each thing it says, so that no signature can be taken for another."""
+
+    name: Token
+    region: Token
+    log_epoch: Count
+    log_key: KeyHex
+    """Signs checkpoints of its own log, nothing else."""
+    witness_key: KeyHex
+    """C2SP cosignatures: this log only grew."""
+    attest_key: KeyHex
+    """I hold every record and would have decided so."""
+    decision_key: KeyHex
+    """Authorizations, denials, receipts, refusals, heartbeats."""
+
+
+class Bounds(Payload):
+    """Times that are signed here so that nobody can stretch them locally, in ms."""
+
+    heartbeat_ms: Millis
+    stale_ms: Millis
+    """Δ: a heartbeat older than this vouches for nothing."""
+    skew_ms: Millis
+    """ε: the largest clock difference of two honest nodes."""
+    certify_ms: Millis
+    """A log has a new checkpoint at most this often."""
+    attest_stall_ms: Millis
+    """An attestation that is missing for longer is reported."""
+
+
+@statement("roster")
+class Roster(Payload):
+    """Signed by the root threshold of itself (and, after genesis, of its predecessor)."""
+
+    mesh: Token
+    epoch: Count
+    previous: _Previous
+    """Statement id of the former epoch; empty at genesis."""
+    members: Annotated[list[Member], msgspec.Meta(min_length=1, max_length=MEMBERS_MAX)]
+    f: Count
+    k: Count
+    root: Role
+    issuers: Role
+    """Each key alone may issue identity documents."""
+    revoker: Role
+    policy: Annotated[dict[Token, Role], msgspec.Meta(max_length=MEMBERS_MAX)]
+    """Domain to the people who sign its policy."""
+    bounds: Bounds
+
+    def __post_init__(self) -> None:
+        """Refuse what is unsound: ``roster_unsound``, ``bad_key``."""
+        _check_quorum(len(self.members), self.f, self.k)
+        _check_names(self)
+        _check_roles(self)
+        _check_bounds(self.bounds)
+
+    def member(self, name: str) -> Member:
+        """The member of that name.
+
+        Raises:
+            Refused: ``unknown_member``.
+        """
+        for member in self.members:
+            if member.name == name:
+                return member
+        raise Refused("unknown_member", name[:40])
+
+    def origin(self, member: Member) -> str:
+        """The name of that member's log."""
+        return log_origin(self.mesh, member.name, member.log_epoch)
+
+    def owner(self, origin: str) -> Member:
+        """The member whose log is ``origin``.
+
+        Raises:
+            Refused: ``unknown_member``.
+        """
+        for member in self.members:
+            if self.origin(member) == origin:
+                return member
+        raise Refused("unknown_member", origin[:80])
+
+    def attest_keys(self) -> dict[str, str]:
+        """Note key name to public key (hex) of every member's attest key."""
+        return {attest_name(self.mesh, member.name): member.attest_key for member in self.members}
+
+    def witness_keys(self) -> dict[str, str]:
+        """Note key name to public key (hex) of every member's witness key."""
+        return {witness_name(self.mesh, member.name): member.witness_key for member in self.members}
+
+
+def admit_roster(statement: Statement[Roster], *, pin: str) -> Roster:
+    """A genesis roster, believed because its id is pinned and its own root threshold signed it.
+
+    Args:
+        statement: the roster as read.
+        pin: the statement id that the operator trusts, lowercase hex.
+
+    Raises:
+        Refused: ``wrong_epoch`` if it is not the pinned one; ``threshold_not_met``.
+    """
+    if statement.id != pin:
+        raise Refused("wrong_epoch", f"pinned is {pin[:12]}…, this is {statement.id[:12]}…")
+    root = statement.claims.root
+    return statement.verify_threshold(root.keys, root.threshold)
+
+
+def _check_quorum(n: int, f: int, k: int) -> None:
+    if not (2 * k > n + f and k <= n - f):
+        raise Refused("roster_unsound", f"n={n} f={f} k={k}: 2k={2 * k} must exceed n+f={n + f}, and k must be at most n-f={n - f}")
+
+
+def _check_names(roster: Roster) -> None:
+    names = [member.name for member in roster.members]
+    if len(set(names)) != len(names):
+        raise Refused("roster_unsound", "two members have one name")
+    if any(member.region in {"hb", "law", "sync", "ctl"} for member in roster.members):
+        raise Refused("roster_unsound", "no region may be called hb, law, sync or ctl: those are subjects")
+
+
+def _check_roles(roster: Roster) -> None:
+    roles = [roster.root, roster.issuers, roster.revoker, *roster.policy.values()]
+    if any(not 1 <= role.threshold <= len(role.keys) for role in roles):
+        raise Refused("roster_unsound", "a role's threshold is outside 1..number of its keys")
+    keys = [key for role in roles for key in role.keys]
+    for member in roster.members:
+        keys += [member.log_key, member.witness_key, member.attest_key, member.decision_key]
+    if len(set(keys)) != len(keys):
+        raise Refused("bad_key", "one key stands twice in the roster")
+    for key in keys:
+        admit_key(key)
+
+
+def _check_bounds(bounds: Bounds) -> None:
+    if bounds.stale_ms <= 2 * bounds.skew_ms + bounds.heartbeat_ms or bounds.heartbeat_ms == 0 or bounds.certify_ms == 0:
+        raise Refused("roster_unsound", "stale_ms must exceed 2·skew_ms + heartbeat_ms, or nothing would ever be fresh")

@@ -1,0 +1,1 @@
+"""What proves: records, Merkle trees, notes, checkpoints, certificates, proof bundles."""

@@ -1,0 +1,139 @@
+"""A record is one line of a node's history; its canonical bytes are the leaf data of the node's Merkle log.
+
+A record is not signed by itself: the checkpoint that covers it is its signature. It names its own log and index, so it
+cannot stand anywhere else. Statements it is about (intents, identity documents, outcomes) are named by statement id and
+kept beside the log once per node; the id is a hash over what they say.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from mesh.core.bytes import canonical
+from mesh.core.bytes.canonical import Count, Hex32, Millis, Name, Payload, Text, Token
+from mesh.core.bytes.envelope import statement
+from mesh.core.run.decision import Attested, Decision
+from mesh.limits import RECORD_BYTES_MAX
+
+__all__ = [
+    "AttestRefused",
+    "DecisionMade",
+    "Denied",
+    "GovernanceChanged",
+    "Incident",
+    "Noise",
+    "Origin",
+    "OutcomeRecorded",
+    "Record",
+    "Refusal",
+    "encode_record",
+    "read_record",
+]
+
+Origin = Annotated[str, msgspec.Meta(min_length=1, max_length=160)]
+_Authorization = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$", max_length=64)]
+
+
+class _Record(Payload, tag_field="record"):
+    mesh: Token
+    origin: Origin
+    index: Count
+    at_ms: Millis
+    """When it was recorded by the owner's clock; never decreases within a log."""
+
+
+class DecisionMade(_Record, tag="decision"):
+    """The engine answered for complete inputs: permit or deny, repeatable by anyone."""
+
+    roster_epoch: Count
+    intent: Hex32
+    identity: Hex32
+    enforcer: Hex32
+    """Statement id of the enforcer's identity document."""
+    attested: Attested
+    decision: Decision
+    engine: Text
+    """The build that answered; the profile in the decision is what counts."""
+    authorization: _Authorization
+    """Statement id of what was issued; empty if denied."""
+
+
+class Denied(_Record, tag="denied"):
+    """A no without a decision: authenticated, but something was missing, stale or over. Needs no justification."""
+
+    intent: Hex32
+    subject: Text
+    code: Name
+    detail: Text
+
+
+class Noise(_Record, tag="noise"):
+    """What was refused before anyone was authenticated, in aggregate: a flood must not become a flood of records."""
+
+    code: Name
+    count: Count
+    from_ms: Millis
+    to_ms: Millis
+
+
+class OutcomeRecorded(_Record, tag="outcome"):
+    """An enforcer's signed outcome was taken in."""
+
+    event: Literal["started", "finished", "failed", "aborted", "unknown", "blocked"]
+    outcome: Hex32
+    identity: Hex32
+    """Statement id of the enforcer's identity document."""
+    intent: Hex32
+    authorization: Hex32
+
+
+class GovernanceChanged(_Record, tag="governance"):
+    """A transition of what this node is governed by, or of its own trust in it."""
+
+    change: Literal["started", "stopped", "roster", "policy", "fresh", "stale"]
+    about: Text
+    """Statement id, or a word on the cause."""
+
+
+class AttestRefused(_Record, tag="attest_refused"):
+    """This node refused to attest another's record; the signed refusal is kept beside."""
+
+    refusal: Hex32
+
+
+class Incident(_Record, tag="incident"):
+    """Something that must not happen was seen."""
+
+    code: Name
+    detail: Text
+
+
+Record = DecisionMade | Denied | Noise | OutcomeRecorded | GovernanceChanged | AttestRefused | Incident
+
+
+@statement("refusal", bytes_max=2_048)
+class Refusal(Payload):
+    """Signed by a member's decision key: why it will not attest a log beyond a record."""
+
+    mesh: Token
+    member: Token
+    origin: Origin
+    index: Count
+    leaf: Hex32
+    reason: Literal["missing", "wrong"]
+    code: Name
+    at_ms: Millis
+
+
+def encode_record(record: Record) -> bytes:
+    """The record's leaf data."""
+    return canonical.encode(record)
+
+
+def read_record(data: bytes) -> Record:
+    """Parse leaf data.
+
+    Raises:
+        Refused: the codec's codes.
+    """
+    return canonical.decode(Record, data, bytes_max=RECORD_BYTES_MAX)  # type: ignore[arg-type]  # a union is a type here

@@ -1,0 +1,189 @@
+"""What travels around the statements: requests, answers and batches. Unsigned; everything that matters inside is signed.
+
+Envelopes stand in these messages as JSON objects, not as strings in strings: a message is readable with any JSON tool. They
+are cut out byte for byte (``Raw``) and then held to the one spelling by :mod:`mesh.core.bytes.envelope`.
+"""
+
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from mesh.core.bytes import canonical
+from mesh.core.bytes.canonical import Count, Hex32, Name, Payload, Text
+from mesh.core.law.heartbeat import Frontier
+from mesh.core.log.record import Origin
+from mesh.core.run.params import Opening
+from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX, NOTE_BYTES_MAX, PARAMS_MAX
+
+__all__ = [
+    "Answer",
+    "Authorized",
+    "DeniedAnswer",
+    "Find",
+    "Found",
+    "IntentRequest",
+    "LineageBatch",
+    "Location",
+    "Openings",
+    "OutcomeAnswer",
+    "OutcomeRequest",
+    "Prove",
+    "Proved",
+    "Pull",
+    "RefusedAnswer",
+    "StatusAsked",
+    "Sync",
+    "SyncAnswer",
+    "pack",
+    "unpack",
+]
+
+T = TypeVar("T")
+Raw = msgspec.Raw
+_Note = Annotated[str, msgspec.Meta(max_length=NOTE_BYTES_MAX)]
+
+
+class IntentRequest(Payload):
+    """A workload's request to a governor."""
+
+    intent: Raw
+    """Envelope of the intent."""
+    identity: Raw
+    """Envelope of the workload's identity document."""
+    enforcer: Raw
+    """Envelope of the enforcer's identity document."""
+    openings: Annotated[list[Opening], msgspec.Meta(max_length=PARAMS_MAX)]
+
+
+class Authorized(Payload, tag_field="answer", tag="authorized"):
+    """Yes."""
+
+    authorization: Raw
+    receipt: Raw
+    frontier: Frontier
+    """The frontier whose digest the authorization names."""
+
+
+class DeniedAnswer(Payload, tag_field="answer", tag="denied"):
+    """A signed no."""
+
+    denial: Raw
+
+
+class RefusedAnswer(Payload, tag_field="answer", tag="refused"):
+    """An unsigned no, to what was not authenticated or could not be taken."""
+
+    code: Name
+    detail: Text
+
+
+Answer = Authorized | DeniedAnswer | RefusedAnswer
+
+
+class OutcomeRequest(Payload):
+    """An enforcer's outcomes, oldest first, with its identity document."""
+
+    identity: Raw
+    outcomes: Annotated[list[Raw], msgspec.Meta(min_length=1, max_length=BATCH_RECORDS_MAX)]
+
+
+class OutcomeAnswer(Payload, tag_field="answer", tag="receipts"):
+    """One receipt per outcome, in order."""
+
+    receipts: Annotated[list[Raw], msgspec.Meta(max_length=BATCH_RECORDS_MAX)]
+
+
+class Openings(Payload):
+    """The openings of one intent."""
+
+    intent: Hex32
+    openings: Annotated[list[Opening], msgspec.Meta(max_length=PARAMS_MAX)]
+
+
+class LineageBatch(Payload):
+    """Consecutive records of one log with the statements they are about."""
+
+    origin: Origin
+    first: Count
+    """Index of the first record."""
+    records: Annotated[list[Raw], msgspec.Meta(max_length=BATCH_RECORDS_MAX)]
+    bodies: Annotated[list[Raw], msgspec.Meta(max_length=8 * BATCH_RECORDS_MAX)]
+    """Envelopes, each once."""
+    openings: Annotated[list[Openings], msgspec.Meta(max_length=BATCH_RECORDS_MAX)]
+    """Only in answers to a pull: what is published is kept by streams and could not be erased."""
+    checkpoint: _Note
+    """The owner's signed note over at least these records, if there is one yet; else empty."""
+
+
+class Sync(Payload, tag_field="ask", tag="sync"):
+    """Sign me a heartbeat that names my boot nonce."""
+
+    nonce: Hex32
+
+
+class Pull(Payload, tag_field="ask", tag="pull"):
+    """Give me records of a log from ``first`` on, as many as fit."""
+
+    origin: Origin
+    first: Count
+    count: Count
+
+
+class Find(Payload, tag_field="ask", tag="find"):
+    """Which records are about an id that begins so: an intent, authorization or outcome; an empty prefix asks for the newest."""
+
+    prefix: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{0,64}$", max_length=64)]
+    count: Count
+
+
+class Prove(Payload, tag_field="ask", tag="prove"):
+    """Prove the record at ``index``."""
+
+    origin: Origin
+    index: Count
+
+
+class StatusAsked(Payload, tag_field="ask", tag="status"):
+    """How are you."""
+
+
+class SyncAnswer(Payload, tag_field="answer", tag="sync"):
+    """One heartbeat."""
+
+    heartbeat: Raw
+
+
+class Location(Payload):
+    """Where a record about the id stands."""
+
+    id: Hex32
+    origin: Origin
+    index: Count
+
+
+class Found(Payload, tag_field="answer", tag="found"):
+    """Newest first."""
+
+    records: list[Location]
+
+
+class Proved(Payload, tag_field="answer", tag="proved"):
+    """A record with its C2SP tlog-proof; ``proof`` is empty while the record is not final."""
+
+    batch: LineageBatch
+    """The one record, with bodies and openings."""
+    proof: _Note
+
+
+def pack(message: Payload) -> bytes:
+    """The message's bytes."""
+    return canonical.encode(message)
+
+
+def unpack(kind: type[T], data: bytes, *, bytes_max: int = MESSAGE_BYTES_MAX) -> T:
+    """Read a message.
+
+    Raises:
+        Refused: the codec's codes.
+    """
+    return canonical.decode(kind, data, bytes_max=bytes_max)

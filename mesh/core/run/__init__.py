@@ -1,0 +1,1 @@
+"""The life of one execution: identity, intent, decision, authorization, outcome."""

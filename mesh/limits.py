@@ -1,0 +1,91 @@
+"""Every maximum of the mesh, with its unit last and its reason beside it; nothing else in the code invents a bound.
+
+Each is tested at the limit and one past it. They bound *cost*: what one hostile input can make a node do.
+"""
+
+from typing import Final
+
+__all__ = [
+    "BATCH_EVENTS_MAX",
+    "BATCH_RECORDS_MAX",
+    "BUNDLE_BYTES_MAX",
+    "CLOCK_MS_MAX",
+    "ENVELOPE_BYTES_MAX",
+    "FRONTIER_STREAMS_MAX",
+    "INTENT_BYTES_MAX",
+    "INTENT_LIFE_MS_MAX",
+    "INT_MAX",
+    "LIST_ITEMS_MAX",
+    "MEASUREMENTS_MAX",
+    "MEMBERS_MAX",
+    "MESSAGE_BYTES_MAX",
+    "NOTE_BYTES_MAX",
+    "NOTE_SIGNATURES_MAX",
+    "PARAMS_MAX",
+    "POLICY_BYTES_MAX",
+    "POLICY_DEPTH_MAX",
+    "PROOF_HASHES_MAX",
+    "QUEUE_REQUESTS_MAX",
+    "RECORD_BYTES_MAX",
+    "REQUEST_BYTES_MAX",
+    "SIGNATURES_MAX",
+    "STATEMENT_BYTES_MAX",
+    "STRING_CHARS_MAX",
+    "TREE_SIZE_MAX",
+]
+
+INT_MAX: Final = 2**53 - 1
+"""Largest integer that every JSON reader keeps exactly (RFC 8785, section 3.2.2.3)."""
+CLOCK_MS_MAX: Final = 253_402_300_799_999
+"""End of the year 9999, in ms since the epoch: later times are garbage, not plans."""
+
+INTENT_BYTES_MAX: Final = 16_384
+"""An intent's payload: parameters are facts for policy, not cargo; large inputs go in as digests."""
+STATEMENT_BYTES_MAX: Final = 65_536
+"""Any other statement's payload, unless its kind says less (rosters of 100 members fit)."""
+ENVELOPE_BYTES_MAX: Final = 131_072
+"""A statement in base64 with all its signatures."""
+RECORD_BYTES_MAX: Final = 65_535
+"""A record's leaf data: C2SP tlog-tiles writes entry lengths in 16 bits."""
+REQUEST_BYTES_MAX: Final = 98_304
+"""An intent with its identity document and openings, as it arrives from the bus: checked before any decoding."""
+MESSAGE_BYTES_MAX: Final = 1_000_000
+"""Any message on the bus: just below nats-server's default max_payload of 1 MiB."""
+NOTE_BYTES_MAX: Final = 65_536
+"""A signed note: a checkpoint with a hundred signatures is 14 kB."""
+NOTE_SIGNATURES_MAX: Final = 100
+"""Signature lines of one note, as Go's x/mod/sumdb/note has it."""
+BUNDLE_BYTES_MAX: Final = 1_000_000
+"""A policy bundle: parsing is superlinear in hostile text, and it must fit one message."""
+POLICY_BYTES_MAX: Final = 16_384
+"""One Cedar policy: longer ones are generated, and nobody reviews those."""
+POLICY_DEPTH_MAX: Final = 32
+"""Nested brackets or ifs in policy text: about 90 kill a 1 MB stack inside the parser, with no exception."""
+
+STRING_CHARS_MAX: Final = 1_024
+"""One string parameter or attribute."""
+LIST_ITEMS_MAX: Final = 64
+"""Items of one list parameter or attribute."""
+PARAMS_MAX: Final = 64
+"""Parameters of one intent; attributes of one entity."""
+MEASUREMENTS_MAX: Final = 32
+"""Measured things (executable, script, model, …) of one intent."""
+SIGNATURES_MAX: Final = 128
+"""Signatures on one statement: more than members plus signers of any sound roster."""
+MEMBERS_MAX: Final = 100
+"""Members of one roster; larger meshes use groups."""
+FRONTIER_STREAMS_MAX: Final = 256
+"""Governance streams in one frontier."""
+PROOF_HASHES_MAX: Final = 63
+"""Hashes of one Merkle proof: C2SP tlog-witness caps consistency proofs there, and trees end at 2^63."""
+TREE_SIZE_MAX: Final = 2**53 - 1
+"""Records of one log: sizes travel as JSON integers too."""
+
+INTENT_LIFE_MS_MAX: Final = 60_000
+"""expires_ms - created_ms of an intent: a stored intent executed late is a hazard."""
+QUEUE_REQUESTS_MAX: Final = 4_096
+"""Requests waiting for one governor; the next is told `overloaded` at once."""
+BATCH_EVENTS_MAX: Final = 64
+"""Events folded into one step and one commit: beyond, latency grows and the fsync is paid off already."""
+BATCH_RECORDS_MAX: Final = 128
+"""Records in one lineage message: the sweet spot measured between 32 and 128."""
