@@ -242,13 +242,13 @@ def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, pat
     Raises:
         Refused: ``bad_proof``, also for ``old`` 0 (rule 5) and ``old`` > ``new``.
     """
-    _check_hashes((old_root, new_root), path)
     if not 0 < old <= new:
         raise Refused("bad_proof", f"no proof leads from size {old} to {new}")
     if old == new:
         if path or old_root != new_root:
             raise Refused("bad_proof", "one size, but two roots or a path")
         return
+    _check_hashes((old_root, new_root), path)
     whole = old & (old - 1) == 0  # the old tree is itself a subtree of the new one, so its root starts the path
     hashes = (old_root, *path) if whole else tuple(path)
     level = _trailing_ones(old - 1)
