@@ -13,8 +13,7 @@ Not here: signatures (:mod:`mesh.core.bytes.envelope`).
 """
 
 import hashlib
-from functools import cache
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar, cast, dataclass_transform
 
 import msgspec
 
@@ -42,7 +41,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-# Lengths stand beside the patterns because `$` also matches before a final newline.
+# `$` also matches before a final newline, so patterns of several lengths end in `$(?!\n)`; the others have their length beside them.
 Hex32 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", min_length=64, max_length=64)]
 """32 bytes in lowercase hex: SHA-256 digests, statement ids, nonces."""
 Hex16 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$", min_length=32, max_length=32)]
@@ -54,12 +53,19 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=INT_MAX)]
 """A size, index, sequence number or epoch."""
 Millis = Annotated[int, msgspec.Meta(ge=0, le=CLOCK_MS_MAX)]
 """A time in ms since the Unix epoch (UTC), or a duration in ms."""
-Token = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9-]{0,31}$", min_length=1, max_length=32)]
+Token = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9-]{0,31}$(?!\\n)", min_length=1, max_length=32)]
 """A name that may stand in a subject: node, region, domain, tenant."""
-Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z_][A-Za-z0-9_.-]{0,63}$", min_length=1, max_length=64)]
+Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z_][A-Za-z0-9_.-]{0,63}$(?!\\n)", min_length=1, max_length=64)]
 """A parameter, attribute, action verb, entity type or measurement."""
 Text = Annotated[str, msgspec.Meta(max_length=STRING_CHARS_MAX)]
-Spiffe = Annotated[str, msgspec.Meta(pattern="^spiffe://[a-z0-9.-]{1,64}/[A-Za-z0-9._/-]{1,180}$", min_length=11, max_length=254)]
+Spiffe = Annotated[
+    str,
+    msgspec.Meta(
+        pattern="^spiffe://[a-z0-9.-]{1,64}(/(?!\\.\\.?(/|$))[A-Za-z0-9._-]{1,180})+$(?!\\n)",
+        min_length=12,
+        max_length=254,
+    ),
+]
 """A SPIFFE ID (https://github.com/spiffe/spiffe, SPIFFE-ID.md), path without empty or relative segments."""
 
 Scalar = bool | Integer | Text
@@ -70,6 +76,7 @@ Params = Annotated[
 """A flat map: names to booleans, integers, strings, or lists of those."""
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True)  # tells type checkers that subclasses inherit both, as they do
 class Payload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of everything that is signed or hashed: frozen, no unknown fields, no positional construction."""
 
@@ -82,9 +89,14 @@ def encode(value: object) -> bytes:
     return _ENCODER.encode(value)
 
 
-@cache
-def _decoder(kind: type[T]) -> "msgspec.json.Decoder[T]":
-    return msgspec.json.Decoder(kind)
+_DECODERS: Final[dict[object, msgspec.json.Decoder[object]]] = {}
+
+
+def _decode(kind: type[T], data: bytes) -> T:
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        decoder = _DECODERS[kind] = msgspec.json.Decoder(kind)
+    return cast("T", decoder.decode(data))
 
 
 def decode(kind: type[T], data: bytes, *, bytes_max: int) -> T:
@@ -96,7 +108,7 @@ def decode(kind: type[T], data: bytes, *, bytes_max: int) -> T:
     if len(data) > bytes_max:
         raise Refused("too_large", f"{len(data)} bytes, at most {bytes_max}")
     try:
-        value = _decoder(kind).decode(data)
+        value = _decode(kind, data)
         again = _ENCODER.encode(value)
     except (msgspec.MsgspecError, RecursionError, UnicodeError, OverflowError, ValueError) as error:
         raise Refused("malformed", _short(error)) from None
