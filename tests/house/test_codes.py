@@ -1,0 +1,76 @@
+"""Every reason to say no is raised somewhere and provoked by a test; every bound bounds something and is tested.
+
+``awaited.toml`` names what the tree is still growing into: entries may only be taken out of it.
+"""
+
+import ast
+import re
+import tomllib
+
+import pytest
+
+from mesh import limits
+from mesh.codes import CODES
+from tests.house.tree import modules, parsed, strings, text
+
+AWAITED: dict[str, list[str]] = tomllib.loads(text("tests/house/awaited.toml"))
+RAISED = {"Refused", "Unavailable", "Alarm"}
+
+
+def _code() -> list[str]:
+    return [path for path in modules("mesh") if path not in {"mesh/codes.py", "mesh/limits.py"}]
+
+
+def _tests() -> list[str]:
+    return [path for path in modules("tests") if not path.startswith("tests/house/")]
+
+
+def test_every_code_is_raised_somewhere() -> None:
+    said = frozenset[str]().union(*map(strings, _code()))
+    assert not set(CODES) - said - set(AWAITED["codes_raised"])
+
+
+def test_every_code_is_provoked_by_a_test() -> None:
+    said = frozenset[str]().union(*map(strings, _tests()))
+    assert not set(CODES) - said - set(AWAITED["codes_provoked"])
+
+
+def test_every_code_that_is_raised_is_registered() -> None:
+    for path in modules("mesh"):
+        for node in ast.walk(parsed(path)):
+            match node:
+                case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=[ast.Constant(value=str(code)), *_]) if (
+                    name in RAISED
+                ):
+                    assert code in CODES, f"{path}:{node.lineno}: {code!r}"
+                case _:
+                    pass
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_code_is_one_word_with_advice(code: str) -> None:
+    entry = CODES[code]
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", code)
+    assert entry.meaning
+    assert not entry.meaning.endswith(".")
+    assert entry.raised_by
+    assert entry.fix.endswith(".")
+
+
+def test_every_limit_bounds_something() -> None:
+    used = _words(_code())
+    assert not set(limits.__all__) - used - set(AWAITED["limits_used"])
+
+
+def test_every_limit_is_tested() -> None:
+    used = _words(_tests())
+    assert not set(limits.__all__) - used - set(AWAITED["limits_tested"])
+
+
+def test_what_is_awaited_is_registered() -> None:
+    assert set(AWAITED["codes_raised"]) | set(AWAITED["codes_provoked"]) <= set(CODES)
+    assert set(AWAITED["limits_used"]) | set(AWAITED["limits_tested"]) <= set(limits.__all__)
+
+
+def _words(paths: list[str]) -> set[str]:
+    return {word for path in paths for word in re.findall(r"[A-Z][A-Z0-9_]+", text(path))}
