@@ -45,25 +45,39 @@ CODES: Final[dict[str, Code]] = {
     "wrong_mesh": _code("it belongs to another mesh", "any verifier", "Use the roster of the mesh it was made for.", 5),
     "wrong_epoch": _code("it names another roster or policy epoch than the active one", "any verifier", _RESEND, 2),
     "unknown_member": _code("no such member in the roster", "any verifier", "Check the roster: `mesh roster show`.", 5),
-    "identity_unknown": _code("the identity document was not issued by an issuer of the roster", "governor, enforcer", "Have it issued by one.", 2),
+    "identity_unknown": _code(
+        "the identity document was not issued by an issuer of the roster", "governor, enforcer", "Have it issued by one.", 2
+    ),
     "identity_expired": _code("the identity document is not valid now", "governor, enforcer", "Have a new one issued.", 2),
-    "identity_mismatch": _code("subject, key or role differ from the identity document", "governor, enforcer", "Use the key the document names.", 2),
-    "revoked": _code("a revocation names something in the chain", "governor, enforcer", "Revocations are never undone; use another identity.", 2),
+    "identity_mismatch": _code(
+        "subject, key or role differ from the identity document", "governor, enforcer", "Use the key the document names.", 2
+    ),
+    "revoked": _code(
+        "a revocation names something in the chain", "governor, enforcer", "Revocations are never undone; use another identity.", 2
+    ),
     # --- intents
     "unauthenticated": _code("the intent is not signed by its holder key", "governor", "Sign the intent with the holder key.", 2),
     "intent_expired": _code("the intent's time is over, or not yet begun", "governor", _RESEND, 2),
-    "intent_too_long": _code("the intent asks for a longer life than an intent may have", "governor", "Shorten expires_ms - created_ms.", 2),
+    "intent_too_long": _code(
+        "the intent asks for a longer life than an intent may have", "governor", "Shorten expires_ms - created_ms.", 2
+    ),
     "domain_unknown": _code("no such enforcement domain here", "governor", "See the domains: `mesh status`.", 2),
     "action_unknown": _code("the domain declares no such action", "governor", "Declare it in the policy's domain.toml.", 2),
     "audience_unknown": _code("the domain does not list this enforcer", "governor", "Add the enforcer to the policy.", 2),
     "params_mismatch": _code("the parameters are not those the action declares", "governor", "Match names, types and privacy classes.", 2),
-    "opening_mismatch": _code("an opening is missing or does not match its commitment", "governor, verifier", "Send the openings you signed.", 2),
-    "entity_missing": _code("principal or resource is unknown to the policy bundle", "governor", "Add the entity, or declare its type open.", 2),
+    "opening_mismatch": _code(
+        "an opening is missing or does not match its commitment", "governor, verifier", "Send the openings you signed.", 2
+    ),
+    "entity_missing": _code(
+        "principal or resource is unknown to the policy bundle", "governor", "Add the entity, or declare its type open.", 2
+    ),
     "assurance_unavailable": _code("the assurance asked for cannot be given here", "governor", "Ask for a lower one, if policy allows.", 2),
     "intent_conflict": _code("this intent was already answered otherwise", "governor", "Use a new nonce for a new intent.", 2),
     # --- decision
     "policy_denied": _code("policy does not permit it", "governor", "See which policies decided: `mesh why ID`.", 2),
-    "policy_error": _code("a policy failed while it was evaluated, so nothing is allowed", "governor", "Mend the policy named in the record.", 2),
+    "policy_error": _code(
+        "a policy failed while it was evaluated, so nothing is allowed", "governor", "Mend the policy named in the record.", 2
+    ),
     "policy_expired": _code("the policy manifest is not valid now", "governor, enforcer", "Sign and activate a new epoch.", 2),
     "policy_invalid": _code("the policy bundle fails its checks", "policy", "Run `mesh policy check DIR`.", 3),
     "policy_too_deep": _code("policy text is nested deeper than the engine can take", "policy", "Flatten brackets and ifs.", 3),
@@ -79,15 +93,21 @@ CODES: Final[dict[str, Code]] = {
     "not_found": _code("no record or statement of that name is held here", "node", "Check the id; ids accept unique prefixes.", 3),
     "ambiguous": _code("more than one record begins with that prefix", "node", "Give more of the id.", 3),
     # --- enforcer
-    "possession": _code("the presenter did not prove that it holds the key now", "enforcer", "Sign the enforcer's challenge with the holder key.", 2),
+    "possession": _code(
+        "the presenter did not prove that it holds the key now", "enforcer", "Sign the enforcer's challenge with the holder key.", 2
+    ),
     "domain_mismatch": _code("the authorization is for another domain", "enforcer", "Ask for one in this domain.", 2),
     "audience": _code("the authorization is for another enforcer or an earlier boot of this one", "enforcer", _RESEND, 2),
-    "assurance_too_low": _code("fewer governors agreed than this action demands", "enforcer", "Ask again with the assurance it demands.", 2),
+    "assurance_too_low": _code(
+        "fewer governors agreed than this action demands", "enforcer", "Ask again with the assurance it demands.", 2
+    ),
     "digest_mismatch": _code("what would run is not what was authorized", "enforcer", "Run exactly what was authorized.", 2),
     "not_yet_valid": _code("the authorization begins later", "enforcer", "Wait, and check the clocks.", 2),
     "expired": _code("the authorization is over", "enforcer", _RESEND, 2),
     "frontier_behind": _code("this view is older than the one the authorization was made in", "enforcer", "Let the view catch up.", 4),
-    "obligation_unknown": _code("an obligation of the authorization is not understood here", "enforcer", "Teach the enforcer or change the policy.", 2),
+    "obligation_unknown": _code(
+        "an obligation of the authorization is not understood here", "enforcer", "Teach the enforcer or change the policy.", 2
+    ),
     "used": _code("this intent was already spent", "enforcer", _RESEND, 2),
     "outcome_backlog": _code("too many outcomes wait to be recorded", "enforcer", "Let a governor take them; see `mesh status`.", 4),
     # --- logs
@@ -95,15 +115,20 @@ CODES: Final[dict[str, Code]] = {
     "bad_checkpoint": _code("the checkpoint is not a valid note of this log", "witness, verifier", "Fetch it again from another node.", 5),
     "bad_proof": _code("a proof does not lead to the root", "verifier", "Fetch it again from another node.", 5),
     "record_invalid": _code("a record is not what its log's rules allow", "attester, auditor", "Keep the evidence.", 5),
-    "replay_mismatch": _code("repeating the decision gives another answer", "attester, auditor", "Keep the evidence; the decider lied or is broken.", 5),
+    "replay_mismatch": _code(
+        "repeating the decision gives another answer", "attester, auditor", "Keep the evidence; the decider lied or is broken.", 5
+    ),
     "body_missing": _code("a statement that a record names is not held", "attester, auditor", "Pull it from another member.", 4),
     "not_final": _code("fewer than k members attested it", "verifier", "Wait, or collect the certificate again.", 2),
     "storage_rolled_back": _code("storage is older than what this node has signed", "store", "Refill from the mirrors before signing.", 1),
-    "storage_failed": _code("storage failed; the node reloads and signs nothing meanwhile", "store", "See the node's log: disk, space, rights.", 1),
+    "storage_failed": _code(
+        "storage failed; the node reloads and signs nothing meanwhile", "store", "See the node's log: disk, space, rights.", 1
+    ),
     "storage_corrupt": _code("stored bytes are not what their hash says", "store", "Restore this node from its peers.", 5),
     # --- operating
     "config_invalid": _code("the configuration is not usable", "config", "Mend what is listed; `mesh config check` repeats this.", 3),
     "key_exposed": _code("a key file can be read by others", "signer", "chmod 600 it.", 3),
+    "key_exists": _code("a key file stands there already, and keys are never overwritten", "signer", "Choose another path.", 3),
     "usage": _code("the command was not given what it needs", "cli", "See --help.", 3),
     "exec_failed": _code("the program could not be started", "exec", "Check path and rights.", 1),
     "server_unusable": _code("no usable nats-server", "nats-server child", "Install govmesh[embedded], or set MESH_NATS_SERVER.", 1),

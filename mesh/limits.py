@@ -15,6 +15,7 @@ __all__ = [
     "INTENT_BYTES_MAX",
     "INTENT_LIFE_MS_MAX",
     "INT_MAX",
+    "KEY_FILE_BYTES_MAX",
     "LIST_ITEMS_MAX",
     "MEASUREMENTS_MAX",
     "MEMBERS_MAX",
@@ -31,7 +32,9 @@ __all__ = [
     "SIGNATURES_MAX",
     "STATEMENT_BYTES_MAX",
     "STRING_CHARS_MAX",
+    "TLOG_PROOF_BYTES_MAX",
     "TREE_SIZE_MAX",
+    "WITNESS_REQUEST_BYTES_MAX",
 ]
 
 INT_MAX: Final = 2**53 - 1
@@ -55,12 +58,19 @@ NOTE_BYTES_MAX: Final = 65_536
 """A signed note: a checkpoint with a hundred signatures is 14 kB."""
 NOTE_SIGNATURES_MAX: Final = 100
 """Signature lines of one note, as Go's x/mod/sumdb/note has it."""
+WITNESS_REQUEST_BYTES_MAX: Final = 69_632
+"""An add-checkpoint body: a note behind 63 hashes of 45 bytes a line."""
+TLOG_PROOF_BYTES_MAX: Final = 163_840
+"""A tlog-proof: a note, 63 hashes, and one record in base64 as its extra line."""
 BUNDLE_BYTES_MAX: Final = 1_000_000
 """A policy bundle: parsing is superlinear in hostile text, and it must fit one message."""
 POLICY_BYTES_MAX: Final = 16_384
 """One Cedar policy: longer ones are generated, and nobody reviews those."""
 POLICY_DEPTH_MAX: Final = 32
 """Nested brackets or ifs in policy text: about 90 kill a 1 MB stack inside the parser, with no exception."""
+
+KEY_FILE_BYTES_MAX: Final = 512
+"""A key file is one line of 180 bytes; whatever else stands in its place is not read on."""
 
 STRING_CHARS_MAX: Final = 1_024
 """One string parameter or attribute."""
