@@ -58,8 +58,10 @@ def main() -> int:
 
 def _build(folder: Path) -> Path:
     folder.mkdir()
+    # The back end looks for its other half on the PATH.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     with chdir(ROOT):
-        return folder / uv_build.build_wheel(str(folder))
+        return folder / str(uv_build.build_wheel(str(folder)))
 
 
 def _check_contents(wheel: Path) -> None:

@@ -35,7 +35,7 @@ def test_is_refused(tmp_path: Path, what: str) -> None:
         (tmp_path / package).mkdir(exist_ok=True)
         (tmp_path / package / "__init__.py").touch()
     (tmp_path / path).write_text(f"{source}\n")
-    lint = [Path(sys.executable).parent / "lint-imports", "--no-logo", "--no-cache", "--contract", contract]
+    lint = [str(Path(sys.executable).parent / "lint-imports"), "--no-logo", "--no-cache", "--contract", contract]
     done = subprocess.run(lint, cwd=tmp_path, check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert "1 broken" in done.stdout, done.stdout + done.stderr
