@@ -42,16 +42,14 @@ def main(argv: list[str]) -> int:
     level, wanted = argv[0], _fingerprint()
     if _installed(wanted) >= LEVELS.index(level):
         return 0
-    # A uv or pip set up for another environment must not send the packages there.
-    environ = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PIP_USER"}}
     fresh = _installed(wanted) < 0
     uv = shutil.which("uv")
     print(f"setting up .venv ({level}) with {'uv' if uv else 'pip'} …", file=sys.stderr, flush=True)
-    if not (uv and _run(_with_uv(uv, level, fresh=fresh), environ)):
+    if not (uv and _run(_with_uv(uv, level, fresh=fresh))):
         if uv:
             print("uv could not; trying pip …", file=sys.stderr, flush=True)
-        if not _run(_with_pip(level, fresh=fresh or uv is not None), environ):
-            print("setting up .venv failed; Debian and Ubuntu keep venv in the package python3-venv", file=sys.stderr)
+        if not _run(_with_pip(level, fresh=fresh or uv is not None)):
+            print("setting up .venv failed; see above", file=sys.stderr)
             return 1
     STAMP.write_text(json.dumps({"level": level, "of": wanted}))
     return 0
@@ -85,8 +83,9 @@ def _with_uv(uv: str, level: str, *, fresh: bool) -> list[list[str]]:
 
 
 def _with_pip(level: str, *, fresh: bool) -> list[list[str]]:
+    # Where Debian and Ubuntu left ensurepip out, this says which package brings it.
     create = [[sys.executable, "-m", "venv", "--clear", str(VENV)]]
-    install = [str(_python()), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+    install = [str(_python()), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-compile"]
     return [*(create if fresh else []), [*install, *WHEELS_ONLY, "-r", _pins(level)], [*install, *CHECKOUT]]
 
 
@@ -94,7 +93,11 @@ def _pins(level: str) -> str:
     return str(ROOT / "requirements" / f"{level}.txt")
 
 
-def _run(commands: list[list[str]], environ: dict[str, str]) -> bool:
+def _run(commands: list[list[str]]) -> bool:
+    # A uv or pip set up for another environment must not send the packages there, and the build back end looks for its other
+    # half on the PATH.
+    environ = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PIP_USER"}}
+    environ["PATH"] = os.pathsep.join([str(_python().parent), environ.get("PATH", os.defpath)])
     return all(subprocess.run(command, env=environ, check=False).returncode == 0 for command in commands)
 
 
