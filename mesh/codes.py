@@ -49,6 +49,9 @@ CODES: Final[dict[str, Code]] = {
         "the identity document was not issued by an issuer of the roster", "governor, enforcer", "Have it issued by one.", 2
     ),
     "identity_expired": _code("the identity document is not valid now", "governor, enforcer", "Have a new one issued.", 2),
+    "attribute_mismatch": _code(
+        "an attribute of the identity document is not of the type that the domain declares", "governor", "Have the document issued anew.", 2
+    ),
     "identity_mismatch": _code(
         "subject, key or role differ from the identity document", "governor, enforcer", "Use the key the document names.", 2
     ),

@@ -24,11 +24,15 @@ __all__ = [
     "NOTE_SIGNATURES_MAX",
     "PARAMS_MAX",
     "POLICY_BYTES_MAX",
+    "POLICY_CHECK_MS_MAX",
     "POLICY_DEPTH_MAX",
+    "POLICY_JSON_BYTES_MAX",
+    "POLICY_JSON_DEPTH_MAX",
     "PROOF_HASHES_MAX",
     "QUEUE_REQUESTS_MAX",
     "RECORD_BYTES_MAX",
     "REQUEST_BYTES_MAX",
+    "SCHEMA_BYTES_MAX",
     "SIGNATURES_MAX",
     "STATEMENT_BYTES_MAX",
     "STRING_CHARS_MAX",
@@ -68,6 +72,14 @@ POLICY_BYTES_MAX: Final = 16_384
 """One Cedar policy: longer ones are generated, and nobody reviews those."""
 POLICY_DEPTH_MAX: Final = 32
 """Nested brackets or ifs in policy text: about 90 kill a 1 MB stack inside the parser, with no exception."""
+POLICY_JSON_BYTES_MAX: Final = 131_072
+"""One Cedar policy in its JSON form, which is some six times as long as its text."""
+POLICY_JSON_DEPTH_MAX: Final = 120
+"""Nested brackets in it: the engine's reader ends at 128, and at two a level this keeps expressions below 60 levels."""
+POLICY_CHECK_MS_MAX: Final = 30_000
+"""How long a candidate bundle may keep the child that parses it: what takes longer is not policy."""
+SCHEMA_BYTES_MAX: Final = 65_536
+"""The entity types of one domain."""
 
 KEY_FILE_BYTES_MAX: Final = 512
 """A key file is one line of 180 bytes; whatever else stands in its place is not read on."""

@@ -20,6 +20,7 @@ from mesh.limits import BUNDLE_BYTES_MAX, PARAMS_MAX
 
 __all__ = [
     "ActionSpec",
+    "Attribute",
     "Bundle",
     "Case",
     "EntityType",
@@ -56,8 +57,15 @@ class ActionSpec(Payload):
     params: Annotated[list[ParamSpec], msgspec.Meta(max_length=PARAMS_MAX)]
 
 
+class Attribute(Payload):
+    """One attribute of an identity document that policy may read; it is optional, and always of this type."""
+
+    name: Name
+    type: _ParamType
+
+
 class PolicyJson(Payload):
-    """One Cedar policy in Cedar's JSON form (EST), with its id and annotations beside it."""
+    """One Cedar policy in Cedar's JSON form (EST). Id and annotations stand beside it only, never in it."""
 
     id: Text
     effect: Annotated[str, msgspec.Meta(pattern="^(permit|forbid)$", max_length=6)]
@@ -66,7 +74,11 @@ class PolicyJson(Payload):
 
 
 class EntityType(Payload):
-    """``closed``: must be listed in the bundle. Open: any id that begins with ``prefix``, without attributes or parents."""
+    """A type of resources. ``closed``: an entity must be listed in the bundle. Open: besides those listed, any id that begins
+    with ``prefix`` exists, without attributes or parents.
+
+    ``Workload`` (principals) and ``Group`` (closed) are always there and never among these.
+    """
 
     name: Name
     closed: bool
@@ -97,8 +109,10 @@ class Bundle(Payload):
     domain: Token
     profile: Text
     schema: _Source
-    """Cedar schema, human-readable form."""
+    """Cedar schema, human-readable form: the entity types of resources. Principals and actions are declared by the fields below."""
     policies: list[PolicyJson]
+    principal: list[Attribute]
+    """What policy may read of an identity document; what is not listed is not shown to it, so one document serves many domains."""
     types: list[EntityType]
     entities: list[Entity]
     actions: list[ActionSpec]
