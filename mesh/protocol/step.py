@@ -17,11 +17,16 @@ from typing import Final, Generic, Literal, TypeVar
 import msgspec
 
 from mesh.core.bytes.envelope import Draft, assemble
+from mesh.core.log.checkpoint import cosignature_line, cosignature_message, log_line
+from mesh.core.log.note import Line, Note
 
 __all__ = [
     "FAILPOINTS",
+    "Announce",
     "Append",
+    "Ask",
     "Commit",
+    "Effect",
     "Head",
     "HeadUse",
     "InsertOnce",
@@ -157,24 +162,50 @@ class Reply(msgspec.Struct, frozen=True):
     waiter: int
 
 
+class Signed(msgspec.Struct, frozen=True):
+    """What the signing phase made."""
+
+    statements: Mapping[str, bytes]
+    """Statement id to envelope."""
+    lines: Mapping[tuple[str, bytes], Line]
+    """(key name, note text) to signature line."""
+
+
 class Send(msgspec.Struct, frozen=True):
-    """Send what ``build`` makes of the signed things: statement id to envelope, or (name, text) to note line."""
+    """Send what ``build`` makes of the signed things."""
 
     to: Reply | str
     """A waiter, or a subject."""
-    build: Callable[["Signed"], bytes]
+    build: Callable[[Signed], bytes]
     durable: bool = False
     """Also keep it in the subject's stream, retried until the stream has it."""
 
 
-Signed = Mapping[str | tuple[str, bytes], bytes]
+class Announce(msgspec.Struct, frozen=True):
+    """Publish the records ``[first, size)`` of the node's own log, the last message carrying the signed checkpoint.
+
+    The records are in storage by now; the shell reads them from there, so that a long log never stands in memory.
+    """
+
+    origin: str
+    first: int
+    size: int
+    checkpoint: NoteDraft
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """Pull the records of a log from ``first`` on from a member; the answer comes back as an event."""
+
+    member: str
+    origin: str
+    first: int
 
 
 class Step(msgspec.Struct, Generic[S], frozen=True):
     """What a machine answers."""
 
     state: S
-    effects: tuple[Persist | Sign | Send, ...]
+    effects: tuple["Effect", ...]
 
 
 class Commit(msgspec.Struct, frozen=True):
@@ -186,7 +217,11 @@ class Commit(msgspec.Struct, frozen=True):
 class Sending(msgspec.Struct, frozen=True):
     """Phase 2: send these, in order."""
 
-    messages: tuple[tuple[Send, bytes], ...]
+    messages: tuple[tuple[Send, bytes] | tuple[Announce, bytes] | tuple[Ask, bytes], ...]
+    """Each with its finished bytes: a message, an announced checkpoint's note, nothing for a pull."""
+
+
+Effect = Persist | Sign | Send | Announce | Ask
 
 
 FAILPOINTS: Final = ("persist.before", "persist.after", "sign.after", "send.after")
@@ -197,7 +232,6 @@ def phases(
     *,
     sign: Callable[[KeyUse, bytes], bytes],
     public: Mapping[KeyUse, str],
-    line: Callable[[NoteDraft, KeyUse], bytes],
     failpoint: Callable[[str], None],
 ) -> Generator[Commit | Sending, None, S]:
     """The runner: yields what must be done in order, and returns the state to adopt.
@@ -206,19 +240,18 @@ def phases(
         step: what the machine answered.
         sign: signature (64 bytes) of a message with the key of a use.
         public: public keys (hex) of the uses.
-        line: the signed line of a note draft.
         failpoint: called with each boundary's name as it is passed.
 
     The caller performs each yielded phase and then resumes. If performing it failed, the caller closes the generator,
     and nothing further happens.
     """
-    persists: list[Persist] = []
     signs: list[Sign] = []
-    sends: list[Send] = []
+    sends: list[Send | Announce | Ask] = []
+    persists: list[Persist] = []
     for effect in step.effects:
         if isinstance(effect, Sign):
             signs.append(effect)
-        elif isinstance(effect, Send):
+        elif isinstance(effect, Send | Announce | Ask):
             sends.append(effect)
         else:
             persists.append(effect)
@@ -226,15 +259,32 @@ def phases(
     if persists:
         yield Commit(tuple(persists))
     failpoint("persist.after")
-    signed: dict[str | tuple[str, bytes], bytes] = {}
-    for item in signs:
-        draft = item.draft
-        if isinstance(draft, NoteDraft):
-            signed[draft.id] = line(draft, item.use)
-        else:
-            signed[draft.id] = assemble(draft.payload_type, draft.payload, {public[item.use]: sign(item.use, draft.message)})
+    signed = _sign_all(signs, sign, public)
     failpoint("sign.after")
     if sends:
-        yield Sending(tuple((send, send.build(signed)) for send in sends))
+        yield Sending(tuple(_finish(item, signed) for item in sends))
     failpoint("send.after")
     return step.state
+
+
+def _sign_all(signs: list[Sign], sign: Callable[[KeyUse, bytes], bytes], public: Mapping[KeyUse, str]) -> Signed:
+    statements: dict[str, bytes] = {}
+    lines: dict[tuple[str, bytes], Line] = {}
+    for item in signs:
+        draft, key = item.draft, public[item.use]
+        if isinstance(draft, Draft):
+            statements[draft.id] = assemble(draft.payload_type, draft.payload, {key: sign(item.use, draft.message)})
+        elif draft.time_s is None:
+            lines[draft.id] = log_line(draft.name, key, sign(item.use, draft.text))
+        else:
+            message = cosignature_message(draft.text, draft.time_s)
+            lines[draft.id] = cosignature_line(draft.name, key, draft.time_s, sign(item.use, message))
+    return Signed(statements, lines)
+
+
+def _finish(item: Send | Announce | Ask, signed: Signed) -> tuple[Send, bytes] | tuple[Announce, bytes] | tuple[Ask, bytes]:
+    if isinstance(item, Send):
+        return item, item.build(signed)
+    if isinstance(item, Announce):
+        return item, Note(item.checkpoint.text, (signed.lines[item.checkpoint.id],)).encode()
+    return item, b""

@@ -26,7 +26,7 @@ from mesh.core.bytes.keys import SIGNATURE_BYTES, verify
 from mesh.errors import Refused
 from mesh.limits import ENVELOPE_BYTES_MAX, SIGNATURES_MAX, STATEMENT_BYTES_MAX
 
-__all__ = ["KINDS", "Draft", "Kind", "Statement", "assemble", "draft", "kind_of", "pae", "read", "statement"]
+__all__ = ["KINDS", "Draft", "Kind", "Statement", "assemble", "draft", "identify", "kind_of", "pae", "read", "statement"]
 
 P = TypeVar("P", bound=Payload)
 
@@ -179,6 +179,18 @@ def read(payload: type[P], data: bytes) -> Statement[P]:
         raise Refused("non_canonical")
     claims = canonical.decode(payload, body, bytes_max=kind.bytes_max)
     return Statement(claims, body, hashlib.sha256(pae(kind.payload_type, body)).hexdigest(), data, signatures)
+
+
+def identify(data: bytes) -> tuple[str, str]:
+    """(payloadType, statement id) of an envelope of any kind, to file it by what it says. Nothing in it is believed.
+
+    Raises:
+        Refused: ``too_large``, ``malformed``.
+    """
+    if len(data) > ENVELOPE_BYTES_MAX:
+        raise Refused("too_large", f"{len(data)} bytes, at most {ENVELOPE_BYTES_MAX}")
+    wire = _decode_wire(data)
+    return wire.payloadType, hashlib.sha256(pae(wire.payloadType, _unbase64(wire.payload))).hexdigest()
 
 
 _WIRE_DECODER = msgspec.json.Decoder(_Wire)

@@ -74,10 +74,10 @@ class PolicyJson(Payload):
 
 
 class EntityType(Payload):
-    """A type of resources. ``closed``: an entity must be listed in the bundle. Open: besides those listed, any id that begins
-    with ``prefix`` exists, without attributes or parents.
+    """A type of resources.
 
-    ``Workload`` (principals) and ``Group`` (closed) are always there and never among these.
+    ``closed``: an entity must be listed in the bundle. Open: besides those listed, any id that begins with ``prefix`` exists,
+    without attributes or parents. ``Workload`` (principals) and ``Group`` (closed) are always there and never among these.
     """
 
     name: Name

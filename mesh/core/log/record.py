@@ -17,6 +17,7 @@ from mesh.limits import RECORD_BYTES_MAX
 
 __all__ = [
     "AttestRefused",
+    "Change",
     "DecisionMade",
     "Denied",
     "GovernanceChanged",
@@ -87,28 +88,15 @@ class OutcomeRecorded(_Record, tag="outcome"):
     authorization: Hex32
 
 
+Change = Literal["started", "stopped", "roster", "policy", "fresh", "stale"]
+
+
 class GovernanceChanged(_Record, tag="governance"):
     """A transition of what this node is governed by, or of its own trust in it."""
 
-    change: Literal["started", "stopped", "roster", "policy", "fresh", "stale"]
+    change: Change
     about: Text
     """Statement id, or a word on the cause."""
-
-
-class AttestRefused(_Record, tag="attest_refused"):
-    """This node refused to attest another's record; the signed refusal is kept beside."""
-
-    refusal: Hex32
-
-
-class Incident(_Record, tag="incident"):
-    """Something that must not happen was seen."""
-
-    code: Name
-    detail: Text
-
-
-Record = DecisionMade | Denied | Noise | OutcomeRecorded | GovernanceChanged | AttestRefused | Incident
 
 
 @statement("refusal", bytes_max=2_048)
@@ -123,6 +111,22 @@ class Refusal(Payload):
     reason: Literal["missing", "wrong"]
     code: Name
     at_ms: Millis
+
+
+class AttestRefused(_Record, tag="attest_refused"):
+    """This node refused to attest another's record. The refusal was also sent as a signed statement."""
+
+    refusal: Refusal
+
+
+class Incident(_Record, tag="incident"):
+    """Something that must not happen was seen."""
+
+    code: Name
+    detail: Text
+
+
+Record = DecisionMade | Denied | Noise | OutcomeRecorded | GovernanceChanged | AttestRefused | Incident
 
 
 def encode_record(record: Record) -> bytes:

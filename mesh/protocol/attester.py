@@ -1,0 +1,237 @@
+"""Would I have written these records? Every decision is asked again, every statement behind a record is verified again.
+
+Rules
+-----
+1. A record stands where it says (mesh, origin, index), its time does not decrease and is not ahead of mine by more than ε.
+2. A decision is repeated from what the record names: same question, same decision bytes, same authorization id, or ``wrong``.
+3. An outcome is what its enforcer signed, word for word.
+4. A denial without a decision needs no justification: saying no is always lawful.
+5. What cannot be checked (a body or an opening is not held, the engine is down, its time is to come) is neither right nor wrong: the record is
+   *incomplete*, and what follows waits.
+
+The same procedure serves attesters before they sign and auditors afterwards. Not here: signing, storage.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from mesh.core.bytes import canonical, envelope
+from mesh.core.law.governance import Governance
+from mesh.core.law.roster import Member
+from mesh.core.log.merkle import leaf_hash
+from mesh.core.log.record import AttestRefused, DecisionMade, OutcomeRecorded, Record, read_record
+from mesh.core.messages import Openings
+from mesh.core.run.identity import check_identity
+from mesh.core.run.outcome import Outcome
+from mesh.core.run.params import Opening
+from mesh.errors import Refused
+from mesh.protocol import decide
+from mesh.protocol.documents import Documents
+from mesh.protocol.examine import Question, authenticate, authorization_draft, question
+from mesh.protocol.step import Append, Locate, Persist, PutBody, PutOpenings
+
+__all__ = ["Examined", "Material", "examine_records", "located_ids", "storing"]
+
+_INCOMPLETE: Final = frozenset({"body_missing", "clock_unsure", "engine_unavailable"})
+
+
+class Material(msgspec.Struct, frozen=True):
+    """What travels beside records."""
+
+    bodies: Mapping[str, bytes]
+    """Statement id to envelope."""
+    openings: Mapping[str, Sequence[Opening]]
+    """Intent id to openings; absent if none were sent."""
+
+
+class Examined(msgspec.Struct, frozen=True):
+    """One record, as it was found."""
+
+    data: bytes
+    hash: bytes
+    record: Record
+    code: str
+    """Empty if it is what I would have written."""
+    detail: str
+    bodies: tuple[PutBody, ...]
+    openings: tuple[PutOpenings, ...]
+
+    @property
+    def incomplete(self) -> bool:
+        """Rule 5."""
+        return self.code in _INCOMPLETE
+
+
+class _Found(msgspec.Struct):
+    """Working copy of one record's examination."""
+
+    record: Record
+    data: bytes
+    bodies: dict[str, PutBody]
+    openings: tuple[PutOpenings, ...] = ()
+    asked: Question | None = None
+    code: str = ""
+    detail: str = ""
+
+
+def examine_records(
+    leaves: Sequence[bytes],
+    material: Material,
+    *,
+    owner: Member,
+    first: int,
+    after_ms: int,
+    governance: Governance,
+    documents: Documents,
+    engine: decide.Engine,
+    now_ms: int,
+) -> list[Examined]:
+    """Examine consecutive records of ``owner``'s log from index ``first`` on.
+
+    Args:
+        leaves: leaf data of the records.
+        material: the statements beside them.
+        owner: whose log it is.
+        first: index of the first.
+        after_ms: time of the record before.
+        governance: what is in force.
+        documents: memo of verified identity documents.
+        engine: the policy engine.
+        now_ms: my time, for rule 1.
+
+    Raises:
+        Refused: if leaf data is not a record at all: then nobody can say what follows either.
+    """
+    found: list[_Found] = []
+    for offset, data in enumerate(leaves):
+        item = _Found(read_record(data), data, {})
+        try:
+            _check_place(item.record, governance, owner, index=first + offset, after_ms=after_ms, now_ms=now_ms)
+            _check_statements(item, material, governance, documents, owner)
+        except Refused as refusal:
+            item.code, item.detail = refusal.code, refusal.detail
+        after_ms = max(after_ms, item.record.at_ms)
+        found.append(item)
+    _replay(found, governance, engine, owner)
+    return [
+        Examined(item.data, leaf_hash(item.data), item.record, item.code, item.detail, tuple(item.bodies.values()), item.openings)
+        for item in found
+    ]
+
+
+def located_ids(record: Record) -> tuple[str, ...]:
+    """The statement ids under which a record can be found."""
+    match record:
+        case DecisionMade(intent=intent, authorization=authorization):
+            return (intent, authorization) if authorization else (intent,)
+        case OutcomeRecorded(outcome=outcome, intent=intent, authorization=authorization):
+            return (outcome, intent, authorization)
+        case AttestRefused(refusal=refusal):
+            return (envelope.draft(refusal).id,)
+        case _:
+            intent_id = getattr(record, "intent", "")
+            return (intent_id,) if intent_id else ()
+
+
+def storing(origin: str, first: int, records: Sequence[Examined]) -> list[Persist]:
+    """What to persist so that these records are held with all they name."""
+    effects: list[Persist] = [Append(origin, first, tuple(item.data for item in records), tuple(item.hash for item in records))]
+    bodies: dict[str, PutBody] = {}
+    for offset, item in enumerate(records):
+        effects += [Locate(identity, origin, first + offset) for identity in located_ids(item.record)]
+        effects += item.openings
+        bodies.update((body.id, body) for body in item.bodies)
+    return [*effects, *bodies.values()]
+
+
+def _check_place(record: Record, governance: Governance, owner: Member, *, index: int, after_ms: int, now_ms: int) -> None:
+    roster = governance.roster
+    if record.mesh != roster.mesh or record.origin != roster.origin(owner) or record.index != index:
+        raise Refused("record_invalid", f"says {record.origin[:60]} {record.index}, stands at {index}")
+    if record.at_ms < after_ms:
+        raise Refused("record_invalid", f"time {record.at_ms} after {after_ms}")
+    if record.at_ms > now_ms + roster.bounds.skew_ms:
+        # Not wrong for ever: it may be my clock. It waits until it is no longer in the future.
+        raise Refused("clock_unsure", f"time {record.at_ms}, now {now_ms}")
+
+
+def _check_statements(item: _Found, material: Material, governance: Governance, documents: Documents, owner: Member) -> None:
+    match item.record:
+        case DecisionMade() as record:
+            item.asked = _ask_again(record, item, material, governance, documents, owner)
+        case OutcomeRecorded() as record:
+            _check_outcome(record, item, material, governance, documents)
+        case _:
+            _keep_if_sent(item, material)
+
+
+def _keep_if_sent(item: _Found, material: Material) -> None:
+    # A denial stands without its intent; whoever has it keeps it, so that `why` can show what was asked.
+    intent = getattr(item.record, "intent", "")
+    if intent and intent in material.bodies:
+        item.bodies[intent] = PutBody(intent, "intent", material.bodies[intent])
+
+
+def _ask_again(
+    record: DecisionMade, item: _Found, material: Material, governance: Governance, documents: Documents, owner: Member
+) -> Question:
+    if record.roster_epoch != governance.roster.epoch:
+        raise Refused("wrong_epoch", f"roster epoch {record.roster_epoch}")
+    intent = _body(record.intent, "intent", item, material)
+    identity = _body(record.identity, "identity", item, material)
+    enforcer = _body(record.enforcer, "identity", item, material)
+    sender = authenticate(intent, identity, governance, documents)
+    openings = material.openings.get(record.intent, ())
+    if sender.intent.claims.committed and record.intent not in material.openings:
+        raise Refused("body_missing", "openings")
+    # The frontier is the record's own word: whether it was new enough is judged against heartbeats, not by replay.
+    frontier = record.attested.frontier
+    asked = question(sender, enforcer, openings, governance, documents, region=owner.region, at_ms=record.at_ms, frontier=frontier)
+    if (sender.intent.id, sender.identity.id, asked.enforcer.id) != (record.intent, record.identity, record.enforcer):
+        raise Refused("record_invalid", "a statement is not the one named")
+    if asked.attested != record.attested:
+        raise Refused("replay_mismatch", "the attested facts are not those of this governor at that time")
+    if openings:
+        item.openings = (PutOpenings(record.intent, canonical.encode(Openings(intent=record.intent, openings=list(openings)))),)
+    return asked
+
+
+def _check_outcome(record: OutcomeRecorded, item: _Found, material: Material, governance: Governance, documents: Documents) -> None:
+    place = documents.admit(_body(record.identity, "identity", item, material), governance)
+    statement = envelope.read(Outcome, _body(record.outcome, "outcome", item, material))
+    claims = statement.verify(statement.claims.enforcer)
+    check_identity(place.claims, role="enforcer", subject=None, key=claims.enforcer, now_ms=claims.at_ms)
+    said = (statement.id, place.id, claims.identity, claims.intent, claims.authorization, claims.event.__struct_config__.tag, claims.mesh)
+    if said != (record.outcome, record.identity, place.id, record.intent, record.authorization, record.event, record.mesh):
+        raise Refused("record_invalid", "the outcome says something else")
+
+
+def _body(identity: str, kind: str, item: _Found, material: Material) -> bytes:
+    data = material.bodies.get(identity)
+    if data is None:
+        raise Refused("body_missing", f"{kind} {identity[:12]}")
+    item.bodies[identity] = PutBody(identity, kind, data)
+    return data
+
+
+def _replay(found: list[_Found], governance: Governance, engine: decide.Engine, owner: Member) -> None:
+    asked = [(item, item.asked, item.record) for item in found if item.asked is not None]
+    by_bundle: dict[str, list[tuple[_Found, Question, DecisionMade]]] = {}
+    for item, question_, record in asked:
+        if isinstance(record, DecisionMade):
+            by_bundle.setdefault(question_.law.manifest.digest, []).append((item, question_, record))
+    for digest, group in by_bundle.items():
+        verdicts = engine.evaluate(digest, [question_.request for _, question_, _ in group])
+        for (item, question_, record), verdict in zip(group, verdicts, strict=True):
+            if verdict is None:
+                item.code = "engine_unavailable"
+                continue
+            decision = decide.conclude(question_.request, verdict, question_.intent.claims, question_.law, profile=engine.profile)
+            expected = ""
+            if decision.effect == "permit":
+                draft = authorization_draft(question_, decision, governance, issuer=owner.name, at_ms=record.at_ms)
+                expected = draft.id
+            if decision != record.decision or expected != record.authorization:
+                item.code, item.detail = "replay_mismatch", f"{record.decision.effect} recorded, {decision.effect} replayed"

@@ -1,0 +1,145 @@
+"""One procedure turns an intent into the question for the policy engine, for whoever asks: governor, attester, auditor.
+
+Steps, in this order; the first failure is the answer:
+
+1. the intent is signed by its holder, in this mesh
+2. its identity document is the one it names, issued by an issuer, for this subject and key, valid at the time
+3. the enforcer's document likewise, and its key is the intent's audience
+4. the intent is alive at the time
+5. the domain has a policy in force, which lists the enforcer and declares the action
+6. parameters, openings and entities are those that the policy declares
+
+Time and frontier are the *record's*, so a replay asks exactly the same question.
+
+Not here: freshness, load and revocations that came later, which need no justification afterwards
+(:mod:`mesh.protocol.intake` asks :func:`check_chain` before it decides).
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from mesh.core.bytes import envelope
+from mesh.core.bytes.envelope import Draft, Statement
+from mesh.core.law.governance import Governance, Law
+from mesh.core.run.authorization import authorization_of
+from mesh.core.run.decision import Attested, Decision, EngineRequest
+from mesh.core.run.identity import Identity, check_identity
+from mesh.core.run.intent import ASSURANCES, Intent, check_intent_times
+from mesh.core.run.params import Opening
+from mesh.errors import Refused
+from mesh.protocol import decide
+from mesh.protocol.documents import Documents
+
+__all__ = ["Authenticated", "Question", "authenticate", "authorization_draft", "check_chain", "question"]
+
+
+class Authenticated(msgspec.Struct, frozen=True):
+    """An intent whose sender is known."""
+
+    intent: Statement[Intent]
+    identity: Statement[Identity]
+
+
+class Question(msgspec.Struct, frozen=True):
+    """An intent with everything that decides it."""
+
+    intent: Statement[Intent]
+    identity: Statement[Identity]
+    enforcer: Statement[Identity]
+    law: Law
+    attested: Attested
+    request: EngineRequest
+
+
+def authenticate(intent: bytes, identity: bytes, governance: Governance, documents: Documents) -> Authenticated:
+    """Steps 1 and the timeless part of 2: who sent this.
+
+    Raises:
+        Refused: the codec's codes, ``wrong_mesh``, ``unauthenticated``, ``identity_unknown``, ``identity_mismatch``.
+    """
+    statement = envelope.read(Intent, intent)
+    claims = statement.claims
+    if claims.mesh != governance.roster.mesh:
+        raise Refused("wrong_mesh", claims.mesh)
+    document = documents.admit(identity, governance)
+    if document.id != claims.identity or document.claims.subject != claims.subject or document.claims.key != claims.holder:
+        raise Refused("identity_mismatch", claims.subject)
+    if not statement.signed_by(claims.holder):
+        raise Refused("unauthenticated", claims.subject)
+    return Authenticated(statement, document)
+
+
+def question(
+    sender: Authenticated,
+    enforcer: bytes,
+    openings: Iterable[Opening],
+    governance: Governance,
+    documents: Documents,
+    *,
+    region: str,
+    at_ms: int,
+    frontier: str,
+) -> Question:
+    """Steps 2 to 6: the one question that this intent puts to policy at ``at_ms`` in ``region``, in the state ``frontier``.
+
+    Raises:
+        Refused: the first step's code that fails.
+    """
+    intent, identity = sender.intent.claims, sender.identity.claims
+    check_identity(identity, role="workload", subject=intent.subject, key=intent.holder, now_ms=at_ms)
+    place = documents.admit(enforcer, governance)
+    check_identity(place.claims, role="enforcer", subject=None, key=intent.audience.enforcer, now_ms=at_ms)
+    check_intent_times(intent, now_ms=at_ms, skew_ms=governance.roster.bounds.skew_ms)
+    law = governance.active(intent.domain, at_ms)
+    if place.claims.subject not in law.manifest.enforcers:
+        raise Refused("audience_unknown", place.claims.subject)
+    law.manifest.terms(intent.action)
+    if ASSURANCES.index(intent.assurance_min) > ASSURANCES.index("local"):
+        raise Refused("assurance_unavailable", intent.assurance_min)
+    attested = Attested(
+        now_s=at_ms // 1000,
+        region=region,
+        policy_epoch=law.manifest.epoch,
+        frontier=frontier,
+        enforcer_class=place.claims.enforcer_class,
+        person=identity.person,
+    )
+    request = decide.prepare(intent, identity, openings, law, attested)
+    return Question(sender.intent, sender.identity, place, law, attested, request)
+
+
+def check_chain(asked: Question, governance: Governance) -> None:
+    """That nothing this intent rests on is revoked now.
+
+    Raises:
+        Refused: ``revoked``.
+    """
+    intent, place = asked.intent.claims, asked.enforcer
+    governance.check_unrevoked(
+        ("key", intent.holder),
+        ("subject", intent.subject),
+        ("document", intent.identity),
+        ("intent", asked.intent.id),
+        ("key", place.claims.key),
+        ("subject", place.claims.subject),
+        ("document", place.id),
+    )
+
+
+def authorization_draft(asked: Question, decision: Decision, governance: Governance, *, issuer: str, at_ms: int) -> Draft:
+    """The authorization that a permitting decision recorded at ``at_ms`` stands for, ready to be signed."""
+    intent = asked.intent.claims
+    return envelope.draft(
+        authorization_of(
+            asked.intent.id,
+            intent,
+            asked.identity.claims,
+            decision,
+            asked.attested,
+            asked.law.manifest.terms(intent.action),
+            issuer=issuer,
+            at_ms=at_ms,
+            roster_epoch=governance.roster.epoch,
+        )
+    )

@@ -1,0 +1,114 @@
+"""Whether this view of the mesh is new enough to allow anything: k members vouch for it by signed time, or nothing starts.
+
+Rules
+-----
+1. A heartbeat is judged by its *signed* time, never by its arrival: it counts iff ``-ε <= now - signed <= Δ - ε``.
+   One from the future neither counts nor replaces another.
+2. A member vouches iff *some* counting heartbeat of it is covered by my frontier. One that claims to be ahead of me does not
+   vouch by that heartbeat, and hinders nobody else: one liar stops nothing.
+3. After a start nothing is fresh until k members have signed a heartbeat that echoes this boot's nonce: whatever was said
+   before the start may be a replay.
+4. Per member only heartbeats of the newest incarnation seen, in rising sequence, are kept.
+5. A clock that disagrees with the (f+1)-th largest time that members have signed by more than ε is not trusted: at least
+   one honest member signed a time at least that large.
+
+Not here: how heartbeats travel.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from mesh.core.law.heartbeat import Heartbeat, StreamHead, covers
+from mesh.core.law.roster import Bounds, Roster
+from mesh.errors import Refused
+
+__all__ = ["Freshness", "Heard", "check_clock", "check_fresh", "counts", "hear", "vouchers"]
+
+_KEPT_MAX: Final = 16
+"""Heartbeats kept per member: Δ/H of any sensible roster, and a bound on what a chatty liar can make us hold."""
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """What is kept of one believed heartbeat."""
+
+    id: str
+    incarnation: int
+    sequence: int
+    signed_ms: int
+    frontier: tuple[StreamHead, ...]
+
+
+class Freshness(msgspec.Struct, frozen=True):
+    """One node's view of who said what, when."""
+
+    boot: str
+    """This boot's nonce, hex."""
+    heard: Mapping[str, tuple[Heard, ...]]
+    """Member to its heartbeats, oldest first."""
+    echoed: frozenset[str]
+    """Members that have answered this boot."""
+
+    @classmethod
+    def begin(cls, boot: str) -> "Freshness":
+        """Nothing heard yet."""
+        return cls(boot, {}, frozenset())
+
+
+def counts(signed_ms: int, now_ms: int, bounds: Bounds) -> bool:
+    """Rule 1."""
+    return -bounds.skew_ms <= now_ms - signed_ms <= bounds.stale_ms - bounds.skew_ms
+
+
+def hear(state: Freshness, beat: Heartbeat, beat_id: str, *, now_ms: int, bounds: Bounds) -> Freshness:
+    """The view after a heartbeat that was verified with its member's decision key."""
+    if not counts(beat.signed_ms, now_ms, bounds):
+        return state
+    kept = state.heard.get(beat.member, ())
+    if kept and (beat.incarnation, beat.sequence) <= (kept[-1].incarnation, kept[-1].sequence):
+        return state
+    if kept and beat.incarnation != kept[-1].incarnation:
+        kept = ()
+    new = Heard(beat_id, beat.incarnation, beat.sequence, beat.signed_ms, tuple(beat.frontier))
+    alive = tuple(item for item in kept if counts(item.signed_ms, now_ms, bounds))[-(_KEPT_MAX - 1) :]
+    echoed = state.echoed | {beat.member} if state.boot in beat.echo else state.echoed
+    return Freshness(state.boot, {**state.heard, beat.member: (*alive, new)}, echoed)
+
+
+def vouchers(state: Freshness, frontier: tuple[StreamHead, ...], *, now_ms: int, bounds: Bounds) -> dict[str, str]:
+    """Member to the id of its newest heartbeat by which it vouches for ``frontier``."""
+    found: dict[str, str] = {}
+    mine = list(frontier)
+    for member, kept in state.heard.items():
+        for item in reversed(kept):
+            # Identity first: in a quiet mesh all frontiers are equal, and comparing them is the hot path.
+            if counts(item.signed_ms, now_ms, bounds) and (item.frontier == frontier or covers(mine, list(item.frontier))):
+                found[member] = item.id
+                break
+    return found
+
+
+def check_clock(state: Freshness, roster: Roster, *, wall_ms: int) -> None:
+    """Rule 5.
+
+    Raises:
+        Refused: ``clock_unsure``.
+    """
+    times = sorted((kept[-1].signed_ms for kept in state.heard.values() if kept), reverse=True)
+    if len(times) > roster.f and times[roster.f] > wall_ms + roster.bounds.skew_ms:
+        raise Refused("clock_unsure", f"{times[roster.f] - wall_ms} ms behind its peers")
+
+
+def check_fresh(state: Freshness, frontier: tuple[StreamHead, ...], roster: Roster, *, now_ms: int) -> dict[str, str]:
+    """That k members vouch for ``frontier`` now; answers who, by which heartbeat.
+
+    Raises:
+        Refused: ``stale``.
+    """
+    found = vouchers(state, frontier, now_ms=now_ms, bounds=roster.bounds)
+    if len(state.echoed) < roster.k:
+        raise Refused("stale", f"{len(state.echoed)} of {roster.k} members have answered since the start")
+    if len(found) < roster.k:
+        raise Refused("stale", f"{len(found)} of {roster.k} members vouch")
+    return found

@@ -1,0 +1,379 @@
+"""One governor as a value: every event of a batch is folded through the log, the mirrors, freshness and the intake.
+
+Rules
+-----
+1. A batch is one step: its effects are performed by :func:`mesh.protocol.step.phases`, in that order.
+2. Intents are decided after everything else of the batch was taken in, so a decision sees the newest heartbeats.
+3. Nothing here reads a clock, a disk or a random number; ``now_ms`` is the steady time, ``wall_ms`` the wall clock's.
+4. Garbage changes nothing: what cannot be read is counted, and the aggregate recorded at most every :data:`NOISE_MS`.
+5. The state is small; what grows is in storage, and what must be known of it is handed in as :class:`Facts`.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from mesh.core import subjects
+from mesh.core.bytes import canonical, envelope
+from mesh.core.law.governance import Governance
+from mesh.core.law.heartbeat import Heartbeat
+from mesh.core.law.roster import Member
+from mesh.core.log.checkpoint import read_checkpoint
+from mesh.core.log.record import Change, GovernanceChanged, Noise
+from mesh.core.messages import LineageBatch, SyncAnswer, unpack
+from mesh.core.run.authorization import RecordRef
+from mesh.errors import Refused
+from mesh.protocol import decide, lineage, mirror
+from mesh.protocol.documents import Documents
+from mesh.protocol.freshness import Freshness, check_clock, check_fresh, hear
+from mesh.protocol.intake import Intake, IntentArrived
+from mesh.protocol.lineage import LogState, Writer
+from mesh.protocol.mirror import Mirror, MirrorContext
+from mesh.protocol.outcomes import OutcomesArrived, take_outcomes
+from mesh.protocol.step import Effect, Reply, Send, Sign, Signed, Step
+
+__all__ = [
+    "CosigArrived",
+    "Event",
+    "Facts",
+    "GovernorState",
+    "HeartbeatArrived",
+    "IntentArrived",
+    "LineageArrived",
+    "Machine",
+    "NoteArrived",
+    "OutcomesArrived",
+    "Shed",
+    "Stopping",
+    "SyncArrived",
+    "Tick",
+]
+
+NOISE_MS: Final = 10_000
+
+
+class LineageArrived(msgspec.Struct, frozen=True):
+    """Records of another member's log."""
+
+    data: bytes
+    pulled: bool
+    """Whether I asked for them; a pull carries openings."""
+
+
+class NoteArrived(msgspec.Struct, frozen=True):
+    """A note on a checkpoint subject: an announced checkpoint, or a certificate."""
+
+    data: bytes
+
+
+class CosigArrived(msgspec.Struct, frozen=True):
+    """Lines on this node's own outstanding checkpoint."""
+
+    data: bytes
+
+
+class HeartbeatArrived(msgspec.Struct, frozen=True):
+    """Somebody's heartbeat."""
+
+    data: bytes
+
+
+class SyncArrived(msgspec.Struct, frozen=True):
+    """Somebody who has just started asks for a heartbeat that names its nonce."""
+
+    waiter: int
+    nonce: str
+
+
+class Shed(msgspec.Struct, frozen=True):
+    """Requests that the shell refused for load or failing storage."""
+
+    code: str
+    count: int
+
+
+class Tick(msgspec.Struct, frozen=True):
+    """Time has passed."""
+
+
+class Stopping(msgspec.Struct, frozen=True):
+    """The node drains: record it as the last thing."""
+
+
+Event = (
+    IntentArrived | OutcomesArrived | LineageArrived | NoteArrived | CosigArrived | HeartbeatArrived | SyncArrived | Shed | Tick | Stopping
+)
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What storage knows about the ids of a batch; empty on the first try, filled when a step found one already there."""
+
+    intents: Mapping[str, bytes] = {}
+    """Intent id to the leaf data of the record that permitted it."""
+    outcomes: Mapping[str, RecordRef] = {}
+
+
+class GovernorState(msgspec.Struct, frozen=True):
+    """All that a governor remembers between batches besides its storage."""
+
+    incarnation: int
+    sequence: int
+    """Of the next heartbeat."""
+    log: LogState
+    mirrors: Mapping[str, Mirror]
+    fresh: Freshness
+    was_fresh: bool
+    beat_ms: int
+    noise: Mapping[str, int]
+    noise_ms: int
+    """Since when the noise was counted."""
+
+
+class Machine:
+    """A governor's pure step function with what never changes within a boot."""
+
+    def __init__(self, governance: Governance, me: Member, engine: decide.Engine) -> None:
+        """Prepare for ``me`` under ``governance``; the engine and the memo of documents are pure functions."""
+        self.governance = governance
+        self.me = me
+        self.engine = engine
+        self.documents = Documents()
+
+    def step(self, state: GovernorState, events: Sequence[Event], *, now_ms: int, wall_ms: int, facts: Facts) -> Step[GovernorState]:
+        """Fold a batch of events."""
+        work = _Work(self, state, now_ms=now_ms, wall_ms=wall_ms, facts=facts)
+        for event in events:
+            work.take(event)
+        work.decide([event for event in events if isinstance(event, IntentArrived)])
+        return work.finish()
+
+
+class _Work:
+    """The working copy of one step."""
+
+    def __init__(self, machine: Machine, state: GovernorState, *, now_ms: int, wall_ms: int, facts: Facts) -> None:
+        self.machine = machine
+        self.state = state
+        self.now_ms = now_ms
+        self.wall_ms = wall_ms
+        self.facts = facts
+        self.governance = machine.governance
+        self.roster = machine.governance.roster
+        self.writer = Writer(state.log, mesh=self.roster.mesh, now_ms=now_ms)
+        self.log = state.log
+        self.mirrors = dict(state.mirrors)
+        self.fresh = state.fresh
+        self.sequence = state.sequence
+        self.beat_ms = state.beat_ms
+        self.was_fresh = state.was_fresh
+        self.noise = dict(state.noise)
+        self.noise_ms = state.noise_ms
+        self.effects: list[Effect] = []
+        self.seen_outcomes: dict[str, RecordRef] = {}
+        self.nonces: list[SyncArrived] = []
+        self.ticked = False
+
+    def take(self, event: Event) -> None:
+        """Take in anything but intents, which wait until the rest was seen."""
+        try:
+            match event:
+                case OutcomesArrived():
+                    self._outcomes(event)
+                case LineageArrived():
+                    self._lineage(event)
+                case NoteArrived(data=data):
+                    self._note(data, answer=True)
+                case CosigArrived(data=data):
+                    self.log, effects = lineage.take_lines(self.log, self.roster, self.machine.me, data)
+                    self.effects += effects
+                case HeartbeatArrived(data=data):
+                    self._heartbeat(data)
+                case SyncArrived():
+                    self.nonces.append(event)
+                case Shed(code=code, count=count):
+                    self._count(code, count)
+                case Tick():
+                    self.ticked = True
+                case Stopping():
+                    self._govern("stopped", "drained")
+                case IntentArrived():
+                    pass
+        except Refused as refusal:
+            self._count(refusal.code, 1)
+
+    def decide(self, intents: Sequence[IntentArrived]) -> None:
+        """Rule 2."""
+        if not intents:
+            return
+        stale = self._stale()
+        intake = Intake(
+            governance=self.governance,
+            me=self.machine.me,
+            writer=self.writer,
+            documents=self.machine.documents,
+            engine=self.machine.engine,
+            known=self.facts.intents,
+        )
+        intake.take(intents, stale)
+        self.effects += intake.effects
+        for code, count in intake.noise.items():
+            self._count(code, count)
+
+    def finish(self) -> Step[GovernorState]:
+        """Heartbeat, checkpoint and pulls as they fall due; then the new state."""
+        if self.ticked:
+            self._watch_freshness()
+            self._record_noise()
+        if self.nonces or (self.ticked and self.now_ms - self.beat_ms >= self.roster.bounds.heartbeat_ms):
+            self._beat()
+        if self.ticked:
+            for origin, held in self.mirrors.items():
+                self._adopt(mirror.pull_due(held, self._context(self.roster.owner(origin))))
+        self.log, appended = self.writer.finish(self.log)
+        if self.ticked:
+            self.log, effects = lineage.checkpoint_due(self.log, self.roster, self.machine.me, now_ms=self.now_ms)
+            self.effects += effects
+        state = GovernorState(
+            incarnation=self.state.incarnation,
+            sequence=self.sequence,
+            log=self.log,
+            mirrors=self.mirrors,
+            fresh=self.fresh,
+            was_fresh=self.was_fresh,
+            beat_ms=self.beat_ms,
+            noise=self.noise,
+            noise_ms=self.noise_ms,
+        )
+        return Step(state, (*appended, *self.effects))
+
+    def _stale(self) -> Refused | None:
+        try:
+            check_clock(self.fresh, self.roster, wall_ms=self.wall_ms)
+            check_fresh(self.fresh, self.governance.frontier, self.roster, now_ms=self.now_ms)
+        except Refused as refusal:
+            return refusal
+        return None
+
+    def _watch_freshness(self) -> None:
+        refusal = self._stale()
+        if (refusal is None) != self.was_fresh:
+            self.was_fresh = refusal is None
+            self._govern("fresh" if refusal is None else "stale", "" if refusal is None else f"{refusal.code}: {refusal.detail}")
+
+    def _govern(self, change: Change, about: str) -> None:
+        writer = self.writer
+        writer.append(
+            GovernanceChanged(
+                mesh=writer.mesh,
+                origin=writer.origin,
+                index=writer.index,
+                at_ms=writer.at_ms,
+                change=change,
+                about=about[:200],
+            )
+        )
+
+    def _count(self, code: str, count: int) -> None:
+        if not self.noise:
+            self.noise_ms = self.now_ms
+        self.noise[code] = self.noise.get(code, 0) + count
+
+    def _record_noise(self) -> None:
+        if not self.noise or self.now_ms - self.noise_ms < NOISE_MS:
+            return
+        writer = self.writer
+        for code, count in sorted(self.noise.items()):
+            writer.append(
+                Noise(
+                    mesh=writer.mesh,
+                    origin=writer.origin,
+                    index=writer.index,
+                    at_ms=writer.at_ms,
+                    code=code,
+                    count=count,
+                    from_ms=self.noise_ms,
+                    to_ms=self.now_ms,
+                )
+            )
+        self.noise.clear()
+
+    def _beat(self) -> None:
+        me, asked = self.machine.me, self.nonces
+        beat = Heartbeat(
+            mesh=self.roster.mesh,
+            member=me.name,
+            incarnation=self.state.incarnation,
+            sequence=self.sequence,
+            signed_ms=self.now_ms,
+            roster_epoch=self.roster.epoch,
+            frontier=list(self.governance.frontier),
+            checkpoint=self.log.note.decode(),
+            echo=sorted({self.fresh.boot, *(item.nonce for item in asked)}),
+        )
+        draft = envelope.draft(beat)
+        self.effects += [Sign("decision", draft), Send(subjects.hb(me.name), partial(_statement, draft.id))]
+        self.effects += [Send(Reply(item.waiter), partial(_sync_answer, draft.id)) for item in asked]
+        # A member vouches for itself like any other: by what it has signed.
+        self.fresh = hear(self.fresh, beat, draft.id, now_ms=self.now_ms, bounds=self.roster.bounds)
+        self.sequence += 1
+        self.beat_ms = self.now_ms
+        self.nonces = []
+
+    def _heartbeat(self, data: bytes) -> None:
+        statement = envelope.read(Heartbeat, data)
+        beat = statement.claims
+        if beat.mesh != self.roster.mesh:
+            raise Refused("wrong_mesh", beat.mesh)
+        if beat.member == self.machine.me.name:
+            return
+        member = self.roster.member(beat.member)
+        statement.verify(member.decision_key)
+        self.fresh = hear(self.fresh, beat, statement.id, now_ms=self.now_ms, bounds=self.roster.bounds)
+        if beat.checkpoint:
+            self._note(beat.checkpoint.encode(), answer=False)
+
+    def _note(self, data: bytes, *, answer: bool) -> None:
+        origin = read_checkpoint(data).origin
+        owner = self.roster.owner(origin)
+        if owner.name != self.machine.me.name:
+            self._adopt(mirror.take_note(self.mirrors[origin], data, self._context(owner), answer=answer))
+
+    def _lineage(self, event: LineageArrived) -> None:
+        batch = unpack(LineageBatch, event.data)
+        owner = self.roster.owner(batch.origin)
+        if owner.name != self.machine.me.name:
+            held = self.mirrors[batch.origin]
+            self._adopt(mirror.take_batch(held, batch, self._context(owner), pulled=event.pulled))
+
+    def _adopt(self, answer: tuple[Mirror, list[Effect]]) -> None:
+        held, effects = answer
+        self.mirrors[held.origin] = held
+        self.effects += effects
+
+    def _context(self, owner: Member) -> MirrorContext:
+        machine = self.machine
+        return MirrorContext(self.governance, machine.me, owner, self.writer, machine.documents, machine.engine, self.now_ms)
+
+    def _outcomes(self, event: OutcomesArrived) -> None:
+        effects, noise = take_outcomes(
+            event,
+            governance=self.governance,
+            me=self.machine.me,
+            writer=self.writer,
+            documents=self.machine.documents,
+            known=self.facts.outcomes,
+            seen=self.seen_outcomes,
+        )
+        self.effects += effects
+        if noise:
+            self._count(noise, 1)
+
+
+def _statement(identity: str, signed: Signed) -> bytes:
+    return signed.statements[identity]
+
+
+def _sync_answer(identity: str, signed: Signed) -> bytes:
+    return canonical.encode(SyncAnswer(heartbeat=msgspec.Raw(signed.statements[identity])))

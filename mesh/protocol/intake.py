@@ -1,0 +1,292 @@
+"""Intents in, answers out: a whole batch is authenticated, decided, recorded and answered as one step.
+
+Rules
+-----
+1. Before somebody is authenticated a refusal costs no signature and no record of its own: it is answered unsigned and counted
+   in an aggregate.
+2. Afterwards every no is signed and recorded, like every yes.
+3. Freshness is judged once per batch, before any decision.
+4. An intent for which an authorization was issued gets the same bytes again; denials are not cached.
+5. The record of a permit names the authorization's id and commits before the authorization is signed.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import msgspec
+
+from mesh.core.bytes import canonical, envelope
+from mesh.core.bytes.envelope import Draft
+from mesh.core.law.governance import Governance
+from mesh.core.law.heartbeat import StreamHead
+from mesh.core.law.roster import Member
+from mesh.core.log.merkle import leaf_hash
+from mesh.core.log.record import DecisionMade, Denied, read_record
+from mesh.core.messages import Authorized, DeniedAnswer, IntentRequest, Openings, RefusedAnswer, unpack
+from mesh.core.run.authorization import Denial, Receipt, RecordRef
+from mesh.core.run.decision import Decision
+from mesh.errors import Refused
+from mesh.limits import REQUEST_BYTES_MAX
+from mesh.protocol import decide
+from mesh.protocol.documents import Documents
+from mesh.protocol.examine import Authenticated, Question, authenticate, authorization_draft, check_chain, question
+from mesh.protocol.lineage import Writer
+from mesh.protocol.step import Effect, InsertOnce, Locate, PutBody, PutOpenings, Reply, Send, Sign, Signed
+
+__all__ = ["Intake", "IntentArrived", "refuse"]
+
+
+class IntentArrived(msgspec.Struct, frozen=True):
+    """A request as it came from the bus."""
+
+    waiter: int
+    data: bytes
+
+
+class _Pending(msgspec.Struct):
+    """One authenticated intent on its way through the batch."""
+
+    waiter: int
+    request: IntentRequest
+    sender: Authenticated
+    asked: Question | None = None
+    code: str = ""
+    detail: str = ""
+
+
+class Intake:
+    """The working copy of one batch."""
+
+    def __init__(
+        self,
+        *,
+        governance: Governance,
+        me: Member,
+        writer: Writer,
+        documents: Documents,
+        engine: decide.Engine,
+        known: Mapping[str, bytes],
+    ) -> None:
+        """Prepare for a batch.
+
+        Args:
+            governance: what is in force.
+            me: the deciding member.
+            writer: this step's working copy of the log.
+            documents: memo of verified identity documents.
+            engine: the policy engine.
+            known: intent id to the leaf data of the record that permitted it, for intents found answered before.
+        """
+        self.governance = governance
+        self.me = me
+        self.writer = writer
+        self.documents = documents
+        self.engine = engine
+        self.known = known
+        self.effects: list[Effect] = []
+        self.noise: dict[str, int] = {}
+
+    def take(self, events: Sequence[IntentArrived], stale: Refused | None) -> None:
+        """Answer every event; ``stale`` is why nothing may be allowed now, if so."""
+        pending: list[_Pending] = []
+        seen: dict[str, _Pending] = {}
+        for event in events:
+            item = self._authenticate(event)
+            if item is None:
+                continue
+            if item.sender.intent.id in seen:
+                # The same intent twice in one batch: answered once more when it comes again, from the record.
+                self._refuse(event.waiter, "intent_conflict", "sent twice at once")
+                continue
+            seen[item.sender.intent.id] = item
+            self._ask(item, stale)
+            pending.append(item)
+        self._decide(pending)
+
+    def _authenticate(self, event: IntentArrived) -> _Pending | None:
+        try:
+            request = unpack(IntentRequest, event.data, bytes_max=REQUEST_BYTES_MAX)
+            sender = authenticate(bytes(request.intent), bytes(request.identity), self.governance, self.documents)
+        except Refused as refusal:
+            self._refuse(event.waiter, refusal.code, refusal.detail)
+            return None
+        return _Pending(event.waiter, request, sender)
+
+    def _refuse(self, waiter: int, code: str, detail: str) -> None:
+        self.noise[code] = self.noise.get(code, 0) + 1
+        self.effects.append(refuse(waiter, code, detail))
+
+    def _ask(self, item: _Pending, stale: Refused | None) -> None:
+        if item.sender.intent.id in self.known:
+            return
+        try:
+            if stale is not None:
+                raise stale
+            item.asked = question(
+                item.sender,
+                bytes(item.request.enforcer),
+                item.request.openings,
+                self.governance,
+                self.documents,
+                region=self.me.region,
+                at_ms=self.writer.at_ms,
+                frontier=self.governance.digest,
+            )
+            check_chain(item.asked, self.governance)
+        except Refused as refusal:
+            item.asked, item.code, item.detail = None, refusal.code, refusal.detail
+
+    def _decide(self, pending: Sequence[_Pending]) -> None:
+        verdicts: dict[int, decide.Verdict | None] = {}
+        by_bundle: dict[str, list[_Pending]] = {}
+        for item in pending:
+            if item.asked is not None:
+                by_bundle.setdefault(item.asked.law.manifest.digest, []).append(item)
+        for digest, group in by_bundle.items():
+            answers = self.engine.evaluate(digest, [item.asked.request for item in group if item.asked is not None])
+            verdicts.update(zip((item.waiter for item in group), answers, strict=True))
+        for item in pending:
+            verdict = verdicts.get(item.waiter)
+            if item.sender.intent.id in self.known:
+                self._repeat(item, self.known[item.sender.intent.id])
+            elif item.asked is None:
+                self._deny(item, item.code, item.detail)
+            elif verdict is None:
+                self._deny(item, "engine_unavailable", "")
+            else:
+                asked = item.asked
+                decision = decide.conclude(asked.request, verdict, asked.intent.claims, asked.law, profile=self.engine.profile)
+                self._record(item, asked, decision)
+
+    def _record(self, item: _Pending, asked: Question, decision: Decision) -> None:
+        permit = decision.effect == "permit"
+        draft = None
+        if permit:
+            draft = authorization_draft(asked, decision, self.governance, issuer=self.me.name, at_ms=self.writer.at_ms)
+        ref = self.writer.append(
+            DecisionMade(
+                mesh=self.writer.mesh,
+                origin=self.writer.origin,
+                index=self.writer.index,
+                at_ms=self.writer.at_ms,
+                roster_epoch=self.governance.roster.epoch,
+                intent=asked.intent.id,
+                identity=asked.identity.id,
+                enforcer=asked.enforcer.id,
+                attested=asked.attested,
+                decision=decision,
+                engine=self.engine.build,
+                authorization=draft.id if draft is not None else "",
+            )
+        )
+        self._keep(item, asked, ref)
+        if draft is not None:
+            self.effects.append(InsertOnce("intent", asked.intent.id, ref.index))
+            self.effects.append(Locate(draft.id, ref.origin, ref.index))
+            self._authorize(item.waiter, draft, ref)
+        else:
+            code = "policy_error" if decision.errors else "policy_denied"
+            self._send_denial(item, code, "", decision.determining, ref)
+
+    def _keep(self, item: _Pending, asked: Question, ref: RecordRef) -> None:
+        intent = asked.intent
+        self.effects += [
+            PutBody(intent.id, "intent", intent.envelope),
+            PutBody(asked.identity.id, "identity", asked.identity.envelope),
+            PutBody(asked.enforcer.id, "identity", asked.enforcer.envelope),
+            Locate(intent.id, ref.origin, ref.index),
+        ]
+        if item.request.openings:
+            opened = Openings(intent=intent.id, openings=item.request.openings)
+            self.effects.append(PutOpenings(intent.id, canonical.encode(opened)))
+
+    def _authorize(self, waiter: int, draft: Draft, ref: RecordRef) -> None:
+        receipt = envelope.draft(Receipt(mesh=self.writer.mesh, issuer=self.me.name, statement=draft.id, record=ref))
+        self.effects += [
+            Sign("decision", draft),
+            Sign("decision", receipt),
+            Send(Reply(waiter), partial(_authorized, draft.id, receipt.id, self.governance.frontier)),
+        ]
+
+    def _deny(self, item: _Pending, code: str, detail: str) -> None:
+        intent = item.sender.intent
+        ref = self.writer.append(
+            Denied(
+                mesh=self.writer.mesh,
+                origin=self.writer.origin,
+                index=self.writer.index,
+                at_ms=self.writer.at_ms,
+                intent=intent.id,
+                subject=intent.claims.subject,
+                code=code,
+                detail=detail[:200],
+            )
+        )
+        self.effects += [PutBody(intent.id, "intent", intent.envelope), Locate(intent.id, ref.origin, ref.index)]
+        self._send_denial(item, code, detail, [], ref)
+
+    def _send_denial(self, item: _Pending, code: str, detail: str, determining: list[str], ref: RecordRef) -> None:
+        denial = envelope.draft(
+            Denial(
+                mesh=self.writer.mesh,
+                issuer=self.me.name,
+                intent=item.sender.intent.id,
+                code=code,
+                detail=detail[:200],
+                determining=determining,
+                at_ms=self.writer.at_ms,
+                record=ref,
+            )
+        )
+        self.effects += [Sign("decision", denial), Send(Reply(item.waiter), partial(_denied, denial.id))]
+
+    def _repeat(self, item: _Pending, leaf: bytes) -> None:
+        """Rule 4: the authorization is a function of the record, so it is made again rather than kept."""
+        record = read_record(leaf)
+        if not isinstance(record, DecisionMade):
+            self._refuse(item.waiter, "intent_conflict", "")
+            return
+        try:
+            asked = question(
+                item.sender,
+                bytes(item.request.enforcer),
+                item.request.openings,
+                self.governance,
+                self.documents,
+                region=self.me.region,
+                at_ms=record.at_ms,
+                frontier=record.attested.frontier,
+            )
+            check_chain(asked, self.governance)
+        except Refused as refusal:
+            self._deny(item, refusal.code, refusal.detail)
+            return
+        draft = authorization_draft(asked, record.decision, self.governance, issuer=self.me.name, at_ms=record.at_ms)
+        if draft.id != record.authorization:
+            self._deny(item, "intent_conflict", "it was authorized under other conditions")
+            return
+        ref = RecordRef(origin=record.origin, index=record.index, leaf=leaf_hash(leaf).hex())
+        self._authorize(item.waiter, draft, ref)
+
+
+def refuse(waiter: int, code: str, detail: str) -> Send:
+    """An unsigned no."""
+    return Send(Reply(waiter), partial(_refused, canonical.encode(RefusedAnswer(code=code, detail=detail[:200]))))
+
+
+def _refused(answer: bytes, _signed: Signed) -> bytes:
+    return answer
+
+
+def _authorized(authorization: str, receipt: str, frontier: tuple[StreamHead, ...], signed: Signed) -> bytes:
+    return canonical.encode(
+        Authorized(
+            authorization=msgspec.Raw(signed.statements[authorization]),
+            receipt=msgspec.Raw(signed.statements[receipt]),
+            frontier=list(frontier),
+        )
+    )
+
+
+def _denied(denial: str, signed: Signed) -> bytes:
+    return canonical.encode(DeniedAnswer(denial=msgspec.Raw(signed.statements[denial])))

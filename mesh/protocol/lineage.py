@@ -1,0 +1,222 @@
+"""The node's own log: records in, checkpoints out, certificates back; one writer, nothing unsigned for long.
+
+Rules
+-----
+1. Records of one batch are appended together; their times never decrease.
+2. At most one checkpoint is outstanding, and at most one is made per certify tick, whatever the load: members attest those
+   sizes only.
+3. A checkpoint's size and root are persisted with the cosignature times of this node's own witness and attest keys before
+   anything is signed.
+4. Lines of members are kept only if they verify over exactly the outstanding text. k attest lines of distinct members, the
+   owner's own included, make the certificate; the log's own line must be there too.
+5. While a certificate is missing the same checkpoint is announced again; members answer with the same lines.
+
+Not here: what a record may say (:mod:`mesh.core.log.record`), storage, other nodes' logs (:mod:`mesh.protocol.mirror`).
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from mesh.core import subjects
+from mesh.core.law.roster import Member, Roster
+from mesh.core.log.checkpoint import Checkpoint, attest_name, cosigner, log_verifier, witness_name
+from mesh.core.log.merkle import Frontier, leaf_hash
+from mesh.core.log.note import Line, Note, Verifier, parse_note, verify_lines
+from mesh.core.log.record import Record, encode_record
+from mesh.core.run.authorization import RecordRef
+from mesh.protocol.step import Announce, Append, Effect, Head, HeadUse, NoteDraft, PutNote, Send, SetHead, Sign, Signed
+
+__all__ = [
+    "CHECKPOINT_RECORDS_MAX",
+    "LogState",
+    "Outstanding",
+    "Writer",
+    "certify",
+    "checkpoint_due",
+    "member_verifiers",
+    "note_of",
+    "own_drafts",
+    "take_lines",
+]
+
+CHECKPOINT_RECORDS_MAX: Final = 2_048
+"""New records one checkpoint covers."""
+_REPEAT_MS: Final = 1_000
+"""A checkpoint without certificate is announced again after this long: members may have been away."""
+
+
+class Outstanding(msgspec.Struct, frozen=True):
+    """A checkpoint that is being certified."""
+
+    head: Head
+    text: bytes
+    lines: Mapping[str, Line]
+    """Key name to verified line: the log's, witnesses', attesters'."""
+    sent_ms: int
+
+
+class LogState(msgspec.Struct, frozen=True):
+    """What the owner remembers of its log."""
+
+    origin: str
+    frontier: Frontier
+    last_ms: int
+    """Time of the last record."""
+    announced: int
+    """Records published so far."""
+    outstanding: Outstanding | None
+    certified: int
+    """Size of the newest certificate."""
+    note: bytes
+    """The newest published checkpoint with the log's signature; empty before the first."""
+    tick_ms: int
+    """When the last checkpoint was made."""
+    marks: tuple[Frontier, ...]
+    """Frontiers at the multiples of :data:`CHECKPOINT_RECORDS_MAX` since the last certificate: a checkpoint never covers more
+    new records than a peer can stage, however long nobody was there to attest."""
+
+
+class Writer:
+    """The working copy of the log within one step."""
+
+    def __init__(self, state: LogState, *, mesh: str, now_ms: int) -> None:
+        """Start from ``state``; every record of the step gets the time ``at_ms``."""
+        self.mesh = mesh
+        self.origin = state.origin
+        self.at_ms = max(now_ms, state.last_ms)
+        self._first = state.frontier.size
+        self._leaves: list[bytes] = []
+        self._hashes: list[bytes] = []
+
+    @property
+    def index(self) -> int:
+        """Index of the next record."""
+        return self._first + len(self._leaves)
+
+    def append(self, record: Record) -> RecordRef:
+        """Add a record that was made with this writer's origin, index and at_ms."""
+        if record.index != self.index or record.origin != self.origin or record.at_ms != self.at_ms:
+            msg = "record made for another place"
+            raise AssertionError(msg)
+        data = encode_record(record)
+        digest = leaf_hash(data)
+        ref = RecordRef(origin=self.origin, index=self.index, leaf=digest.hex())
+        self._leaves.append(data)
+        self._hashes.append(digest)
+        return ref
+
+    def finish(self, state: LogState) -> tuple[LogState, list[Effect]]:
+        """The log after the step, and the append, if there is any."""
+        if not self._leaves:
+            return state, []
+        frontier, marks, left = state.frontier, list(state.marks), self._hashes
+        while left:
+            room = CHECKPOINT_RECORDS_MAX - frontier.size % CHECKPOINT_RECORDS_MAX
+            frontier, left = frontier.extend(left[:room]), left[room:]
+            if frontier.size % CHECKPOINT_RECORDS_MAX == 0:
+                marks.append(frontier)
+        grown = msgspec.structs.replace(state, frontier=frontier, last_ms=self.at_ms, marks=tuple(marks))
+        return grown, [Append(self.origin, self._first, tuple(self._leaves), tuple(self._hashes))]
+
+
+def checkpoint_due(state: LogState, roster: Roster, me: Member, *, now_ms: int) -> tuple[LogState, list[Effect]]:
+    """Make a new checkpoint if one is due, or announce the outstanding one again (rules 2, 3, 5)."""
+    pending = state.outstanding
+    if pending is not None:
+        if now_ms - pending.sent_ms < _REPEAT_MS:
+            return state, []
+        again = msgspec.structs.replace(pending, sent_ms=now_ms)
+        effects = _announce(state, roster, me, pending.head, first=min(state.announced, pending.head.size))
+        return msgspec.structs.replace(state, outstanding=again, announced=pending.head.size), effects
+    if state.frontier.size <= state.certified or now_ms - state.tick_ms < roster.bounds.certify_ms:
+        return state, []
+    marks = tuple(mark for mark in state.marks if mark.size > state.certified)
+    frontier = marks[0] if marks else state.frontier
+    head = Head(frontier.size, frontier.root(), now_ms // 1000)
+    text = Checkpoint(state.origin, head.size, head.root).to_text()
+    uses: tuple[HeadUse, ...] = ("log", "witness", "attest")
+    effects: list[Effect] = [SetHead(use, state.origin, head) for use in uses]
+    effects += _announce(state, roster, me, head, first=state.announced)
+    pending = Outstanding(head, text, {}, now_ms)
+    grown = msgspec.structs.replace(state, outstanding=pending, announced=head.size, tick_ms=now_ms, marks=marks)
+    return grown, effects
+
+
+def own_drafts(roster: Roster, me: Member, head: Head) -> tuple[NoteDraft, NoteDraft, NoteDraft]:
+    """The owner's three lines on its checkpoint: log, witness, attest."""
+    origin = roster.origin(me)
+    text = Checkpoint(origin, head.size, head.root).to_text()
+    return (
+        NoteDraft(origin, text, None),
+        NoteDraft(witness_name(roster.mesh, me.name), text, head.time_s),
+        NoteDraft(attest_name(roster.mesh, me.name), text, head.time_s),
+    )
+
+
+def _announce(state: LogState, roster: Roster, me: Member, head: Head, *, first: int) -> list[Effect]:
+    log, witness, attest = own_drafts(roster, me, head)
+    subject = subjects.cosig(me.region, me.name)
+    return [
+        Sign("log", log),
+        Sign("witness", witness),
+        Sign("attest", attest),
+        Announce(state.origin, first, head.size, log),
+        Send(subject, partial(note_of, (log, witness, attest))),
+    ]
+
+
+def note_of(drafts: tuple[NoteDraft, ...], signed: Signed) -> bytes:
+    """A note with the signed lines of ``drafts``, which share one text."""
+    return Note(drafts[0].text, tuple(signed.lines[draft.id] for draft in drafts)).encode()
+
+
+def member_verifiers(roster: Roster, owner: Member) -> tuple[Verifier, ...]:
+    """Every key whose line on a checkpoint of ``owner``'s log means something."""
+    cosigners = {**roster.witness_keys(), **roster.attest_keys()}
+    return (
+        log_verifier(roster.origin(owner), owner.log_key),
+        *(cosigner(name, key) for name, key in cosigners.items()),
+    )
+
+
+def take_lines(state: LogState, roster: Roster, me: Member, data: bytes) -> tuple[LogState, list[Effect]]:
+    """Take in the lines of a note about this log; with k attest lines it becomes the certificate (rule 4).
+
+    Raises:
+        Refused: for a note that is malformed or carries a bad line of a known key.
+    """
+    pending = state.outstanding
+    note = parse_note(data)
+    if pending is None or note.text != pending.text:
+        return state, []
+    new = tuple(line for line in note.lines if line.name not in pending.lines)
+    verified = {item.verifier.name: item.line for item in verify_lines(note.text, new, member_verifiers(roster, me))}
+    lines = {**pending.lines, **verified}
+    own = lines.get(state.origin)
+    published = Note(pending.text, (own,)).encode() if own is not None else state.note
+    waiting = msgspec.structs.replace(state, outstanding=msgspec.structs.replace(pending, lines=lines), note=published)
+    return certify(waiting, roster, me)
+
+
+def certify(state: LogState, roster: Roster, me: Member) -> tuple[LogState, list[Effect]]:
+    """Close the outstanding checkpoint if enough members have attested it."""
+    pending = state.outstanding
+    if pending is None:
+        return state, []
+    attested = [name for name in roster.attest_keys() if name in pending.lines]
+    if len(attested) < roster.k or state.origin not in pending.lines:
+        return state, []
+    certificate = Note(pending.text, tuple(pending.lines[name] for name in (state.origin, *sorted(attested)))).encode()
+    done = msgspec.structs.replace(state, outstanding=None, certified=pending.head.size)
+    subject = subjects.checkpoint(me.region, me.name)
+    return done, [
+        PutNote("certificate", state.origin, pending.head.size, certificate),
+        Send(subject, partial(_as_is, certificate), durable=True),
+    ]
+
+
+def _as_is(data: bytes, _signed: Signed) -> bytes:
+    return data
