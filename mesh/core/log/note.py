@@ -32,8 +32,8 @@ __all__ = [
     "Line",
     "Note",
     "OpenedNote",
-    "Signed",
     "SignatureType",
+    "Signed",
     "Verifier",
     "append_lines",
     "cosignature_message",
@@ -84,7 +84,7 @@ class Verifier(msgspec.Struct, frozen=True):
     """A key under the name and for the one signature type it is trusted for."""
 
     name: str
-    type: SignatureType
+    kind: SignatureType
     key: str
     """The Ed25519 public key, lowercase hex."""
 
@@ -98,12 +98,12 @@ class Verifier(msgspec.Struct, frozen=True):
     @property
     def key_id(self) -> bytes:
         """The four bytes beside the name in this key's lines."""
-        return key_id(self.name, self.type, bytes.fromhex(self.key))
+        return key_id(self.name, self.kind, bytes.fromhex(self.key))
 
     @property
     def vkey(self) -> str:
         """C2SP's one-line form, as policies and other tools take it."""
-        return f"{self.name}+{self.key_id.hex()}+{to_base64(bytes([self.type]) + bytes.fromhex(self.key))}"
+        return f"{self.name}+{self.key_id.hex()}+{to_base64(bytes([self.kind]) + bytes.fromhex(self.key))}"
 
     @classmethod
     def from_vkey(cls, text: str) -> "Verifier":
@@ -127,11 +127,6 @@ class Verifier(msgspec.Struct, frozen=True):
             raise Refused("bad_key", "the key id does not belong to this name and key")
         return verifier
 
-    def line(self, signature: bytes, *, time_s: int = 0) -> Line:
-        """The line of this key's ``signature`` (64 bytes), made at ``time_s`` if it is a cosignature."""
-        prefix = time_s.to_bytes(_TIME_BYTES) if self.type is SignatureType.COSIGNATURE else b""
-        return Line(self.name, self.key_id, prefix + signature)
-
     def verify(self, text: bytes, line: Line) -> "Signed":
         """Believe that this key signed ``text`` in ``line``.
 
@@ -139,7 +134,7 @@ class Verifier(msgspec.Struct, frozen=True):
             Refused: ``bad_signature``.
         """
         payload, time_s, message = line.signature, 0, text
-        if self.type is SignatureType.COSIGNATURE:
+        if self.kind is SignatureType.COSIGNATURE:
             time_s, payload = int.from_bytes(payload[:_TIME_BYTES]), payload[_TIME_BYTES:]
             message = cosignature_message(text, time_s)
         mine = line.name == self.name and line.key_id == self.key_id

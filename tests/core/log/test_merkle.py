@@ -2,7 +2,7 @@
 
 import base64
 import json
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -22,15 +22,12 @@ from mesh.core.log.merkle import (
     verify_consistency,
     verify_inclusion,
 )
-from mesh.errors import Refused
 from mesh.limits import PROOF_HASHES_MAX, TREE_SIZE_MAX
+from tests.core.kit import VECTORS, needs_vectors, refuses, vectors
 
-VECTORS = Path(__file__).parents[3].parent / "shared" / "vectors"
 SIZES = range(71)
 LEAVES = tuple(leaf_hash(b"record %d" % number) for number in range(max(SIZES)))
 GET = tree_get(LEAVES)
-
-needs_vectors = pytest.mark.skipif(not VECTORS.is_dir(), reason="the published vectors are not beside this checkout")
 
 
 # RFC 6962, section 2.1, word for word: the slow definition that everything here is compared with.
@@ -69,11 +66,9 @@ def subproof(m: int, leaves: tuple[bytes, ...], *, whole: bool) -> tuple[bytes, 
 ROOTS = tuple(mth(LEAVES[:size]) for size in SIZES)
 
 
-def refused(code: str, call: object, *args: object) -> None:
-    assert callable(call)
-    with pytest.raises(Refused) as caught:
+def refused(code: str, call: Callable[..., object], *args: object) -> None:
+    with refuses(code):
         call(*args)
-    assert caught.value.code == code
 
 
 def test_the_frontier_has_the_roots_of_rfc_6962() -> None:
@@ -252,11 +247,9 @@ def test_proofs_in_vast_trees_agree_with_each_other(size: int, data: st.DataObje
     verify_consistency(old, size, Frontier.load(get, old).root(), root, consistency_path(get, old, size))
 
 
-def vectors(kind: str) -> list[dict[str, object]]:
-    file = VECTORS / "merkle" / "merkle-vectors.jsonl"
-    if not file.exists():
-        return []
-    cases: list[dict[str, object]] = [json.loads(line) for line in file.read_text().splitlines()]
+def cases_of(kind: str) -> list[dict[str, object]]:
+    lines = (VECTORS / "merkle" / "merkle-vectors.jsonl").read_text().splitlines()
+    cases: list[dict[str, object]] = [json.loads(line) for line in lines]
     return [case for case in cases if str(case["_path"]).startswith(f"{kind}/")]
 
 
@@ -270,7 +263,7 @@ def hashes(value: object) -> list[bytes]:
 
 @needs_vectors
 def test_published_inclusion_vectors_hold() -> None:
-    cases = vectors("inclusion")
+    cases = cases_of("inclusion")
     assert len(cases) > 90
     for case in cases:
         index, size = case["leafIdx"], case["treeSize"]
@@ -285,7 +278,7 @@ def test_published_inclusion_vectors_hold() -> None:
 
 @needs_vectors
 def test_published_consistency_vectors_hold() -> None:
-    cases = vectors("consistency")
+    cases = cases_of("consistency")
     assert len(cases) > 90
     for case in cases:
         old, new = case["size1"], case["size2"]
@@ -300,7 +293,7 @@ def test_published_consistency_vectors_hold() -> None:
 
 @needs_vectors
 def test_published_roots_hold() -> None:
-    rfc6962 = json.loads((VECTORS / "notes" / "tlog-notes.json").read_text())["rfc6962"]
+    rfc6962 = vectors("notes/tlog-notes.json")["rfc6962"]
     frontier = Frontier.empty()
     roots = [frontier.root().hex()]
     for leaf in rfc6962["leaf_inputs_hex"]:
