@@ -1,0 +1,65 @@
+"""Trust from files: roster, manifests, bundles and revocations that a configuration names, each verified before use.
+
+Not here: gossip. Whoever can change these files can deny, and nothing else: every one of them is signed, and the roster is
+pinned.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from mesh.core.bytes import envelope
+from mesh.core.law.governance import Governance, admit_governance
+from mesh.core.law.policy import Manifest
+from mesh.core.law.revocation import Revocation
+from mesh.core.law.roster import Roster
+from mesh.errors import Refused
+from mesh.limits import BUNDLE_BYTES_MAX, ENVELOPE_BYTES_MAX
+
+__all__ = ["Trust", "load_trust", "read_bounded"]
+
+
+class Trust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[trust]`` table of a configuration. Paths are relative to the file they stand in."""
+
+    roster: str
+    """Envelope of the roster."""
+    pin: str
+    """Its statement id, lowercase hex."""
+    policy: list[str]
+    """Envelopes of the manifests."""
+    bundles: list[str] = []
+    """Bundles that the manifests name; nodes need them, enforcers do not."""
+    revocations: list[str] = []
+    """Envelopes of revocations."""
+
+
+def load_trust(trust: Trust, base: Path) -> Governance:
+    """The governance state that these files make.
+
+    Raises:
+        Refused: ``config_invalid`` for a file that cannot be read, otherwise what is wrong with the first that is.
+    """
+    return admit_governance(
+        envelope.read(Roster, read_bounded(base / trust.roster, ENVELOPE_BYTES_MAX)),
+        pin=trust.pin,
+        manifests=[envelope.read(Manifest, read_bounded(base / name, ENVELOPE_BYTES_MAX)) for name in trust.policy],
+        bundles=[read_bounded(base / name, BUNDLE_BYTES_MAX) for name in trust.bundles],
+        revocations=[envelope.read(Revocation, read_bounded(base / name, ENVELOPE_BYTES_MAX)) for name in trust.revocations],
+    )
+
+
+def read_bounded(path: Path, bytes_max: int) -> bytes:
+    """The file's bytes, of which there may be at most ``bytes_max``.
+
+    Raises:
+        Refused: ``config_invalid``, ``too_large``.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(bytes_max + 1)
+    except OSError as error:
+        raise Refused("config_invalid", f"{path}: {error.strerror}") from None
+    if len(data) > bytes_max:
+        raise Refused("too_large", f"{path}: more than {bytes_max} bytes")
+    return data

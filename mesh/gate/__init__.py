@@ -1,0 +1,3 @@
+"""What governed programs use: connect, guard, execution, run."""
+
+__all__: list[str] = []

@@ -1,0 +1,91 @@
+"""A context file says how to reach one mesh, whom to trust in it, and who one is there; commands and programs share it.
+
+Search order: an explicit name or path, ``MESH_CONTEXT``, ``./.mesh/dev/context.toml``. A name stands for
+``$XDG_CONFIG_HOME/govmesh/<name>.toml``. Paths inside are relative to the file.
+"""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from mesh.adapters.configfile import load_toml
+from mesh.adapters.trustfiles import Trust
+from mesh.errors import Refused
+
+__all__ = ["Bus", "Context", "Holder", "find_context", "load_context"]
+
+
+class Bus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[bus]`` table: where NATS is and how to log in. Secrets are files."""
+
+    servers: list[str]
+    user: str = ""
+    password_file: str = ""
+    nkey_file: str = ""
+    creds_file: str = ""
+    tls_ca: str = ""
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A key and the identity document that names it."""
+
+    document: str
+    """Envelope of the identity document."""
+    key: str
+    """Key file."""
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One context file."""
+
+    mesh: str
+    region: str
+    """Whose governors are asked."""
+    tenant: str
+    bus: Bus
+    trust: Trust
+    spent: str
+    """The enforcer's file of spent intents and unsent outcomes."""
+    enforcer: Holder
+    """This host's enforcer."""
+    identities: dict[str, Holder]
+    """Workload identities by a short name."""
+    base: str = ""
+    """Where the file stood; filled in by :func:`load_context`."""
+
+    def path(self, name: str) -> Path:
+        """A path named in the file."""
+        return Path(self.base) / name
+
+
+def find_context(name: str | None) -> Path:
+    """The context file for an explicit ``name`` or path, or the default one.
+
+    Raises:
+        Refused: ``config_invalid`` if there is none.
+    """
+    wanted = name or os.environ.get("MESH_CONTEXT", "")
+    if not wanted:
+        default = Path(".mesh/dev/context.toml")
+        if default.is_file():
+            return default
+        raise Refused("config_invalid", "no context: start `mesh dev`, or set MESH_CONTEXT, or give --context")
+    path = Path(wanted)
+    if path.is_file():
+        return path
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    named = home / "govmesh" / f"{wanted}.toml"
+    if named.is_file():
+        return named
+    raise Refused("config_invalid", f"no context {wanted!r}: neither a file nor {named}")
+
+
+def load_context(name: str | None = None) -> Context:
+    """Read the context file that ``name`` or the environment points to.
+
+    Raises:
+        Refused: ``config_invalid``.
+    """
+    path = find_context(name)
+    return msgspec.structs.replace(load_toml(Context, path), base=str(path.resolve().parent))
