@@ -23,10 +23,10 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 runtime:
-	@"$(PYTHON)" requirements/venv.py runtime
+	@"$(PYTHON)" requirements/install.py runtime
 
 tools:
-	@"$(PYTHON)" requirements/venv.py dev
+	@"$(PYTHON)" requirements/install.py dev
 
 dev: runtime ## a real mesh on this machine (ARGS go to `mesh dev`)
 	@$(BIN)/mesh dev $(ARGS)

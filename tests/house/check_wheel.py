@@ -8,7 +8,6 @@ answer 0 for it.
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import uv_build
+
+from requirements.install import build
 
 __all__ = ["main"]
 
@@ -85,20 +86,9 @@ def _sources() -> Iterator[str]:
 
 
 def _install(wheel: Path, outside: Path) -> Path:
-    venv = outside / "venv"
-    python = venv / "bin" / "python"
-    pins = ["--require-hashes", "--only-binary", ":all:", "-r", str(ROOT / "requirements" / "base.txt")]
-    itself = ["--no-deps", "--no-index", str(wheel)]
-    uv = shutil.which("uv")
-    if uv:
-        create = [uv, "venv", "--quiet", "--no-project", "--no-python-downloads", "--python", sys.executable, str(venv)]
-        install = [uv, "pip", "install", "--quiet", "--python", str(python)]
-    else:
-        create = [sys.executable, "-m", "venv", str(venv)]
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
-    for command in (create, [*install, *pins], [*install, *itself]):
-        subprocess.run(command, cwd=outside, env=OUTSIDE, check=True)
-    return python
+    if not build(outside / "venv", "base", ("--no-deps", "--no-index", str(wheel)), fresh=True):
+        _fail("it does not install with the base dependencies")
+    return outside / "venv" / "bin" / "python"
 
 
 def _check_import(python: Path, outside: Path) -> None:
