@@ -1,0 +1,133 @@
+"""Records leave a node in batches that any receiver can take: within every limit, in order, with the statements they are about.
+
+Rules
+-----
+1. No message is larger than :data:`~mesh.limits.MESSAGE_BYTES_MAX`, none has more than :data:`~mesh.limits.BATCH_RECORDS_MAX`
+   records. One record with all its statements always fits.
+2. A statement stands in a message once, however many of its records name it. One that is not held is left out: the receiver
+   finds the record incomplete and asks somebody else.
+3. What is published is kept by streams and can never be erased, so openings travel in answers to a pull only.
+4. A signed note goes with the last batch, never without the records it covers before it.
+
+Not here: reading storage, choosing the note, belief (:mod:`mesh.protocol.mirror`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from mesh.core.bytes import canonical
+from mesh.core.log.record import DecisionMade, Denied, OutcomeRecorded, Record, read_record
+from mesh.core.messages import LineageBatch, Openings, pack
+from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX
+
+__all__ = ["announce_batches", "body_ids", "opening_ids", "pull_answer"]
+
+_FRAME_BYTES: Final = 512
+"""Member names, brackets, origin and index of a batch: 160 characters of origin and some 90 more, doubled."""
+
+
+def body_ids(record: Record) -> tuple[str, ...]:
+    """Ids of the statements that whoever examines ``record`` needs; a denial stands without its intent, but shows what was asked."""
+    match record:
+        case DecisionMade():
+            return record.intent, record.identity, record.enforcer
+        case OutcomeRecorded():
+            return record.outcome, record.identity
+        case Denied():
+            return (record.intent,)
+        case _:
+            return ()
+
+
+def opening_ids(record: Record) -> tuple[str, ...]:
+    """Ids of the intents whose openings whoever repeats ``record`` needs, if their parameters are committed."""
+    return (record.intent,) if isinstance(record, DecisionMade) else ()
+
+
+def announce_batches(origin: str, first: int, leaves: Sequence[bytes], bodies: Mapping[str, bytes], note: bytes) -> list[bytes]:
+    """The messages that publish consecutive records of the node's own log.
+
+    Args:
+        origin: the log.
+        first: index of the first record.
+        leaves: leaf data of the records; may be none, when a checkpoint is only said again.
+        bodies: statement id to envelope, of those that are held.
+        note: the signed checkpoint; goes with the last message.
+
+    Returns:
+        at least one message.
+    """
+    batches = list(_cut(leaves, bodies, {}, room=MESSAGE_BYTES_MAX - _FRAME_BYTES - _note_bytes(note)))
+    messages: list[bytes] = []
+    for batch in batches:
+        last = len(messages) == len(batches) - 1
+        messages.append(_message(origin, first, batch, note if last else b""))
+        first += len(batch.records)
+    return messages
+
+
+def pull_answer(
+    origin: str, first: int, leaves: Sequence[bytes], bodies: Mapping[str, bytes], openings: Mapping[str, bytes], note: bytes
+) -> bytes:
+    """The answer to a pull: as many of the records as fit into one message.
+
+    Args:
+        origin: the log, the node's own or one it mirrors.
+        first: index of the first record.
+        leaves: leaf data of the records from there on; may be none.
+        bodies: statement id to envelope, of those that are held.
+        openings: intent id to the canonical :class:`~mesh.core.messages.Openings`, of those that are held.
+        note: the smallest certificate beyond ``first``, else the newest signed checkpoint; may be empty.
+    """
+    room = MESSAGE_BYTES_MAX - _FRAME_BYTES - _note_bytes(note)
+    return _message(origin, first, next(_cut(leaves, bodies, openings, room=room)), note)
+
+
+class _Batch(msgspec.Struct):
+    """What goes into one message, with the bytes it takes."""
+
+    records: list[bytes]
+    bodies: dict[str, bytes]
+    openings: dict[str, bytes]
+    size: int
+
+
+def _cut(leaves: Sequence[bytes], bodies: Mapping[str, bytes], openings: Mapping[str, bytes], *, room: int) -> Iterator[_Batch]:
+    batch = _Batch([], {}, {}, 0)
+    for leaf in leaves:
+        record = read_record(leaf)
+        needed = {key: bodies[key] for key in body_ids(record) if key in bodies}
+        opened = {key: openings[key] for key in opening_ids(record) if key in openings}
+        if batch.records and (len(batch.records) >= BATCH_RECORDS_MAX or batch.size + _cost(leaf, needed, opened, batch) > room):
+            yield batch
+            batch = _Batch([], {}, {}, 0)
+        batch.size += _cost(leaf, needed, opened, batch)
+        batch.records.append(leaf)
+        batch.bodies.update(needed)
+        batch.openings.update(opened)
+    yield batch
+
+
+def _cost(leaf: bytes, needed: Mapping[str, bytes], opened: Mapping[str, bytes], batch: _Batch) -> int:
+    new = [data for key, data in needed.items() if key not in batch.bodies]
+    new += [data for key, data in opened.items() if key not in batch.openings]
+    return len(leaf) + 1 + sum(len(data) + 1 for data in new)
+
+
+def _message(origin: str, first: int, batch: _Batch, note: bytes) -> bytes:
+    return pack(
+        LineageBatch(
+            origin=origin,
+            first=first,
+            records=[msgspec.Raw(leaf) for leaf in batch.records],
+            bodies=[msgspec.Raw(data) for data in batch.bodies.values()],
+            openings=[canonical.decode(Openings, data, bytes_max=REQUEST_BYTES_MAX) for data in batch.openings.values()],
+            checkpoint=note.decode(),
+        )
+    )
+
+
+def _note_bytes(note: bytes) -> int:
+    return len(canonical.encode(note.decode()))
