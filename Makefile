@@ -62,6 +62,10 @@ coverage: tools ## the tests, with the branches they miss
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+schemas: runtime ## render schemas/, nodes/ and compose/ anew from the code
+	$(BIN)/python -m mesh.contracts schemas
+	$(BIN)/python -m mesh.deploy nodes compose
+
 bench: runtime ## measure beside the floors (ARGS go to `mesh bench`)
 	@$(BIN)/mesh bench $(ARGS)
 

@@ -12,6 +12,8 @@ Rules
    project's metadata, the interpreter and this file: when any of them changed, the old environment is thrown away.
 """
 
+from __future__ import annotations  # so that an older Python lives long enough to be told
+
 import hashlib
 import json
 import os

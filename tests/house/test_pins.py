@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.house.tree import text
+from tests.house.tree import files, text
 
 PROJECT: dict[str, Any] = tomllib.loads(text("pyproject.toml"))
 FILES = ("base", "runtime", "dev")
@@ -44,3 +44,7 @@ def test_every_dependency_is_pinned() -> None:
 
 def test_the_base_install_stays_small() -> None:
     assert _named(PROJECT["project"]["dependencies"]) == {"blake3", "click", "msgspec", "pynacl"}
+
+
+def test_the_wheel_shows_the_readme() -> None:
+    assert PROJECT["project"].get("readme") == ("README.md" if "README.md" in files() else None)
