@@ -93,6 +93,7 @@ CODES: Final[dict[str, Code]] = {
     "unavailable": _code("the node could not do it durably", "governor", "Try again; see the node's log.", 4),
     "draining": _code("the node is stopping", "governor", "Ask another governor.", 4),
     "unreachable": _code("nobody answered in time", "client", "Check the bus and the nodes: `mesh status`.", 4),
+    "reply_forbidden": _code("the reply subject is no inbox", "bus", "Ask through a client; answers go to inboxes only.", 2),
     "not_found": _code("no record or statement of that name is held here", "node", "Check the id; ids accept unique prefixes.", 3),
     "ambiguous": _code("more than one record begins with that prefix", "node", "Give more of the id.", 3),
     # --- enforcer

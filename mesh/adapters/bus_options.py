@@ -1,0 +1,108 @@
+"""Where and as whom to connect to NATS: read and checked before nats-py sees it, for it does not check.
+
+nats-py 2.16 reads a credentials file without a token for ever, on the event loop; it learns of a missing file only when it
+connects; and it would send a password in the clear to a server that does not ask for TLS (refused in :mod:`mesh.adapters.bus`).
+Credentials are read anew for every connection, so that renewing a file is enough.
+"""
+
+import re
+import ssl
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+
+from mesh.errors import Refused
+
+__all__ = ["BusOptions", "Login", "login"]
+
+_NAME: Final = re.compile(r"[a-z0-9-]{1,32}")
+_SCHEMES: Final = frozenset({"nats", "tls"})
+_CREDS_MARKS: Final = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
+_SEED: Final = re.compile(r"SU[A-Z2-7]{56}")
+
+
+class BusOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and as whom; of password, nkey and creds one at most."""
+
+    servers: tuple[str, ...]
+    """``nats://host:port`` or ``tls://host:port``; never with a password in it."""
+    name: str
+    """This client's own name, ``[a-z0-9-]{1,32}``: its inboxes begin with ``_INBOX_<name>.``, so that permissions can name them."""
+    user: str = ""
+    password: str = ""
+    nkey_file: str = ""
+    """A file that holds a user's nkey seed."""
+    creds_file: str = ""
+    """A file that holds a user token and its nkey seed, as NATS tools write it."""
+    tls_ca: str = ""
+    """The authority that signed the servers' certificates, PEM. Given, a connection without TLS 1.3 is refused."""
+    watch_ms: int = 1_000
+    """Between two looks of the watchdog."""
+
+    def __repr__(self) -> str:
+        return f"BusOptions(name={self.name!r}, servers={self.servers!r}, user={self.user!r})"
+
+
+class Login(NamedTuple):
+    """What :class:`BusOptions` say, read: ``creds`` is a file's content, the rest are nats-py's own arguments."""
+
+    arguments: dict[str, Any]
+    creds: str
+
+
+def login(options: BusOptions) -> Login:
+    """Read the files that ``options`` name.
+
+    Raises:
+        Refused: ``config_invalid``, naming the field, never a secret.
+    """
+    if _NAME.fullmatch(options.name) is None:
+        raise Refused("config_invalid", f"bus name {options.name[:40]!r}")
+    _check_servers(options.servers)
+    if sum((bool(options.user or options.password), bool(options.nkey_file), bool(options.creds_file))) > 1:
+        raise Refused("config_invalid", "bus: give one of user and password, nkey_file, creds_file")
+    arguments: dict[str, Any] = {}
+    if options.user or options.password:
+        arguments |= {"user": options.user, "password": options.password}
+    if options.nkey_file:
+        arguments["nkeys_seed_str"] = _read("nkey_file", options.nkey_file).strip()
+        if _SEED.fullmatch(arguments["nkeys_seed_str"]) is None:
+            raise Refused("config_invalid", "bus nkey_file: not the seed of a user")
+    if options.tls_ca:
+        arguments["tls"] = _tls(options.tls_ca)
+    creds = _read("creds_file", options.creds_file) if options.creds_file else ""
+    if creds and not all(mark in creds for mark in _CREDS_MARKS):
+        raise Refused("config_invalid", "bus creds_file: no user token and seed in it")
+    return Login(arguments, creds)
+
+
+def _check_servers(servers: tuple[str, ...]) -> None:
+    if not servers:
+        raise Refused("config_invalid", "bus servers: none")
+    for server in servers:
+        try:
+            where = urlsplit(server)
+            usable = where.scheme in _SCHEMES and where.hostname and where.port != 0
+        except ValueError:
+            where, usable = None, False
+        if not usable or (where is not None and "@" in where.netloc):
+            raise Refused("config_invalid", "bus servers: each is nats://host:port or tls://host:port, without a user")
+
+
+def _tls(ca: str) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except (OSError, ValueError) as error:
+        raise Refused("config_invalid", f"bus tls_ca: {error}") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+def _read(field: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise Refused("config_invalid", f"bus {field}: {reason}") from None
