@@ -85,8 +85,15 @@ _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
 def encode(value: object) -> bytes:
-    """The one byte string of ``value`` (RFC 8785, for the types that pass here)."""
-    return _ENCODER.encode(value)
+    """The one byte string of ``value`` (RFC 8785, for the types that pass here).
+
+    Raises:
+        Refused: ``malformed`` for a string with a lone surrogate, such as the name of a file that is not UTF-8.
+    """
+    try:
+        return _ENCODER.encode(value)
+    except UnicodeEncodeError as error:
+        raise Refused("malformed", _short(error)) from None
 
 
 _DECODERS: Final[dict[object, msgspec.json.Decoder[object]]] = {}
