@@ -9,14 +9,15 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from mesh.core.bytes import canonical
-from mesh.core.bytes.canonical import Count, Hex32, Name, Payload, Text
+from mesh.core.bytes.canonical import Count, Hex32, Name, Payload, Text, Token
 from mesh.core.law.heartbeat import Frontier
 from mesh.core.log.record import Origin
 from mesh.core.run.params import Opening
-from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX, NOTE_BYTES_MAX, PARAMS_MAX
+from mesh.limits import BATCH_RECORDS_MAX, MEMBERS_MAX, MESSAGE_BYTES_MAX, NOTE_BYTES_MAX, PARAMS_MAX
 
 __all__ = [
     "Answer",
+    "Asked",
     "Authorized",
     "DeniedAnswer",
     "Find",
@@ -24,9 +25,12 @@ __all__ = [
     "IntentRequest",
     "LineageBatch",
     "Location",
+    "MirrorStatus",
+    "NodeStatus",
     "Openings",
     "OutcomeAnswer",
     "OutcomeRequest",
+    "PolicyStatus",
     "Prove",
     "Proved",
     "Pull",
@@ -173,6 +177,104 @@ class Proved(Payload, tag_field="answer", tag="proved"):
     batch: LineageBatch
     """The one record, with bodies and openings."""
     proof: _Note
+
+
+class MirrorStatus(Payload):
+    """How far a node holds another member's log."""
+
+    origin: Origin
+    size: Count
+    """Records stored."""
+    witnessed: Count
+    attested: Count
+    certified: Count
+    refused: bool
+    """Whether it refuses to attest a record of it."""
+    conflicted: bool
+    """Whether two histories of it were seen."""
+
+
+class PolicyStatus(Payload):
+    """The policy a node applies in a domain."""
+
+    domain: Token
+    epoch: Count
+    digest: Text
+
+
+class NodeStatus(Payload, tag_field="answer", tag="status"):
+    """How a node is, in its own unsigned words."""
+
+    node: Token
+    region: Token
+    incarnation: Count
+    roster_epoch: Count
+    frontier: Hex32
+    policies: list[PolicyStatus]
+    origin: Origin
+    size: Count
+    """Records in its own log."""
+    certified: Count
+    mirrors: list[MirrorStatus]
+    fresh: bool
+    code: Text
+    """Why it is not fresh; empty if it is."""
+    vouchers: list[Token]
+    now_ms: Count
+    uptime_ms: Count
+    counters: dict[Text, Count]
+
+
+Asked = Sync | Pull | Find | Prove | StatusAsked
+"""What may be asked on a ``sync`` subject."""
+
+
+class PolicyStatus(Payload):
+    """One domain's policy in force at a node."""
+
+    domain: Token
+    epoch: Count
+    digest: Text
+
+
+class MirrorStatus(Payload):
+    """What a node holds of another member's log."""
+
+    node: Token
+    origin: Origin
+    size: Count
+    """Records in its storage."""
+    attested: Count
+    certified: Count
+    refused: Integer
+    """Index of the record it will not attest; -1 if there is none."""
+    conflicted: bool
+
+
+class NodeStatus(Payload, tag_field="answer", tag="status"):
+    """How one node says it is. Its word only: what matters of it is proved by certificates and heartbeats."""
+
+    node: Token
+    region: Token
+    incarnation: Count
+    roster_epoch: Count
+    roster: Hex32
+    """Statement id of the roster in force."""
+    policies: Annotated[list[PolicyStatus], msgspec.Meta(max_length=MEMBERS_MAX)]
+    origin: Origin
+    """Its own log."""
+    size: Count
+    certified: Count
+    mirrors: Annotated[list[MirrorStatus], msgspec.Meta(max_length=MEMBERS_MAX)]
+    fresh: bool
+    code: Text
+    """Why it is not fresh; empty if it is."""
+    vouchers: Annotated[list[Token], msgspec.Meta(max_length=MEMBERS_MAX)]
+    """Members that vouch for its view now."""
+    lag: Count
+    """Messages of its log that no stream holds yet."""
+    counters: Annotated[dict[Name, Count], msgspec.Meta(max_length=256)]
+    uptime_ms: Millis
 
 
 def pack(message: Payload) -> bytes:

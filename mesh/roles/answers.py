@@ -1,0 +1,65 @@
+"""What a node answers from its file: records, places, proofs. Reading only; everything it says can be checked by whoever asks.
+
+A question is cheap to ask, so its cost is bounded: one message out, at most :data:`FIND_MAX` places, one proof.
+"""
+
+from typing import Final
+
+
+from mesh.adapters.store import Store
+from mesh.core.log.record import read_record
+from mesh.core.log.tlogproof import TlogProof
+from mesh.core.messages import Find, Found, LineageBatch, Location, Proved, Prove, Pull, pack, unpack
+from mesh.errors import Refused
+from mesh.limits import BATCH_RECORDS_MAX
+from mesh.protocol.serving import announce_batches, body_ids, opening_ids, pull_answer
+
+__all__ = ["FIND_MAX", "announcement", "found", "proved", "pulled"]
+
+FIND_MAX: Final = 1_000
+
+
+async def announcement(store: Store, origin: str, first: int, size: int, note: bytes) -> list[bytes]:
+    """The messages that publish the records ``[first, size)`` of the own log."""
+    leaves: list[bytes] = []
+    while first + len(leaves) < size:
+        leaves += await store.records(origin, first + len(leaves), min(BATCH_RECORDS_MAX, size - first - len(leaves)))
+    return announce_batches(origin, first, leaves, await store.bodies(_ids(leaves)), note)
+
+
+async def pulled(store: Store, ask: Pull, newest: bytes) -> bytes:
+    """The answer to a pull; ``newest`` is the own log's newest signed checkpoint, for a log without certificate beyond."""
+    leaves = await store.records(ask.origin, ask.first, min(ask.count, BATCH_RECORDS_MAX))
+    records = [read_record(leaf) for leaf in leaves]
+    bodies = await store.bodies(_ids(leaves))
+    openings = await store.openings([key for record in records for key in opening_ids(record)])
+    certificate = await store.note("certificate", ask.origin, at_least=ask.first + 1)
+    return pull_answer(ask.origin, ask.first, leaves, bodies, openings, certificate.note if certificate is not None else newest)
+
+
+async def found(store: Store, ask: Find) -> bytes:
+    """The answer to a search."""
+    places = await store.find(ask.prefix, min(ask.count, FIND_MAX))
+    return pack(Found(records=[Location(id=place.id, origin=place.origin, index=place.index) for place in places]))
+
+
+async def proved(store: Store, ask: Prove) -> bytes:
+    """One record with its proof, which is empty while the record is not final.
+
+    Raises:
+        Refused: ``not_found``.
+    """
+    leaves = await store.records(ask.origin, ask.index, 1)
+    if not leaves:
+        raise Refused("not_found", f"{ask.origin} {ask.index}")
+    certificate = await store.note("certificate", ask.origin, at_least=ask.index + 1)
+    proof = b""
+    if certificate is not None:
+        path = await store.inclusion_path(ask.origin, ask.index, certificate.size)
+        proof = TlogProof(index=ask.index, path=path, note=certificate.note).encode()
+    answer = await pulled(store, Pull(origin=ask.origin, first=ask.index, count=1), b"")
+    return pack(Proved(batch=unpack(LineageBatch, answer), proof=proof.decode()))
+
+
+def _ids(leaves: list[bytes]) -> list[str]:
+    return list(dict.fromkeys(key for leaf in leaves for key in body_ids(read_record(leaf))))

@@ -1,0 +1,48 @@
+"""A node's configuration file: who it is, where its files are, whom it trusts.
+
+What governs (bounds, quorums, policy) is signed and never stands here. Paths are relative to the file.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from mesh.adapters.bus_table import BusTable
+from mesh.adapters.configfile import load_toml
+from mesh.adapters.trustfiles import Trust
+
+__all__ = ["NodeConfig", "NodeTable", "load_config"]
+
+
+class NodeTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[node]`` table."""
+
+    name: str
+    """A member of the roster, which says its region and public keys."""
+    data: str
+    """Folder of its one SQLite file."""
+    keys: str
+    """Folder of ``log.key``, ``witness.key``, ``attest.key`` and ``decision.key``."""
+
+
+class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole ``node.toml``."""
+
+    node: NodeTable
+    bus: BusTable
+    trust: Trust
+    base: str = ""
+    """Where the file stood; filled in by :func:`load_config`."""
+
+    def path(self, name: str) -> Path:
+        """A path named in the file."""
+        return Path(self.base) / name
+
+
+def load_config(path: Path) -> NodeConfig:
+    """Read a node's configuration.
+
+    Raises:
+        Refused: ``config_invalid``, naming everything that is wrong.
+    """
+    return msgspec.structs.replace(load_toml(NodeConfig, path), base=str(path.resolve().parent))

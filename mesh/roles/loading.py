@@ -1,0 +1,42 @@
+"""From a node's file to the state its machine starts from."""
+
+from mesh.adapters.store import Store
+from mesh.core.law.governance import Governance
+from mesh.core.law.roster import Member
+from mesh.core.log.merkle import Frontier
+from mesh.core.log.record import read_record
+from mesh.protocol.begin import INCARNATION, Stored, StoredLog
+from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
+from mesh.protocol.mirror import conflict_key, refused_key
+from mesh.protocol.step import Head, HeadUse
+
+__all__ = ["load_state"]
+
+
+async def load_state(store: Store, governance: Governance, me: Member) -> Stored:
+    """What the file holds of every log of the roster."""
+    roster = governance.roster
+    heads, sizes = await store.heads(), await store.sizes()
+    logs = {roster.origin(member): await _log(store, roster.origin(member), heads, sizes) for member in roster.members}
+    own = logs.pop(roster.origin(me))
+    return Stored(incarnation=await store.meta(INCARNATION) or 0, own=own, mirrors=logs)
+
+
+async def _log(store: Store, origin: str, heads: dict[tuple[HeadUse, str], Head], sizes: dict[str, int]) -> StoredLog:
+    size = sizes.get(origin, 0)
+    certificate = await store.note("certificate", origin, latest=True)
+    certified = certificate.size if certificate is not None else 0
+    last_ms = read_record((await store.records(origin, size - 1, 1))[0]).at_ms if size else 0
+    first_mark = certified - certified % CHECKPOINT_RECORDS_MAX + CHECKPOINT_RECORDS_MAX
+    refused, conflict = await store.meta(refused_key(origin)), await store.meta(conflict_key(origin))
+    return StoredLog(
+        frontier=await store.frontier(origin) if size else Frontier.empty(),
+        last_ms=last_ms,
+        certified=certified,
+        log=heads.get(("log", origin)),
+        witness=heads.get(("witness", origin)),
+        attest=heads.get(("attest", origin)),
+        marks=tuple([await store.frontier_at(origin, mark) for mark in range(first_mark, size + 1, CHECKPOINT_RECORDS_MAX)]),
+        refused=refused if refused is not None else -1,
+        conflicted=conflict is not None,
+    )
