@@ -9,22 +9,12 @@ from pathlib import Path
 
 import msgspec
 
+from mesh.adapters.bus_table import BusTable
 from mesh.adapters.configfile import load_toml
 from mesh.adapters.trustfiles import Trust
 from mesh.errors import Refused
 
-__all__ = ["Bus", "Context", "Holder", "find_context", "load_context"]
-
-
-class Bus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The ``[bus]`` table: where NATS is and how to log in. Secrets are files."""
-
-    servers: list[str]
-    user: str = ""
-    password_file: str = ""
-    nkey_file: str = ""
-    creds_file: str = ""
-    tls_ca: str = ""
+__all__ = ["Context", "Holder", "find_context", "load_context"]
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,7 +33,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     region: str
     """Whose governors are asked."""
     tenant: str
-    bus: Bus
+    bus: BusTable
+    """How workloads and enforcers log in."""
     trust: Trust
     spent: str
     """The enforcer's file of spent intents and unsent outcomes."""
@@ -51,6 +42,10 @@ class Context(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """This host's enforcer."""
     identities: dict[str, Holder]
     """Workload identities by a short name."""
+    auditor: BusTable
+    """How auditors log in; they read streams and publish nothing."""
+    audit: str
+    """The auditor's file of how far it has come."""
     base: str = ""
     """Where the file stood; filled in by :func:`load_context`."""
 
