@@ -13,7 +13,7 @@ from mesh.core.bytes.canonical import Count, Hex32, Name, Payload, Text, Token
 from mesh.core.law.heartbeat import Frontier
 from mesh.core.log.record import Origin
 from mesh.core.run.params import Opening
-from mesh.limits import BATCH_RECORDS_MAX, MEMBERS_MAX, MESSAGE_BYTES_MAX, NOTE_BYTES_MAX, PARAMS_MAX
+from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX, NOTE_BYTES_MAX, PARAMS_MAX
 
 __all__ = [
     "Answer",
@@ -136,7 +136,7 @@ class Pull(Payload, tag_field="ask", tag="pull"):
 class Find(Payload, tag_field="ask", tag="find"):
     """Which records are about an id that begins so: an intent, authorization or outcome; an empty prefix asks for the newest."""
 
-    prefix: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{0,64}$", max_length=64)]
+    prefix: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{0,64}$(?!\\n)", max_length=64)]
     count: Count
 
 
@@ -227,54 +227,6 @@ class NodeStatus(Payload, tag_field="answer", tag="status"):
 
 Asked = Sync | Pull | Find | Prove | StatusAsked
 """What may be asked on a ``sync`` subject."""
-
-
-class PolicyStatus(Payload):
-    """One domain's policy in force at a node."""
-
-    domain: Token
-    epoch: Count
-    digest: Text
-
-
-class MirrorStatus(Payload):
-    """What a node holds of another member's log."""
-
-    node: Token
-    origin: Origin
-    size: Count
-    """Records in its storage."""
-    attested: Count
-    certified: Count
-    refused: Integer
-    """Index of the record it will not attest; -1 if there is none."""
-    conflicted: bool
-
-
-class NodeStatus(Payload, tag_field="answer", tag="status"):
-    """How one node says it is. Its word only: what matters of it is proved by certificates and heartbeats."""
-
-    node: Token
-    region: Token
-    incarnation: Count
-    roster_epoch: Count
-    roster: Hex32
-    """Statement id of the roster in force."""
-    policies: Annotated[list[PolicyStatus], msgspec.Meta(max_length=MEMBERS_MAX)]
-    origin: Origin
-    """Its own log."""
-    size: Count
-    certified: Count
-    mirrors: Annotated[list[MirrorStatus], msgspec.Meta(max_length=MEMBERS_MAX)]
-    fresh: bool
-    code: Text
-    """Why it is not fresh; empty if it is."""
-    vouchers: Annotated[list[Token], msgspec.Meta(max_length=MEMBERS_MAX)]
-    """Members that vouch for its view now."""
-    lag: Count
-    """Messages of its log that no stream holds yet."""
-    counters: Annotated[dict[Name, Count], msgspec.Meta(max_length=256)]
-    uptime_ms: Millis
 
 
 def pack(message: Payload) -> bytes:
