@@ -42,9 +42,9 @@ __all__ = [
 T = TypeVar("T")
 
 # `$` also matches before a final newline, so patterns of several lengths end in `$(?!\n)`; the others have their length beside them.
-Hex32 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", min_length=64, max_length=64)]
+Hex32 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$(?!\\n)", min_length=64, max_length=64)]
 """32 bytes in lowercase hex: SHA-256 digests, statement ids, nonces."""
-Hex16 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$", min_length=32, max_length=32)]
+Hex16 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$(?!\\n)", min_length=32, max_length=32)]
 """16 bytes in lowercase hex: nonces, salts."""
 KeyHex = Hex32
 """An Ed25519 public key, 32 bytes in lowercase hex."""

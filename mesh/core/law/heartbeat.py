@@ -19,7 +19,7 @@ __all__ = ["Frontier", "Heartbeat", "StreamHead", "covers", "frontier_digest"]
 class StreamHead(Payload):
     """How far one governance stream is held."""
 
-    stream: Annotated[str, msgspec.Meta(pattern="^[a-z]{1,16}(/[a-z0-9-]{1,64})?$", max_length=81)]
+    stream: Annotated[str, msgspec.Meta(pattern="^[a-z]{1,16}(/[a-z0-9-]{1,64})?$(?!\\n)", max_length=81)]
     """``roster``, ``policy/<domain>``, ``revoke/<key>``."""
     sequence: Count
     head: Hex32
@@ -29,7 +29,7 @@ Frontier = Annotated[list[StreamHead], msgspec.Meta(max_length=FRONTIER_STREAMS_
 """Sorted by stream, each once."""
 
 
-@statement("heartbeat", bytes_max=131_072)
+@statement("heartbeat")
 class Heartbeat(Payload):
     """Signed by the member's decision key, every ``heartbeat_ms`` and in answer to a ``sync`` request."""
 

@@ -33,9 +33,9 @@ __all__ = [
     "read_bundle",
 ]
 
-_ParamType = Annotated[str, msgspec.Meta(pattern="^(bool|int|string|bools|ints|strings)$", max_length=7)]
-_Privacy = Annotated[str, msgspec.Meta(pattern="^(public|committed)$", max_length=9)]
-_Previous = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$", max_length=64)]
+_ParamType = Annotated[str, msgspec.Meta(pattern="^(bool|int|string|bools|ints|strings)$(?!\\n)", max_length=7)]
+_Privacy = Annotated[str, msgspec.Meta(pattern="^(public|committed)$(?!\\n)", max_length=9)]
+_Previous = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
 _Source = Annotated[str, msgspec.Meta(max_length=BUNDLE_BYTES_MAX)]
 
 
@@ -68,7 +68,7 @@ class PolicyJson(Payload):
     """One Cedar policy in Cedar's JSON form (EST). Id and annotations stand beside it only, never in it."""
 
     id: Text
-    effect: Annotated[str, msgspec.Meta(pattern="^(permit|forbid)$", max_length=6)]
+    effect: Annotated[str, msgspec.Meta(pattern="^(permit|forbid)$(?!\\n)", max_length=6)]
     annotations: dict[Name, Text]
     json: _Source
 

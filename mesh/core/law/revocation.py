@@ -30,7 +30,7 @@ class Revocation(Payload):
     revoker: KeyHex
     sequence: Count
     """Dense per revoker key, from 1."""
-    previous: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$", max_length=64)]
+    previous: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
     target: Target
     reason: Text
     issued_ms: Millis

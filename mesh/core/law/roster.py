@@ -19,7 +19,7 @@ from mesh.limits import MEMBERS_MAX
 
 __all__ = ["Bounds", "Member", "Role", "Roster", "admit_roster"]
 
-_Previous = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$", max_length=64)]
+_Previous = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
 
 
 class Role(Payload):

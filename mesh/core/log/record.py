@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 Origin = Annotated[str, msgspec.Meta(min_length=1, max_length=160)]
-_Authorization = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$", max_length=64)]
+_Authorization = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
 
 
 class _Record(Payload, tag_field="record"):

@@ -19,7 +19,7 @@ Assurance = Literal["observe", "local", "quorum", "final"]
 ASSURANCES: tuple[Assurance, ...] = ("observe", "local", "quorum", "final")
 """Weakest first. ``local``: one governor decides, abuse is detected; from ``quorum`` on it is prevented."""
 
-Digest = Annotated[str, msgspec.Meta(pattern="^(blake3|sha256):[0-9a-f]{64}$", min_length=71, max_length=71)]
+Digest = Annotated[str, msgspec.Meta(pattern="^(blake3|sha256):[0-9a-f]{64}$(?!\\n)", min_length=71, max_length=71)]
 
 
 class EntityRef(Payload):

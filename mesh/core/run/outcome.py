@@ -100,7 +100,7 @@ class Outcome(Payload):
     boot: Hex32
     sequence: Count
     """From 0, dense per boot."""
-    previous: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$", max_length=64)]
+    previous: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
     """Statement id of the outcome before it in this boot; empty for the first."""
     domain: Token
     intent: Hex32
