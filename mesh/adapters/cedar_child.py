@@ -1,0 +1,145 @@
+"""Whatever policy text does to the parser, it does it to a child process.
+
+Rules
+-----
+1. Sizes and nesting are checked before the child starts (:mod:`mesh.adapters.cedar_text`), and still the parser is not trusted
+   to survive: a child that dies by a signal, or takes too long, is a refusal of what it was given.
+2. The child is this installation under ``python -I``: no environment, no user packages, no current directory. It bounds its
+   own processor time, so that it ends even if its parent was killed.
+3. It parses on a thread with the stack that evaluation will have, so what it survives, this process survives.
+
+Not here: the checks themselves (:mod:`mesh.adapters.cedar`).
+"""
+
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from mesh.adapters.cedar_lint import Finding
+from mesh.adapters.cedar_text import gate_json, gate_policies, gate_schema
+from mesh.core.bytes import canonical
+from mesh.core.law.policy import Bundle, PolicyJson, read_bundle
+from mesh.errors import Refused, Unavailable
+from mesh.limits import BUNDLE_BYTES_MAX, POLICY_CHECK_MS_MAX
+
+__all__ = ["Answer", "Source", "admit", "child", "examine_bundle", "parse_in_child", "parse_policies"]
+
+_ROOT: Final = str(Path(__file__).resolve().parents[2])
+_START: Final = "import sys; sys.path.insert(0, sys.argv[1]); from mesh.adapters.cedar_child import child; child(sys.argv[2])"
+
+
+class Source(msgspec.Struct, frozen=True):
+    """Policy text and the file it is from."""
+
+    where: str
+    text: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the child found."""
+
+    policies: list[PolicyJson]
+    findings: list[Finding]
+
+
+def parse_policies(sources: Sequence[Source]) -> Answer:
+    """The policies of these files in JSON form, and everything that is wrong with the files.
+
+    Raises:
+        Refused: ``policy_invalid`` if the parser did not survive them.
+        Unavailable: ``engine_unavailable`` if the child could not work.
+    """
+    findings: list[Finding] = []
+    passed: list[Source] = []
+    for source in sources:
+        try:
+            gate_policies(source.text, source.where)
+            passed.append(source)
+        except Refused as refusal:
+            findings.append(Finding(refusal.code, source.where, _without(source.where, refusal.detail)))
+    answer = parse_in_child("convert", canonical.encode(passed)) if passed else Answer([], [])
+    return Answer(answer.policies, findings + answer.findings)
+
+
+def examine_bundle(data: bytes) -> list[Finding]:
+    """Everything that is wrong with a bundle (canonical bytes).
+
+    Raises:
+        Refused: ``too_large``, ``malformed``, ``non_canonical`` if it is none; ``policy_invalid`` as above.
+        Unavailable: ``engine_unavailable``.
+    """
+    bundle = canonical.decode(Bundle, data, bytes_max=BUNDLE_BYTES_MAX)
+    findings: list[Finding] = []
+    try:
+        gate_schema(bundle.schema, "schema")
+    except Refused as refusal:
+        findings.append(Finding(refusal.code, "schema", _without("schema", refusal.detail)))
+    for policy in bundle.policies:
+        try:
+            gate_json(policy.json, policy.id)
+        except Refused as refusal:
+            findings.append(Finding(refusal.code, policy.id, _without(policy.id, refusal.detail)))
+    return findings or parse_in_child("examine", data).findings
+
+
+def admit(data: bytes, *, digest: str) -> Bundle:
+    """The bundle that a manifest names, checked in full: what a node does before it loads one.
+
+    Raises:
+        Refused: ``digest_mismatch``, ``too_large``, ``policy_too_deep``, ``policy_invalid``, or the codec's codes.
+        Unavailable: ``engine_unavailable``.
+    """
+    bundle = read_bundle(data, digest=digest)
+    for finding in examine_bundle(data):
+        raise Refused(finding.code, f"{finding.where}: {finding.what}")
+    return bundle
+
+
+def parse_in_child(verb: str, data: bytes) -> Answer:
+    """What a child that is given ``data`` finds.
+
+    Raises:
+        Refused: ``policy_invalid`` if it died or took longer than a candidate may.
+        Unavailable: ``engine_unavailable`` if it could not work.
+    """
+    command = [sys.executable, "-I", "-c", _START, _ROOT, verb]
+    try:
+        done = subprocess.run(command, input=data, capture_output=True, timeout=POLICY_CHECK_MS_MAX / 1000, check=False)
+    except subprocess.TimeoutExpired:
+        raise Refused("policy_invalid", f"the parser took longer than {POLICY_CHECK_MS_MAX} ms") from None
+    except OSError as error:
+        raise Unavailable("engine_unavailable", f"no child could be started: {error}") from None
+    if done.returncode < 0:
+        raise Refused("policy_invalid", f"the parser did not survive it (signal {-done.returncode})")
+    if done.returncode:
+        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise Unavailable("engine_unavailable", f"the checking child failed: {last[:200]}")
+    return msgspec.json.decode(done.stdout, type=Answer)
+
+
+def child(verb: str) -> None:
+    """The child's half: reads stdin, answers on stdout."""
+    from mesh.adapters import cedar
+    from mesh.adapters.decision_thread import DecisionThread
+
+    seconds = POLICY_CHECK_MS_MAX // 1000
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is expected here and worth no core file
+    data = sys.stdin.buffer.read()
+
+    def work() -> Answer:
+        if verb == "convert":
+            both = [cedar.convert(source.where, source.text) for source in msgspec.json.decode(data, type=list[Source])]
+            return Answer([one for policies, _ in both for one in policies], [one for _, findings in both for one in findings])
+        return Answer([], cedar.examine(msgspec.json.decode(data, type=Bundle)))
+
+    sys.stdout.buffer.write(msgspec.json.encode(DecisionThread().call(work)))
+
+
+def _without(where: str, detail: str) -> str:
+    return detail.removeprefix(f"{where}: ")
