@@ -1,0 +1,279 @@
+"""Everything a small mesh needs on one disk: keys, roster, identities, signed policies, configurations of bus, nodes and clients.
+
+For development and tests: all keys lie in one folder, which no production mesh does. What is written is read by exactly the
+code that reads production files.
+
+Not here: starting anything (:mod:`mesh.dev`).
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from mesh.adapters import signer
+from mesh.adapters.bus_table import BusTable
+from mesh.adapters.nkey import make_user
+from mesh.adapters.trustfiles import Trust
+from mesh.core.bytes import envelope
+from mesh.core.bytes.canonical import Params, Payload
+from mesh.core.law.policy import Manifest
+from mesh.core.law.roster import Bounds, Member, Role, Roster
+from mesh.core.run.identity import EnforcerClass, Identity
+from mesh.core.run.identity import Role as IdentityRole
+from mesh.deploy.nats import BusUsers, GovernorUser, TenantUser, nats_config
+from mesh.deploy.toml import to_toml
+from mesh.gate.context import Context, Holder
+from mesh.policy.build import check
+from mesh.roles.config import NodeConfig, NodeTable
+
+__all__ = ["DEV_BOUNDS", "DevMeshFiles", "Principal", "create", "point_at"]
+
+DEV_BOUNDS: Final = Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000)
+_REGIONS: Final = ("eu", "us", "ap", "sa", "af", "oc", "me")
+_YEAR_MS: Final = 365 * 24 * 3_600_000
+_USES: Final = ("log", "witness", "attest", "decision")
+Random = Callable[[int], bytes]
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody to make an identity for."""
+
+    name: str
+    """Short name in the context file."""
+    subject: str
+    groups: list[str] = []
+    attributes: Params = {}
+    person: str = ""
+    role: IdentityRole = "workload"
+    enforcer_class: EnforcerClass = ""
+
+
+class DevMeshFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Where everything is."""
+
+    folder: Path
+    mesh: str
+    nodes: tuple[str, ...]
+    regions: tuple[str, ...]
+    context: Path
+    roster: Path
+    pin: str
+    bus_config: Path
+    provisioner: Path
+    """nkey file of whoever makes the streams."""
+
+    def node(self, name: str) -> Path:
+        """A node's configuration file."""
+        return self.folder / "nodes" / name / "node.toml"
+
+
+class _Maker:
+    """The working copy: one folder being filled."""
+
+    def __init__(self, folder: Path, mesh: str, random: Random, now_ms: int) -> None:
+        self.folder = folder
+        self.mesh = mesh
+        self.random = random
+        self.now_ms = now_ms
+        self.keys: dict[str, signer.KeyFile] = {}
+
+    def key(self, path: str, use: str) -> str:
+        """A new key file; answers its public key."""
+        target = self.folder / path
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.keys[path] = signer.generate(target, use, self.random(32))
+        return self.keys[path].key.public
+
+    def login(self, path: str) -> str:
+        """A new NATS login; answers its public nkey."""
+        target = self.folder / path
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return make_user(target, self.random(32))
+
+    def signed(self, path: str, value: Payload, *signers: str) -> str:
+        """Write ``value`` signed with the keys at ``signers``; answers its statement id."""
+        draft = envelope.draft(value)
+        signatures = {self.keys[name].key.public: self.keys[name].key.sign(draft.message) for name in signers}
+        self.write(path, envelope.assemble(draft.payload_type, draft.payload, signatures))
+        return draft.id
+
+    def write(self, path: str, data: bytes) -> Path:
+        """Write a file of the folder."""
+        target = self.folder / path
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target.write_bytes(data)
+        return target
+
+
+def create(
+    folder: Path,
+    *,
+    policies: Sequence[Path],
+    principals: Sequence[Principal],
+    enforcer: Principal,
+    nodes: int,
+    random: Random,
+    now_ms: int,
+    mesh: str = "dev",
+    tenant: str = "demo",
+    bounds: Bounds = DEV_BOUNDS,
+) -> DevMeshFiles:
+    """Fill the empty ``folder`` with a mesh of ``nodes`` governors.
+
+    Args:
+        folder: must not exist, or be empty.
+        policies: policy folders, one per domain; each is checked.
+        principals: workloads.
+        enforcer: the enforcer of the context.
+        nodes: n; f is the largest sound one, k = n - f.
+        random: that many fresh random bytes.
+        now_ms: wall time.
+        mesh: the trust domain.
+        tenant: whose workloads they are.
+        bounds: the roster's times.
+
+    Raises:
+        Refused: what is wrong with a policy, or with ``nodes``.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make = _Maker(folder, mesh, random, now_ms)
+    built = [check(path) for path in policies]
+    names = [f"{_REGIONS[index % len(_REGIONS)]}-{index // len(_REGIONS) + 1}" for index in range(nodes)]
+    regions = [name.partition("-")[0] for name in names]
+    members = [_member(make, name, region) for name, region in zip(names, regions, strict=True)]
+    f = (nodes - 1) // 3
+    roster = Roster(
+        mesh=mesh,
+        epoch=1,
+        previous="",
+        members=members,
+        f=f,
+        k=(nodes + f) // 2 + 1,
+        root=Role(keys=[make.key(f"people/root-{n}.key", "root") for n in (1, 2, 3)], threshold=2),
+        issuers=Role(keys=[make.key("people/issuer.key", "issuer")], threshold=1),
+        revoker=Role(keys=[make.key("people/revoker.key", "revoker")], threshold=1),
+        policy={
+            item.bundle.domain: Role(
+                keys=[make.key(f"people/policy-{item.bundle.domain}-{n}.key", "policy") for n in (1, 2, 3)], threshold=2
+            )
+            for item in built
+        },
+        bounds=bounds,
+    )
+    pin = make.signed("roster.json", roster, "people/root-1.key", "people/root-2.key")
+    manifests, bundles = [], []
+    for item in built:
+        domain = item.bundle.domain
+        make.write(f"policy/{domain}.bundle.json", item.data)
+        manifest = Manifest(
+            mesh=mesh,
+            domain=domain,
+            epoch=1,
+            previous="",
+            digest=item.digest,
+            actions=item.actions,
+            enforcers=item.enforcers,
+            not_before_ms=now_ms,
+            expires_ms=now_ms + _YEAR_MS,
+        )
+        make.signed(f"policy/{domain}.manifest.json", manifest, f"people/policy-{domain}-1.key", f"people/policy-{domain}-2.key")
+        manifests.append(f"policy/{domain}.manifest.json")
+        bundles.append(f"policy/{domain}.bundle.json")
+    for name in names:
+        _node(make, name, Trust(roster="../../roster.json", pin=pin, policy=_up(manifests), bundles=_up(bundles)))
+    context = _context(make, regions[0], tenant, Trust(roster="roster.json", pin=pin, policy=manifests), principals, enforcer)
+    users = BusUsers(
+        governors=[
+            GovernorUser(name=name, region=region, nkey=make.login(f"nodes/{name}/bus.nk"))
+            for name, region in zip(names, regions, strict=True)
+        ],
+        tenants=[TenantUser(tenant=tenant, nkey=make.login("bus/tenant.nk"))],
+        auditor=make.login("bus/auditor.nk"),
+        provisioner=make.login("bus/provisioner.nk"),
+    )
+    config = make.write("bus/nats.conf", nats_config(users, name=mesh).encode())
+    return DevMeshFiles(
+        folder=folder,
+        mesh=mesh,
+        nodes=tuple(names),
+        regions=tuple(dict.fromkeys(regions)),
+        context=context,
+        roster=folder / "roster.json",
+        pin=pin,
+        bus_config=config,
+        provisioner=folder / "bus/provisioner.nk",
+    )
+
+
+def point_at(files: DevMeshFiles, servers: Sequence[str], *, node: str | None = None) -> None:
+    """Write where the bus is into every configuration, or into one node's: ports are known only once it listens."""
+    paths = [files.node(name) for name in files.nodes] + [files.context] if node is None else [files.node(node)]
+    wanted = "servers = [" + ", ".join(f'"{server}"' for server in servers) + "]"
+    for path in paths:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        path.write_text("\n".join(wanted if line.startswith("servers = ") else line for line in lines) + "\n", encoding="utf-8")
+
+
+def _member(make: _Maker, name: str, region: str) -> Member:
+    keys = {use: make.key(f"nodes/{name}/keys/{use}.key", use) for use in _USES}
+    return Member(
+        name=name,
+        region=region,
+        log_epoch=1,
+        log_key=keys["log"],
+        witness_key=keys["witness"],
+        attest_key=keys["attest"],
+        decision_key=keys["decision"],
+    )
+
+
+def _up(paths: Sequence[str]) -> list[str]:
+    return [f"../../{path}" for path in paths]
+
+
+def _node(make: _Maker, name: str, trust: Trust) -> None:
+    config = NodeConfig(
+        node=NodeTable(name=name, data="data", keys="keys"),
+        bus=BusTable(servers=["nats://127.0.0.1:4222"], nkey_file="bus.nk"),
+        trust=trust,
+    )
+    make.write(f"nodes/{name}/node.toml", to_toml(config, leave_out=frozenset({"base"})).encode())
+
+
+def _context(make: _Maker, region: str, tenant: str, trust: Trust, principals: Sequence[Principal], enforcer: Principal) -> Path:
+    holders = {principal.name: _identity(make, principal) for principal in (*principals, enforcer)}
+    servers = ["nats://127.0.0.1:4222"]
+    context = Context(
+        mesh=make.mesh,
+        region=region,
+        tenant=tenant,
+        bus=BusTable(servers=servers, nkey_file="bus/tenant.nk"),
+        trust=trust,
+        spent="enforcer/spent.db",
+        enforcer=holders.pop(enforcer.name),
+        identities=holders,
+        auditor=BusTable(servers=servers, nkey_file="bus/auditor.nk"),
+        audit="auditor/audit.db",
+    )
+    return make.write("context.toml", to_toml(context, leave_out=frozenset({"base"})).encode())
+
+
+def _identity(make: _Maker, principal: Principal) -> Holder:
+    key = f"identities/{principal.name}.key"
+    document = Identity(
+        mesh=make.mesh,
+        subject=principal.subject,
+        key=make.key(key, principal.role),
+        role=principal.role,
+        enforcer_class=principal.enforcer_class,
+        person=principal.person,
+        groups=principal.groups,
+        attributes=principal.attributes,
+        not_before_ms=make.now_ms,
+        expires_ms=make.now_ms + _YEAR_MS,
+    )
+    path = f"identities/{principal.name}.json"
+    make.signed(path, document, "people/issuer.key")
+    return Holder(document=path, key=key)

@@ -1,0 +1,149 @@
+"""nats-server configurations: accounts and permissions per role, deny by default.
+
+Rules
+-----
+1. Nodes, auditors and the provisioner are users of the account ``MESH``; each may publish only under its own name.
+2. A tenant's workloads live in an account of their own. It imports three services (intents under its own name, outcomes, sync)
+   and the heartbeats; so the server rewrites their reply subjects, and a forged one cannot reach a governor's subjects.
+3. Nobody online may create, change or delete a stream but the provisioner, which runs before and apart from the nodes.
+4. Slow readers are cut off rather than slowing the governors; payloads are bounded.
+
+Users log in with nkeys: this file holds public keys only.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from mesh.limits import MESSAGE_BYTES_MAX
+
+__all__ = ["BusUsers", "GovernorUser", "TenantUser", "nats_config"]
+
+
+class GovernorUser(msgspec.Struct, frozen=True, kw_only=True):
+    """One governor's login."""
+
+    name: str
+    region: str
+    nkey: str
+    """Public user nkey."""
+
+
+class TenantUser(msgspec.Struct, frozen=True, kw_only=True):
+    """One tenant's account with its login."""
+
+    tenant: str
+    nkey: str
+
+
+class BusUsers(msgspec.Struct, frozen=True, kw_only=True):
+    """Everyone who may log in."""
+
+    governors: list[GovernorUser]
+    tenants: list[TenantUser]
+    auditor: str
+    provisioner: str
+
+
+def nats_config(users: BusUsers, *, name: str) -> str:
+    """The configuration of one server. Addresses and storage are given on its command line or by the platform."""
+    regions = sorted({governor.region for governor in users.governors})
+    tenants = ", ".join(tenant.tenant.upper() for tenant in users.tenants)
+    mesh_users = [
+        *(_governor(governor) for governor in users.governors),
+        _user(users.auditor, publish=_auditor_publish(regions), subscribe=["_INBOX_auditor.>", "mesh.v1.>"], responses=False),
+        f"      {{ nkey: {users.provisioner} }}",
+    ]
+    exports = [
+        *(f'      {{ service: "mesh.v1.*.intent.{tenant.tenant}.*", accounts: [{tenant.tenant.upper()}] }}' for tenant in users.tenants),
+        f'      {{ service: "mesh.v1.*.outcome.*", accounts: [{tenants}] }}',
+        f'      {{ service: "mesh.v1.sync.*", accounts: [{tenants}] }}',
+        f'      {{ stream: "mesh.v1.hb.*", accounts: [{tenants}] }}',
+    ]
+    lines = [
+        f"server_name: {name}",
+        f"max_payload: {MESSAGE_BYTES_MAX + 4096}",
+        "max_pending: 16MB",
+        'write_deadline: "2s"',
+        "no_fast_producer_stall: true",
+        'ping_interval: "10s"',
+        "ping_max: 2",
+        "accounts {",
+        "  MESH {",
+        "    jetstream: enabled",
+        "    users: [",
+        *mesh_users,
+        "    ]",
+        "    exports: [",
+        *exports,
+        "    ]",
+        "  }",
+        *(line for tenant in users.tenants for line in _tenant(tenant)),
+        "  SYS { }",
+        "}",
+        "system_account: SYS",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _governor(user: GovernorUser) -> str:
+    region, name = user.region, user.name
+    publish = [
+        f"mesh.v1.{region}.lineage.{name}",
+        f"mesh.v1.{region}.checkpoint.{name}",
+        f"mesh.v1.{region}.fraud.{name}",
+        "mesh.v1.*.cosig.*",
+        f"mesh.v1.hb.{name}",
+        "mesh.v1.sync.*",
+    ]
+    subscribe = [
+        "mesh.v1.hb.*",
+        "mesh.v1.*.lineage.*",
+        "mesh.v1.*.checkpoint.*",
+        f"mesh.v1.{region}.cosig.{name}",
+        f"mesh.v1.sync.{name}",
+        f"mesh.v1.{region}.outcome.* gov-{region}",
+        f"mesh.v1.{region}.intent.*.* gov-{region}",
+        f"_INBOX_gov-{name}.>",
+    ]
+    return _user(user.nkey, publish=publish, subscribe=subscribe, responses=True)
+
+
+def _auditor_publish(regions: Iterable[str]) -> list[str]:
+    allowed = ["mesh.v1.sync.*"]
+    for region in regions:
+        stream = f"LINEAGE_{region}"
+        allowed += [
+            f"$JS.API.STREAM.INFO.{stream}",
+            f"$JS.API.CONSUMER.CREATE.{stream}.>",
+            f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.>",
+            f"$JS.API.CONSUMER.INFO.{stream}.>",
+            f"$JS.API.CONSUMER.MSG.NEXT.{stream}.>",
+            f"$JS.ACK.{stream}.>",
+        ]
+    return allowed
+
+
+def _tenant(user: TenantUser) -> list[str]:
+    tenant = user.tenant
+    publish = [f"mesh.v1.*.intent.{tenant}.*", "mesh.v1.*.outcome.*", "mesh.v1.sync.*"]
+    return [
+        f"  {tenant.upper()} {{",
+        "    users: [",
+        _user(user.nkey, publish=publish, subscribe=["mesh.v1.hb.*", "_INBOX_*.>", "_INBOX.>"], responses=False),
+        "    ]",
+        "    imports: [",
+        f'      {{ service: {{ account: MESH, subject: "mesh.v1.*.intent.{tenant}.*" }} }}',
+        '      { service: { account: MESH, subject: "mesh.v1.*.outcome.*" } }',
+        '      { service: { account: MESH, subject: "mesh.v1.sync.*" } }',
+        '      { stream: { account: MESH, subject: "mesh.v1.hb.*" } }',
+        "    ]",
+        "  }",
+    ]
+
+
+def _user(nkey: str, *, publish: list[str], subscribe: list[str], responses: bool) -> str:
+    allow = ", ".join(f'"{subject}"' for subject in publish)
+    hear = ", ".join(f'"{subject}"' for subject in subscribe)
+    answer = ' allow_responses: { max: 1, expires: "10s" }' if responses else ""
+    return f"      {{ nkey: {nkey}, permissions: {{ publish: {{ allow: [{allow}] }}, subscribe: {{ allow: [{hear}] }},{answer} }} }}"
