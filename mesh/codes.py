@@ -133,6 +133,7 @@ CODES: Final[dict[str, Code]] = {
     "config_invalid": _code("the configuration is not usable", "config", "Mend what is listed; `mesh config check` repeats this.", 3),
     "key_exposed": _code("a key file can be read by others", "signer", "chmod 600 it.", 3),
     "key_exists": _code("a key file stands there already, and keys are never overwritten", "signer", "Choose another path.", 3),
+    "not_installed": _code("a library that this command needs is not installed", "cli", "Install govmesh[all].", 1),
     "usage": _code("the command was not given what it needs", "cli", "See --help.", 3),
     "exec_failed": _code("the program could not be started", "exec", "Check path and rights.", 1),
     "server_unusable": _code("no usable nats-server", "nats-server child", "Install govmesh[embedded], or set MESH_NATS_SERVER.", 1),
