@@ -14,7 +14,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import click
 
@@ -62,30 +62,29 @@ COMMANDS: Final[Mapping[str, Entry]] = {
 class LazyGroup(click.Group):
     """A group that knows its commands by name and imports the one that runs."""
 
-    def __init__(self, *args: Any, entries: Mapping[str, Entry], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.entries = entries
+    entries: Mapping[str, Entry] = COMMANDS
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, sorted."""
-        return sorted(self.entries)
+        return sorted({*super().list_commands(ctx), *self.entries})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command."""
         entry = self.entries.get(cmd_name)
         if entry is None:
-            return None
+            return super().get_command(ctx, cmd_name)
         module, _, attribute = entry.target.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list in ``--help``, from what is known without importing."""
+        del ctx
         with formatter.section("Commands"):
-            formatter.write_dl([(name, self.entries[name].help) for name in self.list_commands(ctx)])
+            formatter.write_dl([(name, entry.help) for name, entry in sorted(self.entries.items())])
 
 
-@click.group(cls=LazyGroup, entries=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
 @click.option("--context", "context", metavar="NAME", help="Which mesh: a context's name or file.")
 @click.option("--no-color", is_flag=True, help="Plain text.")
 @click.option("-q", "--quiet", is_flag=True, help="Data and errors only.")
