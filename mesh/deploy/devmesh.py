@@ -92,6 +92,12 @@ class _Maker:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return make_user(target, self.random(32))
 
+    def password(self, path: str) -> str:
+        """A new random password, kept in a private file."""
+        password = self.random(16).hex()
+        self.write(path, password.encode()).chmod(0o600)
+        return f'"{password}"'
+
     def signed(self, path: str, value: Payload, *signers: str) -> str:
         """Write ``value`` signed with the keys at ``signers``; answers its statement id."""
         draft = envelope.draft(value)
@@ -189,7 +195,7 @@ def create(
             GovernorUser(name=name, region=region, nkey=make.login(f"nodes/{name}/bus.nk"))
             for name, region in zip(names, regions, strict=True)
         ],
-        tenants=[TenantUser(tenant=tenant, nkey=make.login("bus/tenant.nk"))],
+        tenants=[TenantUser(tenant=tenant, password=make.password("bus/tenant.password"))],
         auditor=make.login("bus/auditor.nk"),
         provisioner=make.login("bus/provisioner.nk"),
     )
@@ -249,7 +255,7 @@ def _context(make: _Maker, region: str, tenant: str, trust: Trust, principals: S
         mesh=make.mesh,
         region=region,
         tenant=tenant,
-        bus=BusTable(servers=servers, nkey_file="bus/tenant.nk"),
+        bus=BusTable(servers=servers, user=tenant, password_file="bus/tenant.password"),
         trust=trust,
         spent="enforcer/spent.db",
         enforcer=holders.pop(enforcer.name),

@@ -4,11 +4,13 @@ Rules
 -----
 1. Nodes, auditors and the provisioner are users of the account ``MESH``; each may publish only under its own name.
 2. A tenant's workloads live in an account of their own. It imports three services (intents under its own name, outcomes, sync)
-   and the heartbeats; so the server rewrites their reply subjects, and a forged one cannot reach a governor's subjects.
+   and the heartbeats; so the server rewrites their reply subjects, and a forged one cannot reach a governor's subjects. What
+   they may hear is bounded by the account itself: there is nothing in it but those imports and their own inboxes.
 3. Nobody online may create, change or delete a stream but the provisioner, which runs before and apart from the nodes.
 4. Slow readers are cut off rather than slowing the governors; payloads are bounded.
 
-Users log in with nkeys: this file holds public keys only.
+Nodes, auditors and the provisioner log in with nkeys, of which this file holds the public halves. Tenants log in with a
+password, so that a client in any language can; what they send is signed anyway.
 """
 
 from collections.abc import Iterable
@@ -33,7 +35,9 @@ class TenantUser(msgspec.Struct, frozen=True, kw_only=True):
     """One tenant's account with its login."""
 
     tenant: str
-    nkey: str
+    """Also the user name."""
+    password: str
+    """In the clear for a mesh on one disk, or ``$NAME`` of an environment variable of the server."""
 
 
 class BusUsers(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +55,7 @@ def nats_config(users: BusUsers, *, name: str) -> str:
     tenants = ", ".join(tenant.tenant.upper() for tenant in users.tenants)
     mesh_users = [
         *(_governor(governor) for governor in users.governors),
-        _user(users.auditor, publish=_auditor_publish(regions), subscribe=["_INBOX_auditor.>", "mesh.v1.>"], responses=False),
+        _user(f"nkey: {users.auditor}", publish=_auditor_publish(regions), subscribe=["_INBOX_auditor.>", "mesh.v1.>"], responses=False),
         f"      {{ nkey: {users.provisioner} }}",
     ]
     exports = [
@@ -106,7 +110,7 @@ def _governor(user: GovernorUser) -> str:
         f"mesh.v1.{region}.intent.*.* gov-{region}",
         f"_INBOX_gov-{name}.>",
     ]
-    return _user(user.nkey, publish=publish, subscribe=subscribe, responses=True)
+    return _user(f"nkey: {user.nkey}", publish=publish, subscribe=subscribe, responses=True)
 
 
 def _auditor_publish(regions: Iterable[str]) -> list[str]:
@@ -130,7 +134,7 @@ def _tenant(user: TenantUser) -> list[str]:
     return [
         f"  {tenant.upper()} {{",
         "    users: [",
-        _user(user.nkey, publish=publish, subscribe=["mesh.v1.hb.*", "_INBOX_*.>", "_INBOX.>"], responses=False),
+        _user(f"user: {tenant}, password: {user.password}", publish=publish, subscribe=[">"], responses=False),
         "    ]",
         "    imports: [",
         f'      {{ service: {{ account: MESH, subject: "mesh.v1.*.intent.{tenant}.*" }} }}',
@@ -142,8 +146,8 @@ def _tenant(user: TenantUser) -> list[str]:
     ]
 
 
-def _user(nkey: str, *, publish: list[str], subscribe: list[str], responses: bool) -> str:
+def _user(login: str, *, publish: list[str], subscribe: list[str], responses: bool) -> str:
     allow = ", ".join(f'"{subject}"' for subject in publish)
     hear = ", ".join(f'"{subject}"' for subject in subscribe)
     answer = ' allow_responses: { max: 1, expires: "10s" }' if responses else ""
-    return f"      {{ nkey: {nkey}, permissions: {{ publish: {{ allow: [{allow}] }}, subscribe: {{ allow: [{hear}] }},{answer} }} }}"
+    return f"      {{ {login}, permissions: {{ publish: {{ allow: [{allow}] }}, subscribe: {{ allow: [{hear}] }},{answer} }} }}"
