@@ -79,17 +79,12 @@ _log = logging.getLogger(__name__)
 
 
 class _Client(Client):
-    """nats-py's client with the two places closed that have no option."""
+    """nats-py's client with the one place closed that has no option."""
 
     def _connect_command(self) -> bytes:
         if "tls" in self.options and not self._server_info.get("tls_required"):  # rule 7
             raise nats.errors.SecureConnRequiredError
         return super()._connect_command()
-
-    async def _send_publish(self, subject: str, reply: str, payload: bytes, payload_size: int, headers: dict[str, Any] | None) -> None:
-        if not self.is_connected:  # rule 1: it broke since we looked, and nats-py would keep this for the next connection
-            raise nats.errors.OutboundBufferLimitError
-        await super()._send_publish(subject, reply, payload, payload_size, headers)
 
 
 class Bus:
@@ -166,16 +161,19 @@ class Bus:
         counters["published"] += 1
         if not counters["published"] % _YIELD_EVERY:
             await asyncio.sleep(0)
-        client = self._sendable(data)
-        stuck, cancels = counters["stuck"], _cancels()
+        client = self._sendable(data)  # from here to nats-py's buffer nothing waits: what is refused offline is never kept
+        stuck, cancels = counters["stuck"], 0
+        if waits := client.pending_data_size + len(data) > _PENDING_BYTES // 2:  # headers and subject count too
+            cancels = _cancels()
         try:
             await client.publish(subject, data, headers=headers)
         except (nats.errors.Error, UnicodeError) as error:
             raise _ours(error, subject) from None
-        if _cancels() > cancels:
-            await _cancel_again()
-        if counters["stuck"] > stuck:
-            raise Unavailable("unreachable", "the connection takes nothing")
+        if waits:
+            if _cancels() > cancels:
+                await _cancel_again()
+            if counters["stuck"] > stuck:
+                raise Unavailable("unreachable", "the connection takes nothing")
 
     async def request(self, subject: str, data: bytes, *, timeout_ms: int, headers: Mapping[str, str] | None = None) -> Message:
         """Ask and wait for the first answer.
@@ -270,7 +268,8 @@ class Bus:
                 self._watcher.cancel()
                 await asyncio.wait({self._watcher})
             for puller in self._pullers.values():
-                await puller.close()
+                with suppress(nats.errors.Error):
+                    await puller.close()
             client = self._client
             if client is not None:
                 with anyio.move_on_after(drain_ms / 1000), suppress(nats.errors.Error):
@@ -285,7 +284,7 @@ class Bus:
         if len(data) > MESSAGE_BYTES_MAX:
             raise Refused("too_large", f"{len(data)} bytes, at most {MESSAGE_BYTES_MAX}")
         client = self._client
-        if client is None or not client.is_connected or not self._answering:
+        if not self._answering or client is None or not client.is_connected:
             self.counters["refused_offline"] += 1
             raise Unavailable("unreachable", f"no connection to the bus {self._last_error}".rstrip())
         return client
@@ -317,8 +316,9 @@ class Bus:
         reconnects = self.counters["reconnects"]
         # Cancelled only when no PONG can find its future any more: that would kill the read loop.
         self._rtt = asyncio.create_task(client.rtt(timeout=3600))
-        done, _ = await asyncio.wait({self._rtt}, timeout=_RTT_S)
-        if done:
+        tasks = {self._rtt, client._reading_task, client._flusher_task}  # noqa: SLF001 -- see _broken
+        await asyncio.wait(tasks, timeout=_RTT_S, return_when=asyncio.FIRST_COMPLETED)
+        if self._rtt.done():
             return self._rtt.exception() is None
         if client.is_connected and self.counters["reconnects"] == reconnects:
             return False
@@ -344,6 +344,7 @@ class Bus:
 
     async def _dial(self, limit_s: float) -> Any:
         arguments, creds = login(self._options)
+        self._last_error = ""
         client = _Client()
         try:
             await asyncio.wait_for(
@@ -397,7 +398,8 @@ class Bus:
             self._kick.set()
         else:
             self.counters["errors"] += 1
-            self._last_error = f"({type(error).__name__}: {str(error)[:120]})"
+            if not (self._last_error and isinstance(error, OSError)):  # what a server said tells more than how it hung up
+                self._last_error = f"({type(error).__name__}: {str(error)[:120]})"
 
     async def _on_disconnect(self) -> None:
         self.counters["disconnects"] += not self._closing

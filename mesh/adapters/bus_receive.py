@@ -114,10 +114,11 @@ class Puller:
             await self._native.unsubscribe()
 
     async def close(self) -> None:
-        """End a fetch under way; only when the connection goes with it (rule 3)."""
+        """End a fetch under way; only when the connection goes with it (rule 3). Raises what nats-py raises."""
         if self._fetch is not None:
             self._fetch.cancel()
             await asyncio.wait({self._fetch})
+        await self.unbind()  # its inbox would keep a drain waiting: fetch never tells that it took something
 
 
 async def _delivery(bus: Publisher, message: Any) -> Delivery | None:
