@@ -113,7 +113,9 @@ CODES: Final[dict[str, Code]] = {
         "an obligation of the authorization is not understood here", "enforcer", "Teach the enforcer or change the policy.", 2
     ),
     "used": _code("this intent was already spent", "enforcer", _RESEND, 2),
+    "unrecorded": _code("no receipt shows that the decision is in its governor's log", "enforcer", _RESEND, 5),
     "outcome_backlog": _code("too many outcomes wait to be recorded", "enforcer", "Let a governor take them; see `mesh status`.", 4),
+    "cancelled": _code("whoever asked for it gave up before it began", "enforcer", "Ask again if it is still wanted.", 1),
     # --- logs
     "log_conflict": _code("two histories of one log", "mirror, witness", "Keep the evidence; see `mesh fraud ls`.", 5),
     "bad_checkpoint": _code("the checkpoint is not a valid note of this log", "witness, verifier", "Fetch it again from another node.", 5),

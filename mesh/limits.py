@@ -22,18 +22,21 @@ __all__ = [
     "MESSAGE_BYTES_MAX",
     "NOTE_BYTES_MAX",
     "NOTE_SIGNATURES_MAX",
+    "OUTBOX_OUTCOMES_MAX",
     "PARAMS_MAX",
     "POLICY_BYTES_MAX",
     "POLICY_CHECK_MS_MAX",
     "POLICY_DEPTH_MAX",
     "POLICY_JSON_BYTES_MAX",
     "POLICY_JSON_DEPTH_MAX",
+    "PROOF_BUNDLE_BYTES_MAX",
     "PROOF_HASHES_MAX",
     "QUEUE_REQUESTS_MAX",
     "RECORD_BYTES_MAX",
     "REQUEST_BYTES_MAX",
     "SCHEMA_BYTES_MAX",
     "SIGNATURES_MAX",
+    "SQLITE_WAIT_MS_MAX",
     "STATEMENT_BYTES_MAX",
     "STRING_CHARS_MAX",
     "TLOG_PROOF_BYTES_MAX",
@@ -66,6 +69,8 @@ WITNESS_REQUEST_BYTES_MAX: Final = 69_632
 """An add-checkpoint body: a note behind 63 hashes of 45 bytes a line."""
 TLOG_PROOF_BYTES_MAX: Final = 163_840
 """A tlog-proof: a note, 63 hashes, and one record in base64 as its extra line."""
+PROOF_BUNDLE_BYTES_MAX: Final = 8_000_000
+"""A proof bundle: a policy bundle, and records, statements and proofs of a decision and its outcomes."""
 BUNDLE_BYTES_MAX: Final = 1_000_000
 """A policy bundle: parsing is superlinear in hostile text, and it must fit one message."""
 POLICY_BYTES_MAX: Final = 16_384
@@ -111,3 +116,7 @@ BATCH_EVENTS_MAX: Final = 64
 """Events folded into one step and one commit: beyond, latency grows and the fsync is paid off already."""
 BATCH_RECORDS_MAX: Final = 128
 """Records in one lineage message: the sweet spot measured between 32 and 128."""
+OUTBOX_OUTCOMES_MAX: Final = 1_024
+"""Outcomes of one enforcer that no governor has made final yet; past it nothing starts: what is done must become known."""
+SQLITE_WAIT_MS_MAX: Final = 5_000
+"""Waiting for another process's lock on a shared file; whoever asked is denied then."""
