@@ -1,0 +1,151 @@
+"""A real small mesh for live tests, and a client of it that speaks the wire directly."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from mesh.adapters import signer
+from mesh.adapters.bus import Bus
+from mesh.adapters.bus_table import bus_options
+from mesh.adapters.trustfiles import load_trust
+from mesh.core import subjects
+from mesh.core.bytes import envelope
+from mesh.core.messages import Answer, Authorized, DeniedAnswer, IntentRequest, NodeStatus, RefusedAnswer, StatusAsked, pack, unpack
+from mesh.core.run.authorization import Authorization, Denial, Receipt
+from mesh.core.run.identity import Identity
+from mesh.core.run.intent import Audience, EntityRef, Intent
+from mesh.deploy.devmesh import DevMeshFiles, Principal, create
+from mesh.errors import Unavailable
+from mesh.gate.context import Context, load_context
+
+POLICIES = Path(__file__).parents[2] / "mesh" / "dev" / "policies"
+BILLING = Principal(name="billing", subject="spiffe://dev/agent/billing", groups=["payers"], person="alice@example.org")
+GATE = Principal(name="gate", subject="spiffe://dev/enforcer/gate", role="enforcer", enforcer_class="in-process")
+
+
+def make_files(folder: Path, *, nodes: int = 4) -> DevMeshFiles:
+    """Everything a mesh of ``nodes`` governors needs, in ``folder``."""
+    return create(
+        folder,
+        policies=[POLICIES / "payments", POLICIES / "ops"],
+        principals=[BILLING],
+        enforcer=GATE,
+        nodes=nodes,
+        random=secrets.token_bytes,
+        now_ms=time.time_ns() // 1_000_000,
+    )
+
+
+class Client:
+    """Signs and sends intents; asks nodes how they are."""
+
+    def __init__(self, context: Context, bus: Bus) -> None:
+        self.context = context
+        self.bus = bus
+        self.governance = load_trust(context.trust, context.path("."))
+        holder = context.identities["billing"]
+        self.document = envelope.read(Identity, context.path(holder.document).read_bytes())
+        self.key = signer.load(context.path(holder.key)).key
+        self.enforcer = envelope.read(Identity, context.path(context.enforcer.document).read_bytes())
+        self.boot = secrets.token_hex(32)
+
+    @classmethod
+    async def connect(cls, context_file: Path) -> "Client":
+        context = load_context(str(context_file))
+        return cls(context, await Bus.connect(bus_options(context.bus, name="test", base=context.path("."))))
+
+    def intent(self, *, amount: int = 1_000, to: str = "acct:acme-supplies", **changes: object) -> Intent:
+        now = time.time_ns() // 1_000_000
+        intent = Intent(
+            mesh=self.context.mesh,
+            domain="payments",
+            subject=self.document.claims.subject,
+            holder=self.key.public,
+            identity=self.document.id,
+            action="send",
+            resource=EntityRef(type="Account", id=to),
+            params={"to": to, "amount_cents": amount},
+            committed={},
+            measurements=[],
+            purpose="test",
+            audience=Audience(enforcer=self.enforcer.claims.key, boot=self.boot),
+            assurance_min="local",
+            nonce=secrets.token_hex(16),
+            created_ms=now,
+            expires_ms=now + 30_000,
+        )
+        return msgspec.structs.replace(intent, **changes)
+
+    def request(self, intent: Intent) -> tuple[str, bytes]:
+        """The intent's id and the request for it."""
+        draft = envelope.draft(intent)
+        signed = envelope.assemble(draft.payload_type, draft.payload, {self.key.public: self.key.sign(draft.message)})
+        request = IntentRequest(
+            intent=msgspec.Raw(signed),
+            identity=msgspec.Raw(self.document.envelope),
+            enforcer=msgspec.Raw(self.enforcer.envelope),
+            openings=[],
+        )
+        return draft.id, pack(request)
+
+    async def send(self, data: bytes, *, region: str | None = None, timeout_ms: int = 5_000) -> Authorized | DeniedAnswer | RefusedAnswer:
+        subject = subjects.intent(region or self.context.region, self.context.tenant, subjects.short(self.document.claims.subject))
+        return unpack(Answer, (await self.bus.request(subject, data, timeout_ms=timeout_ms)).data)
+
+    async def ask(self, *, region: str | None = None, **changes: object) -> Authorized | DeniedAnswer | RefusedAnswer:
+        return await self.send(self.request(self.intent(**changes))[1], region=region)
+
+    async def flood(self, requests: Sequence[bytes], *, width: int = 32) -> list[Authorized | DeniedAnswer | RefusedAnswer]:
+        gate = asyncio.Semaphore(width)
+
+        async def one(data: bytes) -> Authorized | DeniedAnswer | RefusedAnswer:
+            async with gate:
+                return await self.send(data, timeout_ms=20_000)
+
+        return list(await asyncio.gather(*(one(data) for data in requests)))
+
+    async def status(self, node: str) -> NodeStatus:
+        answer = await self.bus.request(subjects.sync(node), pack(StatusAsked()), timeout_ms=2_000)
+        return unpack(NodeStatus, answer.data)
+
+    async def until_reachable(self, node: str, *, wait_s: float = 15.0) -> None:
+        """Wait until the node answers at all."""
+        end = time.monotonic() + wait_s
+        while True:
+            try:
+                await self.status(node)
+            except Unavailable:
+                assert time.monotonic() < end, f"{node} is unreachable"
+                await asyncio.sleep(0.1)
+            else:
+                return
+
+    async def until(self, node: str, what: str, condition: "object", *, wait_s: float = 15.0) -> NodeStatus:
+        """Wait until the node's status meets ``condition``."""
+        end = time.monotonic() + wait_s
+        while True:
+            status = await self.status(node)
+            if condition(status):  # type: ignore[operator]
+                return status
+            assert time.monotonic() < end, f"{node} did not become {what}: {status}"
+            await asyncio.sleep(0.05)
+
+
+def code_of(answer: Authorized | DeniedAnswer | RefusedAnswer) -> str:
+    """``authorized``, or the reason why not."""
+    match answer:
+        case Authorized():
+            return "authorized"
+        case DeniedAnswer():
+            return envelope.read(Denial, bytes(answer.denial)).claims.code
+        case RefusedAnswer():
+            return answer.code
+
+
+def authorization_in(answer: Authorized) -> tuple[envelope.Statement[Authorization], envelope.Statement[Receipt]]:
+    """The two statements of a yes."""
+    return envelope.read(Authorization, bytes(answer.authorization)), envelope.read(Receipt, bytes(answer.receipt))
