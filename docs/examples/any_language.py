@@ -17,8 +17,8 @@ import sys
 import time
 import tomllib
 
-import nats
 import nacl.signing
+import nats
 
 KIND = "application/vnd.govmesh.intent.v1+json"
 

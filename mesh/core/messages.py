@@ -40,6 +40,7 @@ __all__ = [
     "SyncAnswer",
     "pack",
     "unpack",
+    "unpack_asked",
 ]
 
 T = TypeVar("T")
@@ -232,6 +233,16 @@ Asked = Sync | Pull | Find | Prove | StatusAsked
 def pack(message: Payload) -> bytes:
     """The message's bytes."""
     return canonical.encode(message)
+
+
+def unpack_asked(data: bytes) -> Asked:
+    """Read a question.
+
+    Raises:
+        Refused: the codec's codes.
+    """
+    asked: Asked = canonical.decode(Asked, data, bytes_max=MESSAGE_BYTES_MAX)  # type: ignore[arg-type]  # a union is a type here
+    return asked
 
 
 def unpack(kind: type[T], data: bytes, *, bytes_max: int = MESSAGE_BYTES_MAX) -> T:

@@ -33,6 +33,7 @@ __all__ = ["DEV_BOUNDS", "DevMeshFiles", "Principal", "create", "point_at"]
 DEV_BOUNDS: Final = Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000)
 _REGIONS: Final = ("eu", "us", "ap", "sa", "af", "oc", "me")
 _YEAR_MS: Final = 365 * 24 * 3_600_000
+_PASSWORD: Final = "bus/tenant.password"  # noqa: S105 -- where it is, not what it is
 _USES: Final = ("log", "witness", "attest", "decision")
 Random = Callable[[int], bytes]
 
@@ -195,7 +196,7 @@ def create(
             GovernorUser(name=name, region=region, nkey=make.login(f"nodes/{name}/bus.nk"))
             for name, region in zip(names, regions, strict=True)
         ],
-        tenants=[TenantUser(tenant=tenant, password=make.password("bus/tenant.password"))],
+        tenants=[TenantUser(tenant=tenant, password=make.password(_PASSWORD))],
         auditor=make.login("bus/auditor.nk"),
         provisioner=make.login("bus/provisioner.nk"),
     )
@@ -255,7 +256,7 @@ def _context(make: _Maker, region: str, tenant: str, trust: Trust, principals: S
         mesh=make.mesh,
         region=region,
         tenant=tenant,
-        bus=BusTable(servers=servers, user=tenant, password_file="bus/tenant.password"),
+        bus=BusTable(servers=servers, user=tenant, password_file=_PASSWORD),
         trust=trust,
         spent="enforcer/spent.db",
         enforcer=holders.pop(enforcer.name),

@@ -65,7 +65,7 @@ class Cluster:
             point_at(self.files, [self.server.url])
 
     def kill_bus(self) -> None:
-        """kill -9 of the nats-server."""
+        """End the nats-server as a power cut would: kill -9."""
         if self.server is not None:
             os.kill(self.server.pid, signal.SIGKILL)
             self.server.stop(grace_ms=0)
@@ -94,7 +94,7 @@ class Cluster:
                 time.sleep(_POLL_S)
 
     def kill(self, name: str) -> None:
-        """kill -9 of a node."""
+        """End a node as a power cut would: kill -9."""
         self.nodes[name].kill()
         self.nodes[name].wait()
 

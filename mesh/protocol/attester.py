@@ -6,8 +6,8 @@ Rules
 2. A decision is repeated from what the record names: same question, same decision bytes, same authorization id, or ``wrong``.
 3. An outcome is what its enforcer signed, word for word.
 4. A denial without a decision needs no justification: saying no is always lawful.
-5. What cannot be checked (a body or an opening is not held, the engine is down, its time is to come) is neither right nor wrong: the record is
-   *incomplete*, and what follows waits.
+5. What cannot be checked (a body or an opening is not held, the engine is down, its time is to come) is neither right nor
+   wrong: the record is *incomplete*, and what follows waits.
 
 The same procedure serves attesters before they sign and auditors afterwards. Not here: signing, storage.
 """
@@ -24,7 +24,7 @@ from mesh.core.log.merkle import leaf_hash
 from mesh.core.log.record import AttestRefused, DecisionMade, OutcomeRecorded, Record, read_record
 from mesh.core.messages import Openings
 from mesh.core.run.identity import check_identity
-from mesh.core.run.outcome import Outcome
+from mesh.core.run.outcome import Outcome, event_name
 from mesh.core.run.params import Opening
 from mesh.errors import Refused
 from mesh.protocol import decide
@@ -203,7 +203,7 @@ def _check_outcome(record: OutcomeRecorded, item: _Found, material: Material, go
     statement = envelope.read(Outcome, _body(record.outcome, "outcome", item, material))
     claims = statement.verify(statement.claims.enforcer)
     check_identity(place.claims, role="enforcer", subject=None, key=claims.enforcer, now_ms=claims.at_ms)
-    said = (statement.id, place.id, claims.identity, claims.intent, claims.authorization, claims.event.__struct_config__.tag, claims.mesh)
+    said = (statement.id, place.id, claims.identity, claims.intent, claims.authorization, event_name(claims.event), claims.mesh)
     if said != (record.outcome, record.identity, place.id, record.intent, record.authorization, record.event, record.mesh):
         raise Refused("record_invalid", "the outcome says something else")
 

@@ -24,7 +24,7 @@ from mesh.core.log.merkle import leaf_hash
 from mesh.core.log.record import DecisionMade, Denied, read_record
 from mesh.core.messages import Authorized, DeniedAnswer, IntentRequest, Openings, RefusedAnswer, unpack
 from mesh.core.run.authorization import Denial, Receipt, RecordRef
-from mesh.core.run.decision import Decision
+from mesh.core.run.decision import Decision, Verdict
 from mesh.errors import Refused
 from mesh.limits import REQUEST_BYTES_MAX
 from mesh.protocol import decide
@@ -137,7 +137,7 @@ class Intake:
             item.asked, item.code, item.detail = None, refusal.code, refusal.detail
 
     def _decide(self, pending: Sequence[_Pending]) -> None:
-        verdicts: dict[int, decide.Verdict | None] = {}
+        verdicts: dict[int, Verdict | None] = {}
         by_bundle: dict[str, list[_Pending]] = {}
         for item in pending:
             if item.asked is not None:

@@ -129,8 +129,9 @@ def checkpoint_due(state: LogState, roster: Roster, me: Member, *, now_ms: int) 
         if now_ms - pending.sent_ms < _REPEAT_MS:
             return state, []
         again = msgspec.structs.replace(pending, sent_ms=now_ms)
-        effects = _announce(state, roster, me, pending.head, first=min(state.announced, pending.head.size))
-        return msgspec.structs.replace(state, outstanding=again, announced=pending.head.size), effects
+        first = min(state.announced, pending.head.size)
+        grown = msgspec.structs.replace(state, outstanding=again, announced=pending.head.size)
+        return grown, _announce(state, roster, me, pending.head, first=first)
     if state.frontier.size <= state.certified or now_ms - state.tick_ms < roster.bounds.certify_ms:
         return state, []
     marks = tuple(mark for mark in state.marks if mark.size > state.certified)

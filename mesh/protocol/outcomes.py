@@ -21,7 +21,7 @@ from mesh.core.log.record import OutcomeRecorded
 from mesh.core.messages import OutcomeAnswer, OutcomeRequest, unpack
 from mesh.core.run.authorization import Receipt, RecordRef
 from mesh.core.run.identity import check_identity
-from mesh.core.run.outcome import Outcome
+from mesh.core.run.outcome import Outcome, event_name
 from mesh.errors import Refused
 from mesh.protocol.documents import Documents
 from mesh.protocol.intake import refuse
@@ -106,7 +106,7 @@ def _record(outcome: Statement[Outcome], writer: Writer) -> RecordRef:
             origin=writer.origin,
             index=writer.index,
             at_ms=writer.at_ms,
-            event=claims.event.__struct_config__.tag,
+            event=event_name(claims.event),
             outcome=outcome.id,
             identity=claims.identity,
             intent=claims.intent,

@@ -5,11 +5,10 @@ A question is cheap to ask, so its cost is bounded: one message out, at most :da
 
 from typing import Final
 
-
 from mesh.adapters.store import Store
 from mesh.core.log.record import read_record
 from mesh.core.log.tlogproof import TlogProof
-from mesh.core.messages import Find, Found, LineageBatch, Location, Proved, Prove, Pull, pack, unpack
+from mesh.core.messages import Find, Found, LineageBatch, Location, Prove, Proved, Pull, pack, unpack
 from mesh.errors import Refused
 from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.serving import announce_batches, body_ids, opening_ids, pull_answer
@@ -40,7 +39,7 @@ async def pulled(store: Store, ask: Pull, newest: bytes) -> bytes:
 async def found(store: Store, ask: Find) -> bytes:
     """The answer to a search."""
     places = await store.find(ask.prefix, min(ask.count, FIND_MAX))
-    return pack(Found(records=[Location(id=place.id, origin=place.origin, index=place.index) for place in places]))
+    return pack(Found(records=[Location(id=identity, origin=origin, index=index) for identity, origin, index in places]))
 
 
 async def proved(store: Store, ask: Prove) -> bytes:

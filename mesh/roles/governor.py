@@ -30,7 +30,7 @@ from mesh.adapters.trustfiles import load_trust
 from mesh.core import subjects
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
-from mesh.core.messages import Asked, Find, NodeStatus, Prove, Pull, RefusedAnswer, StatusAsked, Sync, SyncAnswer, pack, unpack
+from mesh.core.messages import Find, NodeStatus, Prove, Pull, RefusedAnswer, StatusAsked, Sync, SyncAnswer, pack, unpack, unpack_asked
 from mesh.errors import MeshError, Refused, Unavailable
 from mesh.limits import BATCH_EVENTS_MAX, BATCH_RECORDS_MAX, QUEUE_REQUESTS_MAX, REQUEST_BYTES_MAX
 from mesh.protocol.begin import begin
@@ -179,7 +179,7 @@ class GovernorNode:
             try:
                 return await self._open(engine)
             except Unavailable as again:
-                _log.error("storage: %s", again)  # noqa: TRY400 -- our own refusal says all; a traceback would not
+                _log.error("storage: %s", again)
                 await asyncio.sleep(_REOPEN_S)
 
     async def _last_words(self) -> None:
@@ -277,7 +277,7 @@ class GovernorNode:
             self.counters["unanswerable"] += 1
             return
         try:
-            asked = unpack(Asked, message.data)
+            asked = unpack_asked(message.data)
         except Refused as refusal:
             self._enqueue(Shed(refusal.code, 1))
             return

@@ -68,7 +68,7 @@ class _Stop:
 
 
 def _with_uvloop(serve: Callable[[], Coroutine[None, None, None]]) -> None:
-    import uvloop  # noqa: PLC0415 -- only nodes have it
+    import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())

@@ -21,6 +21,7 @@ from mesh.core.log.record import DecisionMade, read_record
 from mesh.core.messages import Authorized, IntentRequest, RefusedAnswer, pack, unpack
 from mesh.core.run.authorization import Denial
 from mesh.dev.cluster import Cluster
+from mesh.errors import Unavailable
 from tests.live.kit import Client, authorization_in, code_of
 
 pytestmark = pytest.mark.asyncio
@@ -108,7 +109,7 @@ async def test_a_forged_reply_subject_cannot_reach_the_mesh(client: Client, mesh
             context.bus.servers, user=context.bus.user, password=context.path(context.bus.password_file).read_text()
         )
         subject = subjects.intent(context.region, context.tenant, subjects.short(client.document.claims.subject))
-        identity, data = client.request(client.intent())
+        _, data = client.request(client.intent())
         await outside.publish(subject, data, reply="mesh.v1.hb.eu-1")
         await outside.flush()
         await client.until("eu-1", "done", lambda status: status.certified == status.size)
@@ -158,8 +159,8 @@ async def test_what_was_answered_survives_kill_9_once_each(single: Cluster) -> N
             identity, data = client.request(client.intent())
             try:
                 answer = await client.send(data, timeout_ms=500)
-            except Exception:  # noqa: BLE001 -- whatever a dead node causes, it was not an answer
-                continue
+            except Unavailable:
+                continue  # whatever a dead node causes, it was not an answer
             if isinstance(answer, Authorized):
                 answered[identity] = authorization_in(answer)[0].id
 

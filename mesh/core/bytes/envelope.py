@@ -29,6 +29,7 @@ from mesh.limits import ENVELOPE_BYTES_MAX, SIGNATURES_MAX, STATEMENT_BYTES_MAX
 __all__ = ["KINDS", "Draft", "Kind", "Statement", "assemble", "draft", "identify", "kind_of", "pae", "read", "statement"]
 
 P = TypeVar("P", bound=Payload)
+P_co = TypeVar("P_co", bound=Payload, covariant=True)
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,10 +88,10 @@ class Draft(msgspec.Struct, frozen=True):
         return pae(self.payload_type, self.payload)
 
 
-class Statement(msgspec.Struct, Generic[P], frozen=True):
+class Statement(msgspec.Struct, Generic[P_co], frozen=True):
     """A well-formed statement whose signatures are not yet believed."""
 
-    claims: P
+    claims: P_co
     """What it says. Verify before acting on it."""
     payload: bytes
     id: str
@@ -109,7 +110,7 @@ class Statement(msgspec.Struct, Generic[P], frozen=True):
         signature = self.signatures.get(key)
         return signature is not None and verify(bytes.fromhex(key), self.message, signature)
 
-    def verify(self, key: str) -> P:
+    def verify(self, key: str) -> P_co:
         """The claims, believed on the word of ``key``.
 
         Raises:
@@ -119,7 +120,7 @@ class Statement(msgspec.Struct, Generic[P], frozen=True):
             raise Refused("bad_signature", f"{kind_of(type(self.claims)).name} by {key[:8]}…")
         return self.claims
 
-    def verify_threshold(self, keys: Iterable[str], threshold: int) -> P:
+    def verify_threshold(self, keys: Iterable[str], threshold: int) -> P_co:
         """The claims, believed on the word of ``threshold`` distinct keys out of ``keys``.
 
         Keys are compared as the bytes they are: a key listed twice, or under two names, counts once.

@@ -13,6 +13,7 @@ from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Count, Hex32, Millis, Name, Payload, Text, Token
 from mesh.core.bytes.envelope import statement
 from mesh.core.run.decision import Attested, Decision
+from mesh.core.run.outcome import EventName
 from mesh.limits import RECORD_BYTES_MAX
 
 __all__ = [
@@ -80,7 +81,7 @@ class Noise(_Record, tag="noise"):
 class OutcomeRecorded(_Record, tag="outcome"):
     """An enforcer's signed outcome was taken in."""
 
-    event: Literal["started", "finished", "failed", "aborted", "unknown", "blocked"]
+    event: EventName
     outcome: Hex32
     identity: Hex32
     """Statement id of the enforcer's identity document."""

@@ -13,7 +13,20 @@ from mesh.core.bytes.envelope import statement
 from mesh.core.run.intent import Measurement
 from mesh.limits import MEASUREMENTS_MAX, MEMBERS_MAX
 
-__all__ = ["CHECKS", "Aborted", "Blocked", "Check", "Event", "Failed", "Finished", "Outcome", "Started", "Unknown"]
+__all__ = [
+    "CHECKS",
+    "Aborted",
+    "Blocked",
+    "Check",
+    "Event",
+    "EventName",
+    "Failed",
+    "Finished",
+    "Outcome",
+    "Started",
+    "Unknown",
+    "event_name",
+]
 
 CHECKS: Final = (
     "authorization",
@@ -87,6 +100,13 @@ class Blocked(Payload, tag_field="type", tag="blocked"):
 
 
 Event = Started | Finished | Failed | Aborted | Unknown | Blocked
+EventName = Literal["started", "finished", "failed", "aborted", "unknown", "blocked"]
+
+
+def event_name(event: Event) -> EventName:
+    """The event's tag on the wire."""
+    name: EventName = event.__struct_config__.tag  # type: ignore[assignment]  # each tag above is one of these words
+    return name
 
 
 @statement("outcome", bytes_max=32_768)
