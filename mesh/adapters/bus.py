@@ -56,6 +56,8 @@ _DIAL_S: Final = 3.0
 _BACKOFF_MIN_S: Final = 0.1
 _BACKOFF_MAX_S: Final = 10.0
 _RTT_S: Final = 2.0
+_FLUSH_TURNS: Final = 100
+"""Turns of the event loop in which nats-py writes what it holds, unless the socket is full."""
 _RECONNECT_S: Final = 5.0
 """How long nats-py may try by itself: it can hang for minutes in closing a socket whose packets are dropped."""
 _DISCARD_S: Final = 1.0
@@ -101,7 +103,7 @@ class Bus:
         self._answering = False
         self._announced = False
         self._closing = False
-        self._rtt: asyncio.Task[float] | None = None
+        self._pings = set[asyncio.Task[float]]()
         self._own_servers: frozenset[str] = frozenset()
         self._last_error = ""
         self.counters: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
@@ -211,6 +213,8 @@ class Bus:
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
         """Hand every message on ``subject`` to ``handler``, on this connection and on all that follow.
 
+        With a connection, the server knows of it when this returns: who is told now that we listen will be heard.
+
         Args:
             subject: may hold wildcards.
             handler: called on the event loop, one message at a time; it enqueues and returns.
@@ -228,6 +232,7 @@ class Bus:
             except (nats.errors.BadSubjectError, UnicodeError) as error:
                 self._subscriptions.remove(subscription)
                 raise _ours(error, subject) from None
+            await self._ping(client)
         return subscription
 
     async def forget(self, subscription: Subscription) -> None:
@@ -275,7 +280,7 @@ class Bus:
                 with anyio.move_on_after(drain_ms / 1000), suppress(nats.errors.Error):
                     await client.drain()
             self._client = None
-            await _discard(client, self._rtt)
+            await _discard(client, self._pings)
         self._announce()
 
     # -------------------------------------------------------------------------------------------------------- liveness
@@ -314,22 +319,29 @@ class Bus:
         if _broken(client):
             return False
         reconnects = self.counters["reconnects"]
-        # Cancelled only when no PONG can find its future any more: that would kill the read loop.
-        self._rtt = asyncio.create_task(client.rtt(timeout=3600))
-        tasks = {self._rtt, client._reading_task, client._flusher_task}  # noqa: SLF001 -- see _broken
+        return await self._ping(client) or not client.is_connected or self.counters["reconnects"] != reconnects
+
+    async def _ping(self, client: Any) -> bool:
+        """Whether the server answered: then it has all that was written before."""
+        for _ in range(_FLUSH_TURNS):
+            if not client.pending_data_size:
+                break
+            await asyncio.sleep(0)  # nats-py sends a PING before what it still holds
+        # Never cancelled before the connection is gone: a PONG that finds a cancelled future kills the read loop.
+        ping = asyncio.create_task(client.rtt(timeout=3600))
+        self._pings.add(ping)
+        tasks = {ping, client._reading_task, client._flusher_task}  # noqa: SLF001 -- see _broken
         await asyncio.wait(tasks, timeout=_RTT_S, return_when=asyncio.FIRST_COMPLETED)
-        if self._rtt.done():
-            return self._rtt.exception() is None
-        if client.is_connected and self.counters["reconnects"] == reconnects:
+        if not ping.done():
             return False
-        self._rtt.cancel()  # it was asked on a connection that is gone
-        return True
+        self._pings.discard(ping)
+        return ping.exception() is None
 
     async def _rebuild(self) -> None:
         self._answering = False
         self._announce()
         old, self._client = self._client, None
-        await _discard(old, self._rtt)
+        await _discard(old, self._pings)
         attempt = 0
         while True:
             try:
@@ -372,8 +384,9 @@ class Bus:
             self._own_servers = frozenset(uri.netloc for uri in client.servers) - {uri.netloc for uri in client.discovered_servers}
             while unknown := [wish for wish in self._subscriptions if wish.client is not client]:
                 await unknown[0].attach(client)
+            await self._ping(client)
         except BaseException as error:
-            await _discard(client)
+            await _discard(client, self._pings)
             if isinstance(error, nats.errors.Error | OSError | TimeoutError):
                 raise Unavailable("unreachable", self._last_error or str(error)) from None
             if isinstance(error, Exception):  # nkeys has errors of its own for a seed that is none
@@ -435,7 +448,7 @@ def _broken(client: Any) -> bool:
     return any(task is None or task.done() for task in (client._reading_task, client._flusher_task))  # noqa: SLF001
 
 
-async def _discard(client: Any, rtt: "asyncio.Task[float] | None" = None) -> None:
+async def _discard(client: Any, pings: "set[asyncio.Task[float]]") -> None:
     """End a client whatever state it is in, within a bound."""
     if client is not None:
         with anyio.move_on_after(_DISCARD_S, shield=True):
@@ -446,9 +459,8 @@ async def _discard(client: Any, rtt: "asyncio.Task[float] | None" = None) -> Non
         writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001 -- a peer that reads nothing keeps a polite close waiting
         if writer is not None:
             writer.transport.abort()
-    if rtt is not None:
-        rtt.cancel()
-        await asyncio.wait({rtt})
+    while pings:
+        pings.pop().cancel()
 
 
 def _jitter(attempt: int) -> float:

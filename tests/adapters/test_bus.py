@@ -101,6 +101,16 @@ async def test_a_queue_group_shares_messages_and_an_ended_subscription_gets_none
     assert not first
 
 
+async def test_whoever_hears_that_we_listen_is_heard(bus: Bus, server: NatsServer) -> None:
+    """nats-py's subscribe returns before it has sent anything, and its flush overtakes what it should flush."""
+    async with await Bus.connect(options(server, "other")) as other:
+        for number in range(100):
+            subject = f"t.now.{number}"
+            await bus.subscribe(subject, lambda _message: None)
+            with pytest.raises(Unavailable, match="in time"):
+                await other.request(subject, b"", timeout_ms=5)
+
+
 async def test_nobody_listening_is_known_at_once_and_nobody_answering_in_time(bus: Bus) -> None:
     with anyio.fail_after(1), pytest.raises(Unavailable) as no:
         await bus.request("t.nobody", b"", timeout_ms=60_000)
@@ -138,6 +148,7 @@ async def test_what_arrives_larger_than_the_limit_is_dropped_and_counted(bus: Bu
         await message.respond(bytes(MESSAGE_BYTES_MAX + 1))
 
     await raw.subscribe("t.verbose", cb=answer)
+    await until(lambda: raw.pending_data_size == 0)  # nats-py's flush overtakes what it should flush
     await raw.flush()
     with pytest.raises(Unavailable) as no:
         await bus.request("t.verbose", b"", timeout_ms=2_000)

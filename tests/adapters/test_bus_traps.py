@@ -11,7 +11,6 @@ from urllib.parse import urlparse, urlsplit
 import anyio
 import msgspec
 import nats
-import nats.errors
 import pytest
 from nats.aio.client import Server
 from nats.aio.msg import Msg
@@ -42,6 +41,13 @@ async def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
     with anyio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110 -- what is waited for happens in another process
             await asyncio.sleep(0.01)
+
+
+async def freeze(server: NatsServer) -> None:
+    """Stop it like a host that hangs: connections stay open, nothing answers."""
+    os.kill(server.pid, signal.SIGSTOP)
+    state = Path(f"/proc/{server.pid}/stat")
+    await until(lambda: state.read_text().rsplit(")", 1)[1].split()[0] == "T")
 
 
 async def works(bus: Bus) -> None:
@@ -148,7 +154,7 @@ async def test_nothing_that_waited_when_a_connection_broke_is_sent_to_the_next(
     monkeypatch.setattr(module, "_RTT_S", 60.0)  # the watchdog stays out of this
     got: list[bytes] = []
     await bus.subscribe("t", lambda message: got.append(message.data))
-    os.kill(server.pid, signal.SIGSTOP)
+    await freeze(server)
     block = bytes(60_000)
 
     async def flood() -> None:
@@ -177,7 +183,7 @@ async def test_a_mute_server_is_noticed_and_its_late_answer_breaks_nothing(
 ) -> None:
     """nats-py notices after two ping intervals, and dies of a PONG that comes after its rtt() timed out."""
     monkeypatch.setattr(module, "_RTT_S", 0.2)
-    os.kill(server.pid, signal.SIGSTOP)
+    await freeze(server)
     started = time.monotonic()
     await until(lambda: not bus.healthy)
     assert time.monotonic() - started < 1.5
@@ -283,7 +289,7 @@ async def test_a_publish_that_waits_for_the_socket_can_be_cancelled(
 ) -> None:
     """nats-py swallows the cancellation there."""
     monkeypatch.setattr(module, "_RTT_S", 60.0)
-    os.kill(server.pid, signal.SIGSTOP)
+    await freeze(server)
     sent = 0
 
     async def flood() -> None:
@@ -317,7 +323,7 @@ async def test_a_publish_that_waits_for_the_socket_can_be_cancelled(
 async def test_close_is_bounded_when_the_server_takes_nothing(bus: Bus, server: NatsServer) -> None:
     """nats-py's drain swallows a cancellation and then waits for ten seconds."""
     await bus.subscribe("t", print)
-    os.kill(server.pid, signal.SIGSTOP)
+    await freeze(server)
     started = time.monotonic()
     await bus.close(drain_ms=200)
     assert time.monotonic() - started < 3
