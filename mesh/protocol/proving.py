@@ -1,0 +1,88 @@
+"""From what nodes answer to one proof bundle: the parts are put together here, and none of them is believed.
+
+Not here: asking (the command line does), belief (:mod:`mesh.verify`).
+"""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from mesh.core.bytes import envelope
+from mesh.core.law.policy import Manifest, bundle_digest
+from mesh.core.log.bundle import ProofBundle, Proven, make_proof
+from mesh.core.log.record import DecisionMade, Record, read_record
+from mesh.core.messages import Proved
+from mesh.core.run.params import Opening
+from mesh.errors import Refused
+from mesh.protocol.serving import body_ids
+
+__all__ = ["bodies_of", "gather", "proven_of", "record_of"]
+
+
+def record_of(answer: Proved) -> Record:
+    """The one record of a ``proved`` answer.
+
+    Raises:
+        Refused: ``malformed`` if it is not exactly one.
+    """
+    if len(answer.batch.records) != 1:
+        raise Refused("malformed", f"{len(answer.batch.records)} records where one was asked for")
+    return read_record(bytes(answer.batch.records[0]))
+
+
+def bodies_of(answer: Proved) -> dict[str, bytes]:
+    """Statement id to envelope, of what came with the record.
+
+    Raises:
+        Refused: ``malformed``.
+    """
+    return {envelope.identify(bytes(raw))[1]: bytes(raw) for raw in answer.batch.bodies}
+
+
+def proven_of(answer: Proved) -> Proven:
+    """The record with its proof, and of what came with it exactly what it names, in its order.
+
+    Raises:
+        Refused: ``malformed``.
+    """
+    record, held = record_of(answer), bodies_of(answer)
+    bodies = [msgspec.Raw(held[key]) for key in body_ids(record) if key in held]
+    return Proven(record=answer.batch.records[0], proof=answer.proof, bodies=bodies)
+
+
+def gather(main: Proved, outcomes: Iterable[Proved], *, manifests: Sequence[bytes], bundles: Sequence[bytes]) -> ProofBundle:
+    """The proof of the record in ``main`` and of its outcomes.
+
+    Args:
+        main: the answer about the record.
+        outcomes: the answers about what became of it.
+        manifests: envelopes among which the one in force is looked for, if it is a decision.
+        bundles: policy bundles, likewise.
+
+    Raises:
+        Refused: ``malformed``; ``not_found`` if manifest or bundle of the decision are not among those given.
+    """
+    record = record_of(main)
+    law: tuple[list[bytes], list[bytes]] = ([], [])
+    openings: list[Opening] = []
+    if isinstance(record, DecisionMade):
+        law = [_manifest(record, manifests)], [_bundle(record, bundles)]
+        openings = [opening for item in main.batch.openings if item.intent == record.intent for opening in item.openings]
+    return make_proof(
+        proven_of(main), manifests=law[0], bundles=law[1], openings=openings, outcomes=[proven_of(outcome) for outcome in outcomes]
+    )
+
+
+def _manifest(record: DecisionMade, manifests: Sequence[bytes]) -> bytes:
+    for data in manifests:
+        claims = envelope.read(Manifest, data).claims
+        if (claims.digest, claims.epoch) == (record.decision.bundle, record.attested.policy_epoch):
+            return data
+    raise Refused("not_found", f"the manifest of policy epoch {record.attested.policy_epoch}")
+
+
+def _bundle(record: DecisionMade, bundles: Sequence[bytes]) -> bytes:
+    for data in bundles:
+        if bundle_digest(data) == record.decision.bundle:
+            return data
+    raise Refused("not_found", f"the policy bundle {record.decision.bundle[:20]}…")

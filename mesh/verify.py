@@ -1,0 +1,396 @@
+"""Whether a proof holds, by what it contains and a roster: no network, no clock, no database, nobody's word.
+
+The procedure, in this order; the first step that fails ends it (numbers stand where it happens):
+
+1. the roster is signed by its own root threshold, and is the pinned one if a pin is given
+2. the record is one of a log of that roster
+3. the record is in the tree that the proof's checkpoint names
+4. the checkpoint is signed by the log, and k distinct members attested it: the record is final
+5. the statements beside the record are exactly those it names, each signed by exactly whom it must be
+6. the policy manifest is signed by the domain's policy role, and names the bundle that is here
+7. what was asked of policy, what follows from the verdict, and the authorization are as recorded: recomputed
+8. the verdict itself is repeated, if an engine was handed in
+9. every outcome is held to 2 to 5, and belongs to this authorization
+
+The answer is ``VERIFIED`` when 1 to 7 and 9 hold, ``FAILED`` when anything does not, and ``PARTIAL`` when nothing is wrong but
+something could not be checked: the record is not final yet, or openings were erased. Step 8 stands beside: k members have
+repeated the decision, that is what step 4 proves. Every byte of the file is covered by one of the steps.
+
+Not here: revocations that came later (a proof is about what was lawful then), and reading files.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Final, Literal, NoReturn, TypeVar
+
+import msgspec
+
+from mesh.core.bytes import envelope
+from mesh.core.bytes.canonical import Payload
+from mesh.core.bytes.envelope import Statement
+from mesh.core.law.governance import Governance, Law, admit_governance
+from mesh.core.law.policy import Manifest
+from mesh.core.law.roster import Member, Roster, admit_roster
+from mesh.core.log.bundle import ProofBundle, Proven, read_proof
+from mesh.core.log.certificate import verify_certificate
+from mesh.core.log.checkpoint import log_verifier, read_checkpoint
+from mesh.core.log.merkle import leaf_hash, verify_inclusion
+from mesh.core.log.note import parse_note
+from mesh.core.log.record import DecisionMade, Denied, OutcomeRecorded, Record, read_record
+from mesh.core.log.tlogproof import TlogProof
+from mesh.core.run.decision import EngineRequest, Verdict
+from mesh.core.run.identity import Identity
+from mesh.core.run.intent import Intent
+from mesh.core.run.outcome import Outcome
+from mesh.core.run.params import Opening
+from mesh.errors import MeshError, Refused, Unavailable
+from mesh.protocol import decide
+from mesh.protocol.attester import Material, examine_records
+from mesh.protocol.documents import Documents
+from mesh.protocol.serving import body_ids
+
+__all__ = ["Check", "Report", "Result", "Verdicts", "verify"]
+
+P = TypeVar("P", bound=Payload)
+Result = Literal["passed", "failed", "skipped"]
+Verdicts = Literal["VERIFIED", "PARTIAL", "FAILED"]
+_TLOG: Final = b"c2sp.org/tlog-proof@v1\n"
+_REPLAY: Final = "replay"
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One step, as it came out."""
+
+    name: str
+    result: Result
+    detail: str
+    """What was found, or why it could not be checked."""
+    code: str = ""
+    """Of the failure."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer with its reasons."""
+
+    verdict: Verdicts
+    checks: tuple[Check, ...]
+    mesh: str
+    as_of: int
+    """Epoch of the roster that it was judged by."""
+    roster: str
+    """Statement id of that roster."""
+    record: Record | None
+    """What was proved; believe it only if ``verdict`` says so. ``None`` if it could not be read."""
+
+
+class _Skipped(Exception):
+    """It could not be checked, and why."""
+
+
+class _Echo:
+    """An engine that answers what was recorded: with it, everything but the verdict is repeated (step 7)."""
+
+    build = "echo"
+
+    def __init__(self, record: DecisionMade) -> None:
+        self.profile = record.decision.profile
+        self._decision = record.decision
+
+    def evaluate(self, bundle_digest: str, requests: Sequence[EngineRequest]) -> list[Verdict | None]:
+        """The recorded verdict, for each."""
+        del bundle_digest
+        said = self._decision
+        return [Verdict(allow=said.effect == "permit", determining=tuple(said.determining), errors=tuple(said.errors)) for _ in requests]
+
+
+class _Proof(msgspec.Struct, frozen=True):
+    """One record to check, from either format."""
+
+    record: bytes
+    proof: bytes
+    bodies: tuple[bytes, ...] | None
+    """``None`` where the format carries none."""
+
+
+def verify(data: bytes, *, trust: bytes, pin: str | None = None, engine: decide.Engine | None = None) -> Report:
+    """Judge a proof bundle, or a tlog-proof that holds its record.
+
+    Args:
+        data: the file.
+        trust: envelope of the roster to judge by: the anchor of everything.
+        pin: its statement id, if it came by another way than the roster.
+        engine: repeats the decision (step 8); must hold the bundle that the proof carries.
+
+    Raises:
+        Refused: if the file is neither format (``malformed``, ``non_canonical``, ``too_large``), or the roster cannot be trusted
+            (``threshold_not_met``, ``wrong_epoch``, …).
+    """
+    judge = _Judge(_anchor(trust, pin))
+    if data.startswith(_TLOG):
+        tlog = TlogProof.parse(data)
+        if not tlog.extra:
+            raise Refused("malformed", "this tlog-proof does not hold its record")
+        judge.place(_Proof(tlog.extra, msgspec.structs.replace(tlog, extra=b"").encode(), None), "")
+    else:
+        judge.bundle(read_proof(data), engine)
+    return judge.report()
+
+
+@lru_cache(maxsize=8)  # a pure function, and most of the cost when a thousand proofs are judged by one roster
+def _anchor(trust: bytes, pin: str | None) -> Statement[Roster]:
+    statement = envelope.read(Roster, trust)
+    admit_roster(statement, pin=pin or statement.id)  # (1)
+    return statement
+
+
+class _Judge:
+    """The working copy of one judgement."""
+
+    def __init__(self, roster: Statement[Roster]) -> None:
+        self._roster = roster.claims
+        self._statement = roster
+        self._documents = Documents()
+        self._checks: list[Check] = [
+            Check(name="trust", result="passed", detail=f"roster of {self._roster.mesh}, epoch {self._roster.epoch}")
+        ]
+        self._record: Record | None = None
+
+    def report(self) -> Report:
+        results = {check.result for check in self._checks if check.name != _REPLAY or check.result == "failed"}
+        verdict: Verdicts = "FAILED" if "failed" in results else "PARTIAL" if "skipped" in results else "VERIFIED"
+        return Report(
+            verdict=verdict,
+            checks=tuple(self._checks),
+            mesh=self._roster.mesh,
+            as_of=self._roster.epoch,
+            roster=self._statement.id,
+            record=self._record,
+        )
+
+    def bundle(self, bundle: ProofBundle, engine: decide.Engine | None) -> None:
+        """All steps for a proof bundle."""
+        record = self.place(_opened(bundle.proven), "")
+        if isinstance(record, DecisionMade):
+            self._decision(record, bundle, engine)
+        else:
+            self._check("policy", lambda: _nothing_else(bundle))
+        for number, outcome in enumerate(bundle.outcomes):
+            self._outcome(record, _opened(outcome), f"outcome {number}: ")
+        if bundle.outcomes:
+            self._check("order", lambda: _ordered(bundle))
+
+    def place(self, proof: _Proof, prefix: str) -> Record | None:
+        """Steps 2 to 5 for one record."""
+        found: list[Record] = []
+        self._check(f"{prefix}record", lambda: self._read(proof.record, found))
+        record = found[0] if found else None
+        if not prefix:
+            self._record = record
+        if record is None:
+            return None
+        self._check(f"{prefix}inclusion", lambda: _included(record, proof))
+        self._check(f"{prefix}final", lambda: self._final(record, proof.proof))
+        self._check(f"{prefix}statements", lambda: self._statements(record, proof.bodies))
+        return record
+
+    # ---------------------------------------------------------------------------------------------------------- the steps
+
+    def _read(self, data: bytes, found: list[Record]) -> str:
+        record = read_record(data)  # (2)
+        if record.mesh != self._roster.mesh:
+            raise Refused("wrong_mesh", record.mesh)
+        owner = self._roster.owner(record.origin)
+        found.append(record)
+        return f"{record.__struct_config__.tag} {record.index} of {owner.name}"
+
+    def _final(self, record: Record, proof: bytes) -> str:
+        if not proof:
+            raise _Skipped("nobody has signed a tree with this record in it")
+        note = TlogProof.parse(proof).note
+        owner = self._roster.owner(record.origin)
+        names = [line.name for line in parse_note(note).lines]
+        if names != [record.origin, *sorted(names[1:])]:
+            raise Refused("non_canonical", "the lines of the certificate are not in their order")
+        log = log_verifier(record.origin, owner.log_key)
+        try:
+            attested = verify_certificate(note, log=log, attesters=self._roster.attest_keys(), k=self._roster.k)  # (4)
+        except Refused as refusal:
+            if refusal.code == "not_final":  # all lines that are there were verified before they were counted
+                raise _Skipped(refusal.detail) from None
+            raise
+        who = ", ".join(signed.verifier.name for signed in attested.attestations)
+        return f"{len(attested.attestations)} attested size {attested.checkpoint.size}, {self._roster.k} needed: {who}"
+
+    def _statements(self, record: Record, bodies: tuple[bytes, ...] | None) -> str:
+        wanted = list(body_ids(record))
+        if bodies is None and wanted:
+            raise _Skipped("a tlog-proof carries none")
+        held = [envelope.identify(data)[1] for data in bodies or ()]
+        if isinstance(record, Denied) and not held:
+            raise _Skipped("the intent that was denied is not here")
+        if held != wanted:  # (5)
+            raise Refused(
+                "body_missing" if len(held) < len(wanted) else "record_invalid", "not exactly the statements that the record names"
+            )
+        for data in bodies or ():
+            self._signed(data, record)
+        return f"{len(held)} named, {len(held)} here and signed"
+
+    def _signed(self, data: bytes, record: Record) -> None:
+        kind = envelope.identify(data)[0]
+        if kind == envelope.kind_of(Intent).payload_type:
+            intent = envelope.read(Intent, data)
+            _sealed(intent, [intent.claims.holder], 1)
+            if isinstance(record, Denied) and (intent.claims.mesh, intent.claims.subject) != (record.mesh, record.subject):
+                raise Refused("record_invalid", "the intent is another's")
+        elif kind == envelope.kind_of(Identity).payload_type:
+            _sealed(envelope.read(Identity, data), self._roster.issuers.keys, 1)
+        else:
+            outcome = envelope.read(Outcome, data)
+            _sealed(outcome, [outcome.claims.enforcer], 1)
+
+    def _decision(self, record: DecisionMade, bundle: ProofBundle, engine: decide.Engine | None) -> None:
+        laws: list[Governance] = []
+        self._check("policy", lambda: self._law(record, bundle, laws))
+        governance = laws[0] if laws else None
+        self._check("decision", lambda: self._repeat(record, bundle, governance, _Echo(record)))  # (7)
+        if engine is None:
+            self._check(_REPLAY, lambda: _skip("no policy engine here"))
+        else:
+            self._check(_REPLAY, lambda: self._replay(record, bundle, governance, engine))
+
+    def _law(self, record: DecisionMade, bundle: ProofBundle, laws: list[Governance]) -> str:
+        if len(bundle.manifests) != 1 or len(bundle.bundles) != 1:
+            raise Refused("body_missing", "a decision's proof carries its manifest and its policy bundle")
+        manifest = envelope.read(Manifest, bytes(bundle.manifests[0]))
+        role = self._roster.policy.get(manifest.claims.domain)
+        if role is None:
+            raise Refused("domain_unknown", manifest.claims.domain)
+        _sealed(manifest, role.keys, role.threshold)  # (6)
+        governance = admit_governance(
+            self._statement, pin=self._statement.id, manifests=[manifest], bundles=[bytes(bundle.bundles[0])], revocations=[]
+        )
+        law: Law = governance.laws[manifest.claims.domain][0]
+        if law.bundle is None or (law.manifest.digest, law.manifest.epoch) != (record.decision.bundle, record.attested.policy_epoch):
+            raise Refused("digest_mismatch", "manifest, bundle and record do not name one another")
+        laws.append(governance)
+        return f"{law.manifest.domain} epoch {law.manifest.epoch}, signed by {len(manifest.signatures)}, {role.threshold} needed"
+
+    def _repeat(self, record: DecisionMade, bundle: ProofBundle, governance: Governance | None, engine: decide.Engine) -> str:
+        if governance is None:
+            _skip("without a law")
+        intent = envelope.read(Intent, bytes(bundle.bodies[0]))
+        if intent.claims.committed and not bundle.openings:
+            raise _Skipped("the openings of its committed parameters are not here")
+        if [opening.name for opening in bundle.openings] != sorted(opening.name for opening in bundle.openings):
+            raise Refused("non_canonical", "the openings are not in their order")
+        if engine.profile != record.decision.profile:
+            raise _Skipped(f"decided under the profile {record.decision.profile}, this engine's is {engine.profile}")
+        self._examine(record, bytes(bundle.record), bundle.bodies, bundle.openings, governance, engine)
+        decision = record.decision
+        return f"{decision.effect} by {', '.join(decision.determining) or 'default'}"
+
+    def _replay(self, record: DecisionMade, bundle: ProofBundle, governance: Governance | None, engine: decide.Engine) -> str:
+        try:
+            return self._repeat(record, bundle, governance, engine)  # (8)
+        except Unavailable as error:  # that an engine is broken says nothing about the proof
+            raise _Skipped(str(error)) from None
+
+    def _examine(
+        self,
+        record: Record,
+        data: bytes,
+        bodies: Iterable[msgspec.Raw],
+        openings: list[Opening],
+        governance: Governance,
+        engine: decide.Engine,
+    ) -> None:
+        held = {envelope.identify(bytes(raw))[1]: bytes(raw) for raw in bodies}
+        opened = {record.intent: openings} if isinstance(record, DecisionMade) else {}
+        owner: Member = self._roster.owner(record.origin)
+        examined = examine_records(
+            [data],
+            Material(held, opened),
+            owner=owner,
+            first=record.index,
+            after_ms=0,
+            governance=governance,
+            documents=self._documents,
+            engine=engine,
+            now_ms=record.at_ms,
+        )[0]
+        if examined.code == "engine_unavailable":
+            raise _Skipped("the engine gave no answer")
+        if examined.code:
+            raise Refused(examined.code, examined.detail)
+
+    def _outcome(self, decision: Record | None, proof: _Proof, prefix: str) -> None:  # (9)
+        record = self.place(proof, prefix)
+        self._check(f"{prefix}outcome", lambda: self._belongs(decision, record, proof))
+
+    def _belongs(self, decision: Record | None, record: Record | None, proof: _Proof) -> str:
+        if not isinstance(decision, DecisionMade) or not isinstance(record, OutcomeRecorded):
+            raise Refused("record_invalid", "only permits have outcomes, and only outcomes may stand there")
+        if (record.intent, record.authorization) != (decision.intent, decision.authorization):
+            raise Refused("record_invalid", "the outcome of another authorization")
+        plain = admit_governance(self._statement, pin=self._statement.id, manifests=[], bundles=[], revocations=[])
+        bodies = [msgspec.Raw(data) for data in proof.bodies or ()]
+        self._examine(record, proof.record, bodies, [], plain, _Echo(decision))
+        return record.event
+
+    # ---------------------------------------------------------------------------------------------------------- the ladder
+
+    def _check(self, name: str, check: Callable[[], str]) -> None:
+        if any(done.result == "failed" for done in self._checks):
+            self._checks.append(Check(name=name, result="skipped", detail="not reached"))
+            return
+        try:
+            self._checks.append(Check(name=name, result="passed", detail=check()))
+        except _Skipped as skipped:
+            self._checks.append(Check(name=name, result="skipped", detail=str(skipped)))
+        except MeshError as error:
+            self._checks.append(Check(name=name, result="failed", detail=str(error), code=error.code))
+
+
+def _opened(proven: Proven) -> _Proof:
+    return _Proof(bytes(proven.record), proven.proof.encode(), tuple(bytes(raw) for raw in proven.bodies))
+
+
+def _skip(why: str) -> NoReturn:
+    raise _Skipped(why)
+
+
+def _included(record: Record, proof: _Proof) -> str:
+    if not proof.proof:
+        raise _Skipped("there is no proof")
+    tlog = TlogProof.parse(proof.proof)
+    if tlog.index != record.index or tlog.extra:
+        raise Refused("bad_proof", "the proof is about another record")
+    checkpoint = read_checkpoint(tlog.note)
+    if checkpoint.origin != record.origin:
+        raise Refused("bad_proof", f"the proof is about {checkpoint.origin[:80]}")
+    verify_inclusion(leaf_hash(proof.record), tlog.index, checkpoint.size, checkpoint.root, tlog.path)  # (3)
+    return f"leaf {record.index} of {checkpoint.size}"
+
+
+def _sealed(statement: Statement[P], keys: Iterable[str], threshold: int) -> None:
+    """That nobody but these signed, each validly, and enough of them: a line that nobody checks would be a byte that nobody checks."""
+    strangers = frozenset(statement.signatures) - frozenset(keys)
+    if strangers or not all(statement.signed_by(key) for key in statement.signatures):
+        raise Refused("bad_signature", f"{envelope.kind_of(type(statement.claims)).name} {statement.id[:12]}")
+    if len(statement.signatures) < threshold:
+        raise Refused("threshold_not_met", f"{len(statement.signatures)} of {threshold}")
+
+
+def _nothing_else(bundle: ProofBundle) -> str:
+    if bundle.manifests or bundle.bundles or bundle.openings:
+        raise Refused("record_invalid", "only decisions rest on policy")
+    return "no policy was asked"
+
+
+def _ordered(bundle: ProofBundle) -> str:
+    records = [read_record(bytes(outcome.record)) for outcome in bundle.outcomes]
+    places = [(record.origin, record.index) for record in records]
+    if places != sorted(frozenset(places)):
+        raise Refused("non_canonical", "the outcomes are not in their order")
+    return "outcomes are in their order"
