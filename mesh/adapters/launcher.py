@@ -35,17 +35,21 @@ _PR_SET_PDEATHSIG = 1
 _SIGTERM = 15
 
 
-def command(argv: Sequence[str], *, report: int, death_signal: int = _SIGTERM, program: int = -1) -> list[str]:
+def command(
+    argv: Sequence[str], *, env: Mapping[str, str] | None, report: int, death_signal: int = _SIGTERM, program: int = -1
+) -> list[str]:
     """The command line that becomes ``argv`` and dies with this process.
 
     Args:
         argv: what the program gets; ``argv[0]`` is looked up in the child's PATH unless ``program`` is given.
+        env: what the command line will be run in, None for our own; the program gets exactly that.
         report: the write end of a pipe that the child inherits (rule 2).
         death_signal: what the kernel sends when this process is gone.
         program: an inherited descriptor to execute instead of a path; the program itself does not keep it.
     """
     own = [sys.executable, "-I", "-S", os.path.abspath(__file__)]  # noqa: PTH100 -- pathlib is too slow for the script half
-    return [*own, str(os.getpid()), str(death_signal), str(report), str(program), *argv]
+    ctype = (os.environ if env is None else env).get("LC_CTYPE")
+    return [*own, str(os.getpid()), str(death_signal), str(report), str(program), "" if ctype is None else f"={ctype}", *argv]
 
 
 def failure(report: bytes, argv: Sequence[str]) -> Refused:
@@ -96,7 +100,7 @@ def spawn(
     try:
         try:
             process = subprocess.Popen(
-                command(argv, report=write, death_signal=death_signal),
+                command(argv, env=env, report=write, death_signal=death_signal),
                 env=env,
                 cwd=cwd,
                 stdin=stdin,
@@ -121,7 +125,7 @@ def spawn(
 def _become(arguments: list[str]) -> None:
     """The script half: see rule 1."""
     parent, death_signal, report, program = (int(text) for text in arguments[:4])
-    argv = arguments[4:]
+    ctype, argv = arguments[4], arguments[5:]
     try:
         if sys.platform == "linux":
             import ctypes
@@ -132,6 +136,7 @@ def _become(arguments: list[str]) -> None:
             os._exit(1)
         os.set_inheritable(report, False)
         _default_signals()
+        _exact_environment(ctype)
         if program < 0:
             os.execvp(argv[0], argv)  # noqa: S606 -- no shell is the point
         os.set_inheritable(program, False)
@@ -147,6 +152,13 @@ def _default_signals() -> None:
 
     for name in ("SIGPIPE", "SIGXFSZ"):
         signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
+def _exact_environment(ctype: str) -> None:
+    # Starting in the C locale, Python puts an LC_CTYPE of its own into the environment (PEP 538), even with -I.
+    os.environ.pop("LC_CTYPE", None)
+    if ctype:
+        os.environ["LC_CTYPE"] = ctype[1:]
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def test_a_child_dies_when_its_parent_is_killed(death_signal: int) -> None:
 def test_a_child_whose_parent_died_before_it_could_ask_never_starts(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     read, write = os.pipe()
-    line = launcher.command(["touch", str(mark)], report=write)
+    line = launcher.command(["touch", str(mark)], env=None, report=write)
     line[4] = "1"  # a parent that is not ours: as if it had died and init had adopted the child
     assert subprocess.run(line, pass_fds=(write,), check=False).returncode == 1
     os.close(write)
@@ -73,6 +73,13 @@ def test_the_program_runs_with_the_arguments_environment_and_folder_it_was_given
     out, _ = process.communicate()
     assert process.returncode == 7
     assert out.decode() == f"a b|x|{tmp_path}|"
+
+
+@pytest.mark.parametrize("env", [{}, {"LC_CTYPE": "C"}, {"LC_ALL": "C", "ODD": "\udcff=\n"}])
+def test_the_program_gets_exactly_the_environment_that_was_given(env: dict[str, str]) -> None:
+    process = launcher.spawn(["/usr/bin/env", "-0"], env=env, stdout=subprocess.PIPE)
+    given = {os.fsencode(f"{name}={value}") for name, value in env.items()}
+    assert set(process.communicate()[0].split(b"\0")[:-1]) == given
 
 
 def test_the_child_can_lead_a_process_group_of_its_own() -> None:
