@@ -8,7 +8,8 @@ Rules
 2. Policies and entities are only ever handed over with the schema: without it a string could pose as an entity.
 3. Errors become stable words, ``<policy id>: <class>``. The engine's prose names values and changes between builds.
 4. No answer is an answer of its own (``None``): the caller denies. One bad request never disturbs the others of its batch.
-5. A policy that cannot match is left out (:mod:`mesh.core.law.scope`): the engine has no index, and looks at each.
+5. A policy that cannot match is left out (:mod:`mesh.core.law.scope`), and so is context that no policy reads
+   (:mod:`mesh.adapters.cedar_shape`): the engine has no index, looks at each, and parses all.
 6. Text or bundles that were not admitted yet are parsed in a child process (:mod:`mesh.adapters.cedar_child`).
 
 Not here: what may be asked and what follows from the verdict (:mod:`mesh.protocol.decide`).
@@ -25,10 +26,10 @@ import msgspec
 from cedarpy import _internal  # the public is_authorized decodes JSON twice, a sixth of a decision's time
 
 from mesh.adapters.cedar_lint import Finding, lint
-from mesh.adapters.cedar_shape import compose_schema, context_json, entities_json, policy_set_json
+from mesh.adapters.cedar_shape import Shape, compose_schema, entities_json, leaves, policy_set_json, read_by
 from mesh.adapters.decision_thread import DecisionThread
 from mesh.core.bytes import canonical
-from mesh.core.law.policy import Bundle, PolicyJson
+from mesh.core.law.policy import ActionSpec, Bundle, PolicyJson
 from mesh.core.law.scope import PRINCIPAL_TYPE, action_id, applies
 from mesh.core.run.decision import EngineRequest, Entity, Verdict
 from mesh.errors import Refused, Unavailable
@@ -107,32 +108,39 @@ class CedarEngine:
         return self._thread.call(loaded.evaluate, requests)
 
 
+class _Action:
+    """One action's policies, and what they can read."""
+
+    def __init__(self, bundle: Bundle, action: ActionSpec) -> None:
+        name = action_id(bundle.domain, action.name)
+        matching = [policy for policy in bundle.policies if applies(policy, name)]
+        self.shape = Shape(read_by(matching, leaves(action)))
+        self.policies = _ours(cedarpy.PolicySet.from_json_str, policy_set_json((policy.id, policy.json) for policy in matching))
+
+
 class _Loaded:
     """A bundle as handles of the engine. Lives on the decision thread."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self._schema = _ours(cedarpy.Schema.from_str, compose_schema(bundle))
-        self._policies: dict[str, Any] = {}
-        for action in bundle.actions:
-            name = action_id(bundle.domain, action.name)
-            matching = [(policy.id, policy.json) for policy in bundle.policies if applies(policy, name)]
-            self._policies[name] = _ours(cedarpy.PolicySet.from_json_str, policy_set_json(matching))
+        actions = {action.name: _Action(bundle, action) for action in bundle.actions}
+        self._actions = {action_id(bundle.domain, name): action for name, action in actions.items()}
+        self._schema = _ours(cedarpy.Schema.from_str, compose_schema(bundle, {name: action.shape for name, action in actions.items()}))
         self._slices: dict[str, Any] = {}
 
     def evaluate(self, requests: Sequence[EngineRequest]) -> list[Verdict | None]:
         return [_contained(self._one, request) for request in requests]
 
     def _one(self, request: EngineRequest) -> Verdict | None:
-        policies = self._policies.get(request.action.id)
-        if policies is None or request.action.type != "Action" or request.principal.type != PRINCIPAL_TYPE:
+        action = self._actions.get(request.action.id)
+        if action is None or request.action.type != "Action" or request.principal.type != PRINCIPAL_TYPE:
             return None
         question = {
             "principal": {"type": request.principal.type, "id": request.principal.id},
             "action": {"type": request.action.type, "id": request.action.id},
             "resource": {"type": request.resource.type, "id": request.resource.id},
-            "context": context_json(request),
+            "context": action.shape.context(request),
         }
-        return _verdict(_internal.is_authorized(question, policies, self._entities(request.slice), self._schema))
+        return _verdict(_internal.is_authorized(question, action.policies, self._entities(request.slice), self._schema))
 
     def _entities(self, slice_: list[Entity]) -> Any:
         text = entities_json(slice_)

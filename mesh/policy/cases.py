@@ -72,6 +72,8 @@ def _run(case: Case, law: Law, engine: decide.Engine, clock_ns: Callable[[], int
     if decision.errors:
         said += f" with errors ({', '.join(decision.errors)})"
     ok = decision.effect == case.effect and decision.determining == sorted(case.determining) and not decision.errors
+    if not ok:
+        said += f"; expected {case.effect} by {', '.join(sorted(case.determining)) or 'no policy'}"
     return Outcome(case.name, ok, said, us)
 
 

@@ -28,7 +28,7 @@ Not here: Cedar (:mod:`mesh.policy.build`), what cases mean (:mod:`mesh.policy.c
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -54,7 +54,7 @@ T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 NOW_S: Final = 1_767_225_600
 """What cases that do not care take for the time: 2026-01-01."""
-_UID: Final = re.compile(r'([A-Za-z_][A-Za-z0-9_]*)::("(?:[^"\\]|\\.)*")')
+_UID: Final = re.compile(r'([A-Za-z_][A-Za-z0-9_]*)::("(?:[^"\\\x00-\x1f]|\\["\\])*")')
 _ParamType = Literal["bool", "int", "string", "bools", "ints", "strings"]
 
 
@@ -227,11 +227,11 @@ def _entities(path: Path, found: list[Finding]) -> Iterator[Entity]:
     if text is None:
         return
     try:
-        listed = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        listed = msgspec.json.decode(text, type=list[dict[str, Any]])
+    except (msgspec.MsgspecError, RecursionError) as error:
         found.append(Finding("policy_invalid", path.name, str(error)[:200]))
         return
-    for number, one in enumerate(listed if isinstance(listed, list) else [listed], start=1):
+    for number, one in enumerate(listed, start=1):
         read = _convert(one, _Entity, path.name, f"entity {number}", found)
         if read is not None:
             yield Entity(type=read.uid.type, id=read.uid.id, attributes=read.attrs, parents=read.parents)
@@ -270,9 +270,9 @@ def _cases(path: Path, found: list[Finding]) -> Iterator[Case]:
         )
 
 
-def _convert(value: object, kind: type[S], where: str, title: str, found: list[Finding]) -> S | None:
+def _convert(value: dict[str, Any], kind: type[S], where: str, title: str, found: list[Finding]) -> S | None:
     names = [field.name for field in msgspec.structs.fields(kind)]
-    unknown = [str(key) for key in value if key not in names] if isinstance(value, Mapping) else []
+    unknown = [key for key in value if key not in names]
     found += [Finding("policy_invalid", where, f"{title}: unknown key {key}{near(key, names)}") for key in unknown]
     if unknown:
         return None
