@@ -45,7 +45,7 @@ def _rosters() -> st.SearchStrategy[Roster]:
     return st.builds(make, st.integers(1, 7), st.integers(1, 9))
 
 
-def _of(info: mi.Type) -> st.SearchStrategy[Any]:  # noqa: PLR0911 -- one line a kind of type
+def _of(info: mi.Type) -> st.SearchStrategy[Any]:
     match info:
         case mi.Metadata(type=inner):
             return _of(inner)
