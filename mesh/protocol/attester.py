@@ -8,6 +8,8 @@ Rules
 4. A denial without a decision needs no justification: saying no is always lawful.
 5. What cannot be checked (a body or an opening is not held, the engine is down, its time is to come) is neither right nor
    wrong: the record is *incomplete*, and what follows waits.
+6. A record names statements by what they say, not by how they are signed and spelled: whoever carries them can spoil that. One that
+   is spoilt is missing; only what a statement says can make a record wrong.
 
 The same procedure serves attesters before they sign and auditors afterwards. Not here: signing, storage.
 """
@@ -24,9 +26,10 @@ from mesh.core.log.merkle import leaf_hash
 from mesh.core.log.record import AttestRefused, DecisionMade, OutcomeRecorded, Record, read_record
 from mesh.core.messages import Openings
 from mesh.core.run.identity import check_identity
+from mesh.core.run.intent import Intent
 from mesh.core.run.outcome import Outcome, event_name
 from mesh.core.run.params import Opening
-from mesh.errors import Refused
+from mesh.errors import MeshError, Refused, Unavailable
 from mesh.protocol import decide
 from mesh.protocol.documents import Documents
 from mesh.protocol.examine import Question, authenticate, authorization_draft, question
@@ -35,6 +38,19 @@ from mesh.protocol.step import Append, Locate, Persist, PutBody, PutOpenings
 __all__ = ["Examined", "Material", "examine_records", "located_ids", "storing"]
 
 _INCOMPLETE: Final = frozenset({"body_missing", "clock_unsure", "engine_unavailable"})
+_MANGLED: Final = frozenset(
+    {
+        "bad_signature",
+        "identity_unknown",
+        "malformed",
+        "non_canonical",
+        "opening_mismatch",
+        "too_large",
+        "unauthenticated",
+        "wrong_kind",
+    }
+)
+"""What a statement or an opening can be made into on its way (rule 6)."""
 
 
 class Material(msgspec.Struct, frozen=True):
@@ -110,8 +126,8 @@ def examine_records(
         try:
             _check_place(item.record, governance, owner, index=first + offset, after_ms=after_ms, now_ms=now_ms)
             _check_statements(item, material, governance, documents, owner)
-        except Refused as refusal:
-            item.code, item.detail = refusal.code, refusal.detail
+        except MeshError as error:
+            item.code, item.detail = _judge(error)
         after_ms = max(after_ms, item.record.at_ms)
         found.append(item)
     _replay(found, governance, engine, owner)
@@ -119,6 +135,12 @@ def examine_records(
         Examined(item.data, leaf_hash(item.data), item.record, item.code, item.detail, tuple(item.bodies.values()), item.openings)
         for item in found
     ]
+
+
+def _judge(error: MeshError) -> tuple[str, str]:
+    if error.code in _MANGLED:
+        return "body_missing", f"{error.code}: {error.detail}"
+    return error.code, error.detail
 
 
 def located_ids(record: Record) -> tuple[str, ...]:
@@ -168,10 +190,17 @@ def _check_statements(item: _Found, material: Material, governance: Governance, 
 
 
 def _keep_if_sent(item: _Found, material: Material) -> None:
-    # A denial stands without its intent; whoever has it keeps it, so that `why` can show what was asked.
-    intent = getattr(item.record, "intent", "")
-    if intent and intent in material.bodies:
-        item.bodies[intent] = PutBody(intent, "intent", material.bodies[intent])
+    # A denial stands without its intent; whoever has it keeps it, so that `why` can show what was asked. A spoilt one would stand in
+    # the way of the good one for ever: a decision about the same intent may follow.
+    identity = getattr(item.record, "intent", "")
+    if identity and identity in material.bodies:
+        data = material.bodies[identity]
+        try:
+            intent = envelope.read(Intent, data)
+        except Refused:
+            return
+        if intent.signed_by(intent.claims.holder):
+            item.bodies[identity] = PutBody(identity, "intent", data)
 
 
 def _ask_again(
@@ -228,7 +257,11 @@ def _replay(found: list[_Found], governance: Governance, engine: decide.Engine, 
             if verdict is None:
                 item.code = "engine_unavailable"
                 continue
-            decision = decide.conclude(question_.request, verdict, question_.intent.claims, question_.law, profile=engine.profile)
+            try:
+                decision = decide.conclude(question_.request, verdict, question_.intent.claims, question_.law, profile=engine.profile)
+            except Unavailable as error:
+                item.code, item.detail = error.code, error.detail
+                continue
             expected = ""
             if decision.effect == "permit":
                 draft = authorization_draft(question_, decision, governance, issuer=owner.name, at_ms=record.at_ms)

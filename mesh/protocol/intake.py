@@ -25,7 +25,7 @@ from mesh.core.log.record import DecisionMade, Denied, read_record
 from mesh.core.messages import Authorized, DeniedAnswer, IntentRequest, Openings, RefusedAnswer, unpack
 from mesh.core.run.authorization import Denial, Receipt, RecordRef
 from mesh.core.run.decision import Decision, Verdict
-from mesh.errors import Refused
+from mesh.errors import MeshError, Refused, Unavailable
 from mesh.limits import REQUEST_BYTES_MAX
 from mesh.protocol import decide
 from mesh.protocol.documents import Documents
@@ -133,8 +133,8 @@ class Intake:
                 frontier=self.governance.digest,
             )
             check_chain(item.asked, self.governance)
-        except Refused as refusal:
-            item.asked, item.code, item.detail = None, refusal.code, refusal.detail
+        except MeshError as error:
+            item.asked, item.code, item.detail = None, error.code, error.detail
 
     def _decide(self, pending: Sequence[_Pending]) -> None:
         verdicts: dict[int, Verdict | None] = {}
@@ -154,9 +154,15 @@ class Intake:
             elif verdict is None:
                 self._deny(item, "engine_unavailable", "")
             else:
-                asked = item.asked
-                decision = decide.conclude(asked.request, verdict, asked.intent.claims, asked.law, profile=self.engine.profile)
-                self._record(item, asked, decision)
+                self._conclude(item, item.asked, verdict)
+
+    def _conclude(self, item: _Pending, asked: Question, verdict: Verdict) -> None:
+        try:
+            decision = decide.conclude(asked.request, verdict, asked.intent.claims, asked.law, profile=self.engine.profile)
+        except Unavailable as error:
+            self._deny(item, error.code, error.detail)
+            return
+        self._record(item, asked, decision)
 
     def _record(self, item: _Pending, asked: Question, decision: Decision) -> None:
         permit = decision.effect == "permit"
@@ -258,8 +264,8 @@ class Intake:
                 frontier=record.attested.frontier,
             )
             check_chain(asked, self.governance)
-        except Refused as refusal:
-            self._deny(item, refusal.code, refusal.detail)
+        except MeshError as error:
+            self._deny(item, error.code, error.detail)
             return
         draft = authorization_draft(asked, record.decision, self.governance, issuer=self.me.name, at_ms=record.at_ms)
         if draft.id != record.authorization:
