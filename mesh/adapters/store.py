@@ -1,0 +1,414 @@
+"""A node's memory: what :meth:`Store.commit` returned from is on the disk, whole, and never becomes less.
+
+Rules
+-----
+1. One file, one process: a lock beside the file is held for life. The file belongs to one node for ever.
+2. One writer connection and one writer task (two tasks on one connection would share a transaction; two writing connections
+   meet SQLite's WAL-reset race). A commit is one transaction, taken in the order of the calls.
+3. Cancelling a caller cancels its waiting, not the commit.
+4. A key that is not new is a :class:`Conflict`; what the file itself refuses (:mod:`mesh.adapters.store_schema`) is an alarm.
+   Both leave nothing of the step and the store usable.
+5. Any other failure ends the store: whether the last bytes are on the disk is unknown, and asking again would not tell (a
+   failed fsync is reported once). Every call is then ``storage_failed`` until the file is opened again.
+6. Whoever waits when the store ends or is closed is answered.
+
+:class:`File` is the part of this that :mod:`mesh.adapters.spent` shares. Foreign exceptions become ours here and nowhere else.
+
+Not here: the tables (:mod:`mesh.adapters.store_schema`), the questions (:mod:`mesh.adapters.storequeries`).
+"""
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
+
+import aiosqlite
+
+from mesh.adapters.store_schema import ADD_ORIGIN, ADD_USES, SCHEMA, rows
+from mesh.adapters.storequeries import Queries
+from mesh.core.log.merkle import Branch, Frontier
+from mesh.errors import Alarm, MeshError, Refused, Unavailable
+from mesh.limits import SQLITE_WAIT_MS_MAX
+from mesh.protocol.step import Append, InsertOnce, Locate, Persist, PutNote, SetHead
+
+__all__ = ["Conflict", "Duplicate", "File", "Layout", "Session", "Store", "hold"]
+
+T = TypeVar("T")
+
+_PRIVATE: Final = 0o600
+_STATEMENTS: Final = 512
+"""Prepared statements kept per connection: one for each count of keys in a query, too."""
+_PRAGMAS: Final = (
+    f"busy_timeout = {SQLITE_WAIT_MS_MAX}",
+    "foreign_keys = ON",
+    "recursive_triggers = ON",  # without it REPLACE deletes past the triggers that forbid deleting
+    "trusted_schema = OFF",
+    "cell_size_check = ON",
+    "temp_store = MEMORY",
+    "cache_size = -32768",  # KiB
+    "page_size = 4096",
+    "wal_autocheckpoint = 4096",  # pages, so 16 MiB: more makes the stall longer, less makes every commit dearer (both measured)
+)
+_OWNED: Final = ("CREATE TABLE owner (name TEXT NOT NULL, sqlite TEXT NOT NULL) STRICT",)
+_CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+class Conflict(Refused):
+    """A key of an :class:`~mesh.protocol.step.InsertOnce` is not new: nothing of the step was stored."""
+
+    def __init__(self, space: str, key: str) -> None:
+        super().__init__("intent_conflict", f"{space} {key}")
+        self.space = space
+        self.key = key
+
+
+class Duplicate(Exception):
+    """A row has a key that is already there."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(position)
+        self.position = position
+
+
+class Layout(NamedTuple):
+    """What kind of file it is."""
+
+    application: int
+    """SQLite's application_id: a file of another kind is refused."""
+    version: int
+    """Of the schema."""
+    journal: Literal["wal", "delete"]
+    synchronous: Literal["FULL", "EXTRA"]
+    schema: Sequence[str]
+    together: int
+    """How many jobs at most share one transaction."""
+
+
+_LAYOUT: Final = Layout(application=0x6D657368, version=1, journal="wal", synchronous="FULL", schema=SCHEMA, together=1)
+
+
+class Session:
+    """What a job can do inside its transaction."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+
+    async def fetch(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """All rows of one statement."""
+        return [tuple(row) for row in await self._connection.execute_fetchall(sql, values)]
+
+    async def many(self, sql: str, values: Iterable[Sequence[object]]) -> None:
+        """One statement for each of the rows.
+
+        Raises:
+            Duplicate: with the position of the first row whose key is there already.
+        """
+        taken = count()
+        try:
+            await self._connection.executemany(sql, (row for _, row in zip(taken, values)))  # noqa: B905 -- one of them has no end
+        except sqlite3.IntegrityError as error:
+            if error.sqlite_errorcode in {sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE}:
+                raise Duplicate(next(taken) - 1) from None
+            raise
+
+
+Job = Callable[[Session], Awaitable[T]]
+
+
+class _Waiting(NamedTuple, Generic[T]):
+    job: Job[T]
+    done: "asyncio.Future[T]"
+
+    def refuse(self, error: MeshError) -> None:
+        self.done.set_exception(error)
+        self.done.exception()  # seen: a caller that was cancelled will not ask, and the loop would complain
+
+
+def hold(path: Path) -> int | None:
+    """Lock the file ``path`` for as long as the returned descriptor is open; None if somebody else holds it.
+
+    Raises:
+        Unavailable: ``storage_failed``.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
+    except OSError as error:
+        raise Unavailable("storage_failed", f"{path}: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError as error:
+        os.close(descriptor)
+        raise Unavailable("storage_failed", f"{path}: {error.strerror}") from None
+    return descriptor
+
+
+class File:
+    """One SQLite file: transactions in order, reads beside them, one failure for all."""
+
+    def __init__(self, path: Path, layout: Layout, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
+        self._path = path
+        self._layout = layout
+        self._writer = writer
+        self._reader = reader
+        self._waiting = deque[_Waiting[Any]]()
+        self._wake = asyncio.Event()
+        self._over = ""
+        self._task = asyncio.create_task(self._run(), name=f"writer of {path.name}")
+
+    @classmethod
+    async def open(cls, path: Path, layout: Layout, *, owner: str) -> "File":
+        """Create the file, or open one of this layout and owner.
+
+        Raises:
+            Refused: ``config_invalid`` when it is another's.
+            Unavailable: ``storage_failed``.
+            Alarm: ``storage_corrupt``.
+        """
+        opened = list[aiosqlite.Connection]()
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE))  # SQLite would let others read it
+            writer = await _connect(path, opened)
+            await _bind(writer, layout, owner)
+            reader = await _connect(path, opened)
+            await reader.execute("PRAGMA query_only = ON")  # and so it never checkpoints: see rule 2
+            return cls(path, layout, writer, reader)
+        except BaseException as error:
+            for connection in reversed(opened):
+                await _abandon(connection)
+            if isinstance(error, OSError | sqlite3.Error):
+                raise failure(error) from None
+            raise
+
+    async def write(self, job: Job[T]) -> T:
+        """Run ``job`` in a transaction, after all jobs handed in before; what it returned, once that is durable.
+
+        Raises:
+            Unavailable: ``storage_failed``.
+            MeshError: what the job raised; nothing of its transaction remains.
+        """
+        self._require()
+        item = _Waiting(job, asyncio.get_running_loop().create_future())
+        self._waiting.append(item)
+        self._wake.set()
+        return await asyncio.shield(item.done)
+
+    async def read(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query over what is durable.
+
+        Raises:
+            Unavailable: ``storage_failed``.
+            Alarm: ``storage_corrupt`` when SQLite itself finds the file broken.
+        """
+        self._require()
+        try:
+            return [tuple(row) for row in await self._reader.execute_fetchall(sql, values)]
+        except (sqlite3.Error, ValueError) as error:
+            self._require()  # closed in the meantime
+            raise (failure(error) if _busy(error) else self._end(failure(error))) from None
+
+    async def close(self) -> None:
+        """End: a running transaction is finished, who waits behind it is refused."""
+        self._over = self._over or "it was closed"
+        self._wake.set()
+        await asyncio.shield(self._task)
+
+    def _require(self) -> None:
+        if self._over:
+            raise Unavailable("storage_failed", f"{self._path.name}: {self._over}")
+
+    def _end(self, error: MeshError) -> MeshError:
+        self._over = self._over or error.detail
+        self._wake.set()
+        return error
+
+    async def _run(self) -> None:
+        group = list[_Waiting[Any]]()
+        try:
+            while not self._over:
+                while self._waiting and len(group) < self._layout.together:
+                    group.append(self._waiting.popleft())
+                if group:
+                    await self._transact(group)
+                    group.clear()
+                else:
+                    self._wake.clear()
+                    await self._wake.wait()
+        finally:  # also when the loop is torn down and cancels its tasks
+            self._over = self._over or "its writer was stopped"
+            for item in (*group, *self._waiting):
+                if not item.done.done():
+                    item.refuse(Unavailable("storage_failed", f"{self._path.name}: {self._over}"))
+            self._waiting.clear()
+            await _abandon(self._reader)
+            await _abandon(self._writer)
+
+    async def _transact(self, group: Sequence[_Waiting[Any]]) -> None:
+        session, begun = Session(self._writer), False
+        try:
+            await self._writer.execute("BEGIN IMMEDIATE")
+            begun = True
+            results = [await item.job(session) for item in group]
+            await self._writer.commit()
+        except Exception as error:  # noqa: BLE001 -- whatever it was, somebody waits for an answer
+            ours = await self._undo(error, begun=begun)
+            for item in group:
+                item.refuse(ours)
+            return
+        for item, result in zip(group, results, strict=True):
+            item.done.set_result(result)
+
+    async def _undo(self, error: Exception, *, begun: bool) -> MeshError:
+        ours = error if isinstance(error, MeshError) else failure(error)
+        try:
+            if self._writer.in_transaction:
+                await self._writer.rollback()
+        except (sqlite3.Error, ValueError) as second:
+            return self._end(failure(second))
+        harmless = isinstance(error, MeshError) or (isinstance(ours, Alarm) and ours.code == "storage_rolled_back")
+        return ours if harmless or (not begun and _busy(error)) else self._end(ours)
+
+
+class Store(Queries):
+    """A node's file."""
+
+    def __init__(self, file: File, lock: int, ids: dict[str, int]) -> None:
+        super().__init__(file.read)
+        self._file = file
+        self._lock: int | None = lock
+        self._ids = ids
+        self._frontiers: dict[str, Frontier] = {}
+
+    @classmethod
+    async def open(cls, path: Path, *, owner: str) -> "Store":
+        """Create the file of the node ``owner``, or open it.
+
+        Raises:
+            Refused: ``config_invalid`` when it is another's.
+            Unavailable: ``storage_failed``, also when another process has it.
+            Alarm: ``storage_corrupt``.
+        """
+        lock = hold(path.with_name(f"{path.name}.lock"))
+        if lock is None:
+            raise Unavailable("storage_failed", f"{path} is in use by another process")
+        file: File | None = None
+        try:
+            file = await File.open(path, _LAYOUT, owner=owner)
+            return cls(file, lock, dict(await file.read("SELECT origin, id FROM log")))
+        except BaseException:
+            if file is not None:
+                await file.close()
+            os.close(lock)
+            raise
+
+    async def commit(self, effects: Sequence[Persist]) -> None:
+        """Make the effects of one step durable, all or none.
+
+        Raises:
+            Conflict: a key is not new; nothing was stored.
+            Refused: ``malformed``: an id is none; nothing was stored.
+            Alarm: ``storage_rolled_back`` (a record out of order, a head that moves back) or ``storage_corrupt``; nothing was stored.
+            Unavailable: ``storage_failed``: whether it was stored is unknown until the file is opened again.
+        """
+        await self._file.write(lambda session: self._apply(session, effects))
+
+    async def close(self) -> None:
+        """Finish the running commit, refuse the waiting ones, and let go of the file."""
+        await self._file.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def _apply(self, session: Session, effects: Sequence[Persist]) -> None:
+        ids = dict(self._ids)
+        named = [effect.origin for effect in effects if isinstance(effect, Append | SetHead | Locate | PutNote)]
+        for origin in dict.fromkeys(named):
+            if origin not in ids:
+                ids[origin] = len(ids) + 1
+                await session.many(ADD_ORIGIN, [(ids[origin], origin)])
+        frontiers = dict(self._frontiers)
+        branches = list[tuple[str, Branch]]()
+        for effect in effects:
+            if isinstance(effect, Append):
+                grown, completed = await self._grow(session, effect, frontiers.get(effect.origin))
+                frontiers[effect.origin] = grown
+                branches += [(effect.origin, branch) for branch in completed]
+        batch = rows(effects, ids, branches)
+        if batch.uses:
+            try:
+                await session.many(ADD_USES, batch.uses)
+            except Duplicate as duplicate:
+                used = [(effect.space, effect.key) for effect in effects if isinstance(effect, InsertOnce)]
+                raise Conflict(*used[duplicate.position]) from None
+        for sql, values in batch.writes:
+            await session.many(sql, values)
+        # Last: should the COMMIT that follows fail, the store ends and this is forgotten with it.
+        self._ids, self._frontiers = ids, frontiers
+
+    async def _grow(self, session: Session, append: Append, frontier: Frontier | None) -> tuple[Frontier, tuple[Branch, ...]]:
+        if frontier is None:
+            frontier = await Queries(session.fetch).frontier(append.origin)
+        if append.first != frontier.size:
+            raise Alarm("storage_rolled_back", f"{append.origin}: record {append.first} where {frontier.size} is next")
+        return frontier.grow(append.hashes)
+
+
+def failure(error: Exception) -> MeshError:
+    """What a foreign exception is to us."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
+        return Alarm("storage_rolled_back", str(error))
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    if code & 0xFF in _CORRUPT:
+        return Alarm("storage_corrupt", f"{name}: {error}")
+    return Unavailable("storage_failed", f"{name}: {error}")
+
+
+def _busy(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
+async def _connect(path: Path, opened: list[aiosqlite.Connection]) -> aiosqlite.Connection:
+    connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=_STATEMENTS)
+    opened.append(connection)
+    for pragma in _PRAGMAS:
+        await connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+async def _bind(connection: aiosqlite.Connection, layout: Layout, owner: str) -> None:
+    """Make it a file of this layout and owner if it is empty; otherwise it must be one. Writes only what is not there yet."""
+    session = Session(connection)
+    found = await session.fetch(f"PRAGMA journal_mode = {layout.journal}")
+    if found != [(layout.journal,)]:
+        raise Unavailable("storage_failed", f"the file system cannot do journal mode {layout.journal}: {found}")
+    await session.fetch(f"PRAGMA synchronous = {layout.synchronous}")
+    await session.fetch("BEGIN IMMEDIATE")
+    if await session.fetch("SELECT count(*) FROM sqlite_schema") == [(0,)]:
+        for sql in (*_OWNED, *layout.schema):
+            await session.fetch(sql)
+        await session.fetch(f"PRAGMA application_id = {layout.application}")
+        await session.fetch(f"PRAGMA user_version = {layout.version}")
+        await session.many("INSERT INTO owner (name, sqlite) VALUES (?, ?)", [(owner, sqlite3.sqlite_version)])
+    kind = (await session.fetch("PRAGMA application_id"))[0] + (await session.fetch("PRAGMA user_version"))[0]
+    if kind != (layout.application, layout.version):
+        raise Refused("config_invalid", f"a file of another kind or version: {kind}")
+    ((name, version),) = await session.fetch("SELECT name, sqlite FROM owner")
+    if name != owner:
+        raise Refused("config_invalid", f"the file belongs to {name}, not to {owner}")
+    if version != sqlite3.sqlite_version:  # what wrote last is the first question after a corruption
+        await session.many("UPDATE owner SET sqlite = ?", [(sqlite3.sqlite_version,)])
+    await connection.commit()
+
+
+async def _abandon(connection: aiosqlite.Connection) -> None:
+    with suppress(sqlite3.Error, ValueError):  # nothing is left to save
+        await connection.close()

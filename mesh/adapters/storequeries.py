@@ -1,0 +1,285 @@
+"""What a node's file is asked. Nothing is believed because it was on the disk: records are hashed, the rest is summed.
+
+Rules
+-----
+1. Every record is hashed again whenever it is read; every body, opening, note, head and fact is summed again.
+2. A frontier is what signed roots are made from, so it is rebuilt from hashes that lead to a root this node signed (or
+   witnessed, or attested), and from the data of the records beyond it. What leads nowhere is an alarm, never a frontier.
+3. A missing row is an answer (``None``, or left out); a wrong one is an :class:`~mesh.errors.Alarm`.
+4. Proofs read O(log n) branch hashes and at most 255 hashes per eighth level; whoever checks the proof checks them.
+
+Not here: how a query reaches SQLite (``fetch`` is handed in).
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any, Final, Literal, NamedTuple
+
+from mesh.adapters.store_schema import LEVELS, checksum, fact_sum, head_sum, statement_key
+from mesh.core.log import merkle
+from mesh.core.log.merkle import Frontier, Get, branch_hash, leaf_hash
+from mesh.errors import Alarm, Refused
+from mesh.limits import BATCH_RECORDS_MAX
+from mesh.protocol.step import Head, HeadUse
+
+__all__ = ["Fetch", "Queries", "StoredNote"]
+
+Fetch = Callable[[str, Sequence[object]], Awaitable[list[tuple[Any, ...]]]]
+"""SQL and its values to all its rows."""
+
+_KEYS_MAX: Final = 512
+"""Keys in one query: SQLite bounds its variables, and a statement is kept for each count."""
+_SCAN_DIGITS: Final = 2
+"""Prefixes up to this long are found by walking back from the newest: their range of the index is a 256th of everything or more."""
+_ORIGIN: Final = "(SELECT id FROM log WHERE origin = ?)"
+_EMPTY: Final = bytes(32)
+
+
+class StoredNote(NamedTuple):
+    """A signed note and the size it is about."""
+
+    size: int
+    note: bytes
+
+
+class Queries:
+    """The reads; :class:`mesh.adapters.store.Store` is one of these.
+
+    All of them raise :class:`~mesh.errors.Unavailable` ``storage_failed`` when the file cannot be read, and
+    :class:`~mesh.errors.Alarm` ``storage_corrupt`` when what it says cannot be.
+    """
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+
+    async def sizes(self) -> dict[str, int]:
+        """Records held, by origin; an origin without records is left out."""
+        found = await self._fetch("SELECT origin, (SELECT max(idx) + 1 FROM record WHERE log = log.id) FROM log", ())
+        return {origin: size for origin, size in found if size is not None}
+
+    async def heads(self) -> dict[tuple[HeadUse, str], Head]:
+        """What was signed last, by use and origin."""
+        heads: dict[tuple[HeadUse, str], Head] = {}
+        for use, origin, size, root, time_s, total in await self._fetch(
+            "SELECT use, origin, size, root, time_s, sum FROM head JOIN log ON log.id = head.log", ()
+        ):
+            head = Head(size, root, time_s)
+            _believe(total == head_sum(use, origin, head), f"{use} head of {origin}")
+            heads[use, origin] = head
+        return heads
+
+    async def frontier(self, origin: str) -> Frontier:
+        """The frontier of all records held of a log (rule 2)."""
+        return await self.frontier_at(origin, await self._size(origin))
+
+    async def frontier_at(self, origin: str, size: int) -> Frontier:
+        """The frontier of the first ``size`` records of a log (rule 2).
+
+        Raises:
+            Refused: ``not_found`` when fewer are held.
+        """
+        held = await self._require(origin, size)
+        heads = [head for (_, name), head in (await self.heads()).items() if name == origin and 0 < head.size <= held]
+        heads.sort(key=lambda head: head.size)
+        anchor = next((head for head in heads if head.size >= size), heads[-1] if heads else None)
+        frontier = Frontier.empty()
+        if anchor is not None and size:
+            frontier = await self._anchored(origin, min(size, anchor.size), anchor)
+        while frontier.size < size:
+            count = min(BATCH_RECORDS_MAX, size - frontier.size)
+            frontier = frontier.extend([leaf for _, leaf in await self._records(origin, frontier.size, count)])
+        return frontier
+
+    async def records(self, origin: str, first: int, count: int) -> list[bytes]:
+        """Leaf data of the records from ``first`` on: at most ``count``, fewer where the log ends."""
+        return [data for data, _ in await self._records(origin, first, count)]
+
+    async def bodies(self, ids: Iterable[str]) -> dict[str, bytes]:
+        """Envelopes of those of the statements that are held, by id."""
+        return await self._summed(_BODIES, ids)
+
+    async def openings(self, intents: Iterable[str]) -> dict[str, bytes]:
+        """Openings of those of the intents that have any here, by intent."""
+        return await self._summed("SELECT intent, openings, sum FROM opening WHERE intent IN", intents)
+
+    async def once(self, space: Literal["intent", "outcome"], keys: Iterable[str]) -> dict[str, int]:
+        """Index of the record that used each of the keys; unused ones are left out."""
+        found = await self._by_keys("SELECT id, at FROM named WHERE log = 0 AND idx = 0 AND space = ? AND id IN", keys, space)
+        return {key.hex(): index for key, index in found}
+
+    async def find(self, prefix: str, count: int) -> list[tuple[str, str, int]]:
+        """(id, origin, index) of records about statements whose id begins with these hex digits, newest first; of all, for none.
+
+        Raises:
+            Refused: ``malformed``.
+        """
+        digits = 64 - len(prefix)
+        if digits < 0:
+            raise Refused("malformed", "a prefix longer than an id")
+        low, high = statement_key(prefix + "0" * digits), statement_key(prefix + "f" * digits)
+        rows = await self._fetch(_SCAN if len(prefix) <= _SCAN_DIGITS else _SEEK, (low, high, count))
+        return [(key.hex(), origin, index) for key, origin, index in rows]
+
+    async def note(
+        self, space: Literal["checkpoint", "certificate"], origin: str, *, at_least: int = 0, latest: bool = False
+    ) -> StoredNote | None:
+        """The note over the smallest size of at least ``at_least`` records, or over the largest if ``latest``."""
+        sql = f"SELECT size, note, sum FROM note WHERE space = ? AND log = {_ORIGIN} AND size >= ? ORDER BY size"  # noqa: S608 -- our own text
+        rows = await self._fetch(f"{sql} DESC LIMIT 1" if latest else f"{sql} LIMIT 1", (space, origin, at_least))
+        for size, note, total in rows:
+            _believe(total == checksum(note), f"{space} of {origin} at size {size}")
+            return StoredNote(size, note)
+        return None
+
+    async def meta(self, key: str) -> int | None:
+        """A small durable fact."""
+        for value, total in await self._fetch("SELECT value, sum FROM meta WHERE key = ?", (key,)):
+            _believe(total == fact_sum(key, value), f"meta {key}")
+            return int(value)
+        return None
+
+    async def inclusion_path(self, origin: str, index: int, size: int) -> tuple[bytes, ...]:
+        """The hashes from record ``index`` to the root of the first ``size``, as :func:`mesh.core.log.merkle.inclusion_path`.
+
+        Raises:
+            Refused: ``not_found`` when that many are not held, or ``index`` is not among them.
+        """
+        await self._require(origin, size)
+        get = await self._lookups(origin, lambda get: merkle.inclusion_path(get, index, size))
+        return merkle.inclusion_path(get, index, size)
+
+    async def consistency_path(self, origin: str, old: int, new: int) -> tuple[bytes, ...]:
+        """The hashes which show that the first ``old`` records begin the first ``new``.
+
+        Raises:
+            Refused: ``not_found`` when that many are not held, or not ``0 < old <= new``.
+        """
+        await self._require(origin, new)
+        get = await self._lookups(origin, lambda get: merkle.consistency_path(get, old, new))
+        return merkle.consistency_path(get, old, new)
+
+    async def scrub(self, origin: str) -> int:
+        """Hash every record of a log again, and compare all stored hashes and every head with that; the number of records.
+
+        Raises:
+            Alarm: ``storage_corrupt``, or ``storage_rolled_back`` when fewer records are held than were signed or attested.
+        """
+        size = await self._size(origin)
+        roots = dict[int, set[bytes]]()
+        for (use, name), head in (await self.heads()).items():
+            if name == origin and head.size <= size:
+                roots.setdefault(head.size, set()).add(head.root)
+            elif name == origin and use != "witness":  # who witnesses need not hold the records
+                raise Alarm("storage_rolled_back", f"{origin}: {head.size} records were signed, {size} are held")
+        frontier = Frontier.empty()
+        stops = sorted({*range(0, size, BATCH_RECORDS_MAX), *(stop for stop in roots if stop <= size), size})
+        for first, stop in pairwise(stops):
+            leaves = [leaf for _, leaf in await self._records(origin, first, stop - first)]
+            frontier, grown = frontier.grow(leaves)
+            kept = {(row.level, row.number): row.hash for row in grown if row.level and row.level % LEVELS == 0}
+            if kept:
+                stored = await self._hashes(origin, [(level, number, number + 1) for level, number in kept])
+                _believe(stored == kept, f"{origin}: branch hashes below size {stop}")
+            if stop in roots:
+                _believe({frontier.root()} == roots[stop], f"{origin}: the root that was signed at size {stop}")
+        return frontier.size
+
+    async def _size(self, origin: str) -> int:
+        rows = await self._fetch(f"SELECT max(idx) + 1 FROM record WHERE log = {_ORIGIN}", (origin,))  # noqa: S608 -- our own text
+        return rows[0][0] or 0
+
+    async def _require(self, origin: str, size: int) -> int:
+        held = await self._size(origin)
+        if not 0 <= size <= held:
+            raise Refused("not_found", f"{origin}: {held} records are held, not {size}")
+        return held
+
+    async def _anchored(self, origin: str, size: int, anchor: Head) -> Frontier:
+        """The frontier of ``size`` records by the stored hashes, if these lead on to the root that was signed."""
+        frontier = Frontier.load(await self._lookups(origin, lambda get: Frontier.load(get, size)), size)
+        path = await self.consistency_path(origin, size, anchor.size)
+        try:
+            merkle.verify_consistency(size, anchor.size, frontier.root(), anchor.root, path)
+        except Refused:
+            raise Alarm("storage_corrupt", f"{origin}: its hashes do not lead to the root signed at size {anchor.size}") from None
+        return frontier
+
+    async def _records(self, origin: str, first: int, count: int) -> list[tuple[bytes, bytes]]:
+        sql = f"SELECT idx, leaf, data FROM record WHERE log = {_ORIGIN} AND idx >= ? AND idx < ? ORDER BY idx"  # noqa: S608 -- our own text
+        records = list[tuple[bytes, bytes]]()
+        for index, leaf, data in await self._fetch(sql, (origin, first, first + count)):
+            _believe(index == first + len(records) and leaf_hash(data) == leaf, f"record {first + len(records)} of {origin}")
+            records.append((data, leaf))
+        return records
+
+    async def _by_keys(self, sql: str, keys: Iterable[str], *values: object) -> list[tuple[Any, ...]]:
+        wanted = [statement_key(key) for key in dict.fromkeys(keys)]
+        rows = list[tuple[Any, ...]]()
+        for start in range(0, len(wanted), _KEYS_MAX):
+            part = wanted[start : start + _KEYS_MAX]
+            rows += await self._fetch(f"{sql} ({','.join('?' * len(part))})", (*values, *part))
+        return rows
+
+    async def _summed(self, sql: str, keys: Iterable[str]) -> dict[str, bytes]:
+        found = dict[str, bytes]()
+        for key, data, total in await self._by_keys(sql, keys):
+            _believe(total == checksum(data), f"statement {key.hex()}")
+            found[key.hex()] = data
+        return found
+
+    async def _lookups(self, origin: str, walk: Callable[[Get], object]) -> Get:
+        """The hashes that ``walk`` will ask for: it is first walked with none, only to see which."""
+        wanted = dict[tuple[int, int], None]()
+
+        def note(level: int, number: int) -> bytes:
+            wanted[level, number] = None
+            return _EMPTY
+
+        walk(note)
+        known = await self._hashes(origin, [_span(level, number) for level, number in wanted])
+        return lambda level, number: _subtree(known, level, number)
+
+    async def _hashes(self, origin: str, spans: Sequence[tuple[int, int, int]]) -> dict[tuple[int, int], bytes]:
+        """Stored hashes of (level, first, end) spans of numbers; level 0 is the leaves."""
+        known = dict[tuple[int, int], bytes]()
+        for start in range(0, len(spans), _KEYS_MAX):
+            part = spans[start : start + _KEYS_MAX]
+            values = [value for span in part for value in span]
+            rows = await self._fetch(_SPANS.format(spans=",".join(["(?, ?, ?)"] * len(part))), (*values, origin))
+            known.update({(level, number): value for level, number, value in rows})
+        held = sum(end - first for _, first, end in spans)
+        _believe(len(known) == held, f"{origin}: {held - len(known)} hashes are missing")
+        return known
+
+
+_BODIES: Final = """SELECT body.id, envelope, sum FROM named JOIN body ON body.n = at AND body.id = named.id
+    WHERE log = 0 AND idx = 0 AND space = 'body' AND named.id IN"""
+_SEEK: Final = """SELECT named.id, origin, idx FROM named JOIN log ON log.id = named.log
+    WHERE named.id BETWEEN ? AND ? AND space = 'place' ORDER BY at DESC LIMIT ?"""
+_SCAN: Final = """SELECT located.id, origin, idx FROM located JOIN log ON log.id = located.log
+    WHERE located.id BETWEEN ? AND ? ORDER BY n DESC LIMIT ?"""
+# CROSS JOIN keeps SQLite's planner from walking the log and comparing spans.
+_SPANS: Final = """WITH span (level, first, beyond) AS (VALUES {spans}), own (log) AS (SELECT id FROM log WHERE origin = ?)
+    SELECT 0, idx, leaf FROM own CROSS JOIN span CROSS JOIN record
+        ON record.log = own.log AND idx >= first AND idx < beyond WHERE span.level = 0
+    UNION ALL SELECT branch.level, number, hash FROM own CROSS JOIN span CROSS JOIN branch
+        ON branch.log = own.log AND branch.level = span.level AND number >= first AND number < beyond WHERE span.level > 0"""
+
+
+def _believe(true: bool, what: str) -> None:
+    if not true:
+        raise Alarm("storage_corrupt", what)
+
+
+def _span(level: int, number: int) -> tuple[int, int, int]:
+    """The stored numbers below a subtree."""
+    up = level % LEVELS
+    return level - up, number << up, (number + 1) << up
+
+
+def _subtree(known: dict[tuple[int, int], bytes], level: int, number: int) -> bytes:
+    base, first, end = _span(level, number)
+    hashes = [known[base, item] for item in range(first, end)]
+    while len(hashes) > 1:
+        hashes = [branch_hash(left, right) for left, right in zip(hashes[::2], hashes[1::2], strict=True)]
+    return hashes[0]
