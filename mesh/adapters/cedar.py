@@ -86,7 +86,7 @@ class CedarEngine:
         thread.call(_check_canary)
 
     def load(self, bundle: Bundle, digest: str) -> None:
-        """Make ready to decide by ``bundle``, which must have been admitted: see :func:`mesh.adapters.cedar_child.admit`.
+        """Make ready to decide by ``bundle``, which must have been admitted: see :mod:`mesh.policy.admission`.
 
         Raises:
             Refused: ``policy_invalid`` if the engine cannot take it, or it was made for another profile.
@@ -99,6 +99,10 @@ class CedarEngine:
     def holds(self, digest: str) -> bool:
         """Whether that bundle is loaded."""
         return digest in self._loaded
+
+    def drop(self, digest: str) -> None:
+        """Forget that bundle."""
+        self._loaded.pop(digest, None)
 
     def evaluate(self, bundle_digest: str, requests: Sequence[EngineRequest]) -> list[Verdict | None]:
         """One verdict per request, in order; all ``None`` if the bundle is not loaded."""

@@ -23,11 +23,11 @@ import msgspec
 from mesh.adapters.cedar_lint import Finding
 from mesh.adapters.cedar_text import gate_json, gate_policies, gate_schema
 from mesh.core.bytes import canonical
-from mesh.core.law.policy import Bundle, PolicyJson, read_bundle
+from mesh.core.law.policy import Bundle, PolicyJson
 from mesh.errors import Refused, Unavailable
 from mesh.limits import BUNDLE_BYTES_MAX, POLICY_CHECK_MS_MAX
 
-__all__ = ["Answer", "Source", "admit", "child", "examine_bundle", "parse_in_child", "parse_policies"]
+__all__ = ["Answer", "Source", "child", "examine_bundles", "parse_in_child", "parse_policies"]
 
 _ROOT: Final = str(Path(__file__).resolve().parents[2])
 _START: Final = "import sys; sys.path.insert(0, sys.argv[1]); from mesh.adapters.cedar_child import child; child(sys.argv[2])"
@@ -66,14 +66,19 @@ def parse_policies(sources: Sequence[Source]) -> Answer:
     return Answer(answer.policies, findings + answer.findings)
 
 
-def examine_bundle(data: bytes) -> list[Finding]:
-    """Everything that is wrong with a bundle (canonical bytes).
+def examine_bundles(bundles: Sequence[bytes]) -> list[Finding]:
+    """Everything that is wrong with these bundles (canonical bytes), by one child for all.
 
     Raises:
-        Refused: ``too_large``, ``malformed``, ``non_canonical`` if it is none; ``policy_invalid`` as above.
+        Refused: ``too_large``, ``malformed``, ``non_canonical`` if one is none; ``policy_invalid`` as above.
         Unavailable: ``engine_unavailable``.
     """
-    bundle = canonical.decode(Bundle, data, bytes_max=BUNDLE_BYTES_MAX)
+    read = [canonical.decode(Bundle, data, bytes_max=BUNDLE_BYTES_MAX) for data in bundles]
+    findings = [finding for bundle in read for finding in _gated(bundle)]
+    return findings or parse_in_child("examine", canonical.encode(read)).findings
+
+
+def _gated(bundle: Bundle) -> list[Finding]:
     findings: list[Finding] = []
     try:
         gate_schema(bundle.schema, "schema")
@@ -84,20 +89,7 @@ def examine_bundle(data: bytes) -> list[Finding]:
             gate_json(policy.json, policy.id)
         except Refused as refusal:
             findings.append(Finding(refusal.code, policy.id, _without(policy.id, refusal.detail)))
-    return findings or parse_in_child("examine", data).findings
-
-
-def admit(data: bytes, *, digest: str) -> Bundle:
-    """The bundle that a manifest names, checked in full: what a node does before it loads one.
-
-    Raises:
-        Refused: ``digest_mismatch``, ``too_large``, ``policy_too_deep``, ``policy_invalid``, or the codec's codes.
-        Unavailable: ``engine_unavailable``.
-    """
-    bundle = read_bundle(data, digest=digest)
-    for finding in examine_bundle(data):
-        raise Refused(finding.code, f"{finding.where}: {finding.what}")
-    return bundle
+    return findings
 
 
 def parse_in_child(verb: str, data: bytes) -> Answer:
@@ -136,7 +128,8 @@ def child(verb: str) -> None:
         if verb == "convert":
             both = [cedar.convert(source.where, source.text) for source in msgspec.json.decode(data, type=list[Source])]
             return Answer([one for policies, _ in both for one in policies], [one for _, findings in both for one in findings])
-        return Answer([], cedar.examine(msgspec.json.decode(data, type=Bundle)))
+        bundles = msgspec.json.decode(data, type=list[Bundle])
+        return Answer([], [finding for bundle in bundles for finding in cedar.examine(bundle)])
 
     sys.stdout.buffer.write(msgspec.json.encode(DecisionThread().call(work)))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from mesh.adapters.cedar import PROFILE
-from mesh.adapters.cedar_child import examine_bundle, parse_policies
+from mesh.adapters.cedar_child import examine_bundles, parse_policies
 from mesh.adapters.cedar_lint import Finding
 from mesh.core.bytes import canonical
 from mesh.core.law.policy import Bundle, Terms, bundle_digest
@@ -74,7 +74,7 @@ def check(path: Path) -> Built:
         Unavailable: ``engine_unavailable``.
     """
     built = build(load_folder(path))
-    findings = examine_bundle(built.data)
+    findings = examine_bundles([built.data])
     if findings:
         raise PolicyRefused(findings)
     return built

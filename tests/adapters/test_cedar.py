@@ -20,7 +20,7 @@ from mesh.adapters.cedar import PROFILE, CedarEngine
 from mesh.adapters.cedar_shape import compose_schema, entities_json, leaves, policy_set_json, read_by
 from mesh.adapters.decision_thread import DecisionThread
 from mesh.core.bytes import canonical
-from mesh.core.law.policy import Bundle, PolicyJson, bundle_digest
+from mesh.core.law.policy import Bundle, PolicyJson
 from mesh.core.run.decision import Verdict
 from mesh.core.run.intent import EntityRef, Measurement
 from mesh.errors import Refused, Unavailable
@@ -346,28 +346,6 @@ def _run_same(file: Path, seed: str, stack: str) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------------- admission
-
-
-def admit(made: Bundle) -> Bundle:
-    data = canonical.encode(made)
-    return cedar_child.admit(data, digest=bundle_digest(data))
-
-
-def test_a_sound_bundle_is_admitted_as_it_is() -> None:
-    assert admit(bundle()) == bundle()
-
-
-def test_a_bundle_that_is_not_the_one_named_is_refused() -> None:
-    with pytest.raises(Refused) as no:
-        cedar_child.admit(canonical.encode(bundle()), digest="blake3:" + "0" * 64)
-    assert no.value.code == "digest_mismatch"
-
-
-def test_a_bundle_with_a_finding_is_refused_by_its_code() -> None:
-    with pytest.raises(Refused) as no:
-        admit(bundle(rule("sum", "forbid", "context.asserted.params.cents + 1 > 3")))
-    assert no.value.code == "policy_invalid"
-    assert no.value.detail.startswith("sum: a forbid may not compute (+)")
 
 
 def test_text_that_kills_the_parser_kills_only_the_child() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.adapters.cedar_child import Source, examine_bundle, parse_policies
+from mesh.adapters.cedar_child import Source, examine_bundles, parse_policies
 from mesh.adapters.cedar_text import gate_json, gate_policies, gate_schema
 from mesh.core.bytes import canonical
 from mesh.errors import Refused
@@ -160,15 +160,15 @@ def test_a_bundle_that_the_gate_stops_never_starts_a_child(monkeypatch: pytest.M
     made = bundle()
     (policy,) = made.policies
     deep = msgspec.structs.replace(policy, json="[" * 130 + "]" * 130)
-    found = examine_bundle(canonical.encode(bundle(policies=[deep], schema="action x;")))
+    found = examine_bundles([canonical.encode(bundle(policies=[deep], schema="action x;"))])
     assert [(one.code, one.where) for one in found] == [("policy_invalid", "schema"), ("policy_too_deep", "may")]
 
 
 def test_a_bundle_is_bounded_in_size() -> None:
     with refuses("too_large"):
-        examine_bundle(b" " * (BUNDLE_BYTES_MAX + 1))
+        examine_bundles([b" " * (BUNDLE_BYTES_MAX + 1)])
     with refuses("malformed"):
-        examine_bundle(b" " * BUNDLE_BYTES_MAX)
+        examine_bundles([b" " * BUNDLE_BYTES_MAX])
 
 
 def test_a_candidate_may_not_keep_its_child_for_ever() -> None:
