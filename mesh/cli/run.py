@@ -1,0 +1,198 @@
+"""`mesh run`: a program runs only with a verified authorization for exactly this start of it. `mesh request`: ask only.
+
+Rules
+-----
+1. The program is measured before it is asked for, and executed through the descriptors that were measured.
+2. Arguments, folder, environment and user are parameters: policy sees them, the authorization binds them. The program gets no
+   variable that was not named.
+3. Standard output and error are the program's, passed on as they come; ours is one line on standard error. Its exit status is
+   ours when it ran; 128 and the signal when one killed it. When it did not run, the status is that of the code (2 for a denial).
+4. What is ended from outside ends the program too: Ctrl-C, SIGTERM, or the mesh.
+
+Not here: asking and checking (:mod:`mesh.gate`), measuring and running (:mod:`mesh.adapters.exec`).
+"""
+
+import asyncio
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import click
+import msgspec
+
+from mesh.adapters.trustfiles import read_bounded
+from mesh.cli.output import Cli, fail, format_option, pass_cli
+from mesh.core.bytes import envelope
+from mesh.core.messages import Authorized, pack
+from mesh.core.run.authorization import Authorization
+from mesh.core.run.intent import Assurance, EntityRef, Measurement
+from mesh.errors import Refused
+from mesh.gate.errors import Denied
+from mesh.limits import INTENT_BYTES_MAX
+
+__all__ = ["request", "run"]
+
+_TERMINATED: Final = 128 + signal.SIGTERM
+
+
+class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a file for `mesh request` holds, as JSON."""
+
+    action: str
+    resource: EntityRef
+    params: dict[str, Any] = {}
+    committed: dict[str, Any] = {}
+    measurements: list[Measurement] = []
+    purpose: str = ""
+    assurance: Assurance = "local"
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--as", "identity", metavar="ID", help="Whose intent it is: an identity of the context.")
+@click.option("--action", required=True, metavar="DOMAIN/VERB", help="What it is, such as ops/run.")
+@click.option("--resource", metavar="TYPE:ID", help="What it acts on; by default Host and this host's name.")
+@click.option("--cwd", type=click.Path(exists=True, file_okay=False), default=".", help="Where it starts; by default here.")
+@click.option("--env", "names", multiple=True, metavar="NAME[=VALUE]", help="Give it this variable: ours, or one of its own.")
+@click.option("--purpose", default="", help="Why, in your own words.")
+@format_option
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@pass_cli
+def run(
+    cli: Cli,
+    *,
+    identity: str | None,
+    action: str,
+    resource: str | None,
+    cwd: str,
+    names: tuple[str, ...],
+    purpose: str,
+    command: tuple[str, ...],
+) -> int:
+    """Run COMMAND only if the mesh authorizes exactly this start of it.
+
+    Standard input is passed on unless it is a terminal. The exit status is the program's own; 2 when it was denied.
+    """
+    env = _environment(names)
+    place = _resource(resource)
+    return asyncio.run(_run(cli, identity, action, place, command, str(Path(cwd).resolve()), env, purpose))
+
+
+async def _run(
+    cli: Cli,
+    identity: str | None,
+    action: str,
+    resource: tuple[str, str],
+    command: Sequence[str],
+    cwd: str,
+    env: Mapping[str, str],
+    purpose: str,
+) -> int:
+    from mesh.adapters import exec as programs
+    from mesh.gate.connect import connect_async
+
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    params = {"argv": list(command), "cwd": cwd, "env": [f"{name}={value}" for name, value in sorted(env.items())], "uid": os.geteuid()}
+    try:
+        with programs.measure(command[0], os.environ.get("PATH", os.defpath)) as measured:
+            async with (
+                await connect_async(cli.context, identity) as gate,
+                gate.execution(action, resource, params, purpose=purpose, measure=lambda: measured.measurements) as work,
+            ):
+                stdin = subprocess.DEVNULL if sys.stdin is None or sys.stdin.isatty() else sys.stdin.fileno()
+                done = await programs.run(measured, command, cwd, env, on_output=_pass_on, stdin=stdin)
+                for output in done.outputs:
+                    work.measured(output)
+                work.exited(-done.signal if done.signal else done.status, "signal" if done.signal else "exit")
+        cli.next(f"mesh why {work.intent}")
+    except asyncio.CancelledError:
+        return _TERMINATED
+    except Denied as denied:
+        return _denied(cli, denied)
+    return done.status
+
+
+@click.command()
+@click.option("--as", "identity", metavar="ID", help="Whose intent it is: an identity of the context.")
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True, dir_okay=False))
+@format_option
+@pass_cli
+def request(cli: Cli, identity: str | None, file: Path) -> int:
+    """Ask for the authorization that FILE (or - for standard input) describes, and print the governor's answer as it came.
+
+    FILE is JSON: action, resource {type, id}, and perhaps params, committed, measurements, purpose, assurance. Nothing runs,
+    nothing is spent; the authorization is for the enforcer of this context in this one connection.
+    """
+    from mesh.gate.connect import connect
+
+    asked = _read_request(file)
+    try:
+        with connect(cli.context, identity) as gate:
+            answer = gate.request(
+                asked.action,
+                (asked.resource.type, asked.resource.id),
+                asked.params,
+                committed=asked.committed,
+                measurements=tuple(asked.measurements),
+                purpose=asked.purpose,
+                assurance=asked.assurance,
+            )
+    except Denied as denied:
+        return _denied(cli, denied)
+    cli.text(pack(answer).decode())
+    claims = _claims(answer)
+    cli.say(f"authorized by {claims.issuer}, {claims.assurance}, until {claims.expires_ms}")
+    cli.next(f"mesh why {claims.intent}")
+    return 0
+
+
+def _denied(cli: Cli, denied: Denied) -> int:
+    status = fail(cli, denied)
+    if denied.record is not None:
+        cli.next(f"mesh why {denied.intent}")
+    return status
+
+
+def _claims(answer: Authorized) -> Authorization:
+    return envelope.read(Authorization, bytes(answer.authorization)).claims
+
+
+def _read_request(file: Path) -> _Request:
+    data = sys.stdin.buffer.read(INTENT_BYTES_MAX + 1) if str(file) == "-" else read_bounded(file, INTENT_BYTES_MAX)
+    if len(data) > INTENT_BYTES_MAX:
+        raise Refused("too_large", f"more than {INTENT_BYTES_MAX} bytes")
+    try:
+        return msgspec.json.decode(data, type=_Request)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise Refused("malformed", f"{file}: {str(error)[:160]}") from None
+
+
+def _environment(names: Sequence[str]) -> dict[str, str]:
+    found = dict[str, str]()
+    for item in names:
+        name, equals, value = item.partition("=")
+        if not equals and name not in os.environ:
+            raise Refused("usage", f"--env {name}: not set here")
+        found[name] = value if equals else os.environ[name]
+    return found
+
+
+def _resource(text: str | None) -> tuple[str, str]:
+    if text is None:
+        return "Host", platform.node()
+    kind, colon, identity = text.partition(":")
+    if not colon:
+        raise Refused("usage", f"--resource {text[:80]}: TYPE:ID is wanted")
+    return kind, identity
+
+
+def _pass_on(name: Literal["stdout", "stderr"], data: bytes) -> None:
+    stream = sys.stdout.buffer if name == "stdout" else sys.stderr.buffer
+    stream.write(data)
+    stream.flush()
