@@ -136,6 +136,7 @@ def _mirror(origin: str, stored: StoredLog | None) -> Mirror:
         asked_ms=0,
         asked=0,
         waiting_ms=0,
+        missing=-1,
         refused=stored.refused,
         conflicted=stored.conflicted,
     )

@@ -7,10 +7,15 @@ Rules
    thrown away there.
 2. The checkpoint is cosigned as a witness because the tree was grown from the root cosigned before. It is attested only if
    every record is complete and right.
-3. A wrong record is refused once, signed, and nothing of that log is attested from there on.
-4. What is missing is pulled: from the owner first, then from the other members in turn; at most one pull per interval.
+3. A wrong record is refused once, signed, and nothing of that log is attested from there on. A record that stays incomplete is
+   refused once as missing, signed, and attested when it is complete after all. Either only once the log's own signature covers it:
+   nobody else's words are held against an owner.
+4. What is missing is pulled: from the owner first, then from the other members in turn; at most one pull per interval. Only what
+   the log's own key has signed is known to be missing.
 5. A checkpoint seen before is answered with the same lines again: times were persisted with the head.
-6. Another root at a size already cosigned is two histories: nothing more is cosigned for that log, the incident is recorded.
+6. Of a note only what was verified is kept: the log's own line, and the lines of a certificate if they make one. A line that
+   somebody added or spoilt costs that line.
+7. Another root at a size already cosigned is two histories: nothing more is cosigned for that log, the incident is recorded.
 """
 
 from functools import partial
@@ -23,9 +28,9 @@ from mesh.core.bytes import envelope
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
 from mesh.core.log.certificate import verify_certificate
-from mesh.core.log.checkpoint import Checkpoint, attest_name, log_verifier, open_checkpoint, read_checkpoint, witness_name
+from mesh.core.log.checkpoint import Checkpoint, attest_name, log_verifier, read_checkpoint, witness_name
 from mesh.core.log.merkle import Frontier
-from mesh.core.log.note import parse_note
+from mesh.core.log.note import Note, open_note, parse_note
 from mesh.core.log.record import AttestRefused, Incident, Refusal
 from mesh.core.messages import LineageBatch
 from mesh.core.run.params import Opening
@@ -64,7 +69,9 @@ class Mirror(msgspec.Struct, frozen=True):
     asked: int
     """How many pulls since the last progress: chooses whom to ask."""
     waiting_ms: int
-    """Since when an incomplete record blocks; 0 if none does."""
+    """Since when a record that its log has signed is incomplete; 0 if none is."""
+    missing: int
+    """Index of the record that was refused as missing; -1 if there is none."""
     refused: int
     """Index of the record that will not be attested; -1 if there is none."""
     conflicted: bool
@@ -105,12 +112,12 @@ def take_note(state: Mirror, note: bytes, context: MirrorContext, *, answer: boo
     Raises:
         Refused: for a note that the log's key did not sign.
     """
-    checkpoint = open_checkpoint(note, log_verifier(state.origin, context.owner.log_key)).checkpoint
+    note, checkpoint = _believed(state, note, context)
     head = state.witnessed
     if head is not None and checkpoint.size == head.size:
         if checkpoint.root != head.root:
             return _conflict(state, checkpoint, context)
-        state, effects = _certificate(state, note, checkpoint.size, context)
+        state, effects = _certificate(state, note, checkpoint.size)
         return state, effects or (_lines(state, checkpoint, context) if answer else [])
     if checkpoint.size > state.frontier.size:
         # Aim at the nearest signed size: a long absence is caught up in pieces that can be staged.
@@ -119,36 +126,44 @@ def take_note(state: Mirror, note: bytes, context: MirrorContext, *, answer: boo
     return _accept(state, context)
 
 
+def _believed(state: Mirror, note: bytes, context: MirrorContext) -> tuple[bytes, Checkpoint]:
+    """Rule 6."""
+    roster, log = context.governance.roster, log_verifier(state.origin, context.owner.log_key)
+    opened = open_note(note, (log,))
+    checkpoint = Checkpoint.from_text(opened.text)
+    if checkpoint.origin != state.origin:
+        raise Refused("bad_checkpoint", f"of {checkpoint.origin[:80]!r}, signed by {state.origin[:80]!r}")
+    if opened.strangers >= roster.k and checkpoint.size > state.certified:
+        try:
+            verify_certificate(note, log=log, attesters=roster.attest_keys(), k=roster.k)
+        except Refused:
+            pass
+        else:
+            return note, checkpoint
+    return Note(opened.text, tuple(signed.line for signed in opened.signed)).encode(), checkpoint
+
+
 def pull_due(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
-    """Ask for what is missing (rule 4); give up on an incomplete record in time."""
+    """Ask for what is missing (rule 4)."""
     incomplete = next((offset for offset, item in enumerate(state.staged) if item.incomplete), None)
     if incomplete is None and state.wanted <= state.held:
         return state, []
     if context.now_ms - state.asked_ms < _PULL_MS:
         return state, []
-    effects: list[Effect] = []
-    since = state.waiting_ms
     if incomplete is not None:
-        since = since or context.now_ms
-        index = state.frontier.size + incomplete
-        if context.now_ms - since > context.governance.roster.bounds.attest_stall_ms and state.refused < 0:
-            state, effects = _refuse(state, state.staged[incomplete], index, "missing", context)
         state = msgspec.structs.replace(state, staged=state.staged[:incomplete])
     members = [context.owner.name, *(item.name for item in context.governance.roster.members)]
     others = [name for name in dict.fromkeys(members) if name != context.me.name]
     target = others[(state.asked // 2) % len(others)]
-    asked = msgspec.structs.replace(state, asked_ms=context.now_ms, asked=state.asked + 1, waiting_ms=since)
-    return asked, [*effects, Ask(target, state.origin, asked.held)]
+    asked = msgspec.structs.replace(state, asked_ms=context.now_ms, asked=state.asked + 1)
+    return asked, [Ask(target, state.origin, asked.held)]
 
 
 def _stage(state: Mirror, batch: LineageBatch, context: MirrorContext, *, pulled: bool) -> Mirror:
     skip = state.held - batch.first
     leaves = [bytes(raw) for raw in batch.records[max(skip, 0) :]]
     if skip < 0 or not leaves or len(state.staged) + len(leaves) > _STAGED_MAX:
-        if skip < 0:
-            # A gap: what is between will be pulled; this batch comes again then.
-            return msgspec.structs.replace(state, wanted=max(state.wanted, batch.first + len(batch.records)))
-        return state
+        return state  # a gap: once a checkpoint says that it is one, what is between is pulled
     bodies = {}
     for raw in batch.bodies:
         data = bytes(raw)
@@ -186,13 +201,16 @@ def _accept(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]
     if checkpoint.size <= state.frontier.size:
         return msgspec.structs.replace(state, note=b""), []
     count = checkpoint.size - state.frontier.size
-    if len(state.staged) < count or any(item.incomplete for item in state.staged[:count]):
+    if len(state.staged) < count:
         return state, []
     records = state.staged[:count]
     frontier = state.frontier.extend(item.hash for item in records)
     if frontier.root() != checkpoint.root:
         # Whoever injected these, they are not what the log signed: fetch them again.
-        return msgspec.structs.replace(state, staged=()), []
+        return msgspec.structs.replace(state, staged=(), waiting_ms=0), []
+    incomplete = next((offset for offset, item in enumerate(records) if item.incomplete), None)
+    if incomplete is not None:
+        return _wait(state, records[incomplete], state.frontier.size + incomplete, context)
     head = grown(state.witnessed, checkpoint, time_s=context.now_ms // 1000)
     effects: list[Effect] = [
         *storing(state.origin, state.frontier.size, records),
@@ -209,16 +227,29 @@ def _accept(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]
         note=b"",
         asked=0,
         waiting_ms=0,
+        missing=-1,
     )
     wrong = next((offset for offset, item in enumerate(records) if item.code), None)
     if wrong is not None and state.refused < 0:
-        state, refusal = _refuse(state, records[wrong], first + wrong, "wrong", context)
-        effects += refusal
+        effects += [
+            SetMeta(refused_key(state.origin), first + wrong),
+            *_say_refused(state, records[wrong], first + wrong, "wrong", context),
+        ]
+        state = msgspec.structs.replace(state, refused=first + wrong)
     if state.refused < 0:
         state = msgspec.structs.replace(state, attested=head)
         effects.append(SetHead("attest", state.origin, head))
-    state, certificate = _certificate(state, note, head.size, context)
+    state, certificate = _certificate(state, note, head.size)
     return state, [*effects, *certificate, *_lines(state, checkpoint, context)]
+
+
+def _wait(state: Mirror, item: Examined, index: int, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
+    """The log has signed a record that is not complete here: said once, when it has lasted too long (rule 3)."""
+    state = msgspec.structs.replace(state, waiting_ms=state.waiting_ms or context.now_ms)
+    lasted_ms = context.now_ms - state.waiting_ms
+    if lasted_ms <= context.governance.roster.bounds.attest_stall_ms or state.missing == index or state.refused >= 0:
+        return state, []
+    return msgspec.structs.replace(state, missing=index), _say_refused(state, item, index, "missing", context)
 
 
 def _lines(state: Mirror, checkpoint: Checkpoint, context: MirrorContext) -> list[Effect]:
@@ -241,20 +272,15 @@ def _lines(state: Mirror, checkpoint: Checkpoint, context: MirrorContext) -> lis
     return [*effects, Send(subject, partial(note_of, tuple(drafts)))]
 
 
-def _certificate(state: Mirror, note: bytes, size: int, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
-    """Keep the note as a certificate, if it is a new one."""
-    roster = context.governance.roster
-    if size <= state.certified or len(parse_note(note).lines) <= roster.k:
+def _certificate(state: Mirror, note: bytes, size: int) -> tuple[Mirror, list[Effect]]:
+    """Keep the note, which is believed, as a certificate if it is a new one: with the log's line stand others then."""
+    if size <= state.certified or len(parse_note(note).lines) == 1:
         return state, []
-    log = log_verifier(state.origin, context.owner.log_key)
-    verify_certificate(note, log=log, attesters=roster.attest_keys(), k=roster.k)
     return msgspec.structs.replace(state, certified=size), [PutNote("certificate", state.origin, size, note)]
 
 
-def _refuse(
-    state: Mirror, item: Examined, index: int, reason: Literal["missing", "wrong"], context: MirrorContext
-) -> tuple[Mirror, list[Effect]]:
-    """Rule 3: say no, once, signed, and record that I did."""
+def _say_refused(state: Mirror, item: Examined, index: int, reason: Literal["missing", "wrong"], context: MirrorContext) -> list[Effect]:
+    """Rule 3: say no, signed, and record that I did."""
     writer = context.writer
     said = Refusal(
         mesh=writer.mesh,
@@ -269,8 +295,7 @@ def _refuse(
     refusal = envelope.draft(said)
     writer.append(AttestRefused(mesh=writer.mesh, origin=writer.origin, index=writer.index, at_ms=writer.at_ms, refusal=said))
     subject = subjects.fraud(context.me.region, context.me.name)
-    kept = SetMeta(refused_key(state.origin), index)
-    return msgspec.structs.replace(state, refused=index), [kept, Sign("decision", refusal), Send(subject, partial(_statement, refusal.id))]
+    return [Sign("decision", refusal), Send(subject, partial(_statement, refusal.id))]
 
 
 def _statement(identity: str, signed: Signed) -> bytes:
@@ -278,7 +303,7 @@ def _statement(identity: str, signed: Signed) -> bytes:
 
 
 def _conflict(state: Mirror, checkpoint: Checkpoint, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
-    """Rule 6."""
+    """Rule 7."""
     if state.conflicted:
         return state, []
     writer = context.writer

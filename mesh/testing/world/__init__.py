@@ -1,0 +1,1 @@
+"""A seeded world: N governors, enforcers and workloads on a simulated network, with simulated disks and clocks."""

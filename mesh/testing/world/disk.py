@@ -1,0 +1,185 @@
+"""A node's disk in a world: what a commit returned from is there for ever, what it did not return from may or may not be.
+
+The rules are those of the real file (:mod:`mesh.adapters.store`): a commit is all or nothing; a record takes the next index of
+its log; a head refuses a smaller size, another root at the same size and an earlier time; a key used once cannot be used
+again; bodies, openings and places only ever appear.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import msgspec
+
+from mesh.core.law.governance import Governance
+from mesh.core.law.roster import Member
+from mesh.core.log.merkle import Frontier, leaf_hash
+from mesh.core.log.record import read_record
+from mesh.errors import Alarm, Refused, Unavailable
+from mesh.protocol.begin import INCARNATION, Stored, StoredLog
+from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
+from mesh.protocol.mirror import conflict_key, refused_key
+from mesh.protocol.step import Append, Head, HeadUse, InsertOnce, Locate, Persist, PutBody, PutNote, PutOpenings, SetHead, SetMeta
+
+__all__ = ["Disk", "StoredLeaves", "Taken"]
+
+
+class Taken(Refused):
+    """A key that had to be new is not."""
+
+    def __init__(self, effect: InsertOnce) -> None:
+        super().__init__("intent_conflict", f"{effect.space} {effect.key}")
+
+
+class StoredLeaves(msgspec.Struct):
+    """The records of one log."""
+
+    leaves: list[bytes] = msgspec.field(default_factory=list)
+    hashes: list[bytes] = msgspec.field(default_factory=list)
+
+
+class Disk:
+    """One node's file."""
+
+    def __init__(self) -> None:
+        self.logs: dict[str, StoredLeaves] = {}
+        self.heads: dict[tuple[HeadUse, str], Head] = {}
+        self.bodies: dict[str, bytes] = {}
+        self.openings: dict[str, bytes] = {}
+        self.once: dict[tuple[Literal["intent", "outcome"], str], int] = {}
+        self.places: set[tuple[str, str, int]] = set()
+        self.notes: dict[tuple[str, str], dict[int, bytes]] = {}
+        self.meta: dict[str, int] = {}
+        self.full = False
+        self.pending: tuple[Persist, ...] = ()
+        """The transaction that is being committed."""
+
+    # ---------------------------------------------------------------------------------------------------------- writing
+
+    def commit(self, effects: Sequence[Persist]) -> None:
+        """Make the effects of one step durable, all or none.
+
+        Raises:
+            Taken: a key is not new.
+            Unavailable: ``storage_failed`` for a full disk.
+            Alarm: ``storage_rolled_back``, ``storage_corrupt``.
+        """
+        if self.full:
+            raise Unavailable("storage_failed", "disk full")
+        self._check(effects)
+        for effect in effects:
+            self._apply(effect)
+
+    def power_cut(self, *, kept: bool) -> tuple[Persist, ...]:
+        """The host died: the transaction that was under way is there whole, if ``kept``, or not at all; what was written."""
+        pending, self.pending = self.pending, ()
+        if not kept:
+            return ()
+        try:
+            self.commit(pending)
+        except (Taken, Unavailable):
+            return ()
+        return pending
+
+    def _check(self, effects: Sequence[Persist]) -> None:
+        sizes: dict[str, int] = {}
+        heads: dict[tuple[HeadUse, str], Head] = {}
+        once: set[tuple[str, str]] = set()
+        for effect in effects:
+            match effect:
+                case Append(origin=origin, first=first, leaves=leaves, hashes=hashes):
+                    size = sizes.get(origin, self.size(origin))
+                    if first != size:
+                        raise Alarm("storage_rolled_back", f"{origin}: record {first} where {size} is next")
+                    if [leaf_hash(leaf) for leaf in leaves] != list(hashes):
+                        raise Alarm("storage_corrupt", f"{origin}: a record comes with another record's hash")
+                    sizes[origin] = size + len(leaves)
+                case SetHead(use=use, origin=origin, head=head):
+                    _check_head(use, origin, heads.get((use, origin), self.heads.get((use, origin))), head)
+                    heads[use, origin] = head
+                case InsertOnce(space=space, key=key):
+                    if (space, key) in self.once or (space, key) in once:
+                        raise Taken(effect)
+                    once.add((space, key))
+                case _:
+                    pass
+
+    def _apply(self, effect: Persist) -> None:
+        match effect:
+            case Append(origin=origin, leaves=leaves, hashes=hashes):
+                log = self.logs.setdefault(origin, StoredLeaves())
+                log.leaves += leaves
+                log.hashes += hashes
+            case SetHead(use=use, origin=origin, head=head):
+                self.heads[use, origin] = head
+            case PutBody(id=identity, envelope=data):
+                self.bodies.setdefault(identity, data)
+            case PutOpenings(intent=intent, openings=data):
+                self.openings.setdefault(intent, data)
+            case InsertOnce(space=space, key=key, index=index):
+                self.once[space, key] = index
+            case Locate(id=identity, origin=origin, index=index):
+                self.places.add((identity, origin, index))
+            case PutNote(space=space, origin=origin, size=size, note=note):
+                self.notes.setdefault((space, origin), {})[size] = note
+            case SetMeta(key=key, value=value):
+                self.meta[key] = value
+
+    # ---------------------------------------------------------------------------------------------------------- reading
+
+    def size(self, origin: str) -> int:
+        """Records held of a log."""
+        log = self.logs.get(origin)
+        return len(log.leaves) if log is not None else 0
+
+    def records(self, origin: str, first: int, count: int) -> list[bytes]:
+        """Leaf data from ``first`` on: at most ``count``."""
+        log = self.logs.get(origin)
+        return log.leaves[first : first + count] if log is not None else []
+
+    def hashes(self, origin: str) -> list[bytes]:
+        """All leaf hashes held of a log."""
+        log = self.logs.get(origin)
+        return log.hashes if log is not None else []
+
+    def held(self, ids: Iterable[str]) -> dict[str, bytes]:
+        """Envelopes of those of the statements that are held."""
+        return {identity: self.bodies[identity] for identity in ids if identity in self.bodies}
+
+    def note(self, origin: str, beyond: int) -> bytes:
+        """The smallest certificate over more than ``beyond`` records, else the newest checkpoint; empty if there is neither."""
+        certificates = self.notes.get(("certificate", origin), {})
+        larger = [size for size in certificates if size > beyond]
+        if larger:
+            return certificates[min(larger)]
+        checkpoints = self.notes.get(("checkpoint", origin), {})
+        return checkpoints[max(checkpoints)] if checkpoints else b""
+
+    def stored(self, governance: Governance, me: Member) -> Stored:
+        """What a start reads."""
+        roster = governance.roster
+        logs = {roster.origin(member): self._log(roster.origin(member)) for member in roster.members}
+        own = logs.pop(roster.origin(me))
+        return Stored(incarnation=self.meta.get(INCARNATION, 0), own=own, mirrors=logs)
+
+    def _log(self, origin: str) -> StoredLog:
+        log = self.logs.get(origin, StoredLeaves())
+        size, certified = len(log.leaves), max(self.notes.get(("certificate", origin), {0: b""}))
+        first_mark = certified - certified % CHECKPOINT_RECORDS_MAX + CHECKPOINT_RECORDS_MAX
+        return StoredLog(
+            frontier=Frontier.empty().extend(log.hashes),
+            last_ms=read_record(log.leaves[-1]).at_ms if size else 0,
+            certified=certified,
+            log=self.heads.get(("log", origin)),
+            witness=self.heads.get(("witness", origin)),
+            attest=self.heads.get(("attest", origin)),
+            marks=tuple(Frontier.empty().extend(log.hashes[:mark]) for mark in range(first_mark, size + 1, CHECKPOINT_RECORDS_MAX)),
+            refused=self.meta.get(refused_key(origin), -1),
+            conflicted=conflict_key(origin) in self.meta,
+        )
+
+
+def _check_head(use: HeadUse, origin: str, old: Head | None, new: Head) -> None:
+    if old is None:
+        return
+    if new.size < old.size or new.time_s < old.time_s or (new.size == old.size and new.root != old.root):
+        raise Alarm("storage_rolled_back", f"{use} head of {origin} moves from {old.size} at {old.time_s} to {new.size} at {new.time_s}")

@@ -1,0 +1,268 @@
+"""What troubles a world: for each seed another few of these, at other times, on other nodes.
+
+Rules
+-----
+1. Everything is planned before the world begins, from the seed alone; the plan stands in the report.
+2. What troubles a node ends by itself or at the latest when the world heals: no disk is lost and no clock stays wrong.
+3. One member in some worlds lies, where the roster tolerates it (:mod:`mesh.testing.world.liars`); the bus is an enemy in all.
+
+Not here: what may never happen because of it (:mod:`mesh.testing.world.promises`).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from mesh.protocol.step import FAILPOINTS
+from mesh.testing.world.governor import QUEUE_MAX, Governor
+from mesh.testing.world.network import CALM, Conditions
+from mesh.testing.world.setting import ENFORCERS, REVOKED, WORKLOADS
+from mesh.testing.world.stage import Stage
+
+__all__ = ["Faults"]
+
+_S: Final = 1_000_000
+_PLACES: Final = (*FAILPOINTS, "send.each")
+_WEATHER: Final = (
+    CALM,
+    Conditions(lost=0.02, twice=0.02),
+    Conditions(slow=0.05, twice=0.1, again=0.02),
+    Conditions(lost=0.1, twice=0.1, slow=0.1),
+    Conditions(changed=0.04, again=0.02),
+    Conditions(changed=0.15, lost=0.02),
+    Conditions(delay_us=(5_000, 120_000), slow=0.02),
+    Conditions(lost=0.2, twice=0.2, slow=0.1, changed=0.05, again=0.05),
+)
+
+
+class Faults:
+    """The trouble of one world."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._random = stage.ground.random("faults")
+        self._ends: list[Callable[[], None]] = []
+        self.plan: list[str] = []
+
+    def arrange(self, end_us: int) -> None:
+        """Plan everything that happens before ``end_us``."""
+        random = self._random
+        kinds = (
+            self._weather, self._partition, self._isolate, self._one_way, self._hold, self._crash, self._crash, self._failpoint,
+            self._failpoint,
+            self._disk_full, self._disk_fails, self._slow_disk, self._clock, self._engine, self._pause, self._pause, self._storm,
+            self._enforcer, self._everybody, self._reload,
+        )  # fmt: skip
+        self._weather(0)
+        for _ in range(random.randint(1, 9)):
+            random.choice(kinds)(random.randrange(_S, end_us - _S // 2))
+        if random.random() < 0.25:
+            self._revocation(random.randrange(2 * _S, end_us - 2 * _S))
+        self.plan.sort()
+
+    def heal(self) -> None:
+        """End everything."""
+        for end in self._ends:
+            end()
+        self._ends.clear()
+        for governor in self._stage.governors.values():
+            governor.crash_at, governor.failing, governor.slow_us, governor.disk.full = None, 0, 0, False
+            governor.engine.down = False
+            ahead_ms = governor.clock.ahead_ms()
+            governor.clock.step_ms = 0
+            if ahead_ms > 0:
+                # Steady time never runs backwards: whose clock was mended starts again once its own last word is in the past.
+                governor.crash(2_000 * ahead_ms)
+
+    # ------------------------------------------------------------------------------------------------------------ tools
+
+    def _at(self, at_us: int, what: str, act: Callable[[], None]) -> None:
+        self.plan.append(f"{at_us / _S:9.6f} {what}")
+
+        def happen() -> None:
+            self._stage.ground.say("fault", what)
+            act()
+
+        self._stage.ground.after(at_us, happen)
+
+    def _until(self, at_us: int, what: str, begin: Callable[[], Callable[[], None]]) -> None:
+        """Something that begins, lasts, and ends by itself or when the world heals."""
+        length_us = self._length_us()
+
+        def act() -> None:
+            end = begin()
+            self._ends.append(end)
+
+            def over() -> None:
+                if end in self._ends:
+                    self._ends.remove(end)
+                    self._stage.ground.say("fault", f"over: {what}")
+                    end()
+
+            self._stage.ground.after(length_us, over)
+
+        self._at(at_us, f"{what} for {length_us / _S:.1f} s", act)
+
+    def _length_us(self) -> int:
+        return self._random.choice((_S // 5, _S, 2 * _S, 4 * _S, 6 * _S)) + self._random.randrange(_S // 4)
+
+    def _governor(self) -> Governor:
+        return self._random.choice(list(self._stage.governors.values()))
+
+    def _everyone(self) -> list[str]:
+        return [*self._stage.governors, *ENFORCERS, *WORKLOADS]
+
+    # ---------------------------------------------------------------------------------------------------------- network
+
+    def _weather(self, at_us: int) -> None:
+        weather = self._random.choice(_WEATHER)
+
+        def change() -> None:
+            self._stage.network.conditions = weather
+
+        self._at(at_us, f"weather {_WEATHER.index(weather)}", change)
+
+    def _partition(self, at_us: int) -> None:
+        ends = self._everyone()
+        self._random.shuffle(ends)
+        at = self._random.randrange(1, len(ends))
+        self._cut(at_us, "partition", ends[:at], ends[at:])
+
+    def _isolate(self, at_us: int) -> None:
+        alone = self._governor().name
+        self._cut(at_us, "isolate", [alone], [end for end in self._everyone() if end != alone])
+
+    def _one_way(self, at_us: int) -> None:
+        alone = self._governor().name
+        others = [end for end in self._stage.governors if end != alone and self._random.random() < 0.7]
+        pairs = [(alone, other) if self._random.random() < 0.5 else (other, alone) for other in others]
+        self._until(at_us, f"one way {pairs}", lambda: self._stage.network.cut(pairs))
+
+    def _cut(self, at_us: int, what: str, some: Sequence[str], others: Sequence[str]) -> None:
+        pairs = [pair for one in some for other in others for pair in ((one, other), (other, one))]
+        self._until(at_us, f"{what} {','.join(some)} | {','.join(others)}", lambda: self._stage.network.cut(pairs))
+
+    def _hold(self, at_us: int) -> None:
+        """Everything that some say is held back and comes later all at once, heartbeats from before a start among it."""
+        sources = [name for name in self._stage.governors if self._random.random() < 0.6]
+        targets = [end for end in self._everyone() if self._random.random() < 0.6]
+        pairs = [(source, target) for source in sources for target in targets if source != target]
+        self._until(at_us, f"hold {','.join(sources)} > {','.join(targets)}", lambda: self._stage.network.hold(pairs))
+
+    # ------------------------------------------------------------------------------------------------------------ nodes
+
+    def _crash(self, at_us: int) -> None:
+        governor, down_us = self._governor(), self._length_us()
+        self._at(at_us, f"crash {governor.name} for {down_us / _S:.1f} s", lambda: governor.crash(down_us))
+
+    def _everybody(self, at_us: int) -> None:
+        """A power cut in every data centre at once."""
+        for governor in self._stage.governors.values():
+            down_us = self._length_us() // 2
+            self._at(at_us + self._random.randrange(1_000), f"crash {governor.name}", partial(governor.crash, down_us))
+
+    def _failpoint(self, at_us: int) -> None:
+        governor, down_us = self._governor(), self._length_us() // 2
+        place, count = self._random.choice(_PLACES), self._random.choice((0, 0, 1, 2, 5, 20))
+
+        def arm() -> None:
+            governor.crash_at = (place, count, down_us)
+
+        self._at(at_us, f"crash {governor.name} at {place} after {count}", arm)
+
+    def _reload(self, at_us: int) -> None:
+        governor = self._governor()
+        self._at(at_us, f"reload {governor.name}", lambda: governor.reload(_S // 5))
+
+    def _pause(self, at_us: int) -> None:
+        governor, length_us = self._governor(), self._length_us()
+        self._at(at_us, f"pause {governor.name} for {length_us / _S:.1f} s", lambda: governor.pause(length_us))
+
+    def _disk_full(self, at_us: int) -> None:
+        governor = self._governor()
+
+        def begin() -> Callable[[], None]:
+            governor.disk.full = True
+
+            def end() -> None:
+                governor.disk.full = False
+
+            return end
+
+        self._until(at_us, f"disk of {governor.name} full", begin)
+
+    def _disk_fails(self, at_us: int) -> None:
+        governor, count = self._governor(), self._random.choice((1, 1, 2, 4))
+
+        def fail() -> None:
+            governor.failing = count
+
+        self._at(at_us, f"disk of {governor.name} fails {count} times", fail)
+
+    def _slow_disk(self, at_us: int) -> None:
+        governor, slow_us = self._governor(), self._random.choice((20_000, 200_000, 900_000))
+
+        def begin() -> Callable[[], None]:
+            governor.slow_us = slow_us
+
+            def end() -> None:
+                governor.slow_us = 0
+
+            return end
+
+        self._until(at_us, f"disk of {governor.name} slow by {slow_us} µs", begin)
+
+    def _clock(self, at_us: int) -> None:
+        """Set wrong: back by any time, ahead by so little that it is true again before the world must be whole."""
+        governor = self._governor()
+        step_ms = self._random.choice((-3_600_000, -20_000, -4_000, -1_000, -250, 250, 1_000, 2_500))
+
+        def begin() -> Callable[[], None]:
+            governor.clock.step_ms = step_ms
+
+            def end() -> None:
+                governor.clock.step_ms = 0
+
+            return end
+
+        self._until(at_us, f"clock of {governor.name} {step_ms:+} ms", begin)
+
+    def _engine(self, at_us: int) -> None:
+        governor = self._governor()
+
+        def begin() -> Callable[[], None]:
+            governor.engine.down = True
+
+            def end() -> None:
+                governor.engine.down = False
+
+            return end
+
+        self._until(at_us, f"engine of {governor.name} down", begin)
+
+    # ---------------------------------------------------------------------------------------------------------- clients
+
+    def _enforcer(self, at_us: int) -> None:
+        enforcer, down_us = self._stage.enforcers[self._random.choice(ENFORCERS)], self._length_us() // 2
+        self._at(at_us, f"crash {enforcer.name} for {down_us / _S:.1f} s", lambda: enforcer.crash(down_us))
+
+    def _storm(self, at_us: int) -> None:
+        """More intents at one governor than it may queue."""
+        name, count = self._governor().member.name, self._random.randint(QUEUE_MAX, 3 * QUEUE_MAX)
+
+        def storm() -> None:
+            for _ in range(count):
+                wish = self._stage.wish()
+                self._stage.workloads[self._random.choice(WORKLOADS)].want(wish.only(name))
+
+        self._at(at_us, f"storm of {count} at {name}", storm)
+
+    def _revocation(self, at_us: int) -> None:
+        """An operator revokes a key: node after node is given the statement and reloads; enforcers too, in any order."""
+        governance = self._stage.setting.revoking
+        learning = [governor.learn for governor in self._stage.governors.values()]
+        acts = [partial(learn, governance) for learn in (*learning, *(enforcer.learn for enforcer in self._stage.enforcers.values()))]
+        self._random.shuffle(acts)
+        for act in acts:
+            at_us += self._random.randrange(_S // 2)
+            self._at(at_us, f"{REVOKED} is revoked somewhere", act)

@@ -1,0 +1,458 @@
+"""A governor in a world: the real machine, the real order of a step, on a simulated disk, clock and network.
+
+It does what the process of :mod:`mesh.roles.governor` does: it queues, batches, answers everybody, reads storage for whoever
+asks, and after any failure of storage begins anew. What it decides is decided by :mod:`mesh.protocol` alone.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from mesh.core import subjects
+from mesh.core.law.governance import Governance
+from mesh.core.law.roster import Member
+from mesh.core.log.merkle import leaf_hash
+from mesh.core.log.record import read_record
+from mesh.core.messages import Pull, RefusedAnswer, Sync, SyncAnswer, pack, unpack, unpack_asked
+from mesh.core.run.authorization import RecordRef
+from mesh.errors import Alarm, MeshError, Refused, Unavailable
+from mesh.limits import BATCH_EVENTS_MAX, BATCH_RECORDS_MAX
+from mesh.protocol.begin import begin
+from mesh.protocol.governor import (
+    CosigArrived,
+    Event,
+    Facts,
+    GovernorState,
+    HeartbeatArrived,
+    IntentArrived,
+    LineageArrived,
+    Machine,
+    NoteArrived,
+    OutcomesArrived,
+    Shed,
+    SyncArrived,
+    Tick,
+)
+from mesh.protocol.serving import announce_batches, body_ids, opening_ids, pull_answer
+from mesh.protocol.step import Announce, Ask, Commit, InsertOnce, KeyUse, Persist, Reply, Send, Sending, Step, phases
+from mesh.testing.world import keys
+from mesh.testing.world.clock import WorldClock
+from mesh.testing.world.disk import Disk, Taken
+from mesh.testing.world.engine import WorldEngine
+from mesh.testing.world.ground import Ground, Violation
+from mesh.testing.world.network import Message
+from mesh.testing.world.setting import USES
+
+__all__ = ["QUEUE_MAX", "Bus", "Governor", "Watcher"]
+
+QUEUE_MAX: Final = 24
+"""Intents waiting for one governor of a world: few, so that worlds see load shed."""
+_TICK_US: Final = 100_000
+_SYNC_US: Final = 150_000
+_REOPEN_US: Final = 700_000
+_RETRIES_MAX: Final = 3
+
+
+class _PowerCut(Exception):
+    """The host dies at a failpoint."""
+
+
+class Bus(Protocol):
+    """Where a governor sends."""
+
+    def publish(self, source: str, subject: str, data: bytes) -> None:
+        """To whoever subscribes to the subject."""
+        ...
+
+    def send(self, message: Message) -> None:
+        """To one end."""
+        ...
+
+
+class Watcher(Protocol):
+    """Who looks on; raises :class:`Violation`."""
+
+    def booted(self, governor: "Governor") -> None:
+        """It is about to begin."""
+        ...
+
+    def received(self, governor: "Governor", message: Message) -> None:
+        """A message reached the living process."""
+        ...
+
+    def stepped(self, governor: "Governor", events: Sequence[Event], facts: Facts, step: Step[GovernorState]) -> None:
+        """The machine answered; nothing was performed yet."""
+        ...
+
+    def committed(self, governor: "Governor", effects: Sequence[Persist]) -> None:
+        """These are durable."""
+        ...
+
+    def signing(self, governor: "Governor", use: KeyUse, message: bytes) -> None:
+        """It is about to sign this."""
+        ...
+
+
+class Governor:
+    """One governor on one host."""
+
+    def __init__(
+        self, name: str, member: Member, governance: Governance, *, ground: Ground, bus: Bus, watcher: Watcher, clock: WorldClock
+    ) -> None:
+        self.name = name
+        """Of the host; two liars may claim to be one member."""
+        self.member = member
+        self.governance = governance
+        self.clock = clock
+        self.disk = Disk()
+        self.engine = WorldEngine()
+        self.up = False
+        self.boots = 0
+        self.state: GovernorState | None = None
+        self.machine = Machine(governance, member, self.engine)
+        self.paused = False
+        self.slow_us = 0
+        """Added to every commit."""
+        self.failing = 0
+        """Commits that will fail, though what they wrote may be there."""
+        self.crash_at: tuple[str, int, int] | None = None
+        """(failpoint, how often it is passed before, µs down)."""
+        self.shed = 0
+        self._ground = ground
+        self._bus = bus
+        self._watcher = watcher
+        self._random = ground.random(name)
+        self._system: deque[Event] = deque()
+        self._intents: deque[IntentArrived] = deque()
+        self._waiters: dict[int, Message] = {}
+        self._next = 0
+        self._busy = False
+        self._calls: dict[int, Callable[[bytes], Event]] = {}
+        self._runner: Generator[Commit | Sending, None, GovernorState] | None = None
+
+    # ------------------------------------------------------------------------------------------------------------- life
+
+    def boot(self) -> None:
+        """Start the process from what the disk holds."""
+        if self.up:
+            return
+        self.up, self.paused, self._busy = True, False, True
+        self.boots += 1
+        self.machine = Machine(self.governance, self.member, self.engine)
+        stored = self.disk.stored(self.governance, self.member)
+        self.clock.boot(stored.own.last_ms)
+        self._watcher.booted(self)
+        boot = keys.nonce("boot", self.name, self.boots, self._ground.seed)
+        try:
+            step = begin(self.machine, stored, boot=boot, now_ms=self.clock.now_ms())
+        except Alarm as alarm:
+            raise Violation("I7", f"{self.name} cannot start: {alarm}") from None
+        self._perform(step, (), 0)
+        self._later(_TICK_US, self._tick)
+        self._later(1_000, self._sync)
+
+    def crash(self, down_us: int) -> None:
+        """The host dies; what was being committed is durable or not."""
+        if not self.up:
+            return
+        kept = self._random.random() < 0.5
+        self._ground.say(self.name, "crash", f"{'kept' if kept else 'lost'} {len(self.disk.pending)}")
+        written = self.disk.power_cut(kept=kept)
+        self._end()
+        if written:
+            self._watcher.committed(self, written)
+        self._ground.after(down_us, self.boot)
+
+    def reload(self, down_us: int) -> None:
+        """The process stops in good order and starts again, as after an upgrade."""
+        if self.up:
+            self._ground.say(self.name, "reload")
+            self._fail("unavailable")
+            self._ground.after(down_us, self.boot)
+
+    def learn(self, governance: Governance) -> None:
+        """An operator gives it newer statements: it starts again with them."""
+        self.governance = governance
+        self.reload(100_000)
+
+    def _end(self) -> None:
+        self.up, self._busy, self.state = False, False, None
+        self.boots += 1  # whatever was planned for this process is void
+        if self._runner is not None:
+            self._runner.close()
+        self._runner = None
+        self.disk.pending = ()
+        for queue in (self._system, self._intents, self._waiters, self._calls):
+            queue.clear()
+
+    def _fail(self, code: str) -> None:
+        for message in list(self._waiters.values()):
+            self._reply(message, pack(RefusedAnswer(code=code, detail="")))
+        self._end()
+
+    def _later(self, delay_us: int, act: Callable[[], None]) -> None:
+        boots = self.boots
+
+        def run() -> None:
+            if self.up and self.boots == boots:
+                act()
+
+        self._ground.after(delay_us, run)
+
+    # ---------------------------------------------------------------------------------------------------------- inbound
+
+    def take(self, message: Message) -> None:
+        """A message arrives at the host."""
+        if not self.up:
+            return
+        self._watcher.received(self, message)
+        match message.kind:
+            case "intent":
+                self._intent(message)
+            case "outcome":
+                self._enqueue(OutcomesArrived(self._waiter(message), message.data))
+            case "sync":
+                self._asked(message)
+            case "reply":
+                made = self._calls.pop(message.call, None)
+                if made is not None:
+                    self._answered(made, message.data)
+            case "hb":
+                self._enqueue(HeartbeatArrived(message.data))
+            case "lineage":
+                self._enqueue(LineageArrived(message.data, pulled=False))
+            case "checkpoint":
+                self._enqueue(NoteArrived(message.data))
+            case "cosig":
+                self._enqueue(CosigArrived(message.data))
+            case _:
+                pass
+
+    def _intent(self, message: Message) -> None:
+        if len(self._intents) >= QUEUE_MAX:
+            self.shed += 1
+            self._enqueue(Shed("overloaded", 1))
+            self._reply(message, pack(RefusedAnswer(code="overloaded", detail="")))
+            return
+        self._intents.append(IntentArrived(self._waiter(message), message.data))
+        self._wake()
+
+    def _asked(self, message: Message) -> None:
+        try:
+            asked = unpack_asked(message.data)
+        except Refused as refusal:
+            self._enqueue(Shed(refusal.code, 1))
+            return
+        if isinstance(asked, Sync):
+            self._enqueue(SyncArrived(self._waiter(message), asked.nonce))
+        elif isinstance(asked, Pull):
+            self._reply(message, self._pulled(asked))
+
+    def _pulled(self, ask: Pull) -> bytes:
+        leaves = self.disk.records(ask.origin, ask.first, min(ask.count, BATCH_RECORDS_MAX))
+        records = [read_record(leaf) for leaf in leaves]
+        openings = {key: self.disk.openings[key] for record in records for key in opening_ids(record) if key in self.disk.openings}
+        note = self.disk.note(ask.origin, ask.first)
+        if not note and self.state is not None and self.state.log.origin == ask.origin:
+            note = self.state.log.note
+        return pull_answer(ask.origin, ask.first, leaves, self._bodies(leaves), openings, note)
+
+    def _bodies(self, leaves: Sequence[bytes]) -> dict[str, bytes]:
+        return self.disk.held(dict.fromkeys(key for leaf in leaves for key in body_ids(read_record(leaf))))
+
+    def _answered(self, made: Callable[[bytes], Event], data: bytes) -> None:
+        try:
+            self._enqueue(made(data))
+        except Refused as refusal:
+            self._enqueue(Shed(refusal.code, 1))
+
+    def _waiter(self, message: Message) -> int:
+        self._next += 1
+        self._waiters[self._next] = message
+        return self._next
+
+    def _enqueue(self, event: Event) -> None:
+        self._system.append(event)
+        self._wake()
+
+    def _tick(self) -> None:
+        self._later(_TICK_US, self._tick)
+        if not self._system or not isinstance(self._system[-1], Tick):
+            self._enqueue(Tick())
+
+    def _sync(self) -> None:
+        """Ask for heartbeats of now, until enough have come."""
+        roster = self.governance.roster
+        if self.state is not None:
+            if len(self.state.fresh.echoed) >= roster.k:
+                return
+            for member in roster.members:
+                if member.name != self.member.name and member.name not in self.state.fresh.echoed:
+                    self._call(member.name, pack(Sync(nonce=self.state.fresh.boot)), _sync_answer)
+        self._later(_SYNC_US, self._sync)
+
+    def _call(self, member: str, data: bytes, made: Callable[[bytes], Event]) -> None:
+        self._next += 1
+        self._calls[self._next] = made
+        self._bus.send(Message(self.name, member, "sync", data, self._next))
+
+    # ------------------------------------------------------------------------------------------------------------ steps
+
+    def pause(self, length_us: int) -> None:
+        """The process is stopped, the host lives on."""
+        if self.up and not self.paused:
+            self.paused = True
+
+            def resume() -> None:
+                self.paused = False
+                self._wake()
+
+            self._later(length_us, resume)
+
+    def _wake(self) -> None:
+        if not self._busy and not self.paused and (self._system or self._intents):
+            self._busy = True
+            self._later(self._random.randrange(50, 400), self._turn)
+
+    def _turn(self) -> None:
+        if self.paused or self.state is None:
+            self._busy = False
+            return
+        events: list[Event] = [self._system.popleft() for _ in range(min(len(self._system), BATCH_EVENTS_MAX))]
+        events += [self._intents.popleft() for _ in range(min(len(self._intents), BATCH_EVENTS_MAX))]
+        self._fold(events, Facts(), 0)
+
+    def _fold(self, events: Sequence[Event], facts: Facts, attempt: int) -> None:
+        if self.state is None:
+            return
+        try:
+            step = self.machine.step(self.state, events, now_ms=self.clock.now_ms(), wall_ms=self.clock.wall_ms(), facts=facts)
+        except MeshError as error:
+            raise Violation("I12", f"{self.name}: a whole batch is lost by {error}") from None
+        self._watcher.stepped(self, events, facts, step)
+        self._perform(step, events, attempt)
+
+    def _perform(self, step: Step[GovernorState], events: Sequence[Event], attempt: int) -> None:
+        public: dict[KeyUse, str] = {use: keys.public(f"{self.member.name} {use}") for use in USES}
+        runner = phases(step, sign=self._sign, public=public, failpoint=self._failpoint)
+        self._runner = runner
+        self._advance(runner, step, events, attempt)
+
+    def _advance(
+        self, runner: Generator[Commit | Sending, None, GovernorState], step: Step[GovernorState], events: Sequence[Event], attempt: int
+    ) -> None:
+        try:
+            for phase in runner:
+                if isinstance(phase, Commit):
+                    self.disk.pending = phase.effects
+                    delay_us = self._random.randrange(300, 3_000) + self.slow_us
+                    self._later(delay_us, lambda: self._commit(runner, step, events, attempt))
+                    return
+                self.state = step.state
+                self._transmit(phase)
+        except _PowerCut:
+            return
+        self.state = step.state
+        self._runner, self._busy = None, False
+        self._wake()
+
+    def _commit(
+        self, runner: Generator[Commit | Sending, None, GovernorState], step: Step[GovernorState], events: Sequence[Event], attempt: int
+    ) -> None:
+        effects, self.disk.pending = self.disk.pending, ()
+        try:
+            if self.failing:
+                self.failing -= 1
+                if self._random.random() < 0.5:
+                    self.disk.commit(effects)
+                    self._watcher.committed(self, effects)
+                raise Unavailable("storage_failed", "the disk says no")
+            self.disk.commit(effects)
+        except Taken:
+            runner.close()
+            if attempt >= _RETRIES_MAX:
+                raise Violation("I12", f"{self.name}: a repeated request is never answered") from None
+            self._fold(events, self._facts(step), attempt + 1)
+            return
+        except Unavailable:
+            self._ground.say(self.name, "disk failed")
+            self._fail("unavailable")
+            self._ground.after(_REOPEN_US, self.boot)
+            return
+        except Alarm as alarm:
+            raise Violation("I7", f"{self.name}: the disk refuses what must not happen: {alarm}") from None
+        self.state = step.state
+        self._watcher.committed(self, effects)
+        self._advance(runner, step, events, attempt)
+
+    def _facts(self, step: Step[GovernorState]) -> Facts:
+        origin = self.governance.roster.origin(self.member)
+        intents: dict[str, bytes] = {}
+        outcomes: dict[str, RecordRef] = {}
+        for effect in step.effects:
+            if isinstance(effect, InsertOnce) and (effect.space, effect.key) in self.disk.once:
+                index = self.disk.once[effect.space, effect.key]
+                leaf = self.disk.records(origin, index, 1)[0]
+                if effect.space == "intent":
+                    intents[effect.key] = leaf
+                else:
+                    outcomes[effect.key] = RecordRef(origin=origin, index=index, leaf=leaf_hash(leaf).hex())
+        return Facts(intents=intents, outcomes=outcomes)
+
+    def _sign(self, use: KeyUse, message: bytes) -> bytes:
+        self._watcher.signing(self, use, message)
+        return keys.sign(f"{self.member.name} {use}", message)
+
+    def _failpoint(self, name: str) -> None:
+        if self.crash_at is None or self.crash_at[0] != name:
+            return
+        _, left, down_us = self.crash_at
+        if left:
+            self.crash_at = (name, left - 1, down_us)
+            return
+        self.crash_at = None
+        self._ground.say(self.name, "failpoint", name)
+        self._runner = None  # it is running: it ends by the exception
+        self.crash(down_us)
+        raise _PowerCut
+
+    # --------------------------------------------------------------------------------------------------------- outbound
+
+    def _transmit(self, phase: Sending) -> None:
+        for item, data in phase.messages:
+            self._failpoint("send.each")
+            match item:
+                case Ask(member=member, origin=origin, first=first):
+                    self._call(member, pack(Pull(origin=origin, first=first, count=BATCH_RECORDS_MAX)), _pulled)
+                case Announce():
+                    self._announce(item, data)
+                case Send(to=Reply(waiter=waiter)):
+                    message = self._waiters.pop(waiter, None)
+                    if message is not None:
+                        self._reply(message, data)
+                case Send(to=str(subject)):
+                    self._bus.publish(self.name, subject, data)
+                case _:
+                    pass
+
+    def _announce(self, item: Announce, note: bytes) -> None:
+        me = self.member
+        if item.first == item.size:
+            self._bus.publish(self.name, subjects.checkpoint(me.region, me.name), note)
+            return
+        leaves = self.disk.records(item.origin, item.first, item.size - item.first)
+        for batch in announce_batches(item.origin, item.first, leaves, self._bodies(leaves), note):
+            self._bus.publish(self.name, subjects.lineage(me.region, me.name), batch)
+
+    def _reply(self, message: Message, data: bytes) -> None:
+        self._bus.send(msgspec.structs.replace(message, source=self.name, target=message.source, kind="reply", data=data))
+
+
+def _sync_answer(data: bytes) -> Event:
+    return HeartbeatArrived(bytes(unpack(SyncAnswer, data).heartbeat))
+
+
+def _pulled(data: bytes) -> Event:
+    return LineageArrived(data, pulled=True)

@@ -1,0 +1,112 @@
+"""When a world counts as whole again: everything acknowledged is final, everybody holds the same, and work is allowed (I10).
+
+Not here: what troubled it (:mod:`mesh.testing.world.faults`).
+"""
+
+from typing import Final
+
+from mesh.core.bytes import canonical
+from mesh.core.law.roster import Member
+from mesh.core.log.record import DecisionMade, OutcomeRecorded, read_record
+from mesh.core.messages import Openings
+from mesh.limits import REQUEST_BYTES_MAX
+from mesh.protocol.attester import Material, examine_records
+from mesh.protocol.documents import Documents
+from mesh.protocol.serving import body_ids
+from mesh.testing.world.clients import Wish
+from mesh.testing.world.engine import WorldEngine
+from mesh.testing.world.governor import Governor
+from mesh.testing.world.ground import Violation
+from mesh.testing.world.setting import ENFORCERS
+from mesh.testing.world.stage import Stage
+
+__all__ = ["Healing"]
+
+_PROBE_US: Final = 500_000
+
+
+class Healing:
+    """Asks for work at every honest governor until it is done, then waits until all is final everywhere."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._wanted: dict[str, str] = {}
+        """Governor to the newest intent that it was asked for."""
+        self._probe(0)
+
+    def _probe(self, count: int) -> None:
+        """One more round; nothing is asked of whom has already permitted what then ran."""
+        stage = self._stage
+        for at, governor in enumerate(stage.watch.honest):
+            name = governor.member.name
+            if self._wanted.get(name) in stage.watch.started:
+                continue
+            enforcer = ENFORCERS[(at + count) % len(ENFORCERS)]
+            wish = Wish(enforcer=enforcer, allow=True, fail=False, memo="", twice=False, governors=(name,))
+            self._wanted[name] = stage.workloads["w0"].want(wish)
+        stage.ground.after(_PROBE_US, lambda: self._probe(count + 1))
+
+    def whole(self) -> bool:
+        """Whether all is well."""
+        return not self.missing()
+
+    def missing(self) -> str:
+        """What is not well yet; the first thing found."""
+        stage = self._stage
+        for governor in stage.watch.honest:
+            if self._wanted.get(governor.member.name) not in stage.watch.started:
+                return f"{governor.name} permits nothing that runs"
+        for enforcer in stage.enforcers.values():
+            if enforcer.unsent:
+                return f"{enforcer.name} has {len(enforcer.unsent)} outcomes that nobody has recorded"
+        for governor in stage.watch.honest:
+            found = self._held(governor)
+            if found:
+                return found
+        for (origin, index), leaf in stage.watch.acknowledged.items():
+            final = stage.watch.final.get(origin, [])
+            if index >= len(final) or final[index].hex() != leaf:
+                return f"{origin} {index} was acknowledged and is not final"
+        return ""
+
+    def _held(self, owner: Governor) -> str:
+        roster = self._stage.setting.governance.roster
+        origin, state = roster.origin(owner.member), owner.state
+        if state is None:
+            return f"{owner.name} is down"
+        size = state.log.frontier.size
+        if state.log.certified < size:
+            return f"{origin} has {size} records, {state.log.certified} of them final"
+        for other in self._stage.watch.honest:
+            if other is owner:
+                continue
+            if other.state is None or other.state.mirrors[origin].frontier != state.log.frontier:
+                return f"{other.name} does not hold {origin} up to {size}"
+        return ""
+
+    def audit(self) -> None:
+        """I11: every record of every honest log is what its rules demand, and every decision replays."""
+        for governor in self._stage.watch.honest:
+            self._audit(governor, governor.member)
+
+    def _audit(self, governor: Governor, member: Member) -> None:
+        governance, disk = self._stage.setting.governance, governor.disk
+        leaves = disk.records(governance.roster.origin(member), 0, 1 << 30)
+        bodies = disk.held(key for leaf in leaves for key in body_ids(read_record(leaf)))
+        openings = {
+            intent: canonical.decode(Openings, data, bytes_max=REQUEST_BYTES_MAX).openings for intent, data in disk.openings.items()
+        }
+        examined = examine_records(
+            leaves,
+            Material(bodies, openings),
+            owner=member,
+            first=0,
+            after_ms=0,
+            governance=governance,
+            documents=Documents(),
+            engine=WorldEngine(),
+            now_ms=1 << 52,
+        )
+        for index, item in enumerate(examined):
+            if item.code and isinstance(item.record, DecisionMade | OutcomeRecorded):
+                raise Violation("I11", f"record {index} of {member.name}: {item.code} {item.detail}")

@@ -1,0 +1,324 @@
+"""What must hold in every world after every event; each promise has the number it has in the threat model.
+
+=== =====================================================================================================================
+I1  nothing starts without an authorization that is valid, fresh by true time, at the last check before it
+I2  once k members that know of a revocation said so, nothing of the revoked key starts later than Δ
+I3  any two final checkpoints of one log are prefixes of one history, and each carries k lines
+I4  a final record is on the disks of at least k-f honest members
+I5  incarnations and sequences of one member only rise
+I6  an intent runs at most once
+I7  nothing is signed before the disk knows it, and no two signed statements contradict each other, across all starts
+I8  no honest member signs that an honest member's record is wrong, or that an honest log has two histories
+I9  what a node knows to be revoked only grows
+I10 after healing, within a bound: what was acknowledged is final, all hold the same, work is allowed again
+I11 the same input gives the same bytes; every recorded decision replays
+I12 every request that reached a living process is answered exactly once
+=== =====================================================================================================================
+
+Not here: what stirs a world (:mod:`mesh.testing.world.faults`).
+"""
+
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+from mesh.core.bytes import canonical, envelope
+from mesh.core.bytes.canonical import Payload
+from mesh.core.law.heartbeat import Heartbeat, covers
+from mesh.core.law.roster import Roster
+from mesh.core.log.certificate import verify_certificate
+from mesh.core.log.checkpoint import Checkpoint, log_verifier
+from mesh.core.log.merkle import Frontier
+from mesh.core.log.record import DecisionMade, Denied, Incident, Refusal, read_record
+from mesh.core.messages import SyncAnswer, unpack
+from mesh.core.run.authorization import Authorization, Receipt, RecordRef
+from mesh.errors import Refused
+from mesh.limits import STATEMENT_BYTES_MAX
+from mesh.protocol.governor import Event, Facts, GovernorState, IntentArrived, OutcomesArrived, SyncArrived
+from mesh.protocol.step import Append, Head, KeyUse, Persist, PutNote, Reply, Send, Step
+from mesh.testing.world import keys
+from mesh.testing.world.governor import Governor
+from mesh.testing.world.ground import Ground, Violation
+from mesh.testing.world.network import Message
+from mesh.testing.world.setting import Setting
+
+__all__ = ["Watch"]
+
+P = TypeVar("P", bound=Payload)
+_ROUNDING_MS: Final = 3
+_AGAIN_EVERY: Final = 8
+"""One step in so many is made twice."""
+
+
+class Watch:
+    """Looks on, and remembers what it needs to tell a broken promise."""
+
+    def __init__(self, ground: Ground, setting: Setting) -> None:
+        self._ground = ground
+        self._setting = setting
+        self._roster: Roster = setting.governance.roster
+        self.honest: list[Governor] = []
+        self.liars: frozenset[str] = frozenset()
+        """Members that lie."""
+        self.acknowledged: dict[tuple[str, int], str] = {}
+        """(origin, index) to leaf hash, of what a client was told is recorded."""
+        self.final: dict[str, list[bytes]] = {}
+        """Leaf hashes of the longest final prefix of each log."""
+        self._final: dict[str, Frontier] = {}
+        self._certified: dict[tuple[str, int], bytes] = {}
+        self._roots: dict[tuple[str, str, int], bytes] = {}
+        self._lines: dict[tuple[str, str, str, int], tuple[int, bytes]] = {}
+        self._newest: dict[tuple[str, str, str], tuple[int, int]] = {}
+        self._said: dict[tuple[str, str, str], str] = {}
+        self._beats: dict[str, tuple[int, int]] = {}
+        self.beat_us: dict[bytes, tuple[str, int]] = {}
+        """Heartbeat as it was sent to (member, true µs of its signature)."""
+        self._heard: dict[str, dict[str, int]] = {}
+        self._begun_us: dict[str, int] = {}
+        self._revoked: dict[str, frozenset[tuple[str, str]]] = {}
+        self._knowing: dict[str, int] = {}
+        self._steps = 0
+        self.started: dict[str, str] = {}
+        """Intent id to where it ran."""
+        self.permits = 0
+
+    # ------------------------------------------------------------------------------------------------------- processes
+
+    def booted(self, governor: Governor) -> None:
+        """A governor begins: it has heard nothing yet, and has forgotten no revocation."""
+        name, revoked = governor.name, governor.governance.revoked
+        if not self._revoked.get(name, frozenset()) <= revoked:
+            raise Violation("I9", f"{name} has forgotten a revocation")
+        self._revoked[name] = revoked
+        self.listens(name)
+
+    def listens(self, name: str) -> None:
+        """A process starts: whatever was said before may be a replay."""
+        self._heard[name], self._begun_us[name] = {}, self._ground.now_us
+
+    def received(self, governor: Governor, message: Message) -> None:
+        """Remember by which heartbeats a governor may believe itself fresh."""
+        self.hears(governor.name, message)
+
+    def hears(self, name: str, message: Message) -> None:
+        """The same for any process."""
+        data = message.data
+        if message.kind == "reply" and data not in self.beat_us:
+            try:
+                data = bytes(unpack(SyncAnswer, data).heartbeat)
+            except Refused:
+                return
+        known = self.beat_us.get(data)
+        if known is not None:
+            member, said_us = known
+            heard = self._heard[name]
+            heard[member] = max(heard.get(member, 0), said_us)
+
+    def fresh(self, name: str, *, me: str = "", slow_ms: int = 0) -> bool:
+        """Whether by true time k members, less the liars, can vouch to a process: it has heard what each said within Δ.
+
+        And enough of them have said something since the process began.
+
+        Args:
+            name: of the process.
+            me: the member that the process itself is, which vouches for itself.
+            slow_ms: by how much its clock was set back. No rule helps who lives in the past and hears only of the past.
+        """
+        needed = self._roster.k - len(self.liars) - bool(me)
+        oldest_us = self._ground.now_us - 1_000 * (self._roster.bounds.stale_ms + slow_ms + _ROUNDING_MS)
+        times = [said_us for member, said_us in self._heard[name].items() if member != me and member not in self.liars]
+        recent, since = sum(said_us >= oldest_us for said_us in times), sum(said_us >= self._begun_us[name] for said_us in times)
+        return recent >= needed and since >= needed
+
+    # ------------------------------------------------------------------------------------------------------------ steps
+
+    def stepped(self, governor: Governor, events: Sequence[Event], facts: Facts, step: Step[GovernorState]) -> None:
+        """I11 and I12 of one step, before it is performed."""
+        waiting = sorted(event.waiter for event in events if isinstance(event, IntentArrived | OutcomesArrived | SyncArrived))
+        told = sorted(effect.to.waiter for effect in step.effects if isinstance(effect, Send) and isinstance(effect.to, Reply))
+        if waiting != told:
+            raise Violation("I12", f"{governor.name}: asked by {waiting}, answered {told}")
+        self._steps += 1
+        if self._steps % _AGAIN_EVERY == 0 and governor.state is not None:
+            again = governor.machine.step(
+                governor.state, events, now_ms=governor.clock.now_ms(), wall_ms=governor.clock.wall_ms(), facts=facts
+            )
+            if not _same(again, step):
+                raise Violation("I11", f"{governor.name}: the same step gives other bytes")
+
+    def committed(self, governor: Governor, effects: Sequence[Persist]) -> None:
+        """I3, I4 and I8 of what a governor now believes."""
+        if governor.member.name in self.liars:
+            return
+        for effect in effects:
+            match effect:
+                case PutNote(space="certificate", origin=origin, size=size, note=note):
+                    self._certificate(governor, origin, size, note)
+                case Append(origin=origin, leaves=leaves) if origin == self._roster.origin(governor.member):
+                    for leaf in leaves:
+                        self._recorded(governor, leaf)
+                case _:
+                    pass
+
+    def _recorded(self, governor: Governor, leaf: bytes) -> None:
+        record = read_record(leaf)
+        if isinstance(record, Incident) and not any(f"/{liar}/" in record.detail for liar in self.liars):
+            raise Violation("I8", f"{governor.name} recorded {record.code}: {record.detail}")
+        if isinstance(record, DecisionMade) and record.authorization:
+            self.permits += 1
+            if not self.fresh(governor.name, me=governor.member.name, slow_ms=max(0, -governor.clock.step_ms)):
+                raise Violation("I1", f"{governor.name} permits while k members have not been heard of within the staleness bound")
+        if isinstance(record, Denied):
+            self._ground.say(governor.name, "denied", record.code)
+
+    def _certificate(self, governor: Governor, origin: str, size: int, note: bytes) -> None:
+        log = log_verifier(origin, self._roster.owner(origin).log_key)
+        try:
+            checkpoint = verify_certificate(note, log=log, attesters=self._roster.attest_keys(), k=self._roster.k).checkpoint
+        except Refused as refusal:
+            raise Violation("I3", f"{governor.name} holds a certificate that is none: {refusal}") from None
+        held = governor.disk.hashes(origin)[:size]
+        known = self.final.setdefault(origin, [])
+        shared = min(len(known), size)
+        if checkpoint.size != size or len(held) < size or held[:shared] != known[:shared]:
+            raise Violation("I3", f"{governor.name}: final checkpoint of {origin} at {size} is of another history")
+        if size > len(known):
+            self._final[origin] = self._final.get(origin, Frontier.empty()).extend(held[len(known) :])
+            self._certified[origin, size] = self._final[origin].root()
+            self.final[origin] = list(held)
+            self._kept(origin, size)
+            self._ground.say(governor.name, "final", f"{origin} {size}")
+        root = self._certified.get((origin, size))
+        if root is None:
+            root = self._certified[origin, size] = Frontier.empty().extend(held).root()
+        if root != checkpoint.root:
+            raise Violation("I3", f"{governor.name}: final checkpoint of {origin} at {size} has another root than its records")
+
+    def _kept(self, origin: str, size: int) -> None:
+        wanted = self.final[origin]
+        holding = sum(governor.disk.hashes(origin)[:size] == wanted for governor in self.honest)
+        if holding < self._roster.k - self._roster.f:
+            raise Violation("I4", f"{origin} is final at {size}, and only {holding} honest members hold it")
+
+    # ------------------------------------------------------------------------------------------------------- signatures
+
+    def signing(self, governor: Governor, use: KeyUse, message: bytes) -> None:
+        """I5, I7 and I8 of one signature of an honest member; heartbeats of anybody are remembered."""
+        if use == "decision":
+            kind, payload = _unpae(message)
+            self._statement(governor, kind, payload)
+            return
+        if governor.member.name in self.liars:
+            return
+        time_s, text = 0, message
+        if use != "log":
+            head, _, text = message.removeprefix(b"cosignature/v1\ntime ").partition(b"\n")
+            time_s = int(head)
+        self._line(governor, use, Checkpoint.from_text(text), time_s)
+
+    def _line(self, governor: Governor, use: KeyUse, checkpoint: Checkpoint, time_s: int) -> None:
+        name, origin, size, root = governor.name, checkpoint.origin, checkpoint.size, checkpoint.root
+        heads: dict[str, Head | None] = {key: head for (key, log), head in governor.disk.heads.items() if log == origin}
+        head = heads.get(use)
+        if head is None or head.size < size or (head.size == size and (head.root, head.time_s) != (root, time_s or head.time_s)):
+            raise Violation("I7", f"{name} signs {use} of {origin} at {size}, which its disk does not know")
+        if self._roots.setdefault((name, origin, size), root) != root:
+            raise Violation("I7", f"{name} signs two roots of {origin} at {size}")
+        if use == "log":
+            return
+        if self._lines.setdefault((name, use, origin, size), (time_s, root)) != (time_s, root):
+            raise Violation("I7", f"{name} signs {use} of {origin} at {size} twice, with different times")
+        newest_size, newest_s = self._newest.get((name, use, origin), (0, 0))
+        if size > newest_size:
+            if time_s < newest_s:
+                raise Violation("I7", f"{name}: times of its {use} lines on {origin} decrease")
+            self._newest[name, use, origin] = (size, time_s)
+
+    def _statement(self, governor: Governor, kind: str, payload: bytes) -> None:
+        name = governor.name
+        if kind == "heartbeat":
+            self._heartbeat(governor, _read(Heartbeat, payload))
+            return
+        if governor.member.name in self.liars:
+            return
+        if kind == "authorization":
+            authorization = _read(Authorization, payload)
+            if ("intent", authorization.intent) not in governor.disk.once:
+                raise Violation("I7", f"{name} authorizes what its disk does not know")
+            self._once(name, kind, authorization.intent, payload)
+        elif kind == "receipt":
+            receipt = _read(Receipt, payload)
+            self._recorded_at(governor, receipt.record)
+        elif kind == "refusal":
+            refusal = _read(Refusal, payload)
+            owner = self._roster.owner(refusal.origin).name
+            if refusal.reason == "wrong":
+                self._once(name, kind, f"{refusal.origin} {refusal.index}", refusal.leaf.encode())
+            if owner not in self.liars and not self._excused(refusal):
+                raise Violation("I8", f"{name} will not attest {refusal.origin} {refusal.index}: {refusal.reason} {refusal.code}")
+
+    def _excused(self, refusal: Refusal) -> bool:
+        """What is missing may be missing for a while; but it must be a record that its owner really wrote."""
+        owners = [item for item in self.honest if self._roster.origin(item.member) == refusal.origin]
+        log = owners[0].disk.hashes(refusal.origin) if owners else []
+        return refusal.reason == "missing" and refusal.index < len(log) and log[refusal.index].hex() == refusal.leaf
+
+    def _recorded_at(self, governor: Governor, ref: RecordRef) -> None:
+        hashes = governor.disk.hashes(ref.origin)
+        if ref.index >= len(hashes) or hashes[ref.index].hex() != ref.leaf:
+            raise Violation("I7", f"{governor.name} signs a receipt for a record that its disk does not hold")
+
+    def _once(self, name: str, kind: str, key: str, payload: bytes) -> None:
+        said = canonical.sha256_hex(payload)
+        if self._said.setdefault((name, kind, key), said) != said:
+            raise Violation("I7", f"{name} signs two different {kind} statements about {key}")
+
+    def _heartbeat(self, governor: Governor, beat: Heartbeat) -> None:
+        draft = envelope.draft(beat)
+        self.beat_us[keys.signed(draft, f"{governor.member.name} decision")] = (governor.member.name, self._ground.now_us)
+        if governor.member.name in self.liars:
+            return
+        place = (beat.incarnation, beat.sequence)
+        if place <= self._beats.get(governor.name, (0, -1)):
+            raise Violation("I5", f"{governor.name} signs heartbeat {place} after {self._beats[governor.name]}")
+        self._beats[governor.name] = place
+        if covers(list(beat.frontier), list(self._setting.revoking.frontier)):
+            self._knowing.setdefault(governor.name, self._ground.now_us)
+
+    # -------------------------------------------------------------------------------------------------------- executions
+
+    def starts(self, place: str, authorization: Authorization, holder: str) -> None:
+        """An enforcer starts this, right now (I1, I2, I6)."""
+        if authorization.intent in self.started:
+            raise Violation("I6", f"{authorization.intent[:12]} runs at {place}, it ran at {self.started[authorization.intent]}")
+        self.started[authorization.intent] = place
+        if not self.fresh(place):
+            raise Violation("I1", f"{place} starts while k members have not been heard of within the staleness bound")
+        knowing = sorted(self._knowing.values())
+        k, stale_us = self._roster.k, 1_000 * self._roster.bounds.stale_ms
+        revoked = ("key", holder) in self._setting.revoking.revoked
+        if revoked and len(knowing) >= k and self._ground.now_us > knowing[k - 1] + stale_us:
+            raise Violation(
+                "I2", f"{place} starts work of a revoked key {self._ground.now_us - knowing[k - 1]} µs after {k} members said so"
+            )
+
+    def acknowledges(self, ref: RecordRef) -> None:
+        """A client was told, with a member's signature, that something is recorded there; a liar's word is no promise."""
+        if self._roster.owner(ref.origin).name not in self.liars:
+            self.acknowledged[ref.origin, ref.index] = ref.leaf
+
+
+def _read(kind: type[P], payload: bytes) -> P:
+    return canonical.decode(kind, payload, bytes_max=2 * STATEMENT_BYTES_MAX)
+
+
+def _unpae(message: bytes) -> tuple[str, bytes]:
+    """(kind, payload) of the bytes that a signature on a statement covers."""
+    _, length, rest = message.split(b" ", 2)
+    payload_type, rest = rest[: int(length)].decode(), rest[int(length) + 1 :]
+    return payload_type.removeprefix("application/vnd.govmesh.").removesuffix(".v1+json"), rest.partition(b" ")[2]
+
+
+def _same(one: Step[GovernorState], other: Step[GovernorState]) -> bool:
+    """Whether two answers of a machine are the same, but for how messages are put together from what they name."""
+    parts = [[effect if not isinstance(effect, Send) else (effect.to, effect.durable) for effect in step.effects] for step in (one, other)]
+    return parts[0] == parts[1] and one.state == other.state

@@ -1,0 +1,161 @@
+"""What a world is governed by: a sound roster of n members, one domain with one action, workloads and enforcers with documents.
+
+The same for the same n, whatever the seed, so it is made once per process.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from mesh.core.bytes import canonical, envelope
+from mesh.core.bytes.envelope import Statement
+from mesh.core.law.governance import Governance, admit_governance
+from mesh.core.law.policy import ActionSpec, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest
+from mesh.core.law.revocation import Revocation, Target
+from mesh.core.law.roster import Bounds, Member, Role, Roster
+from mesh.core.run.identity import Identity
+from mesh.core.run.identity import Role as IdentityRole
+from mesh.protocol.step import KeyUse
+from mesh.testing.world import keys
+from mesh.testing.world.engine import PROFILE
+
+__all__ = ["ACTION", "DOMAIN", "ENFORCERS", "EPOCH_MS", "MESH", "RESOURCE", "REVOKED", "USES", "WORKLOADS", "Setting", "quorum", "setting"]
+
+MESH: Final = "world"
+DOMAIN: Final = "lab"
+ACTION: Final = "act"
+RESOURCE: Final = "Thing"
+EPOCH_MS: Final = 1_800_000_000_000
+"""True time at the beginning of every world, in ms since the Unix epoch."""
+DAY_MS: Final = 86_400_000
+USES: Final[tuple[KeyUse, ...]] = ("log", "witness", "attest", "decision")
+WORKLOADS: Final = ("w0", "w1", "w2")
+ENFORCERS: Final = ("e0", "e1")
+REVOKED: Final = "w2"
+"""The workload that is revoked in worlds with a revocation."""
+_BOUNDS: Final = Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=2_000)
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """All that is signed before a world begins."""
+
+    governance: Governance
+    revoking: Governance
+    """The same with :data:`REVOKED`'s key revoked."""
+    identities: Mapping[str, Statement[Identity]]
+    """Of workloads and enforcers, by name."""
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the governors."""
+        return tuple(member.name for member in self.governance.roster.members)
+
+
+def quorum(n: int) -> tuple[int, int]:
+    """(f, k) for ``n`` members: as many liars as n allows, and the smallest sound quorum."""
+    f = (n - 1) // 3
+    return f, (n + f) // 2 + 1
+
+
+@lru_cache(maxsize=16)
+def setting(n: int) -> Setting:
+    """The setting of a world with ``n`` governors."""
+    roster = envelope.read(Roster, keys.signed(envelope.draft(_roster(n)), "root"))
+    bundle = canonical.encode(_bundle())
+    manifest = envelope.read(Manifest, keys.signed(envelope.draft(_manifest(bundle_digest(bundle))), "policy"))
+    revocation = Revocation(
+        mesh=MESH,
+        revoker=keys.public("revoker"),
+        sequence=1,
+        previous="",
+        target=Target(type="key", value=keys.public(REVOKED)),
+        reason="a world's test",
+        issued_ms=EPOCH_MS,
+    )
+    said = envelope.read(Revocation, keys.signed(envelope.draft(revocation), "revoker"))
+    plain, revoking = (
+        admit_governance(roster, pin=roster.id, manifests=[manifest], bundles=[bundle], revocations=revocations)
+        for revocations in ((), (said,))
+    )
+    identities = {name: _identity(name, "workload") for name in WORKLOADS} | {name: _identity(name, "enforcer") for name in ENFORCERS}
+    return Setting(plain, revoking, identities)
+
+
+def _roster(n: int) -> Roster:
+    f, k = quorum(n)
+    members = [
+        Member(name=f"g{at}", region=f"r{at % 3}", log_epoch=1, **{f"{use}_key": keys.public(f"g{at} {use}") for use in USES})
+        for at in range(n)
+    ]
+    return Roster(
+        mesh=MESH,
+        epoch=1,
+        previous="",
+        members=members,
+        f=f,
+        k=k,
+        root=_role("root"),
+        issuers=_role("issuer"),
+        revoker=_role("revoker"),
+        policy={DOMAIN: _role("policy")},
+        bounds=_BOUNDS,
+    )
+
+
+def _role(name: str) -> Role:
+    return Role(keys=[keys.public(name)], threshold=1)
+
+
+def _bundle() -> Bundle:
+    params = [
+        ParamSpec(name="allow", type="bool", privacy="public", required=True),
+        ParamSpec(name="fail", type="bool", privacy="public", required=False),
+        ParamSpec(name="memo", type="string", privacy="committed", required=False),
+    ]
+    return Bundle(
+        domain=DOMAIN,
+        profile=PROFILE,
+        schema="",
+        policies=[PolicyJson(id="permit-allowed", effect="permit", annotations={}, json="{}")],
+        principal=[],
+        types=[EntityType(name=RESOURCE, closed=False, prefix="")],
+        entities=[],
+        actions=[ActionSpec(name=ACTION, resource=RESOURCE, params=params)],
+        cases=[],
+    )
+
+
+def _manifest(digest: str) -> Manifest:
+    return Manifest(
+        mesh=MESH,
+        domain=DOMAIN,
+        epoch=1,
+        previous="",
+        digest=digest,
+        actions={ACTION: Terms(assurance="local", authorization_ms=4_000, lease_ms=2_000)},
+        enforcers=[_spiffe(name) for name in ENFORCERS],
+        not_before_ms=EPOCH_MS - DAY_MS,
+        expires_ms=EPOCH_MS + DAY_MS,
+    )
+
+
+def _identity(name: str, role: IdentityRole) -> Statement[Identity]:
+    document = Identity(
+        mesh=MESH,
+        subject=_spiffe(name),
+        key=keys.public(name),
+        role=role,
+        enforcer_class="sidecar" if role == "enforcer" else "",
+        person="",
+        groups=[],
+        attributes={},
+        not_before_ms=EPOCH_MS - DAY_MS,
+        expires_ms=EPOCH_MS + DAY_MS,
+    )
+    return envelope.read(Identity, keys.signed(envelope.draft(document), "issuer"))
+
+
+def _spiffe(name: str) -> str:
+    return f"spiffe://{MESH}/{name}"

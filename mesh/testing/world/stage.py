@@ -1,0 +1,85 @@
+"""A whole mesh on one ground: governors, enforcers, workloads, and the bus between them. It stands still until events are planned.
+
+Not here: what happens on it (:mod:`mesh.testing.world.faults`, :mod:`mesh.testing.world.healing`).
+"""
+
+from typing import Final
+
+from mesh.testing.world.clients import Enforcer, Wish, Workload
+from mesh.testing.world.clock import WorldClock
+from mesh.testing.world.governor import Governor
+from mesh.testing.world.ground import Ground
+from mesh.testing.world.network import Message, Network
+from mesh.testing.world.promises import Watch
+from mesh.testing.world.setting import ENFORCERS, WORKLOADS, setting
+
+__all__ = ["Stage"]
+
+_DRIFT_PPM: Final = 2_000
+
+
+class Stage:
+    """One seed's mesh."""
+
+    def __init__(self, seed: int, nodes: int) -> None:
+        self.ground = Ground(seed)
+        self.random = self.ground.random("stage")
+        self.setting = setting(nodes)
+        self.watch = Watch(self.ground, self.setting)
+        self.network = Network(self.ground, self._deliver)
+        ground, watch, governance = self.ground, self.watch, self.setting.governance
+        self.governors = {
+            member.name: Governor(member.name, member, governance, ground=ground, bus=self, watcher=watch, clock=self._clock())
+            for member in governance.roster.members
+        }
+        self.enforcers = {
+            name: Enforcer(name, self.setting, governance, ground=ground, bus=self, watch=watch, clock=self._clock()) for name in ENFORCERS
+        }
+        self.workloads = {
+            name: Workload(name, self.setting, self.enforcers, ground=ground, bus=self, watch=watch, clock=self._clock())
+            for name in WORKLOADS
+        }
+        self.watch.honest = list(self.governors.values())
+
+    def _clock(self) -> WorldClock:
+        half_ms = self.setting.governance.roster.bounds.skew_ms // 2 - 1
+        return WorldClock(
+            lambda: self.ground.now_us,
+            skew_ms=half_ms,
+            error_ms=self.random.randint(-half_ms, half_ms),
+            drift_ppm=self.random.randint(-_DRIFT_PPM, _DRIFT_PPM),
+        )
+
+    def send(self, message: Message) -> None:
+        """To one end."""
+        self.network.send(message)
+
+    def publish(self, source: str, subject: str, data: bytes) -> None:
+        """To whoever subscribes to the subject, the sender included."""
+        _, _, place, *rest = subject.split(".")
+        kind, ends = (place, [*self.governors, *self.enforcers]) if place == "hb" else (rest[0], list(self.governors))
+        if kind == "cosig":
+            ends = [rest[1]]
+        elif kind == "fraud":
+            ends = []
+        for end in ends:
+            self.network.send(Message(source, end, kind, data))
+
+    def _deliver(self, message: Message) -> None:
+        end = self.governors.get(message.target) or self.enforcers.get(message.target) or self.workloads.get(message.target)
+        if end is not None:
+            end.take(message)
+
+    def wish(self) -> Wish:
+        """Something a workload may want."""
+        random = self.random
+        governors = list(self.setting.members)
+        random.shuffle(governors)
+        return Wish(
+            enforcer=random.choice(ENFORCERS),
+            allow=random.random() < 0.8,
+            fail=random.random() < 0.05,
+            memo=f"memo {random.randrange(1000)}" if random.random() < 0.3 else "",
+            twice=random.random() < 0.2,
+            governors=tuple(governors),
+        )
