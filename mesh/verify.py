@@ -43,7 +43,7 @@ from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Intent
 from mesh.core.run.outcome import Outcome
 from mesh.core.run.params import Opening
-from mesh.errors import MeshError, Refused, Unavailable
+from mesh.errors import MeshError, Refused
 from mesh.protocol import decide
 from mesh.protocol.attester import Material, examine_records
 from mesh.protocol.documents import Documents
@@ -293,8 +293,10 @@ class _Judge:
     def _replay(self, record: DecisionMade, bundle: ProofBundle, governance: Governance | None, engine: decide.Engine) -> str:
         try:
             return self._repeat(record, bundle, governance, engine)  # (8)
-        except Unavailable as error:  # that an engine is broken says nothing about the proof
-            raise _Skipped(str(error)) from None
+        except MeshError as error:
+            if error.code == "engine_unavailable":  # that an engine is broken says nothing about the proof
+                raise _Skipped(error.detail or "the engine gave no answer") from None
+            raise
 
     def _examine(
         self,
@@ -319,8 +321,6 @@ class _Judge:
             engine=engine,
             now_ms=record.at_ms,
         )[0]
-        if examined.code == "engine_unavailable":
-            raise _Skipped("the engine gave no answer")
         if examined.code:
             raise Refused(examined.code, examined.detail)
 

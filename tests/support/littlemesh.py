@@ -226,6 +226,11 @@ class LittleMesh:
         self._drain()
         return answers[0]
 
+    def deliver(self, node: str, event: Event) -> None:
+        """Something reaches a node, from whomever."""
+        self._queue.append((node, event))
+        self._drain()
+
     def run(self, ticks: int) -> None:
         """Let time pass in steps of 300 ms."""
         for _ in range(ticks):

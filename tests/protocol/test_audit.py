@@ -1,0 +1,306 @@
+"""An auditor that believes nobody comes to the same answer however its messages arrive, and misses no lie under a signed root."""
+
+from collections.abc import Iterable, Sequence
+from random import Random
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mesh.core.bytes import canonical
+from mesh.core.log.checkpoint import Checkpoint, log_line
+from mesh.core.log.note import Note
+from mesh.core.log.record import Denied
+from mesh.core.messages import LineageBatch, Pull, pack, unpack
+from mesh.core.run.decision import EngineRequest, Verdict
+from mesh.protocol.audit import Audit, AuditEvent, AuditPosition, AuditState, PullFailed
+from mesh.protocol.governor import LineageArrived, NoteArrived, Tick
+from mesh.protocol.step import Ask
+from tests.core.kit import refuses
+from tests.support.factory import Lab, RuleEngine
+from tests.support.littlemesh import LittleMesh
+from tests.support.proofs import Happened, happened
+
+DOWN: frozenset[str] = frozenset()
+
+
+def _events(stream: Iterable[tuple[str, bytes]]) -> list[AuditEvent]:
+    kinds = [(subject.split(".")[3], data) for subject, data in stream]
+    return [
+        LineageArrived(data, pulled=False) if kind == "lineage" else NoteArrived(data)
+        for kind, data in kinds
+        if kind in {"lineage", "checkpoint"}
+    ]
+
+
+class Auditing:
+    """An auditor with pulls that are answered at once."""
+
+    def __init__(self, mesh: LittleMesh, position: AuditPosition | None = None, *, down: frozenset[str] = DOWN) -> None:
+        self.mesh, self.down = mesh, down
+        self.audit = Audit(mesh.lab.governance, mesh.lab.engine)
+        self.state: AuditState = self.audit.begin(position)
+        self.now_ms = mesh.now_ms
+        self.asked: list[str] = []
+
+    def feed(self, events: Sequence[AuditEvent]) -> "Auditing":
+        for event in events:
+            self.state = self.audit.step(self.state, [event], now_ms=self.now_ms).state
+        return self
+
+    def pull(self, rounds: int = 12) -> "Auditing":
+        for _ in range(rounds):
+            self.now_ms += 400
+            step = self.audit.step(self.state, [Tick()], now_ms=self.now_ms)
+            self.state = step.state
+            for ask in step.effects:
+                assert isinstance(ask, Ask)
+                self.asked.append(ask.member)
+                self.feed([self._answer(ask.member, ask.origin, ask.first)])
+        return self
+
+    def _answer(self, member: str, origin: str, first: int) -> AuditEvent:
+        if member in self.down:
+            return PullFailed(origin)
+        pull = Pull(origin=origin, first=first, count=128)
+        return LineageArrived(self.mesh.nodes[member].pulled(pull), pulled=True)
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        logs = self.state.logs.values()
+        return sum(log.match for log in logs), sum(log.mismatch for log in logs), sum(log.unverifiable for log in logs)
+
+    @property
+    def codes(self) -> list[str]:
+        return [finding.code for finding in self.state.findings]
+
+    @property
+    def done(self) -> bool:
+        logs = self.state.logs
+        return all(log.caught_up for log in logs.values()) and all(
+            logs[node.origin].certified == len(node.logs[node.origin]) for node in self.mesh.nodes.values()
+        )
+
+
+def _audit(story: Happened) -> Auditing:
+    return Auditing(story.mesh).feed(_events(story.mesh.stream)).pull()
+
+
+# -------------------------------------------------------------------------------------------------------------- all is well
+
+
+def test_what_was_decided_matches_and_is_final() -> None:
+    auditing = _audit(happened())
+    assert auditing.counts == (2, 0, 0)
+    assert auditing.done
+    assert auditing.codes == []
+
+
+def test_pulls_alone_are_enough() -> None:
+    story = happened()
+    notes = [NoteArrived(node.notes["certificate", node.origin][node.state.log.certified]) for node in story.mesh.nodes.values()]
+    auditing = Auditing(story.mesh).feed(notes).pull()
+    assert auditing.counts == (2, 0, 0)
+    assert auditing.done
+
+
+def test_the_stream_alone_lacks_only_openings() -> None:
+    story = happened()
+    auditing = Auditing(story.mesh).feed(_events(story.mesh.stream))
+    assert auditing.counts == (1, 0, 0)
+    assert auditing.pull().asked == ["eu-1"]
+    assert auditing.done
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+def test_order_and_repetition_change_nothing(random: Random) -> None:
+    story = happened()
+    events = _events(story.mesh.stream)
+    shuffled = random.sample(events, len(events)) + random.sample(events, len(events) // 2)
+    auditing = Auditing(story.mesh).feed(shuffled).pull()
+    assert auditing.audit.position(auditing.state) == _audit(story).audit.position(_audit(story).state)
+
+
+def test_a_position_goes_on_where_it_was_kept() -> None:
+    story = happened()
+    events = _events(story.mesh.stream)
+    whole = _audit(story)
+    for cut in range(0, len(events), 5):
+        first = Auditing(story.mesh).feed(events[:cut])
+        kept = canonical.decode(AuditPosition, canonical.encode(first.audit.position(first.state)), bytes_max=100_000)
+        second = Auditing(story.mesh, kept).feed(events[cut:]).pull()
+        assert second.counts == whole.counts
+        assert second.done
+
+
+def test_a_member_that_is_down_is_passed_over() -> None:
+    story = happened()
+    auditing = Auditing(story.mesh, down=frozenset({"eu-1", "us-1"})).feed(_events(story.mesh.stream)).pull()
+    assert auditing.done
+    assert auditing.asked == ["eu-1", "us-1", "ap-1"]
+
+
+def test_nobody_is_asked_twice_at_once() -> None:
+    story = happened()
+    auditing = Auditing(story.mesh).feed(_events(story.mesh.stream))
+    first = auditing.audit.step(auditing.state, [Tick()], now_ms=auditing.now_ms)
+    second = auditing.audit.step(first.state, [Tick()], now_ms=auditing.now_ms + 10_000)
+    assert (len(first.effects), len(second.effects)) == (1, 0)
+
+
+# ------------------------------------------------------------------------------------------------------------ what is erased
+
+
+def test_erased_openings_are_unverifiable_and_no_finding() -> None:
+    story = Happened()
+    for node in story.mesh.nodes.values():
+        node.openings.clear()
+    auditing = _audit(story)
+    assert auditing.counts == (1, 0, 1)
+    assert auditing.done
+    assert auditing.codes == []
+    assert sorted(auditing.asked) == sorted(story.mesh.nodes)
+
+
+def test_an_engine_that_cannot_answer_is_no_mismatch() -> None:
+    class Silent(RuleEngine):
+        def evaluate(self, bundle_digest: str, requests: Sequence[EngineRequest]) -> list[Verdict | None]:
+            return [None for _ in requests]
+
+    story = happened()
+    auditing = Auditing(story.mesh)
+    auditing.audit.engine = Silent()
+    auditing.feed(_events(story.mesh.stream)).pull(24)
+    assert auditing.counts == (0, 0, 2)
+    assert auditing.done
+    assert auditing.codes == []
+
+
+def test_evidence_that_nobody_holds_is_a_finding() -> None:
+    story = Happened()
+    for node in story.mesh.nodes.values():
+        for outcome in story.outcomes:
+            node.bodies = {key: data for key, data in node.bodies.items() if data != outcome}
+    stream = [(subject, data) for subject, data in story.mesh.stream if ".lineage.us-1" not in subject]
+    auditing = Auditing(story.mesh).feed(_events(stream)).pull(24)
+    assert auditing.codes == ["body_missing", "body_missing"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------- lies
+
+
+class Liar(RuleEngine):
+    """Allows everything."""
+
+    def evaluate(self, bundle_digest: str, requests: Sequence[EngineRequest]) -> list[Verdict | None]:
+        return [Verdict(allow=True, determining=("small-payments",), errors=()) for _ in requests]
+
+
+def _lied(liars: Iterable[str]) -> LittleMesh:
+    lab = Lab()
+    mesh = LittleMesh(lab)
+    for liar in liars:
+        mesh.nodes[liar].machine.engine = Liar()
+    _, intent, openings = lab.intent(1, account="frozen", at_ms=mesh.now_ms)
+    mesh.request("eu-1", lab.request(intent, openings))
+    mesh.run(6)
+    return mesh
+
+
+def test_a_governor_that_decides_unlawfully_is_found() -> None:
+    mesh = _lied(["eu-1"])
+    auditing = Auditing(mesh).feed(_events(mesh.stream)).pull()
+    assert auditing.counts == (0, 1, 0)
+    assert auditing.state.logs["lab/eu-1/e1"].certified == 2
+    assert {finding.origin for finding in auditing.state.findings} == {"lab/eu-1/e1"}
+    assert set(auditing.codes) == {"replay_mismatch"}
+    assert sum("refuses to attest" in finding.detail for finding in auditing.state.findings) == 3
+
+
+def test_all_governors_together_cannot_hide_it() -> None:
+    mesh = _lied(["eu-1", "us-1", "ap-1", "sa-1"])
+    auditing = Auditing(mesh).feed(_events(mesh.stream)).pull()
+    assert auditing.counts == (0, 1, 0)
+    assert auditing.done, "they made it final"
+    assert auditing.codes == ["replay_mismatch"]
+
+
+def _signed(mesh: LittleMesh, name: str, checkpoint: Checkpoint) -> bytes:
+    key, text = mesh.nodes[name].keys["log"], checkpoint.to_text()
+    return Note(text, (log_line(checkpoint.origin, key.public, key.sign(text)),)).encode()
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_two_roots_at_one_size_are_found(*, before: bool) -> None:
+    story = happened()
+    forked = NoteArrived(_signed(story.mesh, "us-1", Checkpoint("lab/us-1/e1", 4, bytes(32))))
+    events = _events(story.mesh.stream)
+    auditing = Auditing(story.mesh).feed([forked, *events] if before else [*events, forked]).pull()
+    assert "log_conflict" in auditing.codes
+    assert auditing.state.findings[0].origin == "lab/us-1/e1"
+    assert auditing.state.findings[0].index == 4
+
+
+def test_a_root_that_nobodys_records_lead_to_is_found() -> None:
+    story = happened()
+    forked = NoteArrived(_signed(story.mesh, "us-1", Checkpoint("lab/us-1/e1", 3, bytes(32))))
+    auditing = Auditing(story.mesh).feed([forked]).pull(24)
+    assert auditing.codes == ["bad_proof"]
+    assert auditing.state.logs["lab/us-1/e1"].frontier.size == 2
+
+
+def test_injected_records_are_thrown_away() -> None:
+    story = happened()
+    injected = Denied(mesh="lab", origin="lab/eu-1/e1", index=0, at_ms=1, intent="00" * 32, subject="x", code="stale", detail="")
+    raw = msgspec.Raw(canonical.encode(injected))
+    batch = LineageBatch(origin="lab/eu-1/e1", first=0, records=[raw], bodies=[], openings=[], checkpoint="")
+    auditing = Auditing(story.mesh).feed([LineageArrived(pack(batch), pulled=False), *_events(story.mesh.stream)]).pull()
+    assert auditing.done
+    assert auditing.counts == (2, 0, 0)
+    assert auditing.codes == []
+
+
+def test_an_incident_is_a_finding() -> None:
+    story = Happened()
+    mesh = story.mesh
+    fork = _signed(mesh, "us-1", Checkpoint("lab/us-1/e1", 4, bytes(32)))
+    mesh.deliver("eu-1", NoteArrived(fork))
+    mesh.run(6)
+    auditing = _audit(story)
+    assert auditing.codes == ["log_conflict"]
+    assert auditing.state.findings[0].detail.startswith("incident: lab/us-1/e1")
+
+
+def test_garbage_is_counted_and_changes_nothing() -> None:
+    story = happened()
+    auditing = _audit(story)
+    before = auditing.audit.position(auditing.state)
+    proof = story.proof(story.permitted)
+    auditing.feed([LineageArrived(b"{}", pulled=False), NoteArrived(b"nonsense"), NoteArrived(proof), LineageArrived(proof, pulled=False)])
+    assert auditing.state.garbage == 4
+    assert auditing.audit.position(auditing.state) == before
+
+
+def test_a_pull_that_brings_garbage_counts_as_no_answer() -> None:
+    story = happened()
+    batch = unpack(LineageBatch, story.mesh.nodes["eu-1"].pulled(Pull(origin="lab/eu-1/e1", first=0, count=9)))
+    spoilt = msgspec.structs.replace(batch, records=[msgspec.Raw(b"{}")], checkpoint="")
+    auditing = Auditing(story.mesh).feed([LineageArrived(pack(spoilt), pulled=True)])
+    assert auditing.state.logs["lab/eu-1/e1"].fruitless == 1
+    assert auditing.state.garbage == 1
+
+
+# ------------------------------------------------------------------------------------------------------------------ position
+
+
+def test_the_position_of_another_mesh_is_refused() -> None:
+    auditing = Auditing(happened().mesh)
+    kept = auditing.audit.position(auditing.state)
+    with refuses("wrong_mesh"):
+        auditing.audit.begin(msgspec.structs.replace(kept, mesh="other"))
+    with refuses("wrong_epoch"):
+        auditing.audit.begin(msgspec.structs.replace(kept, roster="00" * 32))
+    with refuses("malformed"):
+        auditing.audit.begin(msgspec.structs.replace(kept, logs=[msgspec.structs.replace(kept.logs[0], size=7)]))
