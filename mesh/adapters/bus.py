@@ -34,11 +34,12 @@ from typing import Any, Final, Self
 
 import anyio
 import nats.errors
-from nats.aio.client import Client, RawCredentials
+from nats.aio.client import Client
 
 from mesh.adapters.bus_message import NO_HEADERS, Delivery, Handler, Message, Receipt, receipt
 from mesh.adapters.bus_options import BusOptions, login
 from mesh.adapters.bus_receive import Puller, Subscription
+from mesh.adapters.nkey import UserKey
 from mesh.errors import Refused, Unavailable
 from mesh.limits import MESSAGE_BYTES_MAX
 
@@ -81,7 +82,13 @@ _log = logging.getLogger(__name__)
 
 
 class _Client(Client):
-    """nats-py's client with the one place closed that has no option."""
+    """nats-py's client with the places closed that have no option."""
+
+    def __init__(self, key: UserKey | None) -> None:
+        super().__init__()
+        if key is not None:  # what connect() would set with a package that has no wheel
+            self._auth_configured = True
+            self._public_nkey = key.public
 
     def _connect_command(self) -> bytes:
         if "tls" in self.options and not self._server_info.get("tls_required"):  # rule 7
@@ -355,9 +362,9 @@ class Bus:
         self.counters["rebuilds"] += 1
 
     async def _dial(self, limit_s: float) -> Any:
-        arguments, creds = login(self._options)
+        arguments, key = login(self._options)
         self._last_error = ""
-        client = _Client()
+        client = _Client(key)
         try:
             await asyncio.wait_for(
                 client.connect(
@@ -368,7 +375,6 @@ class Bus:
                     reconnected_cb=self._on_reconnect,
                     closed_cb=self._on_closed,
                     reconnect_to_server_handler=self._next_server,
-                    user_credentials=RawCredentials(creds) if creds else None,
                     inbox_prefix=f"_INBOX_{self._options.name}",
                     pending_size=_PENDING_BYTES,
                     flush_timeout=_STUCK_S,
@@ -389,7 +395,7 @@ class Bus:
             await _discard(client, self._pings)
             if isinstance(error, nats.errors.Error | OSError | TimeoutError):
                 raise Unavailable("unreachable", self._last_error or str(error)) from None
-            if isinstance(error, Exception):  # nkeys has errors of its own for a seed that is none
+            if isinstance(error, Exception):  # nats-py's own way of saying that it will not have what it was given
                 raise Refused("config_invalid", f"bus: {type(error).__name__}") from None
             raise
         self._last_error = ""

@@ -2,7 +2,8 @@
 
 nats-py 2.16 reads a credentials file without a token for ever, on the event loop; it learns of a missing file only when it
 connects; and it would send a password in the clear to a server that does not ask for TLS (refused in :mod:`mesh.adapters.bus`).
-Credentials are read anew for every connection, so that renewing a file is enough.
+Credentials are read anew for every connection, so that renewing a file is enough. Nkeys are our own codec's
+(:mod:`mesh.adapters.nkey`): nats-py would import a package of which there is no wheel.
 """
 
 import re
@@ -13,14 +14,15 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from mesh.adapters.nkey import UserKey, read_seed
 from mesh.errors import Refused
 
 __all__ = ["BusOptions", "Login", "login"]
 
 _NAME: Final = re.compile(r"[a-z0-9-]{1,32}")
 _SCHEMES: Final = frozenset({"nats", "tls"})
-_CREDS_MARKS: Final = ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED")
-_SEED: Final = re.compile(r"SU[A-Z2-7]{56}")
+_TOKEN: Final = re.compile(r"-+BEGIN NATS USER JWT-+\s+([A-Za-z0-9_.=-]+)\s+-+END NATS USER JWT-+")
+_SEED: Final = re.compile(r"-+BEGIN USER NKEY SEED-+\s+([A-Z2-7]+)\s+-+END USER NKEY SEED-+")
 
 
 class BusOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,10 +48,12 @@ class BusOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Login(NamedTuple):
-    """What :class:`BusOptions` say, read: ``creds`` is a file's content, the rest are nats-py's own arguments."""
+    """What :class:`BusOptions` say, read."""
 
     arguments: dict[str, Any]
-    creds: str
+    """nats-py's own."""
+    key: UserKey | None
+    """Who logs in by a signature over the server's nonce."""
 
 
 def login(options: BusOptions) -> Login:
@@ -66,16 +70,28 @@ def login(options: BusOptions) -> Login:
     arguments: dict[str, Any] = {}
     if options.user or options.password:
         arguments |= {"user": options.user, "password": options.password}
+    key = None
     if options.nkey_file:
-        arguments["nkeys_seed_str"] = _read("nkey_file", options.nkey_file).strip()
-        if _SEED.fullmatch(arguments["nkeys_seed_str"]) is None:
-            raise Refused("config_invalid", "bus nkey_file: not the seed of a user")
+        key = _user_key("nkey_file", _read("nkey_file", options.nkey_file).strip())
+    if options.creds_file:
+        text = _read("creds_file", options.creds_file)
+        token, seed = _TOKEN.search(text), _SEED.search(text)
+        if token is None or seed is None:
+            raise Refused("config_invalid", "bus creds_file: no user token and seed in it")
+        key, jwt = _user_key("creds_file", seed[1]), token[1].encode()
+        arguments["user_jwt_cb"] = lambda: jwt
+    if key is not None:
+        arguments["signature_cb"] = key.sign
     if options.tls_ca:
         arguments["tls"] = _tls(options.tls_ca)
-    creds = _read("creds_file", options.creds_file) if options.creds_file else ""
-    if creds and not all(mark in creds for mark in _CREDS_MARKS):
-        raise Refused("config_invalid", "bus creds_file: no user token and seed in it")
-    return Login(arguments, creds)
+    return Login(arguments, key)
+
+
+def _user_key(field: str, seed: str) -> UserKey:
+    try:
+        return read_seed(seed)
+    except Refused:
+        raise Refused("config_invalid", f"bus {field}: not the seed of a user") from None
 
 
 def _check_servers(servers: tuple[str, ...]) -> None:

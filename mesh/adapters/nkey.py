@@ -52,10 +52,19 @@ def read_seed(text: str) -> UserKey:
 
 
 def make_user(path: Path, seed: bytes) -> str:
-    """Write the user nkey of a 32-byte ``seed`` to a new private file, and return its public half."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(handle, "wb") as file:  # noqa: PTH123 -- a descriptor, not a path
-        file.write(_encode(_seed_prefix(), seed).encode() + b"\n")
+    """Write the user nkey of a 32-byte ``seed`` to a new private file, and return its public half.
+
+    Raises:
+        Refused: ``key_exists``; ``config_invalid`` when the file cannot be made.
+    """
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(handle, "wb") as file:  # noqa: PTH123 -- a descriptor, not a path
+            file.write(_encode(_seed_prefix(), seed).encode() + b"\n")
+    except FileExistsError:
+        raise Refused("key_exists", str(path)) from None
+    except OSError as error:
+        raise Refused("config_invalid", f"{path}: {error.strerror}") from None
     return UserKey(seed).public
 
 
