@@ -15,6 +15,7 @@ from typing import Final
 
 from mesh.protocol.step import FAILPOINTS
 from mesh.testing.world.governor import QUEUE_MAX, Governor
+from mesh.testing.world.liars import KINDS
 from mesh.testing.world.network import CALM, Conditions
 from mesh.testing.world.setting import ENFORCERS, REVOKED, WORKLOADS
 from mesh.testing.world.stage import Stage
@@ -53,6 +54,7 @@ class Faults:
             self._disk_full, self._disk_fails, self._slow_disk, self._clock, self._engine, self._pause, self._pause, self._storm,
             self._enforcer, self._everybody, self._reload,
         )  # fmt: skip
+        self._liars()
         self._weather(0)
         for _ in range(random.randint(1, 9)):
             random.choice(kinds)(random.randrange(_S, end_us - _S // 2))
@@ -111,6 +113,18 @@ class Faults:
 
     def _everyone(self) -> list[str]:
         return [*self._stage.governors, *ENFORCERS, *WORKLOADS]
+
+    # ------------------------------------------------------------------------------------------------------------ liars
+
+    def _liars(self) -> None:
+        """In one world of three, up to f members lie."""
+        roster, random = self._stage.setting.governance.roster, self._random
+        if not roster.f or random.random() < 0.66:
+            return
+        for name in random.sample(self._stage.setting.members, random.randint(1, roster.f)):
+            kind = random.choice(KINDS)
+            self.plan.append(f"{0.0:9.6f} {name} lies: {kind}")
+            {"twins": self._stage.twin, "braggart": self._stage.brag, "turncoat": self._stage.turn}[kind](name)
 
     # ---------------------------------------------------------------------------------------------------------- network
 

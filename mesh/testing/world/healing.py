@@ -85,13 +85,19 @@ class Healing:
         return ""
 
     def audit(self) -> None:
-        """I11: every record of every honest log is what its rules demand, and every decision replays."""
-        for governor in self._stage.watch.honest:
-            self._audit(governor, governor.member)
+        """I11: every record of an honest log, and every final one of a liar's, is what its rules demand; every decision replays."""
+        honest, roster = self._stage.watch.honest, self._stage.setting.governance.roster
+        for governor in honest:
+            self._audit(governor, governor.member, governor.disk.size(roster.origin(governor.member)))
+        for liar in sorted(self._stage.watch.liars):
+            origin = roster.origin(roster.member(liar))
+            final = len(self._stage.watch.final.get(origin, []))
+            holding = next(each for each in honest if each.disk.size(origin) >= final)
+            self._audit(holding, roster.member(liar), final)
 
-    def _audit(self, governor: Governor, member: Member) -> None:
+    def _audit(self, governor: Governor, member: Member, size: int) -> None:
         governance, disk = self._stage.setting.governance, governor.disk
-        leaves = disk.records(governance.roster.origin(member), 0, 1 << 30)
+        leaves = disk.records(governance.roster.origin(member), 0, size)
         bodies = disk.held(key for leaf in leaves for key in body_ids(read_record(leaf)))
         openings = {
             intent: canonical.decode(Openings, data, bytes_max=REQUEST_BYTES_MAX).openings for intent, data in disk.openings.items()

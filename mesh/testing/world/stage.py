@@ -5,10 +5,13 @@ Not here: what happens on it (:mod:`mesh.testing.world.faults`, :mod:`mesh.testi
 
 from typing import Final
 
+import msgspec
+
 from mesh.testing.world.clients import Enforcer, Wish, Workload
 from mesh.testing.world.clock import WorldClock
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Ground
+from mesh.testing.world.liars import Braggart
 from mesh.testing.world.network import Message, Network
 from mesh.testing.world.promises import Watch
 from mesh.testing.world.setting import ENFORCERS, WORKLOADS, setting
@@ -39,7 +42,35 @@ class Stage:
             name: Workload(name, self.setting, self.enforcers, ground=ground, bus=self, watch=watch, clock=self._clock())
             for name in WORKLOADS
         }
+        self.braggarts: dict[str, Braggart] = {}
+        self._sides: dict[str, dict[str, str]] = {}
+        """Member with a twin to (end to the host that it talks with; both, if it is not there)."""
         self.watch.honest = list(self.governors.values())
+
+    def _liar(self, name: str) -> None:
+        self.watch.liars |= {name}
+        self.watch.honest = [governor for governor in self.watch.honest if governor.member.name != name]
+
+    def brag(self, name: str) -> None:
+        """This member's heartbeats lie."""
+        self._liar(name)
+        self.braggarts[name] = Braggart(name, self.setting.governance.roster, self.ground.random("braggart"))
+
+    def turn(self, name: str) -> None:
+        """This member decides the opposite of policy."""
+        self._liar(name)
+        self.governors[name].engine.lies = True
+
+    def twin(self, name: str) -> None:
+        """This member is two."""
+        self._liar(name)
+        first = self.governors[name]
+        second = Governor(f"{name}~", first.member, first.governance, ground=self.ground, bus=self, watcher=self.watch, clock=self._clock())
+        self.governors[second.name] = second
+        ends = [end for end in (*self.governors, *self.enforcers, *self.workloads) if end not in {first.name, second.name}]
+        random = self.ground.random("twins")
+        sides = {end: random.choice((first.name, second.name)) for end in ends if random.random() < 0.8}
+        self._sides[name] = {**sides, first.name: first.name, second.name: second.name}
 
     def _clock(self) -> WorldClock:
         half_ms = self.setting.governance.roster.bounds.skew_ms // 2 - 1
@@ -51,7 +82,10 @@ class Stage:
         )
 
     def send(self, message: Message) -> None:
-        """To one end."""
+        """To one end; to the half of a liar that the sender knows."""
+        sides = self._sides.get(message.target)
+        if sides is not None and message.kind != "reply":
+            message = msgspec.structs.replace(message, target=sides.get(message.source, message.target))
         self.network.send(message)
 
     def publish(self, source: str, subject: str, data: bytes) -> None:
@@ -62,8 +96,12 @@ class Stage:
             ends = [rest[1]]
         elif kind == "fraud":
             ends = []
+        if kind == "hb" and source in self.braggarts:
+            data = self.braggarts[source].heartbeat(data)
+        sides = self._sides.get(source.removesuffix("~"), {})
         for end in ends:
-            self.network.send(Message(source, end, kind, data))
+            if sides.get(end, source) == source:
+                self.send(Message(source, end, kind, data))
 
     def _deliver(self, message: Message) -> None:
         end = self.governors.get(message.target) or self.enforcers.get(message.target) or self.workloads.get(message.target)

@@ -23,7 +23,7 @@ from mesh.testing.world.network import CALM
 from mesh.testing.world.setting import WORKLOADS
 from mesh.testing.world.stage import Stage
 
-__all__ = ["BOUND_US", "HEAL_US", "Result", "World", "run_seed"]
+__all__ = ["BOUND_US", "HEAL_US", "Result", "World", "event_log", "run_seed"]
 
 HEAL_US: Final = 9_000_000
 BOUND_US: Final = 14_000_000
@@ -83,10 +83,10 @@ class World:
 
     def _live(self) -> None:
         stage, ground = self.stage, self.stage.ground
+        self.faults.arrange(HEAL_US)
         for start in (*(each.boot for each in stage.governors.values()), *(each.boot for each in stage.enforcers.values())):
             ground.after(stage.random.randrange(400_000), start)
         self._traffic()
-        self.faults.arrange(HEAL_US)
         ground.run(HEAL_US, until=lambda: False)
         self.faults.heal()
         stage.network.conditions = CALM
@@ -116,3 +116,8 @@ class World:
 def run_seed(seed: int, *, nodes: int | None = None) -> Result:
     """Live through the world of one seed."""
     return World(seed, nodes=nodes).run()
+
+
+def event_log(result: Result) -> bytes:
+    """A world's end as one JSON document, with every event in order."""
+    return msgspec.json.format(msgspec.json.encode({"v": 1, "kind": "world-log", **msgspec.structs.asdict(result)}), indent=1)

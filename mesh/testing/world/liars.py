@@ -1,0 +1,58 @@
+"""Members that lie: two processes with the keys of one, a braggart, a governor that turns policy around.
+
+Rules
+-----
+1. A liar has its own keys and nobody else's. Otherwise it does what it likes, and the real machine helps it.
+2. *Twins* are two whole governors with one member's keys, each with its own disk and log; who talks to which is fixed for a world,
+   and some hear both. So every key of the member signs two histories, each of which is perfect by itself.
+3. A *braggart* changes its heartbeats and signs them again: it claims to know more than there is, from another time, of a log of
+   another length.
+4. A *turncoat* decides the opposite of policy, and records it in good form.
+"""
+
+from random import Random
+from typing import Final
+
+import msgspec
+
+from mesh.core.bytes import envelope
+from mesh.core.law.heartbeat import Heartbeat, StreamHead
+from mesh.core.law.roster import Roster
+from mesh.core.log.checkpoint import Checkpoint, log_line
+from mesh.core.log.note import Note
+from mesh.testing.world import keys
+
+__all__ = ["KINDS", "Braggart"]
+
+KINDS: Final = ("twins", "twins", "braggart", "turncoat")
+_MS: Final = (-4_000, -600, -200, 0, 0, 0, 200, 600, 4_000, 86_400_000)
+
+
+class Braggart:
+    """What a member's heartbeats are before they leave."""
+
+    def __init__(self, member: str, roster: Roster, random: Random) -> None:
+        self._member = member
+        self._origin = roster.origin(roster.member(member))
+        self._random = random
+
+    def heartbeat(self, data: bytes) -> bytes:
+        """Another heartbeat instead of this one, as well signed."""
+        beat, random = envelope.read(Heartbeat, data).claims, self._random
+        frontier = {head.stream: head for head in beat.frontier}
+        if random.random() < 0.7:
+            stream = random.choice([*frontier, f"revoke/{keys.public('revoker')}", "policy/other"])
+            frontier[stream] = StreamHead(stream=stream, sequence=random.randrange(9), head=keys.nonce("head", random.random()))
+        changed = msgspec.structs.replace(
+            beat,
+            frontier=[frontier[stream] for stream in sorted(frontier)],
+            signed_ms=beat.signed_ms + random.choice(_MS),
+            sequence=beat.sequence + random.choice((0, 0, 0, 1, 1_000)),
+            checkpoint=self._checkpoint() if random.random() < 0.3 else beat.checkpoint,
+        )
+        return keys.signed(envelope.draft(changed), f"{self._member} decision")
+
+    def _checkpoint(self) -> str:
+        text = Checkpoint(self._origin, self._random.choice((1, 5, 40, 1 << 40)), bytes.fromhex(keys.nonce("root"))).to_text()
+        name = f"{self._member} log"
+        return Note(text, (log_line(self._origin, keys.public(name), keys.sign(name, text)),)).encode().decode()
