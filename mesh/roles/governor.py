@@ -33,6 +33,7 @@ from mesh.core.law.roster import Member
 from mesh.core.messages import Find, NodeStatus, Prove, Pull, RefusedAnswer, StatusAsked, Sync, SyncAnswer, pack, unpack, unpack_asked
 from mesh.errors import MeshError, Refused, Unavailable
 from mesh.limits import BATCH_EVENTS_MAX, BATCH_RECORDS_MAX, QUEUE_REQUESTS_MAX, REQUEST_BYTES_MAX
+from mesh.policy.admission import admit_laws
 from mesh.protocol.begin import begin
 from mesh.protocol.governor import (
     CosigArrived,
@@ -143,11 +144,11 @@ class GovernorNode:
 
     def _engine(self) -> CedarEngine:
         engine = CedarEngine(self._thread)
-        for epochs in self.governance.laws.values():
-            for law in epochs:
-                if law.bundle is None:
-                    raise Refused("config_invalid", f"no bundle for {law.manifest.domain} epoch {law.manifest.epoch}")
-                engine.load(law.bundle, law.manifest.digest)
+        laws = [law for epochs in self.governance.laws.values() for law in epochs]
+        for law in laws:
+            if law.bundle is None:
+                raise Refused("config_invalid", f"no bundle for {law.manifest.domain} epoch {law.manifest.epoch}")
+        admit_laws(laws, engine)
         return engine
 
     async def _open(self, engine: CedarEngine) -> Store:

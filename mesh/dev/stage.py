@@ -1,0 +1,208 @@
+"""Where the story is played: the running mesh, the gate of a program, and questions to the nodes themselves.
+
+Everything a guarantee reports is read back from disk or bus through this object; a test replaces one method of it and sees the
+guarantee fail.
+"""
+
+import asyncio
+import re
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+
+from mesh.adapters.bus import Bus
+from mesh.adapters.bus_table import bus_options
+from mesh.core import subjects
+from mesh.core.law.governance import Governance
+from mesh.core.log.record import Record, read_record
+from mesh.core.messages import Asked as Question
+from mesh.core.messages import Find, Found, NodeStatus, Prove, Proved, StatusAsked, pack, unpack
+from mesh.core.run.intent import EntityRef, Measurement
+from mesh.core.run.outcome import Finished
+from mesh.core.run.params import Value
+from mesh.dev.cluster import Cluster
+from mesh.errors import MeshError, Unavailable
+from mesh.gate.connect import open_core
+from mesh.gate.context import Context, load_context
+from mesh.gate.core import Asked, Core, Wish, Work
+
+__all__ = ["Located", "Ran", "Stage", "wish"]
+
+T = TypeVar("T")
+Condition = Callable[[], Awaitable[bool]]
+
+_ASK_MS = 2_000
+_LOOK_S = 0.05
+_COMMAND_S = 60
+
+
+class Located(NamedTuple):
+    """A record with where it stands."""
+
+    origin: str
+    index: int
+    record: Record
+
+
+class Ran(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def intent(self) -> str:
+        """The intent that `mesh run` named when it said what to ask next; nonsense if it named none."""
+        found = re.search(r"mesh why ([0-9a-f]{8,64})", self.err)
+        return found.group(1) if found else "f" * 64
+
+
+class Stage:
+    """One running dev mesh."""
+
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        """Play on ``cluster``; ``folder`` is where the story writes its effects."""
+        self.cluster = cluster
+        self.folder = folder
+        self.context: Context = load_context(str(cluster.files.context))
+        self.cores: dict[str, Core] = {}
+        self._bus: Bus | None = None
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    async def open(self) -> None:
+        """Connect."""
+        options = bus_options(self.context.bus, name="story", base=self.context.path("."))
+        self._bus = await Bus.connect(options)
+
+    async def close(self) -> None:
+        """Let go of everything but the mesh."""
+        for core in self.cores.values():
+            await core.close(wait_ms=2_000)
+        self.cores.clear()
+        if self._bus is not None:
+            await self._bus.close()
+
+    # ------------------------------------------------------------------------------------------------------- executions
+
+    async def core(self, identity: str) -> Core:
+        """The gate of a program that acts as ``identity``."""
+        if identity not in self.cores:
+            self.cores[identity] = await open_core(self.context, identity)
+        return self.cores[identity]
+
+    async def authorize(self, identity: str, wanted: Wish) -> Asked:
+        """Ask for an authorization; nothing is spent."""
+        return await (await self.core(identity)).request(wanted)
+
+    async def present(self, identity: str, wanted: Wish, asked: Asked) -> Work:
+        """Present an authorization to the enforcer, which spends it and says go, or refuses."""
+        return await (await self.core(identity)).present(wanted, asked, lambda: None)
+
+    async def finish(self, identity: str, work: Work) -> None:
+        """Record that the work ended well."""
+        await (await self.core(identity)).end(work, Finished(status=0, outputs=[], duration_ms=0))
+
+    async def command(self, *arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> Ran:
+        """Run a `mesh` command as its user would, in a process of its own."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "mesh.cli",
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=cwd,
+            env=env,
+        )
+        out, err = await asyncio.wait_for(process.communicate(), _COMMAND_S)
+        return Ran(process.returncode or 0, out.decode(), err.decode())
+
+    # -------------------------------------------------------------------------------------------------------- questions
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the governors."""
+        return self.cluster.files.nodes
+
+    async def governance(self) -> Governance:
+        """What is in force."""
+        return (await self.core("billing")).outlook.governance
+
+    async def status(self, node: str) -> NodeStatus:
+        """How a node says it is."""
+        return await self._ask(node, StatusAsked(), NodeStatus)
+
+    async def about(self, prefix: str) -> list[Located]:
+        """All records of all logs about an id, oldest first."""
+        places: dict[tuple[str, int], None] = {}
+        for node in self.nodes:
+            try:
+                found = await self._ask(node, Find(prefix=prefix, count=100), Found)
+            except MeshError:
+                continue
+            places.update(dict.fromkeys((item.origin, item.index) for item in found.records))
+        records = []
+        for origin, index in places:
+            batch = (await self.proof(origin, index)).batch
+            records.append(Located(origin, index, read_record(bytes(batch.records[0]))))
+        return sorted(records, key=lambda item: item.record.at_ms)
+
+    async def proof(self, origin: str, index: int) -> Proved:
+        """A record with its proof, from whichever node has it."""
+        last: MeshError = Unavailable("unreachable")
+        for node in self.nodes:
+            try:
+                return await self._ask(node, Prove(origin=origin, index=index), Proved)
+            except MeshError as error:
+                last = error
+        raise last
+
+    async def until(self, what: str, condition: Condition, *, wait_s: float = 15.0) -> float:
+        """Wait until ``condition`` holds; how many seconds that took.
+
+        Raises:
+            Unavailable: ``unreachable``, naming ``what``, if it does not in time.
+        """
+        begun = time.monotonic()
+        while True:
+            try:
+                if await condition():
+                    return time.monotonic() - begun
+            except MeshError:
+                pass  # a node that is away answers nothing; that is what may be waited for
+            if time.monotonic() - begun > wait_s:
+                raise Unavailable("unreachable", f"waited {wait_s:.0f} s for {what}")
+            await asyncio.sleep(_LOOK_S)
+
+    async def _ask(self, node: str, question: Question, kind: type[T]) -> T:
+        if self._bus is None:
+            raise Unavailable("unreachable", "the stage is not open")
+        answer = await self._bus.request(subjects.sync(node), pack(question), timeout_ms=_ASK_MS)
+        return unpack(kind, answer.data)
+
+
+def wish(
+    action: str,
+    resource: tuple[str, str],
+    params: dict[str, Value],
+    *,
+    purpose: str = "",
+    measurements: Sequence[Measurement] = (),
+) -> Wish:
+    """What somebody in the story wants to run."""
+    domain, _, verb = action.partition("/")
+    return Wish(
+        domain=domain,
+        action=verb,
+        resource=EntityRef(type=resource[0], id=resource[1]),
+        params=params,
+        committed={},
+        purpose=purpose,
+        assurance="local",
+        measure=lambda: tuple(measurements),
+    )

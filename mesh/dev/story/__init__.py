@@ -1,0 +1,34 @@
+"""The guarantees of the story, one file each, in the order in which they are told."""
+
+from mesh.dev.guarantee import Guarantee
+from mesh.dev.story import (
+    auditor_agrees,
+    changed_arguments_refused,
+    deny_leaves_no_trace,
+    expired_refused,
+    final_by_k,
+    forged_refused,
+    heals_without_loss,
+    injected_agent_stopped,
+    permit_runs_once,
+    proof_verifies_offline,
+    replay_refused,
+    stale_denies,
+)
+
+__all__ = ["STORY"]
+
+STORY: tuple[Guarantee, ...] = (
+    injected_agent_stopped.GUARANTEE,
+    permit_runs_once.GUARANTEE,
+    deny_leaves_no_trace.GUARANTEE,
+    replay_refused.GUARANTEE,
+    changed_arguments_refused.GUARANTEE,
+    expired_refused.GUARANTEE,
+    forged_refused.GUARANTEE,
+    final_by_k.GUARANTEE,
+    proof_verifies_offline.GUARANTEE,
+    stale_denies.GUARANTEE,
+    heals_without_loss.GUARANTEE,
+    auditor_agrees.GUARANTEE,
+)
