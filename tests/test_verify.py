@@ -193,7 +193,7 @@ def _unsorted_openings(bundle: ProofBundle) -> ProofBundle:
         (_other_epoch, ("policy", "digest_mismatch")),
         (_other_policy, ("policy", "digest_mismatch")),
         (lambda bundle: _changed(bundle, bundles=[]), ("policy", "body_missing")),
-        (_two_openings, ("decision", "opening_mismatch")),
+        (_two_openings, ("decision", "body_missing")),
         (_unsorted_openings, ("decision", "non_canonical")),
         (_foreign_outcome, ("outcome 0: outcome", "record_invalid")),
         (_same_outcome_twice, ("order", "non_canonical")),

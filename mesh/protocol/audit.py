@@ -38,7 +38,7 @@ from mesh.protocol.documents import Documents
 from mesh.protocol.governor import LineageArrived, NoteArrived, Tick
 from mesh.protocol.step import Ask, Step
 
-__all__ = ["Audit", "AuditEvent", "AuditPosition", "AuditState", "Finding", "Followed", "LogPosition", "PullFailed"]
+__all__ = ["Audit", "AuditEvent", "AuditPosition", "AuditState", "Finding", "Followed", "LogPosition", "PullFailed", "Tally", "tally"]
 
 FINDINGS_MAX: Final = 1_000
 """Kept findings; beyond, they are only counted: whoever has a thousand needs no more."""
@@ -137,6 +137,19 @@ class AuditState(msgspec.Struct, frozen=True):
     found: int
     garbage: int
     """Messages that were none; anyone on the bus can send them."""
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """What an auditor has judged, in numbers."""
+
+    records: int
+    final: int
+    match: int
+    """Decisions that a repetition gives again."""
+    mismatch: int
+    unverifiable: int
+    findings: int
+    garbage: int
 
 
 class PullFailed(msgspec.Struct, frozen=True):
@@ -239,12 +252,10 @@ class _Work:
         before = log.ready
         try:
             self._adopt(self._stage(log, batch, owner))
+            if batch.checkpoint:
+                self._note(batch.checkpoint.encode())
         except Refused:
-            if pulled:
-                self._fruitless(log)
-            raise
-        if batch.checkpoint:
-            self._note(batch.checkpoint.encode())
+            self.garbage += 1
         self._settle(batch.origin)
         log = self.logs[batch.origin]
         if pulled and log.ready <= before:
@@ -402,6 +413,20 @@ class _Work:
         self.found += 1
         if len(self.findings) < FINDINGS_MAX:
             self.findings.append(finding)
+
+
+def tally(state: AuditState) -> Tally:
+    """The numbers of all logs together."""
+    logs = state.logs.values()
+    return Tally(
+        records=sum(log.frontier.size for log in logs),
+        final=sum(log.certified for log in logs),
+        match=sum(log.match for log in logs),
+        mismatch=sum(log.mismatch for log in logs),
+        unverifiable=sum(log.unverifiable for log in logs),
+        findings=state.found,
+        garbage=state.garbage,
+    )
 
 
 def _excused(item: Examined) -> bool:
