@@ -190,7 +190,8 @@ def create(
         bundles.append(f"policy/{domain}.bundle.json")
     for name in names:
         _node(make, name, Trust(roster="../../roster.json", pin=pin, policy=_up(manifests), bundles=_up(bundles)))
-    context = _context(make, regions[0], tenant, Trust(roster="roster.json", pin=pin, policy=manifests), principals, enforcer)
+    trust = Trust(roster="roster.json", pin=pin, policy=manifests, bundles=bundles)  # auditors repeat decisions, so they need the bundles
+    context = _context(make, regions[0], tenant, trust, principals, enforcer)
     users = BusUsers(
         governors=[
             GovernorUser(name=name, region=region, nkey=make.login(f"nodes/{name}/bus.nk"))
