@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import msgspec
 
 from mesh.adapters.bus import Bus
 from mesh.adapters.bus_table import bus_options
@@ -39,7 +40,7 @@ _LOOK_S = 0.05
 _COMMAND_S = 60
 
 
-class Located(NamedTuple):
+class Located(msgspec.Struct, frozen=True):
     """A record with where it stands."""
 
     origin: str
@@ -70,6 +71,8 @@ class Stage:
         self.folder = folder
         self.context: Context = load_context(str(cluster.files.context))
         self.cores: dict[str, Core] = {}
+        self.patience_s = 15.0
+        """How long to wait for what must come."""
         self._bus: Bus | None = None
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -162,21 +165,22 @@ class Stage:
                 last = error
         raise last
 
-    async def until(self, what: str, condition: Condition, *, wait_s: float = 15.0) -> float:
+    async def until(self, what: str, condition: Condition, *, wait_s: float | None = None) -> float:
         """Wait until ``condition`` holds; how many seconds that took.
 
         Raises:
             Unavailable: ``unreachable``, naming ``what``, if it does not in time.
         """
         begun = time.monotonic()
+        patience_s = self.patience_s if wait_s is None else wait_s
         while True:
             try:
                 if await condition():
                     return time.monotonic() - begun
             except MeshError:
                 pass  # a node that is away answers nothing; that is what may be waited for
-            if time.monotonic() - begun > wait_s:
-                raise Unavailable("unreachable", f"waited {wait_s:.0f} s for {what}")
+            if time.monotonic() - begun > patience_s:
+                raise Unavailable("unreachable", f"waited {patience_s:.0f} s for {what}")
             await asyncio.sleep(_LOOK_S)
 
     async def _ask(self, node: str, question: Question, kind: type[T]) -> T:

@@ -20,7 +20,7 @@ from mesh.dev.stage import Stage, wish
 from mesh.dev.story import STORY
 from mesh.errors import MeshError
 
-__all__ = ["DevReport", "Told", "bring_up", "serve", "tell"]
+__all__ = ["DevReport", "Told", "bring_up", "checked", "serve", "tell"]
 
 POLICIES: Final = Path(__file__).parent / "policies"
 _DOMAINS: Final = ("payments", "ops", "customers")
@@ -69,13 +69,18 @@ async def tell(stage: Stage, say: Callable[[Guarantee, Told | None], None]) -> D
     told: list[Told] = []
     for guarantee in STORY:
         say(guarantee, None)
-        try:
-            measured = await guarantee.check(stage)
-        except (MeshError, OSError) as error:
-            measured = Measured(False, f"{type(error).__name__}: {error}")
-        told.append(Told(guarantee.name, measured.ok, measured.measured))
+        told.append(await checked(guarantee, stage))
         say(guarantee, told[-1])
     return DevReport(1, "dev-report", told)
+
+
+async def checked(guarantee: Guarantee, stage: Stage) -> Told:
+    """Check one guarantee; what cannot be measured did not hold."""
+    try:
+        measured = await guarantee.check(stage)
+    except (MeshError, OSError) as error:
+        measured = Measured(False, f"{type(error).__name__}: {error}")
+    return Told(guarantee.name, measured.ok, measured.measured)
 
 
 async def serve(stage: Stage) -> None:

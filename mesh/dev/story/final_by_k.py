@@ -34,7 +34,8 @@ async def _check(stage: Stage) -> Measured:
     keys = {item.verifier.key for item in attested.attestations}
     return Measured(
         len(keys) >= roster.k,
-        f"record {record.index} of {record.origin} attested by {len(keys)} of {len(roster.members)} members, {took_ms:.0f} ms after the answer",
+        f"record {record.index} of {record.origin} attested by {len(keys)} of {len(roster.members)} members, "
+        f"{took_ms:.0f} ms after the answer",
     )
 
 

@@ -34,7 +34,8 @@ async def _check(stage: Stage) -> Measured:
         enforcer = refusal.code
     return Measured(
         codes == {"stale"} and enforcer == "stale" and took_s <= (bounds.stale_ms + bounds.heartbeat_ms) / 1000,
-        f"2 of {len(stage.nodes)} killed; governor: stale after {took_s:.1f} s (bound {bounds.stale_ms / 1000:.0f} s); enforcer: {enforcer}",
+        f"2 of {len(stage.nodes)} killed; governor: stale after {took_s:.1f} s (bound {bounds.stale_ms / 1000:.0f} s); "
+        f"enforcer: {enforcer}",
     )
 
 
