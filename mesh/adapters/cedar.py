@@ -51,6 +51,7 @@ _CLASSES: Final = (
     (re.compile(r".* does not have the (attribute|tag) ", re.DOTALL), "attribute_missing"),
 )
 _POSITION: Final = re.compile(r"^for policy `policy\d+`, ")
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -130,6 +131,7 @@ class _Loaded:
         self._actions = {action_id(bundle.domain, name): action for name, action in actions.items()}
         self._schema = _ours(cedarpy.Schema.from_str, compose_schema(bundle, {name: action.shape for name, action in actions.items()}))
         self._slices: dict[str, Any] = {}
+        self._lists: dict[int, tuple[list[Entity], Any]] = {}
 
     def evaluate(self, requests: Sequence[EngineRequest]) -> list[Verdict | None]:
         return [_contained(self._one, request) for request in requests]
@@ -147,14 +149,24 @@ class _Loaded:
         return _verdict(_internal.is_authorized(question, action.policies, self._entities(request.slice), self._schema))
 
     def _entities(self, slice_: list[Entity]) -> Any:
+        found = self._lists.get(id(slice_))
+        if (
+            found is not None and found[0] is slice_
+        ):  # whoever prepares requests hands over the same list for the same principal and resource
+            return found[1]
         text = entities_json(slice_)
         known = self._slices.get(text)
         if known is None:
             known = _internal.Entities.from_json_str(text, self._schema)
-            if len(self._slices) >= _SLICES_MAX:
-                self._slices.pop(next(iter(self._slices)))
-            self._slices[text] = known
+            _remember(self._slices, text, known)
+        _remember(self._lists, id(slice_), (slice_, known))
         return known
+
+
+def _remember(cache: dict[K, T], key: K, value: T) -> None:
+    if len(cache) >= _SLICES_MAX:
+        cache.pop(next(iter(cache)))
+    cache[key] = value
 
 
 def _contained(ask: Callable[[T], Verdict | None], question: T) -> Verdict | None:

@@ -17,6 +17,8 @@ Not here: signatures, identity, freshness, times (the caller has checked them), 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
+import msgspec
+
 from mesh.core.bytes.canonical import Params
 from mesh.core.law.governance import Law
 from mesh.core.law.policy import ActionSpec, Bundle, EntityType
@@ -70,6 +72,16 @@ class _Action:
         self.required_committed = frozenset(param.name for param in spec.params if param.required and param.privacy == "committed")
 
 
+class _End(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision but for what was decided about."""
+
+    effect: Effect
+    determining: list[str]
+    errors: list[str]
+    obligations: list[str]
+    assurance: Assurance
+
+
 class _Index:
     """A bundle, ready for lookups."""
 
@@ -85,8 +97,42 @@ class _Index:
             if policy.effect == "permit"
         }
         self.policies = frozenset(policy.id for policy in bundle.policies)
+        self._ends: dict[tuple[Verdict, Assurance, Assurance], _End] = {}
         self._groups: dict[tuple[str, ...], tuple[list[EntityRef], tuple[Entity, ...]]] = {}
         self._resources: dict[tuple[str, str], tuple[Entity, ...]] = {}
+        self._slices: dict[tuple[int, str, str], tuple[Identity, list[Entity]]] = {}
+
+    def slice(self, identity: Identity, ref: EntityRef) -> list[Entity]:
+        """Principal, resource and all their ancestors, sorted; the same list for the same document and resource."""
+        key = id(identity), ref.type, ref.id
+        known = self._slices.get(key)
+        if known is None or known[0] is not identity:  # the number finds it, the object itself proves it
+            parents, groups = self.groups(tuple(identity.groups))
+            attributes = _attributes(self.attributes, identity.attributes)
+            principal = Entity(type=PRINCIPAL_TYPE, id=identity.subject, attributes=attributes, parents=parents)
+            entities = {(entity.type, entity.id): entity for entity in (principal, *groups, *self.resource(ref))}
+            known = identity, [entities[name] for name in sorted(entities)]
+            _remember(self._slices, key, known)
+        return known[1]
+
+    def end(self, verdict: Verdict, floor: Assurance, least: Assurance) -> "_End":
+        """What a verdict comes to where the manifest demands ``floor`` and the caller ``least``."""
+        key = verdict, floor, least
+        known = self._ends.get(key)
+        if known is None:
+            permits = [self.permits[name] for name in verdict.determining if name in self.permits]
+            if not self.policies.issuperset(verdict.determining) or (verdict.allow and len(permits) != len(verdict.determining)):
+                raise Unavailable("engine_unavailable", "the verdict names policies that cannot have determined it")
+            permitted = verdict.allow and bool(permits) and not verdict.errors
+            known = _End(
+                effect="permit" if permitted else "deny",
+                determining=sorted(verdict.determining),
+                errors=sorted(verdict.errors),
+                obligations=sorted({name for names, _ in permits for name in names}) if permitted else [],
+                assurance=strongest(floor, least, *(_assurance(demanded) for _, demanded in permits)),
+            )
+            _remember(self._ends, key, known)
+        return known
 
     def groups(self, names: tuple[str, ...]) -> tuple[list[EntityRef], tuple[Entity, ...]]:
         """The groups as parents, and they with all their ancestors."""
@@ -152,18 +198,13 @@ def prepare(intent: Intent, identity: Identity, openings: Iterable[Opening], law
     params = _params(action, intent, openings)
     if intent.resource.type != action.resource:
         raise Refused("entity_missing", f"{intent.action} acts on {action.resource}, not on {intent.resource.type}"[:160])
-    parents, groups = index.groups(tuple(identity.groups))
-    principal = Entity(
-        type=PRINCIPAL_TYPE, id=identity.subject, attributes=_attributes(index.attributes, identity.attributes), parents=parents
-    )
-    entities = {(entity.type, entity.id): entity for entity in (principal, *groups, *index.resource(intent.resource))}
     return EngineRequest(
         principal=EntityRef(type=PRINCIPAL_TYPE, id=identity.subject),
         action=action.ref,
         resource=intent.resource,
         asserted=Asserted(params=params, measurements=intent.measurements, purpose=intent.purpose),
         attested=attested,
-        slice=[entities[key] for key in sorted(entities)],
+        slice=index.slice(identity, intent.resource),
     )
 
 
@@ -173,20 +214,13 @@ def conclude(request: EngineRequest, verdict: Verdict, intent: Intent, law: Law,
     Raises:
         Unavailable: ``engine_unavailable`` if the verdict is none this bundle can give.
     """
-    index = _index(law)
-    permits = [index.permits[name] for name in verdict.determining if name in index.permits]
-    if not index.policies.issuperset(verdict.determining) or (verdict.allow and len(permits) != len(verdict.determining)):
-        raise Unavailable("engine_unavailable", "the verdict names policies that cannot have determined it")
-    effect: Effect = "permit" if verdict.allow and permits and not verdict.errors else "deny"
-    assurance = strongest(law.manifest.terms(intent.action).assurance, intent.assurance_min)
-    for _, demanded in permits:
-        assurance = strongest(assurance, _assurance(demanded))
+    end = _index(law).end(verdict, law.manifest.terms(intent.action).assurance, intent.assurance_min)
     return Decision(
-        effect=effect,
-        determining=sorted(verdict.determining),
-        errors=sorted(verdict.errors),
-        obligations=sorted({name for names, _ in permits for name in names}) if effect == "permit" else [],
-        assurance=assurance,
+        effect=end.effect,
+        determining=end.determining,
+        errors=end.errors,
+        obligations=end.obligations,
+        assurance=end.assurance,
         profile=profile,
         bundle=law.manifest.digest,
         input=input_digest(request, profile=profile, bundle=law.manifest.digest, public=intent.params, committed=intent.committed),

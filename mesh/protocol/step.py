@@ -222,6 +222,7 @@ class Sending(msgspec.Struct, frozen=True):
 
 
 Effect = Persist | Sign | Send | Announce | Ask
+_SENT: Final = (Send, Announce, Ask)  # written `A | B | C` at the place of use it would be made anew for each effect
 
 
 FAILPOINTS: Final = ("persist.before", "persist.after", "sign.after", "send.after")
@@ -251,7 +252,7 @@ def phases(
     for effect in step.effects:
         if isinstance(effect, Sign):
             signs.append(effect)
-        elif isinstance(effect, Send | Announce | Ask):
+        elif isinstance(effect, _SENT):
             sends.append(effect)
         else:
             persists.append(effect)

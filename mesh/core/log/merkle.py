@@ -133,9 +133,11 @@ class Frontier(msgspec.Struct, frozen=True):
         """
         size, hashes, rows = self.size, list(self.hashes), list[Branch]()
         for leaf in leaves:
-            top = leaf
-            for level, number in completed(size):
-                top = branch_hash(hashes.pop(), top) if level else leaf
+            top, level, number = leaf, 0, size
+            rows.append(Branch(0, size, leaf))
+            while number & 1:
+                top = hashlib.sha256(b"\x01" + hashes.pop() + top).digest()
+                level, number = level + 1, number >> 1
                 rows.append(Branch(level, number, top))
             hashes.append(top)
             size += 1
