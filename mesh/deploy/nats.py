@@ -5,21 +5,27 @@ Rules
 1. Nodes, auditors and the provisioner are users of the account ``MESH``; each may publish only under its own name.
 2. A tenant's workloads live in an account of their own. It imports three services (intents under its own name, outcomes, sync)
    and the heartbeats; so the server rewrites their reply subjects, and a forged one cannot reach a governor's subjects. What
-   they may hear is bounded by the account itself: there is nothing in it but those imports and their own inboxes.
+   they may hear is bounded by the account itself, in which there is nothing but those imports and their own inboxes; and they
+   may not listen to each other's requests, which carry openings.
 3. Nobody online may create, change or delete a stream but the provisioner, which runs before and apart from the nodes.
-4. Slow readers are cut off rather than slowing the governors; payloads are bounded.
+4. Auditors hear what is published and never what is asked: as one of a governor's queue group they could swallow requests.
+5. Slow readers are cut off rather than slowing the governors; payloads are bounded.
 
 Nodes, auditors and the provisioner log in with nkeys, of which this file holds the public halves. Tenants log in with a
 password, so that a client in any language can; what they send is signed anyway.
 """
 
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
 from mesh.limits import MESSAGE_BYTES_MAX
 
-__all__ = ["BusUsers", "GovernorUser", "TenantUser", "nats_config"]
+__all__ = ["BusUsers", "GovernorUser", "TenantUser", "auditor_user", "governor_user", "nats_config", "tenant_account"]
+
+_PUBLISHED: Final = ("lineage", "checkpoint", "cosig", "law", "fraud")
+_ASKED: Final = ("mesh.v1.*.intent.>", "mesh.v1.*.outcome.>", "mesh.v1.sync.>")
 
 
 class GovernorUser(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,8 +60,8 @@ def nats_config(users: BusUsers, *, name: str) -> str:
     regions = sorted({governor.region for governor in users.governors})
     tenants = ", ".join(tenant.tenant.upper() for tenant in users.tenants)
     mesh_users = [
-        *(_governor(governor) for governor in users.governors),
-        _user(f"nkey: {users.auditor}", publish=_auditor_publish(regions), subscribe=["_INBOX_auditor.>", "mesh.v1.>"], responses=False),
+        *(governor_user(governor) for governor in users.governors),
+        auditor_user(users.auditor, regions),
         f"      {{ nkey: {users.provisioner} }}",
     ]
     exports = [
@@ -82,7 +88,7 @@ def nats_config(users: BusUsers, *, name: str) -> str:
         *exports,
         "    ]",
         "  }",
-        *(line for tenant in users.tenants for line in _tenant(tenant)),
+        *(line for tenant in users.tenants for line in tenant_account(tenant)),
         "  SYS { }",
         "}",
         "system_account: SYS",
@@ -90,7 +96,8 @@ def nats_config(users: BusUsers, *, name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _governor(user: GovernorUser) -> str:
+def governor_user(user: GovernorUser) -> str:
+    """A governor in the list of users of the account ``MESH``."""
     region, name = user.region, user.name
     publish = [
         f"mesh.v1.{region}.lineage.{name}",
@@ -110,7 +117,13 @@ def _governor(user: GovernorUser) -> str:
         f"mesh.v1.{region}.intent.*.* gov-{region}",
         f"_INBOX_gov-{name}.>",
     ]
-    return _user(f"nkey: {user.nkey}", publish=publish, subscribe=subscribe, responses=True)
+    return _user(f"nkey: {user.nkey}", publish=publish, subscribe=subscribe, answers=True)
+
+
+def auditor_user(nkey: str, regions: Iterable[str]) -> str:
+    """An auditor in the list of users of the account ``MESH``."""
+    subscribe = ["_INBOX_auditor.>", "mesh.v1.hb.*", "mesh.v1.law.*", *(f"mesh.v1.*.{word}.*" for word in _PUBLISHED)]
+    return _user(f"nkey: {nkey}", publish=_auditor_publish(regions), subscribe=subscribe)
 
 
 def _auditor_publish(regions: Iterable[str]) -> list[str]:
@@ -128,13 +141,14 @@ def _auditor_publish(regions: Iterable[str]) -> list[str]:
     return allowed
 
 
-def _tenant(user: TenantUser) -> list[str]:
+def tenant_account(user: TenantUser) -> list[str]:
+    """The lines of a tenant's account."""
     tenant = user.tenant
     publish = [f"mesh.v1.*.intent.{tenant}.*", "mesh.v1.*.outcome.*", "mesh.v1.sync.*"]
     return [
         f"  {tenant.upper()} {{",
         "    users: [",
-        _user(f"user: {tenant}, password: {user.password}", publish=publish, subscribe=[">"], responses=False),
+        _user(f"user: {tenant}, password: {user.password}", publish=publish, subscribe=[">"], deaf=_ASKED),
         "    ]",
         "    imports: [",
         f'      {{ service: {{ account: MESH, subject: "mesh.v1.*.intent.{tenant}.*" }} }}',
@@ -146,8 +160,11 @@ def _tenant(user: TenantUser) -> list[str]:
     ]
 
 
-def _user(login: str, *, publish: list[str], subscribe: list[str], responses: bool) -> str:
-    allow = ", ".join(f'"{subject}"' for subject in publish)
-    hear = ", ".join(f'"{subject}"' for subject in subscribe)
-    answer = ' allow_responses: { max: 1, expires: "10s" }' if responses else ""
-    return f"      {{ {login}, permissions: {{ publish: {{ allow: [{allow}] }}, subscribe: {{ allow: [{hear}] }},{answer} }} }}"
+def _user(login: str, *, publish: list[str], subscribe: list[str], deaf: Iterable[str] = (), answers: bool = False) -> str:
+    hear = f"allow: {_list(subscribe)}" + (f", deny: {_list(deaf)}" if deaf else "")
+    answer = ' allow_responses: { max: 1, expires: "10s" }' if answers else ""
+    return f"      {{ {login}, permissions: {{ publish: {{ allow: {_list(publish)} }}, subscribe: {{ {hear} }},{answer} }} }}"
+
+
+def _list(subjects: Iterable[str]) -> str:
+    return "[" + ", ".join(f'"{subject}"' for subject in subjects) + "]"
