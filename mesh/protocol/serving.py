@@ -18,32 +18,54 @@ from typing import Final
 import msgspec
 
 from mesh.core.bytes import canonical
-from mesh.core.log.record import DecisionMade, Denied, OutcomeRecorded, Record, read_record
+from mesh.core.log.record import DecisionMade, Denied, OutcomeRecorded, Record
 from mesh.core.messages import LineageBatch, Openings, pack
 from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX
 
-__all__ = ["announce_batches", "body_ids", "opening_ids", "pull_answer"]
+__all__ = ["announce_batches", "body_ids", "leaf_ids", "opening_ids", "pull_answer"]
 
 _FRAME_BYTES: Final = 512
 """Member names, brackets, origin and index of a batch: 160 characters of origin and some 90 more, doubled."""
+_DECISION: Final = DecisionMade.__struct_config__.tag
+_BODIES: Final[Mapping[object, tuple[str, ...]]] = {
+    _DECISION: ("intent", "identity", "enforcer"),
+    OutcomeRecorded.__struct_config__.tag: ("outcome", "identity"),
+    Denied.__struct_config__.tag: ("intent",),
+}
+"""Which members of a record name statements, by the record's tag."""
+
+
+class _Names(msgspec.Struct, frozen=True):
+    """Those members of any record."""
+
+    record: str
+    intent: str = ""
+    identity: str = ""
+    enforcer: str = ""
+    outcome: str = ""
+
+
+_NAMES: Final = msgspec.json.Decoder(_Names)
 
 
 def body_ids(record: Record) -> tuple[str, ...]:
     """Ids of the statements that whoever examines ``record`` needs; a denial stands without its intent, but shows what was asked."""
-    match record:
-        case DecisionMade():
-            return record.intent, record.identity, record.enforcer
-        case OutcomeRecorded():
-            return record.outcome, record.identity
-        case Denied():
-            return (record.intent,)
-        case _:
-            return ()
+    return _ids(type(record).__struct_config__.tag, record)
+
+
+def leaf_ids(leaf: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """:func:`body_ids` and :func:`opening_ids` of leaf data that was believed before it was stored, and is not examined again."""
+    names = _NAMES.decode(leaf)
+    return _ids(names.record, names), (names.intent,) if names.record == _DECISION else ()
 
 
 def opening_ids(record: Record) -> tuple[str, ...]:
     """Ids of the intents whose openings whoever repeats ``record`` needs, if their parameters are committed."""
     return (record.intent,) if isinstance(record, DecisionMade) else ()
+
+
+def _ids(kind: object, record: object) -> tuple[str, ...]:
+    return tuple([getattr(record, name) for name in _BODIES.get(kind, ())])
 
 
 def announce_batches(origin: str, first: int, leaves: Sequence[bytes], bodies: Mapping[str, bytes], note: bytes) -> list[bytes]:
@@ -97,9 +119,9 @@ class _Batch(msgspec.Struct):
 def _cut(leaves: Sequence[bytes], bodies: Mapping[str, bytes], openings: Mapping[str, bytes], *, room: int) -> Iterator[_Batch]:
     batch = _Batch([], {}, {}, 0)
     for leaf in leaves:
-        record = read_record(leaf)
-        needed = {key: bodies[key] for key in body_ids(record) if key in bodies}
-        opened = {key: openings[key] for key in opening_ids(record) if key in openings}
+        named, hidden = leaf_ids(leaf)
+        needed = {key: bodies[key] for key in named if key in bodies}
+        opened = {key: openings[key] for key in hidden if key in openings}
         if batch.records and (len(batch.records) >= BATCH_RECORDS_MAX or batch.size + _cost(leaf, needed, opened, batch) > room):
             yield batch
             batch = _Batch([], {}, {}, 0)

@@ -6,12 +6,11 @@ A question is cheap to ask, so its cost is bounded: one message out, at most :da
 from typing import Final
 
 from mesh.adapters.store import Store
-from mesh.core.log.record import read_record
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import Find, Found, LineageBatch, Location, Prove, Proved, Pull, pack, unpack
 from mesh.errors import Refused
 from mesh.limits import BATCH_RECORDS_MAX
-from mesh.protocol.serving import announce_batches, body_ids, opening_ids, pull_answer
+from mesh.protocol.serving import announce_batches, leaf_ids, pull_answer
 
 __all__ = ["FIND_MAX", "announcement", "found", "proved", "pulled"]
 
@@ -29,9 +28,8 @@ async def announcement(store: Store, origin: str, first: int, size: int, note: b
 async def pulled(store: Store, ask: Pull, newest: bytes) -> bytes:
     """The answer to a pull; ``newest`` is the own log's newest signed checkpoint, for a log without certificate beyond."""
     leaves = await store.records(ask.origin, ask.first, min(ask.count, BATCH_RECORDS_MAX))
-    records = [read_record(leaf) for leaf in leaves]
     bodies = await store.bodies(_ids(leaves))
-    openings = await store.openings([key for record in records for key in opening_ids(record)])
+    openings = await store.openings([key for leaf in leaves for key in leaf_ids(leaf)[1]])
     certificate = await store.note("certificate", ask.origin, at_least=ask.first + 1)
     return pull_answer(ask.origin, ask.first, leaves, bodies, openings, certificate.note if certificate is not None else newest)
 
@@ -61,4 +59,4 @@ async def proved(store: Store, ask: Prove) -> bytes:
 
 
 def _ids(leaves: list[bytes]) -> list[str]:
-    return list(dict.fromkeys(key for leaf in leaves for key in body_ids(read_record(leaf))))
+    return list(dict.fromkeys(key for leaf in leaves for key in leaf_ids(leaf)[0]))
