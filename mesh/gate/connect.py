@@ -5,6 +5,7 @@ Not here: the files' formats (:mod:`mesh.gate.context`, :mod:`mesh.adapters.trus
 
 import asyncio
 import secrets
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -28,19 +29,20 @@ from mesh.gate.hall import Hall
 from mesh.limits import ENVELOPE_BYTES_MAX
 from mesh.protocol.enforcer import Place
 
-__all__ = ["connect", "connect_async"]
+__all__ = ["connect", "connect_async", "open_core"]
 
 _FRESH_MS: Final = 3_000
 """How long connecting waits for k members to answer; without them the gate is open and denies ``stale``."""
 _FAREWELL_MS: Final = 2_000
 
 
-def connect(context: str | None = None, identity: str | None = None) -> Gate:
+def connect(context: str | None = None, identity: str | None = None, *, obligations: Iterable[str] = ()) -> Gate:
     """Open the gate of this program.
 
     Args:
         context: a context's name or file; by default ``MESH_CONTEXT``, then ``.mesh/dev/context.toml``.
         identity: whose intents these are, by its short name in the context; may be left out where there is only one.
+        obligations: those that this program fulfils (:attr:`Execution.obligations` tells which); any other denies.
 
     Raises:
         Refused: ``config_invalid`` and whatever else is wrong with the files.
@@ -48,7 +50,7 @@ def connect(context: str | None = None, identity: str | None = None) -> Gate:
         Alarm: ``storage_corrupt``.
     """
     found = load_context(context)
-    settings = _settings(found, identity)
+    settings = _settings(found, identity, frozenset(obligations))
     # Permissions on the bus are by login; the name only has to be ours, so that no two clients share inboxes.
     options = bus_options(found.bus, name=f"gate-{secrets.token_hex(8)}", base=found.path("."))
     hall = Hall("mesh-gate")
@@ -61,9 +63,9 @@ def connect(context: str | None = None, identity: str | None = None) -> Gate:
     return Gate(hall, core)
 
 
-async def connect_async(context: str | None = None, identity: str | None = None) -> Gate:
+async def connect_async(context: str | None = None, identity: str | None = None, *, obligations: Iterable[str] = ()) -> Gate:
     """The same, without blocking the event loop."""
-    return await asyncio.to_thread(connect, context, identity)
+    return await asyncio.to_thread(connect, context, identity, obligations=obligations)
 
 
 async def _open(settings: Settings, options: BusOptions, spent: Path) -> Core:
@@ -83,19 +85,28 @@ async def _open(settings: Settings, options: BusOptions, spent: Path) -> Core:
     return core
 
 
+async def open_core(context: Context, identity: str | None) -> Core:
+    """The core of a gate on the running event loop, for whoever needs its single steps.
+
+    Raises:
+        MeshError: as :func:`connect`.
+    """
+    options = bus_options(context.bus, name=f"gate-{secrets.token_hex(8)}", base=context.path("."))
+    return await _open(_settings(context, identity, frozenset()), options, context.path(context.spent))
+
+
 async def _nothing() -> None:
     """There is nothing to close yet."""
 
 
-def _settings(context: Context, identity: str | None) -> Settings:
+def _settings(context: Context, identity: str | None, obligations: frozenset[str]) -> Settings:
     governance = load_trust(context.trust, context.path("."))
     if governance.roster.mesh != context.mesh:
         raise Refused("config_invalid", f"the context is of {context.mesh}, its roster of {governance.roster.mesh}")
     holder = _pick(context, identity)
     own, own_key = _load(context, context.enforcer, "enforcer", governance)
     document, key = _load(context, holder, "workload", governance)
-    # Obligations: none is understood here so far, so an authorization that demands one is refused.
-    place = Place(document=own, boot=secrets.token_hex(32), obligations=frozenset())
+    place = Place(document=own, boot=secrets.token_hex(32), obligations=obligations)
     return Settings(
         governance=governance,
         region=context.region,

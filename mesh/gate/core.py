@@ -22,7 +22,7 @@ from typing import Any, Final
 import msgspec
 
 from mesh.adapters.bus import Bus
-from mesh.adapters.clock import Clock
+from mesh.adapters.clock import Clock, wall_ms
 from mesh.adapters.signer import Signer
 from mesh.adapters.spent import SpentStore
 from mesh.core import subjects
@@ -110,8 +110,8 @@ class Work:
 class Core:
     """One boot of an enforcer together with the workload it guards. Lives on one event loop."""
 
-    def __init__(self, settings: Settings, bus: Bus, store: SpentStore, clock: Clock) -> None:
-        """Use :meth:`open_`."""
+    def __init__(self, settings: Settings, bus: Bus, store: SpentStore, clock: Clock, wall: Callable[[], int] = wall_ms) -> None:
+        """Nothing happens before :meth:`open_`."""
         self._settings = settings
         self._bus = bus
         self._store = store
@@ -124,7 +124,7 @@ class Core:
         self._works: set[Work] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._broken: MeshError | None = None
-        self.outlook = Outlook(settings.governance, clock, settings.place.boot)
+        self.outlook = Outlook(settings.governance, clock, settings.place.boot, wall)
         self.outbox = Outbox(bus, store, settings.place, self._roster, self._regions, clock)
 
     async def open_(self, *, wait_ms: int) -> None:
@@ -222,14 +222,19 @@ class Core:
         if await self._store.backlog() >= OUTBOX_OUTCOMES_MAX:
             raise Refused("outcome_backlog", f"{OUTBOX_OUTCOMES_MAX} outcomes wait")
         asked = await self.request(wish)
-        start = self._spawn(self._start(wish, asked, stop))
+        start = self._spawn(self.present(wish, asked, stop))
         try:
             return await asyncio.shield(start)
         except asyncio.CancelledError:
             self._spawn(self._abandon(start))  # rule 3
             raise
 
-    async def _start(self, wish: Wish, asked: Asked, stop: Callable[[], None]) -> Work:
+    async def present(self, wish: Wish, asked: Asked, stop: Callable[[], None]) -> Work:
+        """Present an authorization: check everything, spend it, look again, record the start. What :meth:`begin` does after asking.
+
+        Raises:
+            Denied: it may not run.
+        """
         about: Subject | None = None
         spent = started = False
         try:
@@ -318,13 +323,12 @@ class Core:
         self._chain, draft = self._chain.next(about, event, at_ms=self._clock.now_ms())
         sequence = self._chain.sequence - 1
         data = self._sign("enforcer", draft)
-        try:  # nothing is awaited between the number and the call: the store takes them in this order
-            await self._store.enqueue(
-                draft.id, boot=self._place.boot, sequence=sequence, envelope=data, ends=about.intent if ends else None
-            )
-        except MeshError as error:
-            raise self._break(error) from None
-        self.outbox.wake()
+        ends_ = about.intent if ends else None
+        with self.outbox.coming():
+            try:  # nothing is awaited between the number and the call: the store takes them in this order
+                await self._store.enqueue(draft.id, boot=self._place.boot, sequence=sequence, envelope=data, ends=ends_)
+            except MeshError as error:
+                raise self._break(error) from None
 
     async def _report_unknown(self) -> None:
         for spent in await self._store.unfinished(self._place.boot):

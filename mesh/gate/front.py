@@ -18,6 +18,7 @@ Not here: what is asked and checked (:mod:`mesh.gate.core`), threads (:mod:`mesh
 import asyncio
 import functools
 import inspect
+import threading
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
@@ -44,6 +45,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Resource = tuple[str, str]
 
+_CANCELLED: Final = AbortedEvent(code="cancelled", duration_ms=0)
 _CLOSE_MS: Final = 2_000
 """How long closing waits for outcomes to be taken in; what is not stands in the spent store for the next start."""
 
@@ -182,6 +184,9 @@ class Execution:
         self._outputs: list[Measurement] = []
         self._end: Event | None = None
         self._on_stop: Callable[[], None] | None = None
+        self._passing = threading.Lock()
+        self._offered: Work | None = None
+        self._gone = False
 
     @property
     def params(self) -> Params:
@@ -192,6 +197,11 @@ class Execution:
     def intent(self) -> str:
         """Statement id of the intent, for ``mesh why``."""
         return self._running().about.intent
+
+    @property
+    def obligations(self) -> tuple[str, ...]:
+        """What the program must also do; each is one of those that it said it fulfils."""
+        return tuple(self._running().running.grant.authorization.claims.obligations)
 
     def output(self, value: object, name: str = "output") -> None:
         """Record the digest (never the content) of something that came out: bytes, or what has a canonical form.
@@ -238,8 +248,12 @@ class Execution:
         self._check_unused()
         self._loop = asyncio.get_running_loop()
         self._scope = anyio.CancelScope()
-        with _denying():
-            self._work = await self._hall.wait_async(self._core.begin(self._wish, self._stop))
+        try:
+            with _denying():
+                self._work = await self._hall.wait_async(self._begin())
+        except BaseException:
+            self._give_back()
+            raise
         self._scope.__enter__()
         self._hall.call(self._core.look)
         return self
@@ -264,8 +278,12 @@ class Execution:
 
     def __enter__(self) -> Self:
         self._check_unused()
-        with _denying():
-            self._work = self._hall.wait(self._core.begin(self._wish, self._stop))
+        try:
+            with _denying():
+                self._work = self._hall.wait(self._begin())
+        except BaseException:
+            self._give_back()
+            raise
         self._hall.call(self._core.look)
         return self
 
@@ -274,6 +292,24 @@ class Execution:
         self._hall.wait(self._core.end(work, self._event(work, error, aborted=False)))
 
     # ----------------------------------------------------------------------------------------------------------- parts
+
+    async def _begin(self) -> Work:  # on the gate's own thread
+        work = await self._core.begin(self._wish, self._stop)
+        with self._passing:
+            self._offered = work
+            gone = self._gone
+        if gone:
+            await self._core.end(work, _CANCELLED)
+        return work
+
+    def _give_back(self) -> None:
+        # Whoever was cancelled or interrupted here may have missed an answer that had come already.
+        with self._passing:
+            self._gone = True
+            work = self._offered
+        if work is not None:
+            with suppress(MeshError):
+                self._hall.submit(self._core.end(work, _CANCELLED))
 
     def _event(self, work: Work, error: BaseException | None, *, aborted: bool) -> Event:
         duration_ms = self._core.duration_ms(work)

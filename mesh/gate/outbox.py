@@ -13,8 +13,8 @@ Not here: making outcomes (:mod:`mesh.protocol.outcomechain`), taking them in (:
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple, cast
 
 import msgspec
@@ -64,14 +64,24 @@ class Outbox:
         self._regions = list(regions)
         self._clock = clock
         self._taken: dict[str, _Taken] = {}
+        self._coming = 0
+        self._came = 0
+        """Counts arrivals, so that a round that began before one does not speak for it."""
         self._wake = asyncio.Event()
         self._taken_in = asyncio.Event()
         self.counters: Counter[str] = Counter()
 
-    def wake(self) -> None:
-        """There is a new outcome."""
+    @contextmanager
+    def coming(self) -> Generator[None]:
+        """Inside, an outcome is being kept; afterwards it waits in the store."""
+        self._coming += 1
+        self._came += 1
         self._taken_in.clear()
-        self._wake.set()
+        try:
+            yield
+        finally:
+            self._coming -= 1
+            self._wake.set()
 
     async def run(self) -> None:
         """Deliver for ever.
@@ -102,6 +112,7 @@ class Outbox:
         Raises:
             MeshError: the store failed.
         """
+        came = self._came if self._coming == 0 else -1
         pending = await self._store.pending(OUTBOX_OUTCOMES_MAX)
         stall_ms = self._roster.bounds.attest_stall_ms
         now_ms = self._clock.now_ms()
@@ -112,7 +123,7 @@ class Outbox:
                 self._rotate("stalled")
         for batch in _batches([item for item in pending if item.id not in self._taken]):
             await self._send(batch)
-        if all(item.id in self._taken for item in pending):
+        if came == self._came and all(item.id in self._taken for item in pending):
             self._taken_in.set()
         final = await self._prove([item.id for item in pending])
         if final:

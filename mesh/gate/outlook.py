@@ -10,6 +10,7 @@ Not here: what freshness means (:mod:`mesh.protocol.freshness`).
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -30,17 +31,18 @@ _ASK_MS: Final = 2_000
 class Outlook:
     """The enforcer's view, kept up to date."""
 
-    def __init__(self, governance: Governance, clock: Clock, boot: str) -> None:
-        """Nothing heard yet; ``boot`` is this boot's nonce."""
+    def __init__(self, governance: Governance, clock: Clock, boot: str, wall: Callable[[], int] = wall_ms) -> None:
+        """Nothing heard yet; ``boot`` is this boot's nonce, ``wall`` the wall clock."""
         self.governance = governance
         self.clock = clock
+        self._wall = wall
         self.counters: Counter[str] = Counter()
         self._fresh = Freshness.begin(boot)
         self._answered = asyncio.Event()
 
     def view(self) -> View:
         """What is known at this moment."""
-        return View(governance=self.governance, fresh=self._fresh, now_ms=self.clock.now_ms(), wall_ms=wall_ms())
+        return View(governance=self.governance, fresh=self._fresh, now_ms=self.clock.now_ms(), wall_ms=self._wall())
 
     def hear(self, data: bytes) -> None:
         """Take a heartbeat as it came from the bus."""
