@@ -116,6 +116,7 @@ def _own_log(origin: str, stored: StoredLog, *, now_ms: int) -> LogState:
         certified=stored.certified,
         note=b"",
         tick_ms=min(now_ms, stored.last_ms),
+        signed_s=head.time_s if head is not None else 0,
         marks=stored.marks,
     )
 

@@ -25,6 +25,7 @@ from mesh.core.log.record import Change, GovernanceChanged, Noise
 from mesh.core.messages import LineageBatch, SyncAnswer, unpack
 from mesh.core.run.authorization import RecordRef
 from mesh.errors import Refused
+from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol import decide, lineage, mirror
 from mesh.protocol.documents import Documents
 from mesh.protocol.freshness import Freshness, check_clock, check_fresh, hear
@@ -52,6 +53,8 @@ __all__ = [
 ]
 
 NOISE_MS: Final = 10_000
+_ASKED_MAX: Final = BATCH_EVENTS_MAX - 1
+"""Boot nonces of others that one heartbeat names: it also names its own."""
 
 
 class LineageArrived(msgspec.Struct, frozen=True):
@@ -300,7 +303,13 @@ class _Work:
         self.noise.clear()
 
     def _beat(self) -> None:
-        me, asked = self.machine.me, self.nonces
+        """One heartbeat, or as many as it takes to name everybody who asked."""
+        asked, self.nonces = self.nonces, []
+        for start in range(0, max(1, len(asked)), _ASKED_MAX):
+            self._say_beat(asked[start : start + _ASKED_MAX])
+
+    def _say_beat(self, asked: Sequence[SyncArrived]) -> None:
+        me = self.machine.me
         beat = Heartbeat(
             mesh=self.roster.mesh,
             member=me.name,
@@ -319,7 +328,6 @@ class _Work:
         self.fresh = hear(self.fresh, beat, draft.id, now_ms=self.now_ms, bounds=self.roster.bounds)
         self.sequence += 1
         self.beat_ms = self.now_ms
-        self.nonces = []
 
     def _heartbeat(self, data: bytes) -> None:
         statement = envelope.read(Heartbeat, data)

@@ -74,6 +74,8 @@ class LogState(msgspec.Struct, frozen=True):
     """The newest published checkpoint with the log's signature; empty before the first."""
     tick_ms: int
     """When the last checkpoint was made."""
+    signed_s: int
+    """The time under which it was signed, in s; the next is not signed under an earlier one, whatever the clock says by then."""
     marks: tuple[Frontier, ...]
     """Frontiers at the multiples of :data:`CHECKPOINT_RECORDS_MAX` since the last certificate: a checkpoint never covers more
     new records than a peer can stage, however long nobody was there to attest."""
@@ -136,13 +138,13 @@ def checkpoint_due(state: LogState, roster: Roster, me: Member, *, now_ms: int) 
         return state, []
     marks = tuple(mark for mark in state.marks if mark.size > state.certified)
     frontier = marks[0] if marks else state.frontier
-    head = Head(frontier.size, frontier.root(), now_ms // 1000)
+    head = Head(frontier.size, frontier.root(), max(now_ms // 1000, state.signed_s))
     text = Checkpoint(state.origin, head.size, head.root).to_text()
     uses: tuple[HeadUse, ...] = ("log", "witness", "attest")
     effects: list[Effect] = [SetHead(use, state.origin, head) for use in uses]
     effects += _announce(state, roster, me, head, first=state.announced)
     pending = Outstanding(head, text, {}, now_ms)
-    grown = msgspec.structs.replace(state, outstanding=pending, announced=head.size, tick_ms=now_ms, marks=marks)
+    grown = msgspec.structs.replace(state, outstanding=pending, announced=head.size, tick_ms=now_ms, marks=marks, signed_s=head.time_s)
     return grown, effects
 
 

@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+from mesh.core.messages import Sync, pack
 from mesh.protocol.step import FAILPOINTS
+from mesh.testing.world import keys
 from mesh.testing.world.governor import QUEUE_MAX, Governor
 from mesh.testing.world.liars import KINDS
-from mesh.testing.world.network import CALM, Conditions
+from mesh.testing.world.network import CALM, Conditions, Message
 from mesh.testing.world.setting import ENFORCERS, REVOKED, WORKLOADS
 from mesh.testing.world.stage import Stage
 
@@ -52,7 +54,7 @@ class Faults:
             self._weather, self._partition, self._isolate, self._one_way, self._hold, self._crash, self._crash, self._failpoint,
             self._failpoint,
             self._disk_full, self._disk_fails, self._slow_disk, self._clock, self._engine, self._pause, self._pause, self._storm,
-            self._enforcer, self._everybody, self._reload,
+            self._enforcer, self._everybody, self._reload, self._askers, self._mended_clock,
         )  # fmt: skip
         self._liars()
         self._weather(0)
@@ -74,7 +76,7 @@ class Faults:
             governor.clock.step_ms = 0
             if ahead_ms > 0:
                 # Steady time never runs backwards: whose clock was mended starts again once its own last word is in the past.
-                governor.crash(2_000 * ahead_ms)
+                self._stage.ground.after(_S // 2, partial(governor.crash, 2_000 * ahead_ms))
 
     # ------------------------------------------------------------------------------------------------------------ tools
 
@@ -241,6 +243,20 @@ class Faults:
 
         self._until(at_us, f"clock of {governor.name} {step_ms:+} ms", begin)
 
+    def _mended_clock(self, at_us: int) -> None:
+        """Ahead for a while, then set right while the process is down: what it signs next must not be older than what it signed."""
+        governor, step_ms = self._governor(), self._random.choice((900, 1_500, 2_500))
+
+        def wrong() -> None:
+            governor.clock.step_ms = step_ms
+
+        def right() -> None:
+            governor.clock.step_ms = 0
+            governor.crash(_S // 5)
+
+        self._at(at_us, f"clock of {governor.name} {step_ms:+} ms", wrong)
+        self._at(at_us + self._random.randrange(_S // 2, 2 * _S), f"clock of {governor.name} mended", right)
+
     def _engine(self, at_us: int) -> None:
         governor = self._governor()
 
@@ -270,6 +286,19 @@ class Faults:
                 self._stage.workloads[self._random.choice(WORKLOADS)].want(wish.only(name))
 
         self._at(at_us, f"storm of {count} at {name}", storm)
+
+    def _askers(self, at_us: int) -> None:
+        """Many processes start while a governor is held up, and each asks it for a heartbeat that names its nonce."""
+        governor, count = self._governor(), self._random.choice((10, 64, 100))
+        name = governor.member.name
+
+        def ask() -> None:
+            governor.pause(_S // 10)
+            for asker in range(count):
+                nonce = keys.nonce("asker", self._stage.ground.seed, at_us, asker)
+                self._stage.send(Message(WORKLOADS[0], name, "sync", pack(Sync(nonce=nonce)), -1 - asker))
+
+        self._at(at_us, f"{count} processes ask {name}", ask)
 
     def _revocation(self, at_us: int) -> None:
         """An operator revokes a key: node after node is given the statement and reloads; enforcers too, in any order."""
