@@ -302,7 +302,7 @@ async def test_two_processes_that_start_at_once_report_an_unknown_once(lab: Lab,
     await first.close(wait_ms=2_000)
     siblings = [opened(lab, bus, tmp_path / "spent.db", boot=boot * 32) for boot in ("b2", "b3")]
     for core in await asyncio.gather(*siblings):
-        assert await core.begin(wish(), lambda: None)
+        assert (await core.begin(wish(), lambda: None)).params
         await core.close(wait_ms=2_000)
     assert events_of(bus).count("unknown") == 1
 
@@ -373,7 +373,7 @@ async def _denied(core: Core) -> Denied:
 
 async def test_the_other_regions_are_asked_when_the_home_region_is_silent(core: Core, bus: FakeBus) -> None:
     bus.mesh.nodes["eu-1"].up = False
-    assert await core.request(wish())
+    assert (await core.request(wish())).intent.id
     assert [subject.split(".")[2] for subject in bus.asked if ".intent." in subject] == ["eu", "us"]
 
 
@@ -382,7 +382,7 @@ async def test_a_governor_that_cannot_tell_sends_us_on_and_its_code_is_kept(core
         return pack(RefusedAnswer(code="overloaded", detail="")) if ".eu.intent." in subject else answer
 
     bus.spoil = spoil
-    assert await core.request(wish())
+    assert (await core.request(wish())).intent.id
     bus.spoil = lambda _subject, _data, _answer: pack(RefusedAnswer(code="overloaded", detail=""))
     assert (await _denied(core)).code == "overloaded"
 

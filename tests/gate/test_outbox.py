@@ -1,6 +1,7 @@
 """An outcome is forgotten only when k members attested its record, whoever lies or is away."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -84,7 +85,8 @@ def _receipts(answer: bytes, key: str, **changes: Any) -> bytes:
     return pack(OutcomeAnswer(receipts=[msgspec.Raw(sign_draft(envelope.draft(one), secret(key))) for one in claims]))
 
 
-FORGED = {
+Change = Callable[[bytes], bytes]
+FORGED: dict[str, Change] = {
     "a stranger's receipts": lambda answer: _receipts(answer, "mallory"),
     "receipts for something else": lambda answer: _receipts(answer, "eu decision", statement="11" * 32),
     "too few receipts": lambda _answer: pack(OutcomeAnswer(receipts=[])),
@@ -104,7 +106,7 @@ async def test_what_is_no_receipt_sends_them_to_the_next_region(core: Core, bus:
 
 
 def _proved(answer: bytes, **changes: Any) -> bytes:
-    proved = unpack(Proved | RefusedAnswer, answer)  # type: ignore[arg-type,var-annotated]
+    proved: Proved | RefusedAnswer = unpack(Proved | RefusedAnswer, answer)  # type: ignore[arg-type]
     if not isinstance(proved, Proved) or not proved.proof:
         return answer
     proof = msgspec.structs.replace(TlogProof.parse(proved.proof.encode()), **changes)
@@ -112,14 +114,14 @@ def _proved(answer: bytes, **changes: Any) -> bytes:
 
 
 def _other_record(answer: bytes) -> bytes:
-    proved = unpack(Proved | RefusedAnswer, answer)  # type: ignore[arg-type,var-annotated]
+    proved: Proved | RefusedAnswer = unpack(Proved | RefusedAnswer, answer)  # type: ignore[arg-type]
     if not isinstance(proved, Proved):
         return answer
     leaf = bytes(proved.batch.records[0]).replace(b'"at_ms":1', b'"at_ms":2', 1)
     return pack(msgspec.structs.replace(proved, batch=msgspec.structs.replace(proved.batch, records=[msgspec.Raw(leaf)])))
 
 
-LIES = {
+LIES: dict[str, Change] = {
     "a proof of another place": lambda answer: _proved(answer, index=0),
     "another path": lambda answer: _proved(answer, path=(b"\x00" * 32,)),
     "another record": _other_record,

@@ -1,4 +1,4 @@
-"""A whole mesh in values: four members, an issuer, a revoker, one domain; and governors that answer by the real machine."""
+"""A whole mesh in values: four members, an issuer, a revoker, one domain."""
 
 from typing import TypeVar
 
