@@ -6,7 +6,7 @@ code that reads production files.
 Not here: starting anything (:mod:`mesh.dev`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +25,7 @@ from mesh.core.run.identity import Role as IdentityRole
 from mesh.deploy.nats import BusUsers, GovernorUser, TenantUser, nats_config
 from mesh.deploy.toml import to_toml
 from mesh.gate.context import Context, Holder
-from mesh.policy.build import check
+from mesh.policy.build import Built, check
 from mesh.roles.config import NodeConfig, NodeTable
 
 __all__ = ["DEV_BOUNDS", "DevMeshFiles", "Principal", "create", "point_at"]
@@ -149,59 +149,17 @@ def create(
     built = [check(path) for path in policies]
     names = [f"{_REGIONS[index % len(_REGIONS)]}-{index // len(_REGIONS) + 1}" for index in range(nodes)]
     regions = [name.partition("-")[0] for name in names]
-    members = [_member(make, name, region) for name, region in zip(names, regions, strict=True)]
-    f = (nodes - 1) // 3
-    roster = Roster(
-        mesh=mesh,
-        epoch=1,
-        previous="",
-        members=members,
-        f=f,
-        k=(nodes + f) // 2 + 1,
-        root=Role(keys=[make.key(f"people/root-{n}.key", "root") for n in (1, 2, 3)], threshold=2),
-        issuers=Role(keys=[make.key("people/issuer.key", "issuer")], threshold=1),
-        revoker=Role(keys=[make.key("people/revoker.key", "revoker")], threshold=1),
-        policy={
-            item.bundle.domain: Role(
-                keys=[make.key(f"people/policy-{item.bundle.domain}-{n}.key", "policy") for n in (1, 2, 3)], threshold=2
-            )
-            for item in built
-        },
-        bounds=bounds,
-    )
+    roster = _roster(make, dict(zip(names, regions, strict=True)), [item.bundle.domain for item in built], bounds)
     pin = make.signed("roster.json", roster, "people/root-1.key", "people/root-2.key")
-    manifests, bundles = [], []
     for item in built:
-        domain = item.bundle.domain
-        make.write(f"policy/{domain}.bundle.json", item.data)
-        manifest = Manifest(
-            mesh=mesh,
-            domain=domain,
-            epoch=1,
-            previous="",
-            digest=item.digest,
-            actions=item.actions,
-            enforcers=item.enforcers,
-            not_before_ms=now_ms,
-            expires_ms=now_ms + _YEAR_MS,
-        )
-        make.signed(f"policy/{domain}.manifest.json", manifest, f"people/policy-{domain}-1.key", f"people/policy-{domain}-2.key")
-        manifests.append(f"policy/{domain}.manifest.json")
-        bundles.append(f"policy/{domain}.bundle.json")
+        _policy(make, item)
+    manifests = [f"policy/{item.bundle.domain}.manifest.json" for item in built]
+    bundles = [f"policy/{item.bundle.domain}.bundle.json" for item in built]
     for name in names:
         _node(make, name, Trust(roster="../../roster.json", pin=pin, policy=_up(manifests), bundles=_up(bundles)))
-    trust = Trust(roster="roster.json", pin=pin, policy=manifests, bundles=bundles)  # auditors repeat decisions, so they need the bundles
+    trust = Trust(roster="roster.json", pin=pin, policy=manifests, bundles=bundles)
     context = _context(make, regions[0], tenant, trust, principals, enforcer)
-    users = BusUsers(
-        governors=[
-            GovernorUser(name=name, region=region, nkey=make.login(f"nodes/{name}/bus.nk"))
-            for name, region in zip(names, regions, strict=True)
-        ],
-        tenants=[TenantUser(tenant=tenant, password=make.password(_PASSWORD))],
-        auditor=make.login("bus/auditor.nk"),
-        provisioner=make.login("bus/provisioner.nk"),
-    )
-    config = make.write("bus/nats.conf", nats_config(users, name=mesh).encode())
+    config = make.write("bus/nats.conf", nats_config(_users(make, dict(zip(names, regions, strict=True)), tenant), name=mesh).encode())
     return DevMeshFiles(
         folder=folder,
         mesh=mesh,
@@ -222,6 +180,54 @@ def point_at(files: DevMeshFiles, servers: Sequence[str], *, node: str | None = 
     for path in paths:
         lines = path.read_text(encoding="utf-8").splitlines()
         path.write_text("\n".join(wanted if line.startswith("servers = ") else line for line in lines) + "\n", encoding="utf-8")
+
+
+def _roster(make: _Maker, places: Mapping[str, str], domains: Sequence[str], bounds: Bounds) -> Roster:
+    """The genesis roster of nodes (name to region), with people who sign two of three."""
+    n = len(places)
+    f = (n - 1) // 3
+    return Roster(
+        mesh=make.mesh,
+        epoch=1,
+        previous="",
+        members=[_member(make, name, region) for name, region in places.items()],
+        f=f,
+        k=(n + f) // 2 + 1,
+        root=Role(keys=[make.key(f"people/root-{number}.key", "root") for number in (1, 2, 3)], threshold=2),
+        issuers=Role(keys=[make.key("people/issuer.key", "issuer")], threshold=1),
+        revoker=Role(keys=[make.key("people/revoker.key", "revoker")], threshold=1),
+        policy={
+            domain: Role(keys=[make.key(f"people/policy-{domain}-{number}.key", "policy") for number in (1, 2, 3)], threshold=2)
+            for domain in domains
+        },
+        bounds=bounds,
+    )
+
+
+def _users(make: _Maker, places: Mapping[str, str], tenant: str) -> BusUsers:
+    return BusUsers(
+        governors=[GovernorUser(name=name, region=region, nkey=make.login(f"nodes/{name}/bus.nk")) for name, region in places.items()],
+        tenants=[TenantUser(tenant=tenant, password=make.password(_PASSWORD))],
+        auditor=make.login("bus/auditor.nk"),
+        provisioner=make.login("bus/provisioner.nk"),
+    )
+
+
+def _policy(make: _Maker, item: Built) -> None:
+    domain = item.bundle.domain
+    make.write(f"policy/{domain}.bundle.json", item.data)
+    manifest = Manifest(
+        mesh=make.mesh,
+        domain=domain,
+        epoch=1,
+        previous="",
+        digest=item.digest,
+        actions=item.actions,
+        enforcers=item.enforcers,
+        not_before_ms=make.now_ms,
+        expires_ms=make.now_ms + _YEAR_MS,
+    )
+    make.signed(f"policy/{domain}.manifest.json", manifest, f"people/policy-{domain}-1.key", f"people/policy-{domain}-2.key")
 
 
 def _member(make: _Maker, name: str, region: str) -> Member:
