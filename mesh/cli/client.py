@@ -1,0 +1,264 @@
+"""What commands ask of the nodes of a mesh: every member, one bounded wait, and no answer is believed because it came.
+
+Rules
+-----
+1. Whoever answers first does not win: searches ask all members and merge, proofs are asked for until one is final.
+2. Finality is checked here, with the keys of the context's roster.
+3. A name is an id, a unique beginning of one, or ``NODE/INDEX``.
+
+Not here: how it is printed.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+
+from mesh.cli.output import Cli
+from mesh.codes import CODES
+from mesh.core.bytes.canonical import Payload
+from mesh.core.law.governance import Governance
+from mesh.core.law.roster import Roster
+from mesh.core.log.certificate import Attested
+from mesh.core.log.checkpoint import log_verifier
+from mesh.core.log.record import DecisionMade, Denied, OutcomeRecorded, Record
+from mesh.core.log.tlogproof import TlogProof
+from mesh.core.messages import Find, Found, LineageBatch, NodeStatus, Prove, Proved, Pull, RefusedAnswer, StatusAsked, unpack
+from mesh.errors import MeshError, Refused, Unavailable
+from mesh.limits import BUNDLE_BYTES_MAX, ENVELOPE_BYTES_MAX
+from mesh.protocol.proving import record_of
+
+if TYPE_CHECKING:
+    from mesh.adapters.trustfiles import Trust
+
+__all__ = ["Library", "MeshClient", "Place", "intent_of", "open_client", "run"]
+
+ASK_MS: Final = 2_000
+_FIND_MAX: Final = 200
+_PLACE: Final = re.compile(r"([a-z0-9-]{1,32})/([0-9]{1,15})")
+_ID: Final = re.compile(r"[0-9a-f]{1,64}")
+_REFUSED: Final = b'{"answer":"refused",'
+Ask = Callable[[str, Payload], Awaitable[bytes]]
+R = TypeVar("R")
+T = TypeVar("T", bound=Payload)
+
+
+class Place(msgspec.Struct, frozen=True, order=True):
+    """Where a record stands."""
+
+    origin: str
+    index: int
+
+
+class Library(msgspec.Struct, frozen=True, kw_only=True):
+    """What the context's files say: whom to believe, and the policies to repeat decisions by."""
+
+    governance: Governance
+    manifests: tuple[bytes, ...]
+    bundles: tuple[bytes, ...]
+    roster: bytes
+    """Envelope of the roster."""
+
+
+class MeshClient:
+    """Asks the members of a roster."""
+
+    def __init__(self, ask: Ask, roster: Roster) -> None:
+        """Ask by ``ask``: (member, message) to the answer's bytes, or :class:`~mesh.errors.Unavailable`."""
+        self.roster = roster
+        self._send = ask
+
+    async def ask(self, member: str, message: Payload, kind: type[T]) -> T:
+        """One member's answer.
+
+        Raises:
+            Unavailable: ``unreachable``, or a code of the member's that says so.
+            Refused: what the member refused, or the codec's codes.
+        """
+        data = await self._send(member, message)
+        if data.startswith(_REFUSED):
+            no = unpack(RefusedAnswer, data)
+            code = no.code if no.code in CODES else "unavailable"
+            raise Refused(code, f"{member}: {no.detail}")
+        return unpack(kind, data)
+
+    async def everyone(self, message: Payload, kind: type[T]) -> dict[str, T | MeshError]:
+        """Every member's answer, or why there is none, in the roster's order."""
+
+        async def one(member: str) -> T | MeshError:
+            try:
+                return await self.ask(member, message, kind)
+            except MeshError as error:
+                return error
+
+        names = [member.name for member in self.roster.members]
+        return dict(zip(names, await asyncio.gather(*(one(name) for name in names)), strict=True))
+
+    async def status(self) -> dict[str, NodeStatus | MeshError]:
+        """How every node says it is."""
+        return await self.everyone(StatusAsked(), NodeStatus)
+
+    async def find(self, prefix: str) -> dict[str, set[Place]]:
+        """Ids that begin with ``prefix``, and the records about each, as far as any member knows.
+
+        Raises:
+            Unavailable: ``unreachable`` when no member answers.
+        """
+        answers = await self.everyone(Find(prefix=prefix, count=_FIND_MAX), Found)
+        held = [answer for answer in answers.values() if not isinstance(answer, MeshError)]
+        if not held:
+            raise Unavailable("unreachable", "no member of the roster answers")
+        found: dict[str, set[Place]] = {}
+        for answer in held:
+            for place in answer.records:
+                if place.id.startswith(prefix):
+                    found.setdefault(place.id, set()).add(Place(place.origin, place.index))
+        return found
+
+    async def locate(self, name: str) -> set[Place]:
+        """The records that ``name`` means (rule 3).
+
+        Raises:
+            Refused: ``not_found``, ``ambiguous``, ``unknown_member``.
+            Unavailable: ``unreachable``.
+        """
+        place = _PLACE.fullmatch(name)
+        if place is not None:
+            return {Place(self.roster.origin(self.roster.member(place[1])), int(place[2]))}
+        if _ID.fullmatch(name) is None:
+            raise Refused("not_found", f"{name[:80]!r} is neither an id in lowercase hex nor NODE/INDEX")
+        found = await self.find(name)
+        if not found:
+            raise Refused("not_found", name[:64])
+        if len(found) > 1:
+            raise Refused("ambiguous", f"{len(found)} ids begin with {name}: {', '.join(key[:16] for key in sorted(found)[:4])}, …")
+        return next(iter(found.values()))
+
+    async def prove(self, place: Place) -> Proved:
+        """A record with its proof; of several answers the first one that is final, else the first.
+
+        Raises:
+            Refused: ``not_found``, or what else the members said.
+            Unavailable: ``unreachable``.
+        """
+        owner = self.roster.owner(place.origin).name
+        best: Proved | None = None
+        failure: MeshError = Unavailable("unreachable", place.origin)
+        for name in dict.fromkeys([owner, *(member.name for member in self.roster.members)]):
+            try:
+                answer = await self.ask(name, Prove(origin=place.origin, index=place.index), Proved)
+                record = record_of(answer)
+            except MeshError as error:
+                failure = error
+                continue
+            if Place(record.origin, record.index) == place:
+                best = best or answer
+                if self.is_final(answer):
+                    return answer
+        if best is None:
+            raise failure
+        return best
+
+    def attested(self, answer: Proved) -> Attested:
+        """Who made the record final (rule 2).
+
+        Raises:
+            Refused: ``not_final`` and what else can be wrong with a proof.
+        """
+        if not answer.proof:
+            raise Refused("not_final", "nobody holds a certificate over it yet")
+        owner = self.roster.owner(record_of(answer).origin)
+        log = log_verifier(self.roster.origin(owner), owner.log_key)
+        leaf = bytes(answer.batch.records[0])
+        return TlogProof.parse(answer.proof.encode()).verify(leaf, log=log, cosigners=self.roster.attest_keys(), k=self.roster.k)
+
+    def is_final(self, answer: Proved) -> bool:
+        """Whether k members attested the record, by proof."""
+        try:
+            self.attested(answer)
+        except Refused:
+            return False
+        return True
+
+    async def execution(self, name: str) -> list[Proved]:
+        """Everything recorded about the execution that ``name`` belongs to, in all logs, oldest first; decisions before outcomes.
+
+        Raises:
+            Refused: as :meth:`locate`.
+            Unavailable: ``unreachable``.
+        """
+        first = await self._prove_all(await self.locate(name))
+        intents = {intent_of(record_of(answer)) for answer in first} - {""}
+        if not intents:
+            return first
+        places: set[Place] = set()
+        for intent in intents:
+            places |= (await self.find(intent)).get(intent, set())
+        return await self._prove_all(places)
+
+    async def records(self, member: str, origin: str, first: int, count: int) -> LineageBatch:
+        """Records of a log as one member holds them. Raises as :meth:`ask`."""
+        return await self.ask(member, Pull(origin=origin, first=first, count=count), LineageBatch)
+
+    async def _prove_all(self, places: Iterable[Place]) -> list[Proved]:
+        answers = await asyncio.gather(*(self.prove(place) for place in sorted(places)))
+        return sorted(answers, key=lambda answer: _when(record_of(answer)))
+
+
+def intent_of(record: Record) -> str:
+    """The id of the intent that a record is about; empty for records about something else."""
+    return record.intent if isinstance(record, DecisionMade | Denied | OutcomeRecorded) else ""
+
+
+def _when(record: Record) -> tuple[bool, int, str, int]:
+    return isinstance(record, OutcomeRecorded), record.at_ms, record.origin, record.index
+
+
+def run(cli: Cli, work: Callable[[MeshClient, Library], Awaitable[R]]) -> R:
+    """What ``work`` answers, with a client of the mesh that ``cli`` names. Raises as :func:`open_client`."""
+
+    async def inner() -> R:
+        async with open_client(cli.context) as (client, library):
+            return await work(client, library)
+
+    return asyncio.run(inner())
+
+
+@asynccontextmanager
+async def open_client(name: str | None) -> AsyncIterator[tuple[MeshClient, Library]]:
+    """A client of the mesh that the context ``name`` describes, and what the context's files say.
+
+    Raises:
+        Refused: ``config_invalid`` and whatever is wrong with the files.
+        Unavailable: ``unreachable``.
+    """
+    from mesh.adapters.bus import Bus
+    from mesh.adapters.bus_table import bus_options
+    from mesh.core import subjects
+    from mesh.core.messages import pack
+    from mesh.gate.context import load_context
+
+    context = load_context(name)
+    library = _library(context.trust, context.path("."))
+    options = bus_options(context.auditor, name="auditor", base=context.path("."))
+    async with await Bus.connect(options) as bus:
+
+        async def ask(member: str, message: Payload) -> bytes:
+            return (await bus.request(subjects.sync(member), pack(message), timeout_ms=ASK_MS)).data
+
+        yield MeshClient(ask, library.governance.roster), library
+
+
+def _library(trust: "Trust", base: Path) -> Library:
+    from mesh.adapters.trustfiles import load_trust, read_bounded
+
+    return Library(
+        governance=load_trust(trust, base),
+        manifests=tuple(read_bounded(base / name, ENVELOPE_BYTES_MAX) for name in trust.policy),
+        bundles=tuple(read_bounded(base / name, BUNDLE_BYTES_MAX) for name in trust.bundles),
+        roster=read_bounded(base / trust.roster, ENVELOPE_BYTES_MAX),
+    )

@@ -1,0 +1,214 @@
+"""`mesh status`, `mesh lineage`, `mesh log`, `mesh why`: what the nodes hold, with what of it is final checked here."""
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+
+import click
+
+from mesh.cli import client, telling
+from mesh.cli.output import Cli, format_option, pass_cli
+from mesh.core.log.record import read_record
+from mesh.core.log.tlogproof import TlogProof
+from mesh.core.messages import NodeStatus, Proved
+from mesh.errors import MeshError, Refused, Unavailable
+from mesh.limits import BATCH_RECORDS_MAX
+from mesh.protocol.proving import record_of
+
+__all__ = ["lineage", "log", "status", "why"]
+
+_STALE: Final = 4
+
+
+@click.command()
+@format_option
+@pass_cli
+def status(cli: Cli) -> int:
+    """How the nodes are. Ends with 4 when fewer than k of them are fresh."""
+
+    async def work(mesh: client.MeshClient, _library: client.Library) -> tuple[dict[str, NodeStatus | MeshError], int]:
+        return await mesh.status(), mesh.roster.k
+
+    answers, k = client.run(cli, work)
+    cli.rows(
+        ("node", "region", "state", "log", "final", "mirrors", "vouched", "policies", "up"),
+        [_node_row(name, answer) for name, answer in answers.items()],
+    )
+    fresh = sum(isinstance(answer, NodeStatus) and answer.fresh for answer in answers.values())
+    cli.say(f"{fresh} of {len(answers)} fresh, {k} needed")
+    cli.next("mesh lineage ls")
+    return 0 if fresh >= k else _STALE
+
+
+def _node_row(name: str, answer: NodeStatus | MeshError) -> dict[str, Any]:
+    if isinstance(answer, MeshError):
+        return {"node": name, "state": answer.code, "detail": answer.detail}
+    trouble = [telling.node_of(mirror.origin) for mirror in answer.mirrors if mirror.refused or mirror.conflicted]
+    held = sum(mirror.certified for mirror in answer.mirrors)
+    return {
+        "node": name,
+        "region": answer.region,
+        "state": "fresh" if answer.fresh else answer.code,
+        "log": answer.size,
+        "final": answer.certified,
+        "mirrors": f"{len(answer.mirrors)} logs, {held} final" + (f", refuses {', '.join(trouble)}" if trouble else ""),
+        "vouched": answer.vouchers,
+        "policies": [f"{policy.domain}@{policy.epoch}" for policy in answer.policies],
+        "up": f"{answer.uptime_ms // 1000} s",
+        "incarnation": answer.incarnation,
+        "roster_epoch": answer.roster_epoch,
+        "counters": answer.counters,
+    }
+
+
+@click.group()
+def lineage() -> None:
+    """Records of all logs."""
+
+
+@lineage.command("ls")
+@click.option("-n", "--count", default=20, show_default=True, type=click.IntRange(1, BATCH_RECORDS_MAX), help="How many, newest first.")
+@click.option("--node", "only", metavar="NODE", help="Of this node's log only.")
+@format_option
+@pass_cli
+def ls(cli: Cli, count: int, only: str | None) -> None:
+    """The newest records."""
+
+    async def work(mesh: client.MeshClient, _library: client.Library) -> list[dict[str, Any]]:
+        answers = await mesh.status()
+        if only is not None:
+            mesh.roster.member(only)
+        sizes = _sizes(answers.values())
+        rows: list[dict[str, Any]] = []
+        for member in mesh.roster.members:
+            origin = mesh.roster.origin(member)
+            if only in {None, member.name} and origin in sizes:
+                holder, size = sizes[origin]
+                batch = await mesh.records(holder, origin, max(0, size - count), count)
+                rows += [_record_row(bytes(raw)) for raw in batch.records]
+        return sorted(rows, key=lambda row: (row["at"], row["record"]), reverse=True)[:count]
+
+    rows = client.run(cli, work)
+    cli.rows(("at", "record", "kind", "about", "what"), rows)
+    about = next((row["intent"] for row in rows if row["intent"]), "")
+    cli.next(f"mesh why {about[:12]}" if about else "mesh status")
+
+
+def _sizes(answers: Iterable[NodeStatus | MeshError]) -> dict[str, tuple[str, int]]:
+    """Per log who holds most of it, and how much."""
+    sizes: dict[str, tuple[str, int]] = {}
+    held = [answer for answer in answers if isinstance(answer, NodeStatus)]
+    if not held:
+        raise Unavailable("unreachable", "no member of the roster answers")
+    for answer in held:
+        for origin, size in ((answer.origin, answer.size), *((mirror.origin, mirror.size) for mirror in answer.mirrors)):
+            if size > sizes.get(origin, ("", 0))[1]:
+                sizes[origin] = (answer.node, size)
+    return sizes
+
+
+def _record_row(data: bytes) -> dict[str, Any]:
+    record = read_record(data)
+    intent = client.intent_of(record)
+    return {
+        "at": telling.when(record.at_ms),
+        "record": telling.place_of(record),
+        "kind": telling.kind_of_record(record),
+        "about": intent[:12],
+        "what": telling.told(record),
+        "intent": intent,
+    }
+
+
+@lineage.command("show")
+@click.argument("name", metavar="ID|NODE/INDEX")
+@format_option
+@pass_cli
+def show(cli: Cli, name: str) -> None:
+    """Everything about the records of an intent, authorization or outcome, or about one record."""
+
+    async def work(mesh: client.MeshClient, _library: client.Library) -> list[dict[str, Any]]:
+        answers = [await mesh.prove(place) for place in sorted(await mesh.locate(name))]
+        return [
+            {
+                "record": json.loads(bytes(answer.batch.records[0])),
+                "attested_by": _attesters(mesh, answer),
+                "statements": telling.statements(answer),
+            }
+            for answer in answers
+        ]
+
+    values = client.run(cli, work)
+    cli.format = "json" if cli.format == "table" else cli.format  # nested values have no columns
+    cli.rows((), values)
+    cli.next(f"mesh prove {name}")
+
+
+def _attesters(mesh: client.MeshClient, answer: Proved) -> list[str]:
+    try:
+        attested = mesh.attested(answer)
+    except Refused:
+        return []
+    return [telling.node_of(signed.verifier.name) for signed in attested.attestations]
+
+
+@click.command()
+@click.argument("name", metavar="ID")
+@format_option
+@pass_cli
+def why(cli: Cli, name: str) -> None:
+    """What happened to the intent that ID belongs to, in all logs, and by what right."""
+
+    async def work(mesh: client.MeshClient, library: client.Library) -> telling.Story:
+        answers = await mesh.execution(name)
+        final = {telling.place_of(record_of(answer)): _attesters(mesh, answer) for answer in answers}
+        return telling.Story(answers, final, library.governance)
+
+    story = client.run(cli, work)
+    if cli.format == "table":
+        cli.text("\n".join(story.lines()))
+    else:
+        cli.rows((), story.stages)
+    cli.next(f"mesh prove {name} --out proof.json")
+
+
+@click.group()
+def log() -> None:
+    """Checkpoints of a node's log."""
+
+
+@log.command("checkpoint")
+@click.argument("node")
+@format_option
+@pass_cli
+def checkpoint(cli: Cli, node: str) -> None:
+    """The newest certificate of NODE's log, as any C2SP tool reads it."""
+
+    async def work(mesh: client.MeshClient, _library: client.Library) -> dict[str, Any]:
+        origin = mesh.roster.origin(mesh.roster.member(node))
+        size = max((_certified(answer, origin) for answer in (await mesh.status()).values()), default=0)
+        if size == 0:
+            raise Refused("not_final", f"no certificate of {origin} is known to whoever answers")
+        answer = await mesh.prove(client.Place(origin, size - 1))
+        attested = mesh.attested(answer)
+        return {
+            "origin": origin,
+            "size": attested.checkpoint.size,
+            "root": attested.checkpoint.root.hex(),
+            "attested_by": [telling.node_of(signed.verifier.name) for signed in attested.attestations],
+            "note": TlogProof.parse(answer.proof.encode()).note.decode(),
+        }
+
+    found = client.run(cli, work)
+    if cli.format == "table":
+        cli.text(found["note"])
+    else:
+        cli.value(found)
+    cli.next(f"mesh prove {node}/{found['size'] - 1} --format tlog-proof")
+
+
+def _certified(answer: NodeStatus | MeshError, origin: str) -> int:
+    if isinstance(answer, MeshError):
+        return 0
+    known = {answer.origin: answer.certified, **{mirror.origin: mirror.certified for mirror in answer.mirrors}}
+    return known.get(origin, 0)

@@ -1,0 +1,108 @@
+"""Commands that need no mesh: what a code means, which version this is, what a statement looks like, keys."""
+
+import importlib
+import importlib.metadata
+import secrets
+from pathlib import Path
+from typing import Final
+
+import click
+
+from mesh.cli.output import Cli, format_option, pass_cli
+from mesh.codes import CODES
+from mesh.errors import Refused
+
+__all__ = ["explain", "key", "schema", "version"]
+
+_KINDS_IN: Final = (
+    "mesh.core.law.heartbeat",
+    "mesh.core.law.policy",
+    "mesh.core.law.revocation",
+    "mesh.core.law.roster",
+    "mesh.core.log.bundle",
+    "mesh.core.log.record",
+    "mesh.core.run.authorization",
+    "mesh.core.run.identity",
+    "mesh.core.run.intent",
+    "mesh.core.run.outcome",
+)
+
+
+@click.command()
+@click.argument("code", required=False)
+@format_option
+@pass_cli
+def explain(cli: Cli, code: str | None) -> None:
+    """What CODE means, who says it, what to do about it. Without CODE: all of them."""
+    if code is None:
+        rows = [{"code": name, "meaning": entry.meaning, "exit": entry.exit, "fix": entry.fix} for name, entry in CODES.items()]
+        cli.rows(("code", "exit", "meaning"), rows)
+        return
+    entry = CODES.get(code)
+    if entry is None:
+        raise Refused("not_found", f"no code {code[:60]!r}; `mesh explain` lists them")
+    cli.value({"code": code, "meaning": entry.meaning, "said by": entry.raised_by, "fix": entry.fix, "exit status": entry.exit})
+
+
+@click.command()
+@format_option
+@pass_cli
+def version(cli: Cli) -> None:
+    """Which version this is."""
+    cli.value({"govmesh": importlib.metadata.version("govmesh")})
+
+
+@click.command()
+@click.argument("kind", required=False)
+@format_option
+@pass_cli
+def schema(cli: Cli, kind: str | None) -> None:
+    """The JSON Schema of a KIND of statement, of a ``record`` or of a ``proof-bundle``. Without KIND: what there is."""
+    import msgspec
+
+    from mesh.core.bytes.envelope import KINDS
+    from mesh.core.log.bundle import ProofBundle
+    from mesh.core.log.record import Record
+
+    for module in _KINDS_IN:
+        importlib.import_module(module)  # a kind registers itself
+    known: dict[str, object] = {name: entry.payload for name, entry in KINDS.items()}
+    known |= {"record": Record, "proof-bundle": ProofBundle}
+    if kind is None:
+        cli.rows(("kind",), [{"kind": name} for name in sorted(known)])
+        return
+    if kind not in known:
+        raise Refused("not_found", f"no kind {kind[:60]!r}; `mesh schema` lists them")
+    cli.format = "json" if cli.format == "table" else cli.format
+    cli.value(msgspec.json.schema(known[kind]))
+
+
+@click.group()
+def key() -> None:
+    """Make and show keys."""
+
+
+@key.command("gen")
+@click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--use", default="holder", show_default=True, help="What the key will sign: a key has one use.")
+@format_option
+@pass_cli
+def gen(cli: Cli, path: Path, use: str) -> None:
+    """Make a key and keep it in a private file at PATH; a file that stands there is never overwritten."""
+    from mesh.adapters.signer import generate
+
+    made = generate(path, use, secrets.token_bytes(32))
+    cli.value({"use": made.use, "public": made.key.public, "file": str(path)})
+    cli.next(f"mesh key show {path}")
+
+
+@key.command("show")
+@click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
+@format_option
+@pass_cli
+def show(cli: Cli, path: Path) -> None:
+    """The public half of the key at PATH."""
+    from mesh.adapters.signer import load
+
+    found = load(path)
+    cli.value({"use": found.use, "public": found.key.public, "file": str(path)})

@@ -1,0 +1,130 @@
+"""`mesh prove` and `mesh replay`: a record's proof is put together from what nodes answer, and judged here before it is handed on."""
+
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+
+from mesh.cli import client, telling
+from mesh.cli.offline import engine_for, report_lines, report_value
+from mesh.cli.output import Cli, format_option, pass_cli
+from mesh.core.log.bundle import encode_proof
+from mesh.core.log.record import DecisionMade, OutcomeRecorded, Record
+from mesh.core.log.tlogproof import TlogProof
+from mesh.core.messages import Proved
+from mesh.errors import Refused
+from mesh.protocol.proving import gather, record_of
+from mesh.verify import Report, verify
+
+__all__ = ["prove", "replay"]
+
+_MATCH: Final = 0
+_UNVERIFIABLE: Final = 2
+_MISMATCH: Final = 5
+
+
+class _Gathered(msgspec.Struct, frozen=True):
+    """A proof, and the roster it was judged by."""
+
+    data: bytes
+    main: Proved
+    roster: bytes
+    outcomes: int
+    left_out: int
+    """Outcomes that are not final yet."""
+
+
+@click.command()
+@click.argument("name", metavar="ID|NODE/INDEX")
+@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file; by default to standard output.")
+@click.option("--format", "form", type=click.Choice(["bundle", "tlog-proof"]), default="bundle", show_default=True)
+@pass_cli
+def prove(cli: Cli, name: str, out: Path | None, form: str) -> None:
+    """Write the proof of a record.
+
+    A bundle holds all that a stranger with the roster needs to check it, and what became of a permit. A tlog-proof holds the record and
+    its place in the log, for any C2SP tool.
+    """
+
+    async def work(mesh: client.MeshClient, library: client.Library) -> tuple[_Gathered, Report]:
+        found = await _gather(mesh, library, name)
+        mesh.attested(found.main)  # not final, no proof
+        return found, verify(found.data, trust=library.roster)
+
+    found, report = client.run(cli, work)
+    if report.verdict == "FAILED":
+        failed = next(check for check in report.checks if check.result == "failed")
+        raise Refused(failed.code, f"what the nodes answered is no proof: {failed.name}: {failed.detail}")
+    data = found.data if form == "bundle" else _tlog(found.main)
+    if out is None:
+        click.echo(data, nl=False)
+    else:
+        _write(out, data)
+        cli.say(f"{out}: {len(data):,} bytes, {telling.told(record_of(found.main))}, {found.outcomes} outcomes")
+    if found.left_out:
+        cli.say(f"{found.left_out} outcomes are not final yet and were left out")
+    cli.next(f"mesh verify {out or 'FILE'} --trust ROSTER")
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise Refused("config_invalid", f"{path}: {error.strerror}") from None
+
+
+def _tlog(answer: Proved) -> bytes:
+    return msgspec.structs.replace(TlogProof.parse(answer.proof.encode()), extra=bytes(answer.batch.records[0])).encode()
+
+
+async def _gather(mesh: client.MeshClient, library: client.Library, name: str) -> _Gathered:
+    """The record that ``name`` means, with the final outcomes of it if it is a permit."""
+    answers = [await mesh.prove(place) for place in sorted(await mesh.locate(name))]
+    main = min(answers, key=lambda answer: _rank(record_of(answer), name))
+    record = record_of(main)
+    outcomes: list[Proved] = []
+    if isinstance(record, DecisionMade) and record.authorization:
+        outcomes = [answer for answer in await mesh.execution(record.intent) if _of(record_of(answer), record.authorization)]
+    final = [answer for answer in outcomes if mesh.is_final(answer)]
+    bundle = gather(main, final, manifests=library.manifests, bundles=library.bundles)
+    return _Gathered(encode_proof(bundle), main, library.roster, len(final), len(outcomes) - len(final))
+
+
+def _of(record: Record, authorization: str) -> bool:
+    return isinstance(record, OutcomeRecorded) and record.authorization == authorization
+
+
+def _rank(record: Record, name: str) -> tuple[bool, bool, bool, int]:
+    """What is meant where several records are about an id: the outcome of that id, a permit, another decision, the oldest."""
+    permit = isinstance(record, DecisionMade) and record.authorization != ""
+    outcome = isinstance(record, OutcomeRecorded)
+    named = isinstance(record, OutcomeRecorded) and record.outcome.startswith(name)
+    return not named, not permit, outcome, record.at_ms
+
+
+@click.command()
+@click.argument("name", metavar="ID|NODE/INDEX")
+@format_option
+@pass_cli
+def replay(cli: Cli, name: str) -> int:
+    """Repeat a recorded decision here. Ends with 0 for a match, 5 for a mismatch, 2 if it cannot be told."""
+
+    async def work(mesh: client.MeshClient, library: client.Library) -> _Gathered:
+        return await _gather(mesh, library, name)
+
+    found = client.run(cli, work)
+    record = record_of(found.main)
+    if not isinstance(record, DecisionMade):
+        raise Refused("not_found", f"{telling.place_of(record)} is no decision: {telling.told(record)}")
+    with engine_for(found.data) as engine:
+        report = verify(found.data, trust=found.roster, engine=engine)
+    repeated = next(check for check in report.checks if check.name == "replay")
+    mismatch = report.verdict == "FAILED"
+    verdict = "mismatch" if mismatch else "match" if repeated.result == "passed" else "unverifiable"
+    if cli.format == "table":
+        cli.text("\n".join([f"{verdict}  {telling.place_of(record)}  {telling.told(record)}", *report_lines(report)]))
+    else:
+        cli.value({"result": verdict, **report_value(report)})
+    cli.next(f"mesh why {record.intent[:12]}")
+    return _MISMATCH if mismatch else _MATCH if verdict == "match" else _UNVERIFIABLE
