@@ -35,7 +35,7 @@ from mesh.protocol.proving import record_of
 if TYPE_CHECKING:
     from mesh.adapters.trustfiles import Trust
 
-__all__ = ["Library", "MeshClient", "Place", "intent_of", "open_client", "run"]
+__all__ = ["Ask", "Library", "MeshClient", "Place", "intent_of", "open_client", "run"]
 
 ASK_MS: Final = 2_000
 _FIND_MAX: Final = 200

@@ -60,6 +60,8 @@ class RuleEngine:
 
     profile: str = "cedar-4/1"
     build: str = "rules/1"
+    limit: int = 100
+    """Another one is another policy."""
 
     def evaluate(self, bundle_digest: str, requests: Sequence[EngineRequest]) -> list[Verdict | None]:
         """One verdict per request."""
@@ -70,7 +72,7 @@ class RuleEngine:
         amount = request.asserted.params["amount"]
         if request.resource.id == "frozen":
             return Verdict(allow=False, determining=("never-frozen",), errors=())
-        if "payers" in groups and isinstance(amount, int) and amount <= 100:
+        if "payers" in groups and isinstance(amount, int) and amount <= self.limit:
             return Verdict(allow=True, determining=("small-payments",), errors=())
         return Verdict(allow=False, determining=(), errors=())
 

@@ -1,6 +1,8 @@
 """A mesh in which something happened, and the proofs of it."""
 
 from functools import cache
+from pathlib import Path
+from typing import Final
 
 from mesh.core.bytes import envelope
 from mesh.core.log.bundle import encode_proof
@@ -10,7 +12,10 @@ from mesh.protocol.proving import gather, record_of
 from tests.support.factory import Lab
 from tests.support.littlemesh import LittleMesh
 
-__all__ = ["Happened", "happened"]
+__all__ = ["FIXTURE", "Happened", "happened", "write_fixture"]
+
+FIXTURE: Final = Path(__file__).resolve().parents[1] / "fixtures" / "proofs" / "permit"
+"""A proof and the roster that it is judged by."""
 
 
 class Happened:
@@ -58,3 +63,15 @@ class Happened:
 def happened() -> Happened:
     """The same for every test that only reads it."""
     return Happened()
+
+
+def write_fixture(folder: Path) -> None:
+    """The proof that stands in the tree, for whoever has only that; ``python -m tests.support.proofs`` writes it anew."""
+    folder.mkdir(parents=True, exist_ok=True)
+    story = happened()
+    (folder / "proof.json").write_bytes(story.proof(story.permitted))
+    (folder / "roster.json").write_bytes(story.lab.roster_envelope)
+
+
+if __name__ == "__main__":
+    write_fixture(FIXTURE)
