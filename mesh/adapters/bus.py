@@ -323,8 +323,6 @@ class Bus:
             return False
         if not client.is_connected:
             return True  # it reconnects by itself, for a while
-        if _broken(client):
-            return False
         reconnects = self.counters["reconnects"]
         return await self._ping(client) or not client.is_connected or self.counters["reconnects"] != reconnects
 

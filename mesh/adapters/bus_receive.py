@@ -118,7 +118,7 @@ class Puller:
         if self._fetch is not None:
             self._fetch.cancel()
             await asyncio.wait({self._fetch})
-        await self.unbind()  # its inbox would keep a drain waiting: fetch never tells that it took something
+        await self.unbind()  # fetch takes what lies in its queue without saying so, and a drain would wait for the word
 
 
 async def _delivery(bus: Publisher, message: Any) -> Delivery | None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,19 @@ async def test_a_stored_message_that_is_too_large_is_dropped_counted_and_never_c
     assert bus.counters["dropped_oversize"] == 1
     await asyncio.sleep(2 * ACK_WAIT_NS / 1e9)
     assert await pull(bus) == []
+    assert bus.counters["dropped_oversize"] == 1
+
+
+async def test_close_does_not_wait_for_what_was_pulled(bus: Bus) -> None:
+    """What a fetch finds in its queue it takes without saying so, and nats-py's drain waits in vain for the word."""
+    await pull(bus)
+    puller = bus._pullers["S", "d", ""]
+    await puller._client.publish(puller._native._deliver, b"late", headers={"Status": "408"})
+    await asyncio.sleep(0.1)
+    await pull(bus)
+    started = time.monotonic()
+    await bus.close(drain_ms=3_000)
+    assert time.monotonic() - started < 2
 
 
 async def test_a_pull_that_is_under_way_at_close_is_ended(server: NatsServer, bus: Bus) -> None:

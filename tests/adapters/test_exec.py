@@ -328,6 +328,22 @@ async def test_who_ignores_being_asked_is_killed_after_the_grace() -> None:
     assert not alive(int(out.stdout))
 
 
+async def test_who_is_asked_to_end_has_the_grace_for_its_last_words() -> None:
+    """Also in a scope of anyio, which cancels every wait inside it."""
+    out = Collected()
+    with anyio.CancelScope() as scope:
+
+        def receive(stream: str, chunk: bytes) -> None:
+            out(stream, chunk)
+            scope.cancel()
+
+        with measure("sh", PATH) as shell:
+            script = "trap 'sleep 0.2; echo bye; exit' TERM; echo up; while :; do sleep 0.01; done"
+            await run(shell, ["sh", "-c", script], "/", {"PATH": PATH}, on_output=receive)
+    assert scope.cancelled_caught
+    assert out.stdout == b"up\nbye\n"
+
+
 async def test_a_second_cancellation_ends_the_grace() -> None:
     out = Collected()
     task = asyncio.create_task(sh("trap '' TERM; echo $$; while :; do sleep 300; done", out, grace_ms=60_000))

@@ -102,6 +102,13 @@ def test_a_server_comes_back_on_the_port_it_had(tmp_path: Path) -> None:
         assert again.url == url
 
 
+def test_the_ports_of_a_killed_server_are_not_taken_for_those_of_the_next(tmp_path: Path) -> None:
+    stale = tmp_path / "nats-server_1.ports"
+    stale.write_text('{"nats":["nats://127.0.0.1:1"],"monitoring":["http://127.0.0.1:1"]}')
+    with NatsServer.start(tmp_path):
+        assert not stale.exists()
+
+
 def test_a_bad_configuration_is_refused_with_what_the_server_says(tmp_path: Path) -> None:
     with pytest.raises(Refused) as no:
         NatsServer.start(tmp_path / "n", config="no_such_field: {")
