@@ -5,10 +5,12 @@
     MeshError
     ├── Refused      evidence was read and the answer is no (malformed, unauthentic, stale, conflicting, …)
     ├── Unavailable  no answer could be had; whoever asked must deny
-    └── Alarm        a state that must not exist: stop signing, say why, keep the evidence
+    ├── Alarm        a state that must not exist: stop signing, say why, keep the evidence
+    ├── Denied       what a governed program gets: it may not run, and did not (:mod:`mesh.gate.errors`)
+    └── Aborted      it was running, and the enforcer ended it (as above)
 
 Each carries a stable ``code`` of :mod:`mesh.codes`. The code is the reason on the wire, in the records, in
-``mesh explain CODE`` and here. A *denial* is none of these: it is a signed value.
+``mesh explain CODE`` and here. A *denial* on the wire is none of these: it is a signed value.
 
 Names end without ``Error`` on purpose: they name what happened, as ``asyncio.Cancelled`` does.
 """

@@ -116,6 +116,8 @@ class Gate:
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Decorate a function, plain or ``async``: it runs only if the call is authorized, with the arguments that were signed.
 
+        Not for methods: a ``self`` cannot be signed. A plain function blocks its thread while it is asked for.
+
         Args:
             action: ``<domain>/<verb>``.
             resource: type and id, or a function that makes them of the call's arguments, given by name.

@@ -25,7 +25,7 @@ from mesh.core.law.governance import Governance, Law
 from mesh.core.run.authorization import authorization_of
 from mesh.core.run.decision import Attested, Decision, EngineRequest
 from mesh.core.run.identity import Identity, check_identity
-from mesh.core.run.intent import ASSURANCES, Intent, check_intent_times
+from mesh.core.run.intent import ASSURANCES, Intent, check_intent_times, strongest
 from mesh.core.run.params import Opening
 from mesh.errors import Refused
 from mesh.protocol import decide
@@ -94,9 +94,10 @@ def question(
     law = governance.active(intent.domain, at_ms)
     if place.claims.subject not in law.manifest.enforcers:
         raise Refused("audience_unknown", place.claims.subject)
-    law.manifest.terms(intent.action)
-    if ASSURANCES.index(intent.assurance_min) > ASSURANCES.index("local"):
-        raise Refused("assurance_unavailable", intent.assurance_min)
+    # The manifest's floor too: an authorization that no enforcer may honour must not look like a permit.
+    wanted = strongest(law.manifest.terms(intent.action).assurance, intent.assurance_min)
+    if ASSURANCES.index(wanted) > ASSURANCES.index("local"):
+        raise Refused("assurance_unavailable", wanted)
     attested = Attested(
         now_s=at_ms // 1000,
         region=region,
