@@ -22,7 +22,7 @@ import msgspec
 
 from mesh.limits import MESSAGE_BYTES_MAX
 
-__all__ = ["BusUsers", "GovernorUser", "TenantUser", "auditor_user", "governor_user", "nats_config", "tenant_account"]
+__all__ = ["BusUsers", "GovernorUser", "TenantUser", "auditor_user", "governor_user", "nats_config", "tenant_account", "tenant_exports"]
 
 _PUBLISHED: Final = ("lineage", "checkpoint", "cosig", "law", "fraud")
 _ASKED: Final = ("mesh.v1.*.intent.>", "mesh.v1.*.outcome.>", "mesh.v1.sync.>")
@@ -58,17 +58,10 @@ class BusUsers(msgspec.Struct, frozen=True, kw_only=True):
 def nats_config(users: BusUsers, *, name: str) -> str:
     """The configuration of one server. Addresses and storage are given on its command line or by the platform."""
     regions = sorted({governor.region for governor in users.governors})
-    tenants = ", ".join(tenant.tenant.upper() for tenant in users.tenants)
     mesh_users = [
         *(governor_user(governor) for governor in users.governors),
         auditor_user(users.auditor, regions),
         f"      {{ nkey: {users.provisioner} }}",
-    ]
-    exports = [
-        *(f'      {{ service: "mesh.v1.*.intent.{tenant.tenant}.*", accounts: [{tenant.tenant.upper()}] }}' for tenant in users.tenants),
-        f'      {{ service: "mesh.v1.*.outcome.*", accounts: [{tenants}] }}',
-        f'      {{ service: "mesh.v1.sync.*", accounts: [{tenants}] }}',
-        f'      {{ stream: "mesh.v1.hb.*", accounts: [{tenants}] }}',
     ]
     lines = [
         f"server_name: {name}",
@@ -85,7 +78,7 @@ def nats_config(users: BusUsers, *, name: str) -> str:
         *mesh_users,
         "    ]",
         "    exports: [",
-        *exports,
+        *tenant_exports(users.tenants),
         "    ]",
         "  }",
         *(line for tenant in users.tenants for line in tenant_account(tenant)),
@@ -139,6 +132,18 @@ def _auditor_publish(regions: Iterable[str]) -> list[str]:
             f"$JS.ACK.{stream}.>",
         ]
     return allowed
+
+
+def tenant_exports(users: Iterable[TenantUser]) -> list[str]:
+    """What the account ``MESH`` exports to its tenants, each its own intents."""
+    tenants = [user.tenant for user in users]
+    everyone = ", ".join(tenant.upper() for tenant in tenants)
+    return [
+        *(f'      {{ service: "mesh.v1.*.intent.{tenant}.*", accounts: [{tenant.upper()}] }}' for tenant in tenants),
+        f'      {{ service: "mesh.v1.*.outcome.*", accounts: [{everyone}] }}',
+        f'      {{ service: "mesh.v1.sync.*", accounts: [{everyone}] }}',
+        f'      {{ stream: "mesh.v1.hb.*", accounts: [{everyone}] }}',
+    ]
 
 
 def tenant_account(user: TenantUser) -> list[str]:

@@ -51,7 +51,7 @@ def test_every_configuration_loads_and_every_node_has_its_keys(tmp_path: Path, n
         ]
         assert all(law.bundle is not None for law in governance.laws["payments"])
         bus_options(config.bus, name=f"gov-{name}", base=config.path("."))
-    assert 2 * governance.roster.k > nodes + governance.roster.f
+        assert 2 * governance.roster.k > nodes + governance.roster.f
 
 
 def test_the_context_names_people_whom_the_issuer_knows(files: DevMeshFiles) -> None:
@@ -195,8 +195,7 @@ async def test_a_tenant_is_answered_and_hears_heartbeats(files: DevMeshFiles, se
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(answer)
-            got = await workload.request("mesh.v1.eu.intent.demo.billing", b"{}", timeout_ms=5_000)
-        assert got.data == b"no"
+            assert (await workload.request("mesh.v1.eu.intent.demo.billing", b"{}", timeout_ms=5_000)).data == b"no"
         await governor.publish("mesh.v1.hb.eu-1", b"beat")
         with anyio.fail_after(10):
             while not heard:  # noqa: ASYNC110 -- it comes from another process
