@@ -36,7 +36,7 @@ import anyio
 import nats.errors
 from nats.aio.client import Client
 
-from mesh.adapters.bus_message import NO_HEADERS, Delivery, Handler, Message, Receipt, receipt
+from mesh.adapters.bus_message import COUNTERS, NO_HEADERS, Delivery, Handler, Message, Receipt, receipt
 from mesh.adapters.bus_options import BusOptions, login
 from mesh.adapters.bus_receive import Puller, Subscription
 from mesh.adapters.nkey import UserKey
@@ -62,21 +62,6 @@ _FLUSH_TURNS: Final = 100
 _RECONNECT_S: Final = 5.0
 """How long nats-py may try by itself: it can hang for minutes in closing a socket whose packets are dropped."""
 _DISCARD_S: Final = 1.0
-_COUNTERS: Final = (
-    "disconnects",
-    "dropped_oversize",
-    "dropped_slow",
-    "errors",
-    "forged_replies",
-    "handler_errors",
-    "published",
-    "rebuilds",
-    "received",
-    "reconnects",
-    "refused_offline",
-    "requests",
-    "stuck",
-)
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +98,7 @@ class Bus:
         self._pings = set[asyncio.Task[float]]()
         self._own_servers: frozenset[str] = frozenset()
         self._last_error = ""
-        self.counters: dict[str, int] = dict.fromkeys(_COUNTERS, 0)
+        self.counters: dict[str, int] = dict.fromkeys(COUNTERS, 0)
         """What happened so far, for metrics; only ever grows."""
 
     @classmethod

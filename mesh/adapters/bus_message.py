@@ -13,8 +13,24 @@ import msgspec
 
 from mesh.errors import Refused, Unavailable
 
-__all__ = ["NO_HEADERS", "Delivery", "Handler", "Message", "Publisher", "Receipt", "receipt", "safe_reply"]
+__all__ = ["COUNTERS", "NO_HEADERS", "Delivery", "Handler", "Message", "Publisher", "Receipt", "receipt", "safe_reply"]
 
+COUNTERS: Final = (
+    "disconnects",
+    "dropped_oversize",
+    "dropped_slow",
+    "errors",
+    "forged_replies",
+    "handler_errors",
+    "published",
+    "rebuilds",
+    "received",
+    "reconnects",
+    "refused_offline",
+    "requests",
+    "stuck",
+)
+"""What the bus counts; metrics carry the same names."""
 NO_HEADERS: Final[Mapping[str, str]] = {}
 _INBOXES: Final = ("_INBOX_", "_INBOX.", "_R_.")
 
