@@ -46,7 +46,7 @@ def run(cli: Cli, *, once: bool) -> int:
         if found:
             cli.rows(("code", "record", "detail"), found)
     else:
-        cli.value({"caught_up": caught_up, **_numbers(state), "found": found})
+        cli.value({"caught_up": caught_up, **_numbers(state), "findings": found, "found": numbers.findings})
     cli.next(f"mesh lineage show {found[0]['record']}" if found else "mesh status")
     return _FOUND if numbers.findings else 0 if caught_up else _BEHIND
 

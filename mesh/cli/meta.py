@@ -1,6 +1,5 @@
 """Commands that need no mesh: what a code means, which version this is, what a statement looks like, keys."""
 
-import importlib
 import importlib.metadata
 import secrets
 from pathlib import Path
@@ -14,18 +13,9 @@ from mesh.errors import Refused
 
 __all__ = ["explain", "key", "schema", "version"]
 
-_KINDS_IN: Final = (
-    "mesh.core.law.heartbeat",
-    "mesh.core.law.policy",
-    "mesh.core.law.revocation",
-    "mesh.core.law.roster",
-    "mesh.core.log.bundle",
-    "mesh.core.log.record",
-    "mesh.core.run.authorization",
-    "mesh.core.run.identity",
-    "mesh.core.run.intent",
-    "mesh.core.run.outcome",
-)
+_SCHEMA: Final = ".schema.json"
+_SHELVES: Final = ("", "statement/", "record/", "message/")
+"""Where a kind is looked for when its shelf was not named."""
 
 
 @click.command()
@@ -57,24 +47,17 @@ def version(cli: Cli) -> None:
 @format_option
 @pass_cli
 def schema(cli: Cli, kind: str | None) -> None:
-    """The JSON Schema of a KIND of statement, of a ``record`` or of a ``proof-bundle``. Without KIND: what there is."""
-    import msgspec
+    """The JSON Schema of a KIND: a statement, record, message or file. Without KIND: what there is."""
+    from mesh.contracts.jsonschema import schema_files
 
-    from mesh.core.bytes.envelope import KINDS
-    from mesh.core.log.bundle import ProofBundle
-    from mesh.core.log.record import Record
-
-    for module in _KINDS_IN:
-        importlib.import_module(module)  # a kind registers itself
-    known: dict[str, object] = {name: entry.payload for name, entry in KINDS.items()}
-    known |= {"record": Record, "proof-bundle": ProofBundle}
+    known = {path.removesuffix(_SCHEMA): data for path, data in schema_files().items()}
     if kind is None:
         cli.rows(("kind",), [{"kind": name} for name in sorted(known)])
         return
-    if kind not in known:
+    found = next((known[name] for shelf in _SHELVES if (name := f"{shelf}{kind}") in known), None)
+    if found is None:
         raise Refused("not_found", f"no kind {kind[:60]!r}; `mesh schema` lists them")
-    cli.format = "json" if cli.format == "table" else cli.format
-    cli.value(msgspec.json.schema(known[kind]))
+    cli.text(found.decode())
 
 
 @click.group()

@@ -177,10 +177,13 @@ def test_a_key_is_made_once_and_shown_without_its_secret(capsys: pytest.CaptureF
 def test_every_kind_has_a_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["schema", "-o", "jsonl"]) == 0
     kinds = [json.loads(line)["kind"] for line in capsys.readouterr().out.splitlines()]
-    assert {"intent", "roster", "record", "proof-bundle"} <= set(kinds)
+    assert {"statement/intent", "record/decision", "proof-bundle"} <= set(kinds)
     for kind in kinds:
         assert run(["schema", kind]) == 0
-        assert json.loads(capsys.readouterr().out)["$defs"]
+        assert json.loads(capsys.readouterr().out)["$schema"]
+    for kind, title in (("intent", "intent"), ("outcome", "outcome"), ("LineageBatch", "LineageBatch")):
+        assert run(["schema", kind]) == 0
+        assert json.loads(capsys.readouterr().out)["title"] == title
     assert run(["schema", "nonsense"]) == 3
 
 
