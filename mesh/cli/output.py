@@ -14,7 +14,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Any, Final, Literal, TypeVar, cast, get_args
 
 import click
 
@@ -144,9 +144,9 @@ def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
-        return ", ".join(_cell(item) for item in value)
+        return ", ".join(_cell(item) for item in cast("Sequence[object]", value))
     if isinstance(value, Mapping):
-        return " ".join(f"{name}={_cell(item)}" for name, item in value.items())
+        return " ".join(f"{name}={_cell(item)}" for name, item in cast("Row", value).items())
     return "-" if value is None or value == "" else plain(str(value)).replace("\n", " ")
 
 

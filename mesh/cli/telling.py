@@ -6,7 +6,7 @@ Not here: asking for them (:mod:`mesh.cli.client`), printing them (:mod:`mesh.cl
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from mesh.codes import CODES
 from mesh.core.bytes import envelope
@@ -221,5 +221,5 @@ _SHOWN = frozenset({"stage", "what", "record", "at", "attested_by"})
 
 def _words(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}={item}" for name, item in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        return ", ".join(f"{name}={item}" for name, item in cast("Mapping[str, object]", value).items())
+    return ", ".join(map(str, cast("list[object]", value))) if isinstance(value, list) else str(value)

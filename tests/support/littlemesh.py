@@ -6,7 +6,7 @@ Time moves only when told to. Messages arrive in the order in which they were se
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Payload
@@ -129,7 +129,7 @@ class Node:
 
     def answer(self, data: bytes) -> bytes:
         """The answer to a question on the node's sync subject."""
-        asked: Pull | Find | Prove | StatusAsked | Sync = unpack(Asked, data)  # type: ignore[arg-type]  # a union is a type here
+        asked = cast("Pull | Find | Prove | StatusAsked | Sync", unpack(Asked, data))  # type: ignore[arg-type]  # a union is a type here
         match asked:
             case Pull():
                 return self.pulled(asked)
