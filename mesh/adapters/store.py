@@ -23,14 +23,13 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 import aiosqlite
 
-from mesh.adapters.store_schema import ADD_ORIGIN, ADD_USES, SCHEMA, rows
+from mesh.adapters.store_schema import ADD_ORIGINS, ADD_USES, SCHEMA, rows
 from mesh.adapters.storequeries import Queries
 from mesh.core.log.merkle import Branch, Frontier
 from mesh.errors import Alarm, MeshError, Refused, Unavailable
@@ -56,6 +55,7 @@ _PRAGMAS: Final = (
     "wal_autocheckpoint = 4096",  # pages, so 16 MiB: more makes the stall longer, less makes every commit dearer (both measured)
 )
 _OWNED: Final = ("CREATE TABLE owner (name TEXT NOT NULL, sqlite TEXT NOT NULL) STRICT",)
+_OF_A_LOG: Final = (Append, SetHead, Locate, PutNote)
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
@@ -103,7 +103,7 @@ class Session:
         """All rows of one statement."""
         return [tuple(row) for row in await self._connection.execute_fetchall(sql, values)]
 
-    async def many(self, sql: str, values: Iterable[Sequence[object]]) -> None:
+    async def many(self, sql: str, values: Sequence[Sequence[object]]) -> None:
         """One statement for each of the rows.
 
         Raises:
@@ -116,6 +116,16 @@ class Session:
             if error.sqlite_errorcode in {sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE}:
                 raise Duplicate(next(taken) - 1) from None
             raise
+
+    async def together(self, writes: Iterable[tuple[str, Sequence[Sequence[object]]]]) -> None:
+        """:meth:`many` for each, in order, without coming back to the loop in between: a busy loop would take its time each time.
+
+        Raises:
+            Duplicate: as :meth:`many`. What stands behind the first that fails may have been written; the transaction must end.
+        """
+        for answer in await asyncio.gather(*(self.many(sql, values) for sql, values in writes if values), return_exceptions=True):
+            if answer is not None:
+                raise answer
 
 
 Job = Callable[[Session], Awaitable[T]]
@@ -182,8 +192,7 @@ class File:
             await reader.execute("PRAGMA query_only = ON")  # and so it never checkpoints: see rule 2
             return cls(path, layout, writer, reader)
         except BaseException as error:
-            for connection in reversed(opened):
-                await _abandon(connection)
+            await _abandon(*opened)
             if isinstance(error, OSError | sqlite3.Error):
                 raise failure(error) from None
             raise
@@ -248,8 +257,7 @@ class File:
                 if not item.done.done():
                     item.refuse(Unavailable("storage_failed", f"{self._path.name}: {self._over}"))
             self._waiting.clear()
-            await _abandon(self._reader)
-            await _abandon(self._writer)
+            await _abandon(self._reader, self._writer)
 
     async def _transact(self, group: Sequence[_Waiting[Any]]) -> None:
         session, begun = Session(self._writer), False
@@ -329,11 +337,10 @@ class Store(Queries):
 
     async def _apply(self, session: Session, effects: Sequence[Persist]) -> None:
         ids = dict(self._ids)
-        named = [effect.origin for effect in effects if isinstance(effect, Append | SetHead | Locate | PutNote)]
+        named = [effect.origin for effect in effects if isinstance(effect, _OF_A_LOG)]
         for origin in dict.fromkeys(named):
             if origin not in ids:
                 ids[origin] = len(ids) + 1
-                await session.many(ADD_ORIGIN, [(ids[origin], origin)])
         frontiers = dict(self._frontiers)
         branches = list[tuple[str, Branch]]()
         for effect in effects:
@@ -342,14 +349,12 @@ class Store(Queries):
                 frontiers[effect.origin] = grown
                 branches += [(effect.origin, branch) for branch in completed]
         batch = rows(effects, ids, branches)
-        if batch.uses:
-            try:
-                await session.many(ADD_USES, batch.uses)
-            except Duplicate as duplicate:
-                used = [(effect.space, effect.key) for effect in effects if isinstance(effect, InsertOnce)]
-                raise Conflict(*used[duplicate.position]) from None
-        for sql, values in batch.writes:
-            await session.many(sql, values)
+        origins = [(number, origin) for origin, number in ids.items() if origin not in self._ids]
+        try:
+            await session.together([(ADD_ORIGINS, origins), (ADD_USES, batch.uses), *batch.writes])
+        except Duplicate as duplicate:
+            used = [(effect.space, effect.key) for effect in effects if isinstance(effect, InsertOnce)]
+            raise Conflict(*used[duplicate.position]) from None
         # Last: should the COMMIT that follows fail, the store ends and this is forgotten with it.
         self._ids, self._frontiers = ids, frontiers
 
@@ -377,7 +382,9 @@ def _busy(error: Exception) -> bool:
 
 
 async def _connect(path: Path, opened: list[aiosqlite.Connection]) -> aiosqlite.Connection:
-    connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=_STATEMENTS)
+    # Where SQLite ends a transaction by itself, as when the disk is full, the isolation level makes what is written next begin
+    # another one, which is then rolled back; without it that would be durable.
+    connection = await aiosqlite.connect(path, isolation_level="IMMEDIATE", cached_statements=_STATEMENTS)
     opened.append(connection)
     for pragma in _PRAGMAS:
         await connection.execute(f"PRAGMA {pragma}")
@@ -397,7 +404,7 @@ async def _bind(connection: aiosqlite.Connection, layout: Layout, owner: str) ->
             await session.fetch(sql)
         await session.fetch(f"PRAGMA application_id = {layout.application}")
         await session.fetch(f"PRAGMA user_version = {layout.version}")
-        await session.many("INSERT INTO owner (name, sqlite) VALUES (?, ?)", [(owner, sqlite3.sqlite_version)])
+        await session.fetch("INSERT INTO owner (name, sqlite) VALUES (?, ?)", (owner, sqlite3.sqlite_version))
     kind = (await session.fetch("PRAGMA application_id"))[0] + (await session.fetch("PRAGMA user_version"))[0]
     if kind != (layout.application, layout.version):
         raise Refused("config_invalid", f"a file of another kind or version: {kind}")
@@ -405,10 +412,19 @@ async def _bind(connection: aiosqlite.Connection, layout: Layout, owner: str) ->
     if name != owner:
         raise Refused("config_invalid", f"the file belongs to {name}, not to {owner}")
     if version != sqlite3.sqlite_version:  # what wrote last is the first question after a corruption
-        await session.many("UPDATE owner SET sqlite = ?", [(sqlite3.sqlite_version,)])
+        await session.fetch("UPDATE owner SET sqlite = ?", (sqlite3.sqlite_version,))
     await connection.commit()
 
 
-async def _abandon(connection: aiosqlite.Connection) -> None:
-    with suppress(sqlite3.Error, ValueError):  # nothing is left to save
-        await connection.close()
+async def _abandon(*connections: aiosqlite.Connection) -> None:
+    """Close them; a cancellation waits until that is done, because Python waits for ever on a connection's thread."""
+    told = [told for told in [connection.stop() for connection in connections] if told is not None]
+    stopped = asyncio.gather(*told, return_exceptions=True)  # what cannot even be closed has nothing left to save
+    cancelled: asyncio.CancelledError | None = None
+    while not stopped.done():
+        try:
+            await asyncio.shield(stopped)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled

@@ -33,7 +33,7 @@ from mesh.protocol.step import (
 )
 
 __all__ = [
-    "ADD_ORIGIN",
+    "ADD_ORIGINS",
     "ADD_USES",
     "LEVELS",
     "SCHEMA",
@@ -98,7 +98,7 @@ _TRIGGERS: Final = (
 )
 SCHEMA: Final = (*_TABLES, *_TRIGGERS)
 
-ADD_ORIGIN: Final = "INSERT INTO log (id, origin) VALUES (?, ?)"
+ADD_ORIGINS: Final = "INSERT INTO log (id, origin) VALUES (?, ?)"
 ADD_USES: Final = "INSERT INTO named (id, space, log, idx, at) VALUES (?, ?, 0, 0, ?)"
 _ADD_RECORDS: Final = "INSERT INTO record (log, idx, leaf, data) VALUES (?, ?, ?, ?)"
 _ADD_BRANCHES: Final = "INSERT INTO branch (log, level, number, hash) VALUES (?, ?, ?, ?)"

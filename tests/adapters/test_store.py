@@ -637,7 +637,7 @@ async def test_a_connection_lost_inside_a_transaction_ends_the_store(tmp_path: P
     store = await filled(tmp_path)
 
     async def lose(session: store_module.Session, *_: object) -> None:
-        await session._connection.close()
+        await session._connection._execute(session._connection._conn.close)  # type: ignore[no-untyped-call]
 
     with monkeypatch.context() as patch:
         patch.setattr(store_module.Session, "many", lose)
@@ -655,6 +655,36 @@ async def test_a_file_system_without_locks_is_not_trusted(tmp_path: Path, monkey
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
     await refused(Store.open(tmp_path / NAME, owner="a"), Unavailable, "storage_failed")
+
+
+async def test_when_sqlite_itself_ends_the_transaction_nothing_behind_it_is_kept(tmp_path: Path) -> None:
+    await (await filled(tmp_path)).close()
+    connection = sqlite3.connect(tmp_path / NAME)
+    connection.execute("CREATE TRIGGER ends BEFORE INSERT ON body BEGIN SELECT RAISE(ROLLBACK, 'as for a full disk'); END")
+    connection.close()
+    store = await Store.open(tmp_path / NAME, owner="a")
+    with pytest.raises(MeshError):
+        await store.commit([append(LOG, 300, 1), PutBody(ident(8), "intent", b"x"), Locate(ident(8), LOG, 300), SetMeta("x", 1)])
+    assert (await store.sizes())[LOG] == 300
+    assert (await store.meta("x"), await store.find(ident(8), 1)) == (None, [])
+    await store.commit([SetMeta("x", 2)])
+    await store.close()
+
+
+@pytest.mark.parametrize("pages", range(12))
+async def test_a_disk_that_fills_up_anywhere_inside_a_step_keeps_nothing_of_it(tmp_path: Path, pages: int) -> None:
+    store = await filled(tmp_path)
+    session = store_module.Session(store._file._writer)
+    ((used,),) = await session.fetch("PRAGMA page_count")
+    await session.fetch(f"PRAGMA max_page_count = {used + pages}")
+    step: list[Persist] = [append(LOG, 300, 9, size=3_000), PutBody(ident(8), "intent", bytes(30_000)), SetMeta("x", 1)]
+    await refused(store.commit([*step, InsertOnce("intent", ident(8), 300)]), Unavailable, "storage_failed")
+    await store.close()
+    store = await Store.open(tmp_path / NAME, owner="a")
+    assert (await store.sizes())[LOG] == 300
+    assert (await store.meta("x"), await store.bodies([ident(8)]), await store.once("intent", [ident(8)])) == (None, {}, {})
+    await store.commit(step)
+    await store.close()
 
 
 FULL = """
@@ -750,8 +780,22 @@ async def main(path):
 store, tasks = asyncio.run(main(Path(sys.argv[1])))
 print(all(task.done() for task in tasks))
 """
+FAILED = """
+import asyncio, sys
+from pathlib import Path
+from test_store import *
+async def main(path):
+    store = await Store.open(path, owner="a")
+    await store._file._writer.execute("DROP TABLE meta")
+    await store.commit([SetMeta("x", 1)])
+try:
+    asyncio.run(main(Path(sys.argv[1])))
+except Unavailable as error:
+    print(error.code == "storage_failed")
+"""
 
 
-def test_a_loop_that_ends_without_closing_leaves_no_thread_and_no_waiter_behind(tmp_path: Path) -> None:
-    out, err = child(ABANDONED, str(tmp_path / NAME)).communicate(timeout=30)
+@pytest.mark.parametrize("script", [ABANDONED, FAILED])
+def test_a_loop_that_ends_without_closing_leaves_no_thread_and_no_waiter_behind(tmp_path: Path, script: str) -> None:
+    out, err = child(script, str(tmp_path / NAME)).communicate(timeout=30)
     assert (out.strip(), err) == ("True", "")
