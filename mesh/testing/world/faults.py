@@ -45,27 +45,55 @@ class Faults:
         self._stage = stage
         self._random = stage.ground.random("faults")
         self._ends: list[Callable[[], None]] = []
+        self._healed = False
         self.plan: list[str] = []
 
-    def arrange(self, end_us: int) -> None:
-        """Plan everything that happens before ``end_us``."""
-        random = self._random
-        kinds = (
-            self._weather, self._partition, self._isolate, self._one_way, self._hold, self._crash, self._crash, self._failpoint,
-            self._failpoint,
-            self._disk_full, self._disk_fails, self._slow_disk, self._clock, self._engine, self._pause, self._pause, self._storm,
-            self._enforcer, self._everybody, self._reload, self._askers, self._mended_clock,
-        )  # fmt: skip
-        self._liars()
+    def _kinds(self) -> dict[str, tuple[int, Callable[[int], None]]]:
+        """Name of a fault to how often it is chosen, and how it is planned for a time."""
+        return {
+            "askers": (1, self._askers),
+            "clock": (1, self._clock),
+            "crash": (2, self._crash),
+            "disk fails": (1, self._disk_fails),
+            "disk full": (1, self._disk_full),
+            "enforcer": (1, self._enforcer),
+            "engine": (1, self._engine),
+            "everybody": (1, self._everybody),
+            "failpoint": (2, self._failpoint),
+            "hold": (1, self._hold),
+            "isolate": (1, self._isolate),
+            "mended clock": (1, self._mended_clock),
+            "old news": (2, self._old_news),
+            "one way": (1, self._one_way),
+            "partition": (1, self._partition),
+            "pause": (2, self._pause),
+            "reload": (1, self._reload),
+            "slow disk": (1, self._slow_disk),
+            "storm": (1, self._storm),
+            "weather": (1, self._weather),
+        }
+
+    def arrange(self, end_us: int, trouble: Sequence[str]) -> None:
+        """Plan everything that happens before ``end_us``.
+
+        Args:
+            end_us: when the world heals, in µs.
+            trouble: faults, or one kind of liar, that certainly come on top of what the seed says.
+        """
+        random, kinds = self._random, self._kinds()
+        self._liars([kind for kind in trouble if kind not in kinds])
         self._weather(0)
-        for _ in range(random.randint(1, 9)):
-            random.choice(kinds)(random.randrange(_S, end_us - _S // 2))
+        weights = [weight for weight, _ in kinds.values()]
+        names = random.choices(list(kinds), weights, k=random.randint(1, 9))
+        for name in (*names, *(kind for kind in trouble if kind in kinds)):
+            kinds[name][1](random.randrange(_S, end_us - _S // 2))
         if random.random() < 0.25:
             self._revocation(random.randrange(2 * _S, end_us - 2 * _S))
         self.plan.sort()
 
     def heal(self) -> None:
-        """End everything."""
+        """End everything, and let nothing planned happen any more."""
+        self._healed = True
         for end in self._ends:
             end()
         self._ends.clear()
@@ -84,14 +112,15 @@ class Faults:
         self.plan.append(f"{at_us / _S:9.6f} {what}")
 
         def happen() -> None:
-            self._stage.ground.say("fault", what)
-            act()
+            if not self._healed:
+                self._stage.ground.say("fault", what)
+                act()
 
         self._stage.ground.after(at_us, happen)
 
-    def _until(self, at_us: int, what: str, begin: Callable[[], Callable[[], None]]) -> None:
+    def _until(self, at_us: int, what: str, begin: Callable[[], Callable[[], None]], *, least_us: int = 0) -> None:
         """Something that begins, lasts, and ends by itself or when the world heals."""
-        length_us = self._length_us()
+        length_us = max(least_us, self._length_us())
 
         def act() -> None:
             end = begin()
@@ -118,13 +147,13 @@ class Faults:
 
     # ------------------------------------------------------------------------------------------------------------ liars
 
-    def _liars(self) -> None:
+    def _liars(self, wanted: Sequence[str]) -> None:
         """In one world of three, up to f members lie."""
         roster, random = self._stage.setting.governance.roster, self._random
-        if not roster.f or random.random() < 0.66:
+        if not roster.f or (random.random() < 0.66 and not wanted):
             return
         for name in random.sample(self._stage.setting.members, random.randint(1, roster.f)):
-            kind = random.choice(KINDS)
+            kind = random.choice(wanted or KINDS)
             self.plan.append(f"{0.0:9.6f} {name} lies: {kind}")
             {"twins": self._stage.twin, "braggart": self._stage.brag, "turncoat": self._stage.turn}[kind](name)
 
@@ -164,6 +193,18 @@ class Faults:
         targets = [end for end in self._everyone() if self._random.random() < 0.6]
         pairs = [(source, target) for source in sources for target in targets if source != target]
         self._until(at_us, f"hold {','.join(sources)} > {','.join(targets)}", lambda: self._stage.network.hold(pairs))
+
+    def _old_news(self, at_us: int) -> None:
+        """Somebody hears only old heartbeats, all well signed and in order; it may start in the middle of that."""
+        crash = {name: governor.crash for name, governor in self._stage.governors.items()}
+        crash.update({name: enforcer.crash for name, enforcer in self._stage.enforcers.items()})
+        target = self._random.choice(list(crash))
+        lag_us = self._random.choice((_S, 3_500_000, 5 * _S))
+        self._until(
+            at_us, f"{target} hears what was {lag_us / _S:.1f} s ago", lambda: self._stage.network.lag(target, lag_us), least_us=6 * _S
+        )
+        if self._random.random() < 0.5:
+            self._at(at_us + self._random.randrange(2 * _S), f"crash {target}", partial(crash[target], _S // 5))
 
     # ------------------------------------------------------------------------------------------------------------ nodes
 

@@ -35,14 +35,15 @@ class Braggart:
         self._member = member
         self._origin = roster.origin(roster.member(member))
         self._random = random
+        self._boasts = random.choice((0.5, 1.0, 1.0))
 
     def heartbeat(self, data: bytes) -> bytes:
         """Another heartbeat instead of this one, as well signed."""
         beat, random = envelope.read(Heartbeat, data).claims, self._random
         frontier = {head.stream: head for head in beat.frontier}
-        if random.random() < 0.7:
+        if random.random() < self._boasts:
             stream = random.choice([*frontier, f"revoke/{keys.public('revoker')}", "policy/other"])
-            frontier[stream] = StreamHead(stream=stream, sequence=random.randrange(9), head=keys.nonce("head", random.random()))
+            frontier[stream] = StreamHead(stream=stream, sequence=random.randrange(2, 9), head=keys.nonce("head", random.random()))
         changed = msgspec.structs.replace(
             beat,
             frontier=[frontier[stream] for stream in sorted(frontier)],

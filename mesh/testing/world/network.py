@@ -4,8 +4,9 @@ Rules
 -----
 1. What is sent is delivered after a random time, if no cut lies between the two ends when it is sent.
 2. Cuts are one-way pairs. Held pairs keep their messages until they are released, all at once, in any order.
-3. A changed message has one byte changed anywhere; an old one said again is the same bytes at a later time.
-4. A calm network (:data:`CALM`) is quick and loses nothing.
+3. Heartbeats to a lagging end all come late by the same time: news that is old, in good order.
+4. A changed message has one byte changed anywhere; an old one said again is the same bytes at a later time.
+5. A calm network (:data:`CALM`) is quick and loses nothing.
 """
 
 from collections.abc import Callable, Iterable
@@ -58,6 +59,7 @@ class Network:
         self.conditions = CALM
         self._cuts: dict[tuple[str, str], int] = {}
         self._held: dict[tuple[str, str], list[Message]] = {}
+        self._lags: dict[str, int] = {}
         self._kept: list[Message] = []
 
     def send(self, message: Message) -> None:
@@ -87,8 +89,9 @@ class Network:
 
     def _carry(self, message: Message) -> None:
         conditions, random = self.conditions, self._random
+        lag_us = self._lags.get(message.target, 0) if message.kind == "hb" and message.source != message.target else 0
         low, high = conditions.slow_us if conditions.slow and random.random() < conditions.slow else conditions.delay_us
-        self._ground.after(random.randrange(low, high), lambda: self._deliver(message))
+        self._ground.after(lag_us + random.randrange(low, high), lambda: self._deliver(message))
 
     def cut(self, pairs: Iterable[tuple[str, str]]) -> Callable[[], None]:
         """Cut these one-way pairs; what is returned heals this cut. Cuts that overlap heal one by one."""
@@ -105,6 +108,15 @@ class Network:
                     self._cuts.pop(pair, None)
 
         return heal
+
+    def lag(self, target: str, lag_us: int) -> Callable[[], None]:
+        """Let this end hear only what was; what is returned ends it."""
+        self._lags[target] = lag_us
+
+        def end() -> None:
+            self._lags.pop(target, None)
+
+        return end
 
     def hold(self, pairs: Iterable[tuple[str, str]]) -> Callable[[], None]:
         """Keep back what these pairs say; what is returned lets all of it go."""

@@ -9,6 +9,7 @@ Rules
 
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from random import Random
 from typing import Final
@@ -53,10 +54,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 class World:
     """One seed's life."""
 
-    def __init__(self, seed: int, *, nodes: int | None = None) -> None:
+    def __init__(self, seed: int, *, nodes: int | None = None, trouble: Sequence[str] = ()) -> None:
         self.nodes = nodes if nodes is not None else Random(f"{seed} size").choice(_SIZES)
         self.stage = Stage(seed, self.nodes)
         self.faults = Faults(self.stage)
+        self.trouble = trouble
 
     def run(self) -> Result:
         """Live through all of it."""
@@ -83,7 +85,7 @@ class World:
 
     def _live(self) -> None:
         stage, ground = self.stage, self.stage.ground
-        self.faults.arrange(HEAL_US)
+        self.faults.arrange(HEAL_US, self.trouble)
         for start in (*(each.boot for each in stage.governors.values()), *(each.boot for each in stage.enforcers.values())):
             ground.after(stage.random.randrange(400_000), start)
         self._traffic()
@@ -113,9 +115,15 @@ class World:
         return dict(sorted(counts.items()))
 
 
-def run_seed(seed: int, *, nodes: int | None = None) -> Result:
-    """Live through the world of one seed."""
-    return World(seed, nodes=nodes).run()
+def run_seed(seed: int, *, nodes: int | None = None, trouble: Sequence[str] = ()) -> Result:
+    """Live through the world of one seed.
+
+    Args:
+        seed: which.
+        nodes: governors, instead of as many as the seed says.
+        trouble: what must happen on top of what the seed says: names as in :mod:`mesh.testing.world.faults`.
+    """
+    return World(seed, nodes=nodes, trouble=trouble).run()
 
 
 def event_log(result: Result) -> bytes:

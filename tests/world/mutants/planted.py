@@ -1,0 +1,242 @@
+"""Planted bugs: each is a plausible slip in one place of the protocol, and each must be found by the worlds.
+
+``MUTANTS`` maps a name to how it is planted and which promises may be the ones that break.
+"""
+
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Final, NamedTuple, cast
+
+import msgspec
+import pytest
+
+from mesh.core.law.heartbeat import covers
+from mesh.core.log.checkpoint import read_checkpoint
+from mesh.core.log.merkle import Frontier
+from mesh.protocol import attester, begin, freshness, governor, intake, lineage, mirror, step
+from mesh.protocol.freshness import Freshness
+from mesh.protocol.step import Commit, Head, InsertOnce, Sending, SetMeta, Step
+from mesh.testing.world import governor as shell
+
+__all__ = ["MUTANTS", "Mutant"]
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+class Mutant(NamedTuple):
+    """One planted bug."""
+
+    plant: Plant
+    promises: frozenset[str]
+    """The promises of which one breaks."""
+    nodes: int | None
+    trouble: tuple[str, ...]
+    """Where to look, so that few worlds are enough."""
+
+
+def _signs_before_it_persists(patch: pytest.MonkeyPatch) -> None:
+    def phases(made: Step[Any], **callables: Any) -> Generator[Commit | Sending, None, Any]:
+        runner = step.phases(msgspec.structs.replace(made, effects=_unpersisted(made)), **callables)
+        sending = next(runner, None)
+        persists = tuple(effect for effect in made.effects if effect not in _unpersisted(made))
+        if persists:
+            yield Commit(persists)  # type: ignore[arg-type]  # what is left are the persists
+        if sending is not None:
+            yield sending
+        return made.state
+
+    patch.setattr(shell, "phases", phases)
+
+
+def _unpersisted(made: Step[Any]) -> tuple[Any, ...]:
+    return tuple(effect for effect in made.effects if isinstance(effect, step.Sign | step.Send | step.Announce | step.Ask))
+
+
+def _majority_certifies(patch: pytest.MonkeyPatch) -> None:
+    real = lineage.certify
+
+    def certify(state: Any, roster: Any, me: Any) -> Any:
+        return real(state, cast("Any", _Fewer(roster)), me)
+
+    patch.setattr(lineage, "certify", certify)
+
+
+class _Fewer:
+    """A roster that takes a bare majority for enough."""
+
+    def __init__(self, roster: Any) -> None:
+        self._roster = roster
+        self.k = roster.k - 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._roster, name)
+
+
+def _staging_without_root_check(patch: pytest.MonkeyPatch) -> None:
+    class Believing(Frontier, frozen=True):
+        def root(self) -> bytes:
+            return _WANTED[0] if _WANTED else super().root()
+
+    real_accept, real_read = mirror._accept, read_checkpoint
+
+    def accept(state: Any, context: Any) -> Any:
+        if state.note:
+            _WANTED[:] = [real_read(state.note).root]
+        held = state.frontier
+        answer = real_accept(msgspec.structs.replace(state, frontier=Believing(held.size, held.hashes)), context)
+        kept = answer[0].frontier
+        _WANTED.clear()
+        return msgspec.structs.replace(answer[0], frontier=Frontier(kept.size, kept.hashes)), answer[1]
+
+    patch.setattr(Frontier, "extend", lambda self, leaves, real=Frontier.extend: _as(type(self), real(self, leaves)))
+    patch.setattr(mirror, "_accept", accept)
+
+
+_WANTED: Final[list[bytes]] = []
+
+
+def _as(kind: type[Frontier], frontier: Frontier) -> Frontier:
+    return kind(frontier.size, frontier.hashes)
+
+
+def _freshness_by_arrival(patch: pytest.MonkeyPatch) -> None:
+    real = freshness.hear
+
+    def hear(state: Any, beat: Any, beat_id: str, *, now_ms: int, bounds: Any) -> Freshness:
+        return real(state, msgspec.structs.replace(beat, signed_ms=now_ms), beat_id, now_ms=now_ms, bounds=bounds)
+
+    for module in (governor, "mesh.protocol.enforcer"):
+        patch.setattr(f"{module}.hear" if isinstance(module, str) else f"{module.__name__}.hear", hear)
+
+
+def _no_boot_echo(patch: pytest.MonkeyPatch) -> None:
+    real = freshness.hear
+
+    def hear(state: Any, beat: Any, beat_id: str, *, now_ms: int, bounds: Any) -> Freshness:
+        return real(state, msgspec.structs.replace(beat, echo=[state.boot]), beat_id, now_ms=now_ms, bounds=bounds)
+
+    for module in ("mesh.protocol.governor", "mesh.protocol.enforcer"):
+        patch.setattr(f"{module}.hear", hear)
+
+
+def _one_ahead_stops_all(patch: pytest.MonkeyPatch) -> None:
+    def vouchers(state: Any, frontier: Any, *, now_ms: int, bounds: Any) -> dict[str, str]:
+        newest = {member: kept[-1] for member, kept in state.heard.items() if kept}
+        alive = {member: item for member, item in newest.items() if freshness.counts(item.signed_ms, now_ms, bounds)}
+        if any(not covers(list(frontier), list(item.frontier)) for item in alive.values()):
+            return {}
+        return {member: item.id for member, item in alive.items()}
+
+    patch.setattr(freshness, "vouchers", vouchers)
+
+
+def _attests_what_is_wrong(patch: pytest.MonkeyPatch) -> None:
+    def examine(*arguments: Any, **named: Any) -> Any:
+        found = attester.examine_records(*arguments, **named)
+        return [msgspec.structs.replace(item, code="") if item.code == "replay_mismatch" else item for item in found]
+
+    patch.setattr(mirror, "examine_records", examine)
+
+
+def _spoilt_is_wrong(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(attester, "_MANGLED", frozenset())
+
+
+def _forgets_its_incarnation(patch: pytest.MonkeyPatch) -> None:
+    real = begin.begin
+
+    def forgetful(*arguments: Any, **named: Any) -> Any:
+        made = real(*arguments, **named)
+        return msgspec.structs.replace(made, effects=tuple(effect for effect in made.effects if not isinstance(effect, SetMeta)))
+
+    patch.setattr(shell, "begin", forgetful)
+
+
+def _decides_again(patch: pytest.MonkeyPatch) -> None:
+    """A repeated intent is decided afresh: the key that must be new is left out."""
+    real = governor._Work.finish
+
+    def finish(self: Any) -> Any:
+        made = real(self)
+        return msgspec.structs.replace(made, effects=tuple(effect for effect in made.effects if not isinstance(effect, InsertOnce)))
+
+    patch.setattr(governor._Work, "finish", finish)
+
+
+def _answers_with_another_time(patch: pytest.MonkeyPatch) -> None:
+    """A cosignature is made anew for each answer, instead of as it was persisted."""
+    real = mirror._lines
+
+    def lines(state: Any, checkpoint: Any, context: Any) -> Any:
+        now_s = context.now_ms // 1000
+        heads = {
+            name: msgspec.structs.replace(head, time_s=max(now_s, head.time_s)) if head is not None else None
+            for name, head in (("witnessed", state.witnessed), ("attested", state.attested))
+        }
+        return real(msgspec.structs.replace(state, **heads), checkpoint, context)
+
+    patch.setattr(mirror, "_lines", lines)
+
+
+def _drops_doubles(patch: pytest.MonkeyPatch) -> None:
+    """Whoever asks twice at once is not answered the second time."""
+    real = intake.Intake._refuse
+
+    def refuse(self: Any, waiter: int, code: str, detail: str) -> None:
+        if detail != "sent twice at once":
+            real(self, waiter, code, detail)
+
+    patch.setattr(intake.Intake, "_refuse", refuse)
+
+
+def _keeps_every_line(patch: pytest.MonkeyPatch) -> None:
+    """A note is kept with whatever lines it came with."""
+    real = mirror._believed
+
+    def believed(state: Any, note: bytes, context: Any) -> Any:
+        return note, real(state, note, context)[1]
+
+    patch.setattr(mirror, "_believed", believed)
+
+
+def _time_may_go_back(patch: pytest.MonkeyPatch) -> None:
+    """A restarted log does not know under which time it signed last."""
+    real = lineage.checkpoint_due
+
+    def due(state: Any, *arguments: Any, **named: Any) -> Any:
+        return real(msgspec.structs.replace(state, signed_s=0), *arguments, **named)
+
+    patch.setattr(lineage, "checkpoint_due", due)
+
+
+def _witness_follows_any_root(patch: pytest.MonkeyPatch) -> None:
+    """Whoever shows another root at a size already cosigned gets a line on that one too."""
+
+    def conflict(state: Any, checkpoint: Any, context: Any) -> Any:
+        head = Head(checkpoint.size, checkpoint.root, state.witnessed.time_s)
+        changed = msgspec.structs.replace(state, witnessed=head, attested=head)
+        return changed, mirror._lines(changed, checkpoint, context)
+
+    patch.setattr(mirror, "_conflict", conflict)
+
+
+def _mutant(plant: Plant, *promises: str, nodes: int | None = 4, trouble: tuple[str, ...] = ()) -> Mutant:
+    return Mutant(plant, frozenset(promises), nodes, trouble)
+
+
+MUTANTS: Final[Mapping[str, Mutant]] = {
+    "signs before it persists": _mutant(_signs_before_it_persists, "I7"),
+    "a majority certifies": _mutant(_majority_certifies, "I3", nodes=5, trouble=("twins",)),
+    "staging is stored without looking at the root": _mutant(_staging_without_root_check, "I3", "I8", "I10", trouble=("weather",) * 4),
+    "freshness by arrival": _mutant(_freshness_by_arrival, "I1", "I2", trouble=("old news",) * 4),
+    "no boot echo": _mutant(_no_boot_echo, "I1", trouble=("old news",) * 4),
+    "one member that is ahead stops all": _mutant(_one_ahead_stops_all, "I10", trouble=("braggart",)),
+    "attests what it would not have decided": _mutant(_attests_what_is_wrong, "I11", trouble=("turncoat",)),
+    "takes a spoilt statement for a wrong record": _mutant(_spoilt_is_wrong, "I8"),
+    "forgets its incarnation": _mutant(_forgets_its_incarnation, "I5"),
+    "decides a repeated intent again": _mutant(_decides_again, "I7"),
+    "answers with another time": _mutant(_answers_with_another_time, "I7"),
+    "leaves a doubled request unanswered": _mutant(_drops_doubles, "I12", trouble=("pause", "storm") * 3),
+    "keeps lines that nobody verified": _mutant(_keeps_every_line, "I3", "I10", trouble=("weather",) * 4),
+    "lets its times go back": _mutant(_time_may_go_back, "I7", trouble=("mended clock",) * 12),
+    "cosigns a second history": _mutant(_witness_follows_any_root, "I7", trouble=("twins",)),
+}

@@ -1,0 +1,20 @@
+from typing import Final
+
+import pytest
+
+from mesh.testing.world.world import run_seed
+from tests.world.mutants.planted import MUTANTS
+
+SEEDS: Final = range(20)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant = MUTANTS[name]
+    mutant.plant(monkeypatch)
+    for seed in SEEDS:
+        result = run_seed(seed, nodes=mutant.nodes, trouble=mutant.trouble)
+        if result.promise:
+            assert result.promise in mutant.promises, f"seed {seed}: {result.promise} {result.message}"
+            return
+    pytest.fail(f"no world of {SEEDS} found it")

@@ -1,0 +1,148 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pytest
+
+from mesh.cli import run as command
+from mesh.core.bytes import envelope, keys
+from mesh.protocol import mirror
+from mesh.testing.world.faults import Faults
+from mesh.testing.world.ground import Ground, Violation
+from mesh.testing.world.keys import remembered
+from mesh.testing.world.setting import quorum, setting
+from mesh.testing.world.world import HEAL_US, Result, World, event_log, run_seed
+from tests.house.tree import ROOT
+
+SEEDS: Final = range(12)
+TRACE: Final = "from mesh.testing.world.world import run_seed; print([run_seed(seed).digest for seed in (1, 2, 3)])"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_promise_is_broken_whatever_the_seed(seed: int) -> None:
+    result = run_seed(seed)
+    assert not result.promise, f"{result.promise}: {result.message}\n" + "\n".join(result.plan)
+    assert result.ended_ms > HEAL_US // 1000
+
+
+@pytest.mark.parametrize("nodes", [1, 4, 5, 7])
+def test_meshes_of_every_size_permit_run_and_make_final(nodes: int) -> None:
+    result = run_seed(1, nodes=nodes)
+    assert not result.promise, result.message
+    assert result.counts["permits"] >= nodes
+    assert result.counts["started"] >= nodes
+    assert result.counts["final"] > result.counts["permits"]
+
+
+@pytest.mark.parametrize("kind", ["twins", "braggart", "turncoat"])
+def test_a_liar_breaks_no_promise_to_the_honest(kind: str) -> None:
+    for seed in range(3):
+        result = run_seed(seed, nodes=4, trouble=(kind,))
+        assert not result.promise, f"seed {seed}: {result.promise}: {result.message}"
+        assert any(kind in line for line in result.plan)
+
+
+def test_every_kind_of_trouble_can_be_asked_for_and_happens() -> None:
+    usual = len(run_seed(0, nodes=4).plan)
+    for name in Faults(World(0, nodes=4).stage)._kinds():
+        result = run_seed(0, nodes=4, trouble=(name,))
+        assert not result.promise, f"{name}: {result.promise}: {result.message}"
+        assert len(result.plan) > usual
+
+
+def test_a_seed_gives_the_same_trace_in_every_process() -> None:
+    told = set()
+    for hashing in ("0", "1", "4242"):
+        environment = {**os.environ, "PYTHONHASHSEED": hashing, "PYTHONPATH": str(ROOT)}
+        told.add(
+            subprocess.run([sys.executable, "-c", TRACE], check=True, capture_output=True, text=True, env=environment, cwd=ROOT).stdout
+        )
+    assert told == {str([run_seed(seed).digest for seed in (1, 2, 3)]) + "\n"}
+
+
+def test_other_seeds_give_other_worlds() -> None:
+    assert len({run_seed(seed, nodes=4).digest for seed in range(5)}) == 5
+
+
+def test_an_exception_of_a_machine_ends_the_world_as_a_broken_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(mirror, "_accept", broken)
+    result = run_seed(0, nodes=4)
+    assert result.promise == "I12"
+    assert "ZeroDivisionError" in result.message
+
+
+def test_the_first_broken_promise_is_written_down_event_by_event(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(mirror, "_lines", lambda *_: [])
+    arguments = ["-o", "json", "world", "run", "--seeds", "0..1", "--nodes", "4", "--jobs", "1", "--logs", str(tmp_path)]
+    assert command(arguments) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["worlds"] == 2
+    assert said["failed"] == [0, 1]
+    log = json.loads(Path(said["events"]).read_text())
+    assert (log["v"], log["kind"], log["seed"], log["nodes"], log["promise"]) == (1, "world-log", 0, 4, "I10")
+    assert log["events"]
+    assert [event[0] for event in log["events"]] == sorted(event[0] for event in log["events"])
+    assert said["first"] == f"I10: {log['message']}"
+
+
+def test_clean_worlds_exit_with_nothing_in_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["-o", "json", "world", "run", "--seeds", "3..4", "--nodes", "1", "--jobs", "2", "--logs", str(tmp_path)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["worlds"], said["failed"], said["first"], said["events"]) == (2, [], "", "")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("seeds", ["4..3", "a..b", "", "1..", "-1..2", "1..2..3"])
+def test_seeds_that_are_none_are_refused(seeds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["world", "run", f"--seeds={seeds}"]) == 64
+    assert "A..B" in capsys.readouterr().err
+
+
+def test_an_event_log_says_what_the_result_says() -> None:
+    result = Result(
+        seed=7, nodes=4, digest="d", promise="I3", message="m", ended_ms=5, counts={"final": 2}, plan=["p"], events=[(1, "g0", "crash", "")]
+    )
+    said = msgspec.json.decode(event_log(result))
+    assert said == {
+        "v": 1, "kind": "world-log", "seed": 7, "nodes": 4, "digest": "d", "promise": "I3", "message": "m", "ended_ms": 5,
+        "counts": {"final": 2}, "plan": ["p"], "events": [[1, "g0", "crash", ""]],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("n", "f", "k"), [(1, 0, 1), (2, 0, 2), (3, 0, 2), (4, 1, 3), (5, 1, 4), (7, 2, 5), (10, 3, 7), (13, 4, 9)])
+def test_a_world_has_the_smallest_sound_quorum(n: int, f: int, k: int) -> None:
+    assert quorum(n) == (f, k)
+    roster = setting(n).governance.roster
+    assert (len(roster.members), roster.f, roster.k) == (n, f, k)
+
+
+def test_remembering_signatures_ends_with_the_world() -> None:
+    before = vars(envelope)["verify"]
+    assert keys.verify is before
+    with remembered():
+        assert keys.verify is not before
+        assert keys.verify is vars(envelope)["verify"]
+    assert vars(envelope)["verify"] is keys.verify is before
+
+
+def test_events_of_one_time_happen_in_the_order_in_which_they_were_planned() -> None:
+    ground, seen = Ground(0), list[int]()
+    for number in range(20):
+        ground.after(5, lambda number=number: seen.append(number))  # type: ignore[misc]  # a default argument binds it now
+    ground.after(1, lambda: seen.append(-1))
+    assert ground.run(10, until=lambda: len(seen) == 21)
+    assert seen == [-1, *range(20)]
+
+
+def test_a_violation_says_which_promise_and_how() -> None:
+    violation = Violation("I6", "runs twice")
+    assert (violation.promise, violation.message) == ("I6", "runs twice")
