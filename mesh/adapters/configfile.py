@@ -67,7 +67,7 @@ def _value_errors(hint: object, value: object, where: str) -> list[str]:
             return [f"{where} must be a table"]
         return _errors(hint, value, where + ".")
     inner = get_args(hint)
-    if isinstance(value, Mapping) and len(inner) == 2 and isinstance(inner[1], type) and issubclass(inner[1], msgspec.Struct):  # noqa: PLR2004 -- a mapping has two type arguments
+    if isinstance(value, Mapping) and len(inner) == 2 and isinstance(inner[1], type) and issubclass(inner[1], msgspec.Struct):
         return [error for key, item in value.items() for error in _value_errors(inner[1], item, f"{where}.{key}")]
     try:
         msgspec.convert(value, hint)

@@ -40,6 +40,7 @@ __all__ = [
     "SyncAnswer",
     "pack",
     "unpack",
+    "unpack_answer",
     "unpack_asked",
 ]
 
@@ -243,6 +244,16 @@ def unpack_asked(data: bytes) -> Asked:
     """
     asked: Asked = canonical.decode(Asked, data, bytes_max=MESSAGE_BYTES_MAX)  # type: ignore[arg-type]  # a union is a type here
     return asked
+
+
+def unpack_answer(data: bytes) -> Answer:
+    """Read a governor's answer to an intent.
+
+    Raises:
+        Refused: the codec's codes.
+    """
+    answer: Answer = canonical.decode(Answer, data, bytes_max=MESSAGE_BYTES_MAX)  # type: ignore[arg-type]  # as above
+    return answer
 
 
 def unpack(kind: type[T], data: bytes, *, bytes_max: int = MESSAGE_BYTES_MAX) -> T:

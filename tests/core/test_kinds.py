@@ -1,5 +1,6 @@
 """Every kind of statement, record and message survives its own encoding, and hostile bytes raise only our refusals."""
 
+import importlib
 from typing import Any
 
 import pytest
@@ -10,13 +11,13 @@ from mesh.core import messages
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import KINDS
-from mesh.core.law import heartbeat, policy, revocation, roster  # noqa: F401 -- importing registers kinds
 from mesh.core.log import record
-from mesh.core.run import authorization, identity, intent, outcome  # noqa: F401 -- as above
 from mesh.errors import Refused
 from tests.core.kit import secret
 from tests.support.strategies import values_of
 
+for _module in ("law.governance", "law.heartbeat", "run.authorization", "run.intent", "run.outcome"):
+    importlib.import_module(f"mesh.core.{_module}")  # importing registers kinds
 KIND_NAMES = sorted(KINDS)
 RECORDS = [
     record.AttestRefused, record.DecisionMade, record.Denied, record.GovernanceChanged, record.Incident, record.Noise,

@@ -3,8 +3,9 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -14,7 +15,7 @@ from mesh.adapters.bus_table import bus_options
 from mesh.adapters.trustfiles import load_trust
 from mesh.core import subjects
 from mesh.core.bytes import envelope
-from mesh.core.messages import Answer, Authorized, DeniedAnswer, IntentRequest, NodeStatus, RefusedAnswer, StatusAsked, pack, unpack
+from mesh.core.messages import Authorized, DeniedAnswer, IntentRequest, NodeStatus, RefusedAnswer, StatusAsked, pack, unpack, unpack_answer
 from mesh.core.run.authorization import Authorization, Denial, Receipt
 from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Audience, EntityRef, Intent
@@ -58,7 +59,7 @@ class Client:
         context = load_context(str(context_file))
         return cls(context, await Bus.connect(bus_options(context.bus, name="test", base=context.path("."))))
 
-    def intent(self, *, amount: int = 1_000, to: str = "acct:acme-supplies", **changes: object) -> Intent:
+    def intent(self, *, amount: int = 1_000, to: str = "acct:acme-supplies", **changes: Any) -> Intent:
         now = time.time_ns() // 1_000_000
         intent = Intent(
             mesh=self.context.mesh,
@@ -94,9 +95,9 @@ class Client:
 
     async def send(self, data: bytes, *, region: str | None = None, timeout_ms: int = 5_000) -> Authorized | DeniedAnswer | RefusedAnswer:
         subject = subjects.intent(region or self.context.region, self.context.tenant, subjects.short(self.document.claims.subject))
-        return unpack(Answer, (await self.bus.request(subject, data, timeout_ms=timeout_ms)).data)
+        return unpack_answer((await self.bus.request(subject, data, timeout_ms=timeout_ms)).data)
 
-    async def ask(self, *, region: str | None = None, **changes: object) -> Authorized | DeniedAnswer | RefusedAnswer:
+    async def ask(self, *, region: str | None = None, **changes: Any) -> Authorized | DeniedAnswer | RefusedAnswer:
         return await self.send(self.request(self.intent(**changes))[1], region=region)
 
     async def flood(self, requests: Sequence[bytes], *, width: int = 32) -> list[Authorized | DeniedAnswer | RefusedAnswer]:
@@ -124,12 +125,12 @@ class Client:
             else:
                 return
 
-    async def until(self, node: str, what: str, condition: "object", *, wait_s: float = 15.0) -> NodeStatus:
+    async def until(self, node: str, what: str, condition: Callable[[NodeStatus], bool], *, wait_s: float = 15.0) -> NodeStatus:
         """Wait until the node's status meets ``condition``."""
         end = time.monotonic() + wait_s
         while True:
             status = await self.status(node)
-            if condition(status):  # type: ignore[operator]
+            if condition(status):
                 return status
             assert time.monotonic() < end, f"{node} did not become {what}: {status}"
             await asyncio.sleep(0.05)

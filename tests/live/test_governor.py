@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import nats
@@ -66,7 +67,7 @@ async def test_the_same_intent_again_gets_the_same_bytes(client: Client) -> None
         ({"assurance_min": "final"}, "assurance_unavailable"),
     ],
 )
-async def test_every_unacceptable_intent_is_denied_by_its_own_code(client: Client, changes: dict[str, object], code: str) -> None:
+async def test_every_unacceptable_intent_is_denied_by_its_own_code(client: Client, changes: dict[str, Any], code: str) -> None:
     assert code_of(await client.ask(**changes)) == code
 
 
