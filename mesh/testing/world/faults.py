@@ -347,6 +347,7 @@ class Faults:
         learning = [governor.learn for governor in self._stage.governors.values()]
         acts = [partial(learn, governance) for learn in (*learning, *(enforcer.learn for enforcer in self._stage.enforcers.values()))]
         self._random.shuffle(acts)
+        self._ends += acts  # nobody is left out for ever: who knows less than the others stays stale, as it must
         for act in acts:
             at_us += self._random.randrange(_S // 2)
             self._at(at_us, f"{REVOKED} is revoked somewhere", act)

@@ -174,8 +174,9 @@ class Governor:
 
     def learn(self, governance: Governance) -> None:
         """An operator gives it newer statements: it starts again with them."""
-        self.governance = governance
-        self.reload(100_000)
+        if self.governance is not governance:
+            self.governance = governance
+            self.reload(100_000)
 
     def _end(self) -> None:
         self.up, self._busy, self.state = False, False, None
