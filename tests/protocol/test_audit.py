@@ -251,6 +251,29 @@ def test_a_root_that_nobodys_records_lead_to_is_found() -> None:
     assert auditing.state.logs["lab/us-1/e1"].frontier.size == 2
 
 
+@pytest.mark.parametrize("removed", [0, 1, 2, 3])
+def test_a_log_with_one_record_removed_leads_nowhere(removed: int) -> None:
+    story = Happened()
+    note = NoteArrived(story.mesh.nodes["us-1"].notes["certificate", "lab/us-1/e1"][4])
+    for node in story.mesh.nodes.values():
+        del node.logs["lab/us-1/e1"][removed]
+    auditing = Auditing(story.mesh).feed([note]).pull(24)
+    assert auditing.state.logs["lab/us-1/e1"].certified <= 2
+    assert not auditing.state.logs["lab/us-1/e1"].caught_up
+
+
+def test_a_log_with_one_record_exchanged_is_found() -> None:
+    story = Happened()
+    note = NoteArrived(story.mesh.nodes["us-1"].notes["certificate", "lab/us-1/e1"][4])
+    for node in story.mesh.nodes.values():
+        node.notes.clear()
+        leaf = node.logs["lab/us-1/e1"][1]
+        node.logs["lab/us-1/e1"][1] = leaf.replace(b'"fresh"', b'"stale"')
+    auditing = Auditing(story.mesh).feed([note]).pull(24)
+    assert auditing.codes == ["bad_proof"]
+    assert (auditing.state.findings[0].origin, auditing.state.findings[0].index) == ("lab/us-1/e1", 4)
+
+
 def test_injected_records_are_thrown_away() -> None:
     story = happened()
     injected = Denied(mesh="lab", origin="lab/eu-1/e1", index=0, at_ms=1, intent="00" * 32, subject="x", code="stale", detail="")
