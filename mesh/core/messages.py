@@ -4,7 +4,7 @@ Envelopes stand in these messages as JSON objects, not as strings in strings: a 
 are cut out byte for byte (``Raw``) and then held to the one spelling by :mod:`mesh.core.bytes.envelope`.
 """
 
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeVar, cast
 
 import msgspec
 
@@ -242,8 +242,8 @@ def unpack_asked(data: bytes) -> Asked:
     Raises:
         Refused: the codec's codes.
     """
-    asked: Asked = canonical.decode(Asked, data, bytes_max=MESSAGE_BYTES_MAX)  # type: ignore[arg-type]  # a union is a type here
-    return asked
+    kind = cast("type[Asked]", Asked)  # a union is a type here
+    return canonical.decode(kind, data, bytes_max=MESSAGE_BYTES_MAX)
 
 
 def unpack_answer(data: bytes) -> Answer:
@@ -252,8 +252,8 @@ def unpack_answer(data: bytes) -> Answer:
     Raises:
         Refused: the codec's codes.
     """
-    answer: Answer = canonical.decode(Answer, data, bytes_max=MESSAGE_BYTES_MAX)  # type: ignore[arg-type]  # as above
-    return answer
+    kind = cast("type[Answer]", Answer)
+    return canonical.decode(kind, data, bytes_max=MESSAGE_BYTES_MAX)
 
 
 def unpack(kind: type[T], data: bytes, *, bytes_max: int = MESSAGE_BYTES_MAX) -> T:

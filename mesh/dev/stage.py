@@ -149,7 +149,7 @@ class Stage:
             except MeshError:
                 continue
             places.update(dict.fromkeys((item.origin, item.index) for item in found.records))
-        records = []
+        records: list[Located] = []
         for origin, index in places:
             batch = (await self.proof(origin, index)).batch
             records.append(Located(origin, index, read_record(bytes(batch.records[0]))))

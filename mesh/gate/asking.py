@@ -19,7 +19,7 @@ from mesh.codes import CODES
 from mesh.core import subjects
 from mesh.core.bytes import envelope
 from mesh.core.law.roster import Roster
-from mesh.core.messages import Answer, Authorized, DeniedAnswer, RefusedAnswer, unpack
+from mesh.core.messages import Answer, Authorized, DeniedAnswer, RefusedAnswer, unpack_answer
 from mesh.core.run.authorization import Denial
 from mesh.errors import MeshError, Refused
 from mesh.gate.errors import Denied
@@ -54,7 +54,7 @@ async def ask(
             break
         try:
             answer = await bus.request(subjects.intent(region, tenant, workload), request, timeout_ms=min(_TRY_MS, left_ms))
-            return _judge(unpack(Answer, answer.data), intent, roster)  # type: ignore[arg-type]  # a union is a type here
+            return _judge(unpack_answer(answer.data), intent, roster)
         except Denied as denied:
             if _final(denied):
                 raise

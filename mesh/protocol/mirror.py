@@ -164,7 +164,7 @@ def _stage(state: Mirror, batch: LineageBatch, context: MirrorContext, *, pulled
     leaves = [bytes(raw) for raw in batch.records[max(skip, 0) :]]
     if skip < 0 or not leaves or len(state.staged) + len(leaves) > _STAGED_MAX:
         return state  # a gap: once a checkpoint says that it is one, what is between is pulled
-    bodies = {}
+    bodies: dict[str, bytes] = {}
     for raw in batch.bodies:
         data = bytes(raw)
         bodies[_statement_id(data)] = data

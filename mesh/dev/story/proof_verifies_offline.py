@@ -44,11 +44,10 @@ async def _check(stage: Stage) -> Measured:
 
 def _verdict(out: str) -> str:
     try:
-        value = json.loads(out)
-    except ValueError:
+        reports: list[dict[str, object]] = json.loads(out)
+        return str(reports[0]["verdict"])
+    except (ValueError, LookupError):
         return ""
-    value = value[0] if isinstance(value, list) and value else value
-    return str(value.get("verdict", "")) if isinstance(value, dict) else ""
 
 
 GUARANTEE = Guarantee("proof_verifies_offline", "a proof needs no network, no mesh and no trust in who hands it over", _check)
