@@ -124,12 +124,13 @@ class _Index:
             if not self.policies.issuperset(verdict.determining) or (verdict.allow and len(permits) != len(verdict.determining)):
                 raise Unavailable("engine_unavailable", "the verdict names policies that cannot have determined it")
             permitted = verdict.allow and bool(permits) and not verdict.errors
+            levels: list[Assurance] = [floor, least, *(_assurance(demanded) for _, demanded in permits)]
             known = _End(
                 effect="permit" if permitted else "deny",
                 determining=sorted(verdict.determining),
                 errors=sorted(verdict.errors),
                 obligations=sorted({name for names, _ in permits for name in names}) if permitted else [],
-                assurance=strongest(floor, least, *(_assurance(demanded) for _, demanded in permits)),
+                assurance=strongest(*levels),
             )
             _remember(self._ends, key, known)
         return known
