@@ -1,24 +1,32 @@
-"""Performs a machine's steps against real storage: commit, then sign, then send, or nothing.
+"""Performs a machine's steps against real storage: commit, then sign, then send, or nothing; the next step is made meanwhile.
 
 Rules
 -----
-1. A key that was not new discards the step and makes it again with what storage knows of it: repeats get their old answer.
-2. Any other failure of storage discards the step, answers every waiter ``unavailable``, and ends the node's storage; the owner
-   of this object opens it again and begins anew.
-3. Nothing is sent that was not committed.
+1. Steps are made on what was made before them, committed one after the other, and believed, signed and sent only after their own
+   commit. While one commits, what arrives is folded into the next; so the disk and the processor are both busy, and a commit
+   takes in as much as came during the one before it.
+2. A key that was not new discards the step and all that was made on it, and makes them again with what storage knows of it:
+   repeats get their old answer.
+3. Any other failure of storage discards the step and all that was made on it, and ends the node's storage; the owner of this
+   object tells the waiters, opens storage again and begins anew. What was committed before is still sent.
+4. Nothing is sent that was not committed, and nothing overtakes what was committed before it.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Final
+
+import msgspec
 
 from mesh.adapters.clock import Clock, wall_ms
 from mesh.adapters.signer import Signer
 from mesh.adapters.store import Conflict, Store
 from mesh.core.log.merkle import leaf_hash
 from mesh.core.run.authorization import RecordRef
-from mesh.errors import Alarm
+from mesh.errors import Alarm, Unavailable
+from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol.governor import Event, Facts, GovernorState, Machine
-from mesh.protocol.step import Announce, Ask, Commit, InsertOnce, KeyUse, Send, Step, phases
+from mesh.protocol.step import Announce, Ask, Commit, InsertOnce, KeyUse, Send, Sending, Step, phases
 
 __all__ = ["USES", "Performer"]
 
@@ -26,15 +34,31 @@ USES: Final[tuple[KeyUse, ...]] = ("log", "witness", "attest", "decision")
 _RETRIES_MAX: Final = 3
 
 Deliver = Callable[[Send | Announce | Ask, bytes], Awaitable[None]]
+_Runner = Generator[Commit | Sending, None, GovernorState]
+
+
+class _Made(msgspec.Struct):
+    """A step with what it was made of, in case it must be made again."""
+
+    events: list[Event]
+    step: Step[GovernorState]
 
 
 class Performer:
     """One machine, its state, its storage."""
 
     def __init__(
-        self, machine: Machine, store: Store, signer: Signer, clock: Clock, deliver: Deliver, failpoint: Callable[[str], None]
+        self,
+        machine: Machine,
+        store: Store,
+        signer: Signer,
+        clock: Clock,
+        *,
+        deliver: Deliver,
+        failpoint: Callable[[str], None],
+        wake: Callable[[], None],
     ) -> None:
-        """Perform the steps of ``machine``; ``deliver`` sends what a step sends."""
+        """Perform the steps of ``machine``; ``deliver`` sends what a step sends, ``wake`` is called when there is news of them."""
         self.machine = machine
         self.store = store
         self.clock = clock
@@ -42,56 +66,133 @@ class Performer:
         self._public = {use: signer.public(use) for use in USES}
         self._deliver = deliver
         self._failpoint = failpoint
+        self._wake = wake
         self._state: GovernorState | None = None
+        self._made: _Made | None = None
+        self._flying: _Made | None = None
+        self._late: list[Event] | None = None
+        """Events that must wait until a discarded step was made again; None while there is none."""
+        self._last: asyncio.Task[None] | None = None
+        self._failure: BaseException | None = None
 
     @property
     def state(self) -> GovernorState:
-        """The state after the last step."""
+        """The state after the last step that is durable."""
         if self._state is None:
             raise Alarm("storage_failed", "asked before the first step")
         return self._state
 
-    async def begin(self, step: Step[GovernorState]) -> None:
-        """Perform the first step of this boot."""
-        await self._perform(step)
+    @property
+    def room(self) -> int:
+        """How many more events may be folded into the next step now."""
+        return BATCH_EVENTS_MAX - len(self._made.events if self._made is not None else self._late or ())
 
-    async def take(self, events: Sequence[Event]) -> None:
-        """Fold a batch of events and perform what comes of it.
+    @property
+    def idle(self) -> bool:
+        """Whether everything was performed."""
+        return self._failure is None and (self._last is None or self._last.done())
+
+    @property
+    def failed(self) -> bool:
+        """Whether :meth:`check` would raise."""
+        return self._failure is not None
+
+    def check(self) -> None:
+        """Learn what went wrong with a step.
 
         Raises:
-            Unavailable: ``storage_failed``; nothing was sent.
+            Unavailable: ``storage_failed``; nothing of that step was sent.
             Alarm: storage refused what must not happen.
         """
-        facts = Facts()
-        for attempt in range(_RETRIES_MAX):
-            step = self.machine.step(self.state, events, now_ms=self.clock.now_ms(), wall_ms=wall_ms(), facts=facts)
-            try:
-                await self._perform(step)
-            except Conflict:
-                if attempt == _RETRIES_MAX - 1:
-                    raise
-                facts = await self._facts(step)
-            else:
-                return
+        if self._failure is not None:
+            raise self._failure
 
-    async def _perform(self, step: Step[GovernorState]) -> None:
-        runner = phases(step, sign=self._signer.sign, public=self._public, failpoint=self._failpoint)
+    async def begin(self, step: Step[GovernorState]) -> None:
+        """Perform the first step of this boot. Raises as :meth:`check`."""
+        self._made = _Made([], step)
+        await self._settle()
+
+    async def take(self, events: Sequence[Event]) -> None:
+        """Fold a batch of events and wait until everything was performed. Raises as :meth:`check`."""
+        self.fold(events)
+        await self._settle()
+
+    def fold(self, events: Sequence[Event]) -> None:
+        """Make a step of ``events`` on top of everything so far; it is performed as soon as that is durable (rule 1)."""
+        if self._late is not None:
+            self._late += events
+            return
+        before = self._made or self._flying
+        step = self._step(before.step.state if before is not None else self.state, events, Facts())
+        if self._made is None:
+            self._made = _Made(list(events), step)
+        else:
+            self._made = _Made([*self._made.events, *events], Step(step.state, (*self._made.step.effects, *step.effects)))
+        self._launch()
+
+    async def _settle(self) -> None:
+        self._launch()
+        while self._last is not None and not self._last.done():
+            await asyncio.wait({self._last})
+        self.check()
+
+    def _step(self, state: GovernorState, events: Sequence[Event], facts: Facts) -> Step[GovernorState]:
+        return self.machine.step(state, events, now_ms=self.clock.now_ms(), wall_ms=wall_ms(), facts=facts)
+
+    def _launch(self) -> None:
+        if self._flying is None and self._made is not None and self._failure is None:
+            self._flying, self._made = self._made, None
+            self._last = asyncio.get_running_loop().create_task(self._perform(self._flying, self._last))
+            self._last.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            self._failure = self._failure or task.exception()
+        self._wake()
+
+    async def _perform(self, made: _Made, before: asyncio.Task[None] | None) -> None:
         try:
-            phase = next(runner)
-            if isinstance(phase, Commit):
-                await self.store.commit(phase.effects)
-                # What is durable is believed even if the sending fails: messages may be lost, memory may not.
-                self._state = step.state
-                phase = next(runner)
-            self._state = step.state
-            if not isinstance(phase, Commit):
+            runner, sending = await self._commit(made)
+        except BaseException:
+            await _ended(before)  # rule 3: it was committed
+            raise
+        try:
+            self._state = made.step.state
+            self._flying = None
+            self._launch()  # the next one goes to the disk while this one is signed and sent
+            await _ended(before)  # rule 4
+            phase = sending or next(runner, None)
+            if isinstance(phase, Sending):
                 for item, data in phase.messages:
                     await self._deliver(item, data)
-            next(runner)
-        except StopIteration:
-            self._state = step.state
+                next(runner, None)
         finally:
             runner.close()
+
+    async def _commit(self, made: _Made) -> tuple[_Runner, Sending | None]:
+        """Make the step durable, perhaps after making it anew (rule 2); what remains to be done, and the first of it if that is known."""
+        for _ in range(_RETRIES_MAX):
+            runner = phases(made.step, sign=self._signer.sign, public=self._public, failpoint=self._failpoint)
+            phase = next(runner, None)
+            if not isinstance(phase, Commit):
+                return runner, phase
+            try:
+                await self.store.commit(phase.effects)
+            except Conflict:
+                runner.close()
+                await self._make_again(made)
+            else:
+                return runner, None
+        raise Unavailable("storage_failed", "a key that is not new stays unknown")
+
+    async def _make_again(self, made: _Made) -> None:
+        self._late = self._made.events if self._made is not None else []
+        self._made = None
+        facts = await self._facts(made.step)
+        made.step = self._step(self.state, made.events, facts)
+        late, self._late = self._late, None
+        if late:
+            self.fold(late)
 
     async def _facts(self, step: Step[GovernorState]) -> Facts:
         keys: dict[str, list[str]] = {"intent": [], "outcome": []}
@@ -107,3 +208,9 @@ class Performer:
             data = (await self.store.records(origin, index, 1))[0]
             outcomes[key] = RecordRef(origin=origin, index=index, leaf=leaf_hash(data).hex())
         return Facts(intents=intents, outcomes=outcomes)
+
+
+async def _ended(task: asyncio.Task[None] | None) -> None:
+    """Wait for it, whatever became of it."""
+    if task is not None and not task.done():
+        await asyncio.wait({task})
