@@ -6,7 +6,6 @@ Time moves only when told to. Messages arrive in the order in which they were se
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
 
 from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Payload
@@ -16,7 +15,6 @@ from mesh.core.log.record import read_record
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import (
     Answer,
-    Asked,
     Find,
     Found,
     LineageBatch,
@@ -33,6 +31,8 @@ from mesh.core.messages import (
     SyncAnswer,
     pack,
     unpack,
+    unpack_answer,
+    unpack_asked,
 )
 from mesh.errors import Refused, Unavailable
 from mesh.protocol.begin import Stored, StoredLog, begin
@@ -129,7 +129,7 @@ class Node:
 
     def answer(self, data: bytes) -> bytes:
         """The answer to a question on the node's sync subject."""
-        asked = cast("Pull | Find | Prove | StatusAsked | Sync", unpack(Asked, data))  # type: ignore[arg-type]  # a union is a type here
+        asked = unpack_asked(data)
         match asked:
             case Pull():
                 return self.pulled(asked)
@@ -212,12 +212,12 @@ class LittleMesh:
                     self._call(other.name, partial(SyncArrived, nonce=node.state.fresh.boot), partial(self._beat, node.name))
         self.run(3)
 
-    def request(self, node: str, data: bytes) -> Any:
+    def request(self, node: str, data: bytes) -> Answer:
         """Ask a governor for an authorization; its answer."""
         answers: list[bytes] = []
         self._call(node, partial(IntentArrived, data=data), answers.append)
         self._drain()
-        return unpack(Answer, answers[0])  # type: ignore[arg-type]  # a union is a type here
+        return unpack_answer(answers[0])
 
     def report(self, node: str, data: bytes) -> bytes:
         """Send outcomes to a governor; its answer."""
