@@ -5,10 +5,7 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -16,7 +13,8 @@ import pytest
 from mesh.adapters.spent import Pending, Spent, SpentStore
 from mesh.adapters.store import Store, hold
 from mesh.core.bytes.canonical import sha256_hex
-from mesh.errors import Alarm, MeshError, Refused, Unavailable
+from mesh.errors import Alarm, Refused, Unavailable
+from tests.adapters.storekit import child, refused
 
 NAME = "spent.db"
 AUDIENCE = "a" * 64
@@ -40,25 +38,6 @@ async def keep(store: SpentStore, sequence: int, *, boot: str = BOOT, ends: int 
     ended = None if ends is None else ident(ends)
     await store.enqueue(name, boot=boot, sequence=sequence, envelope=f"outcome {sequence}".encode(), ends=ended)
     return name
-
-
-async def refused(call: Awaitable[object], kind: type[MeshError], code: str) -> None:
-    with pytest.raises(kind) as caught:
-        await call
-    assert caught.value.code == code
-
-
-def child(script: str, *arguments: str) -> "subprocess.Popen[str]":
-    """A process that can import this file."""
-    here = Path(__file__).parent
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": f"{here.parent.parent}:{here}"},
-    )
 
 
 # -------------------------------------------------------------------------------------------------------------- spending
@@ -89,7 +68,7 @@ async def test_of_concurrent_spends_one_wins_and_its_neighbours_do_not_suffer(tm
 RACER = """
 import asyncio, sys
 from pathlib import Path
-from test_spent import *
+from tests.adapters.test_spent import *
 async def main():
     store = await opened(Path(sys.argv[1]))
     print("ready", flush=True)
@@ -126,7 +105,7 @@ def test_of_several_processes_exactly_one_spends_each_intent(tmp_path: Path) -> 
 SPENDER = """
 import asyncio, sys
 from pathlib import Path
-from test_spent import *
+from tests.adapters.test_spent import *
 async def main():
     store = await opened(Path(sys.argv[1]))
     for number in range(int(sys.argv[2]), 1_000_000):
@@ -312,7 +291,7 @@ async def test_a_closed_store_answers_everyone(tmp_path: Path) -> None:
 FULL = """
 import asyncio, resource, sys
 from pathlib import Path
-from test_spent import *
+from tests.adapters.test_spent import *
 async def main(path):
     store = await opened(path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
