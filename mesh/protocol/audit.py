@@ -9,8 +9,8 @@ Rules
    is never a finding.
 4. A finding is what must not be: a record that is not what it must be, two histories of one log, an incident, a refusal to
    attest. Findings are kept for ever; following goes on.
-5. What is missing is asked for, from the owner first, then from each other member; at most one pull per log and interval. What
-   no member has is judged without it.
+5. What is missing is asked for, from the owner first, then from each other member; at most one pull per log at a time. What k
+   members answered that they do not have is judged without it.
 6. The position is small and says everything that starting again needs; what was staged is fetched again.
 
 Not here: how records travel (:mod:`mesh.roles.auditor`), alarms that need all logs at once.
@@ -105,13 +105,15 @@ class Followed(msgspec.Struct, frozen=True):
     """The largest size of a certificate seen."""
     wanted: int = 0
     """How many records there must be."""
-    asking: bool = False
-    """Whether a pull is under way."""
+    asking: str = ""
+    """The member whose answer is awaited."""
     asked_ms: int = 0
     turn: int = 0
     """Whose turn it is to be asked: it passes on with each pull that did not help."""
     fruitless: int = 0
     """Pulls in a row that did not help."""
+    without: frozenset[str] = frozenset()
+    """Members that have answered since something last helped, and could not."""
 
     @property
     def held(self) -> int:
@@ -236,7 +238,7 @@ class _Work:
             case NoteArrived(data=data):
                 self._note(data)
             case PullFailed(origin=origin):
-                self._fruitless(self.logs[origin])
+                self._fruitless(self.logs[origin], answered=False)
             case Tick():
                 for log in list(self.logs.values()):
                     self._pull(log)
@@ -259,9 +261,9 @@ class _Work:
         self._settle(batch.origin)
         log = self.logs[batch.origin]
         if pulled and log.ready <= before:
-            self._fruitless(log)
+            self._fruitless(log, answered=True)
         elif pulled:
-            self._adopt(msgspec.structs.replace(log, asking=False, fruitless=0))
+            self._adopt(msgspec.structs.replace(log, asking="", fruitless=0, without=frozenset()))
 
     def _stage(self, log: Followed, batch: LineageBatch, owner: Member) -> Followed:
         """Examine what is next, and again what lacked something; a gap is remembered as wanted."""
@@ -339,7 +341,8 @@ class _Work:
         while notes := self.logs[origin].notes:
             log, size = self.logs[origin], min(notes)
             count = size - log.frontier.size
-            if log.held < size or (log.ready < size and not self._exhausted(log)):
+            gone = size <= log.goal and self._exhausted(log)  # who attested has held everything; before that it may still come
+            if log.held < size or (log.ready < size and not gone):
                 return
             checkpoint = read_checkpoint(notes[size])
             items = log.staged[:count]
@@ -365,6 +368,7 @@ class _Work:
                 notes={size: data for size, data in log.notes.items() if size > checkpoint.size},
                 roots={**log.roots, checkpoint.size: checkpoint.root},
                 fruitless=0,
+                without=frozenset(),
                 **tally,
             )
         )
@@ -392,13 +396,15 @@ class _Work:
         members = [self.roster.owner(log.origin).name, *(member.name for member in self.roster.members)]
         whom = list(dict.fromkeys(members))[log.turn % len(self.roster.members)]
         self.asks.append(Ask(whom, log.origin, log.ready))
-        self._adopt(msgspec.structs.replace(log, asking=True, asked_ms=self.now_ms))
+        self._adopt(msgspec.structs.replace(log, asking=whom, asked_ms=self.now_ms))
 
     def _exhausted(self, log: Followed) -> bool:
-        return log.fruitless >= len(self.roster.members)
+        # k members hold whatever is final, and any two sets of k share an honest one. Silence says nothing.
+        return len(log.without) >= self.roster.k
 
-    def _fruitless(self, log: Followed) -> None:
-        self._adopt(msgspec.structs.replace(log, asking=False, turn=log.turn + 1, fruitless=log.fruitless + 1))
+    def _fruitless(self, log: Followed, *, answered: bool) -> None:
+        without = log.without | ({log.asking} if answered and log.asking else frozenset())
+        self._adopt(msgspec.structs.replace(log, asking="", turn=log.turn + 1, fruitless=log.fruitless + 1, without=without))
         self._settle(log.origin)
 
     # -------------------------------------------------------------------------------------------------------------- parts

@@ -161,7 +161,16 @@ def test_erased_openings_are_unverifiable_and_no_finding() -> None:
     assert auditing.counts == (1, 0, 1)
     assert auditing.done
     assert auditing.codes == []
-    assert sorted(auditing.asked) == sorted(story.mesh.nodes)
+    assert auditing.asked == ["eu-1", "us-1", "ap-1"], "k of them are enough to know"
+
+
+def test_silence_is_no_evidence_that_something_is_gone() -> None:
+    story = happened()
+    auditing = Auditing(story.mesh, down=frozenset(story.mesh.nodes)).feed(_events(story.mesh.stream)).pull(40)
+    assert auditing.counts == (1, 0, 0)
+    assert not auditing.done
+    auditing.down = frozenset()
+    assert auditing.pull().counts == (2, 0, 0)
 
 
 def test_an_engine_that_cannot_answer_is_no_mismatch() -> None:
