@@ -31,6 +31,7 @@ __all__ = [
     "POLICY_JSON_DEPTH_MAX",
     "PROOF_BUNDLE_BYTES_MAX",
     "PROOF_HASHES_MAX",
+    "QUESTIONS_MAX",
     "QUEUE_REQUESTS_MAX",
     "RECORD_BYTES_MAX",
     "REQUEST_BYTES_MAX",
@@ -110,6 +111,8 @@ TREE_SIZE_MAX: Final = 2**53 - 1
 
 INTENT_LIFE_MS_MAX: Final = 60_000
 """expires_ms - created_ms of an intent: a stored intent executed late is a hazard."""
+QUESTIONS_MAX: Final = 64
+"""Questions one node looks up at the same time; the next is told `overloaded`: each may read a megabyte."""
 QUEUE_REQUESTS_MAX: Final = 4_096
 """Requests waiting for one governor; the next is told `overloaded` at once."""
 BATCH_EVENTS_MAX: Final = 64

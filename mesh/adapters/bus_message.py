@@ -32,7 +32,8 @@ COUNTERS: Final = (
 )
 """What the bus counts; metrics carry the same names."""
 NO_HEADERS: Final[Mapping[str, str]] = {}
-_INBOXES: Final = ("_INBOX_", "_INBOX.", "_R_.")
+_REWRITTEN: Final = "_R_."
+_INBOXES: Final = ("_INBOX_", "_INBOX.", _REWRITTEN)
 
 
 class Publisher(Protocol):
@@ -66,6 +67,11 @@ class Message(msgspec.Struct, frozen=True, eq=False):
     def answerable(self) -> bool:
         """Whether :meth:`respond` would answer; ask before doing work for nobody."""
         return safe_reply(self.reply)
+
+    @property
+    def imported(self) -> bool:
+        """Whether whoever asks is in another account: the server rewrites the replies of those that import a service."""
+        return self.reply.startswith(_REWRITTEN)
 
     async def respond(self, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
         """Answer.

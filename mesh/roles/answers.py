@@ -25,13 +25,20 @@ async def announcement(store: Store, origin: str, first: int, size: int, note: b
     return announce_batches(origin, first, leaves, await store.bodies(_ids(leaves)), note)
 
 
-async def pulled(store: Store, ask: Pull, newest: bytes) -> bytes:
-    """The answer to a pull; ``newest`` is the own log's newest signed checkpoint, for a log without certificate beyond."""
+async def pulled(store: Store, ask: Pull, newest: bytes, *, openings: bool) -> bytes:
+    """The answer to a pull.
+
+    Args:
+        store: the node's file.
+        ask: the question.
+        newest: the own log's newest signed checkpoint, for a log without certificate beyond.
+        openings: whether the asker may see what committed parameters hide.
+    """
     leaves = await store.records(ask.origin, ask.first, min(ask.count, BATCH_RECORDS_MAX))
     bodies = await store.bodies(_ids(leaves))
-    openings = await store.openings([key for leaf in leaves for key in leaf_ids(leaf)[1]])
+    opened = await store.openings([key for leaf in leaves for key in leaf_ids(leaf)[1]]) if openings else {}
     certificate = await store.note("certificate", ask.origin, at_least=ask.first + 1)
-    return pull_answer(ask.origin, ask.first, leaves, bodies, openings, certificate.note if certificate is not None else newest)
+    return pull_answer(ask.origin, ask.first, leaves, bodies, opened, certificate.note if certificate is not None else newest)
 
 
 async def found(store: Store, ask: Find) -> bytes:
@@ -40,8 +47,8 @@ async def found(store: Store, ask: Find) -> bytes:
     return pack(Found(records=[Location(id=identity, origin=origin, index=index) for identity, origin, index in places]))
 
 
-async def proved(store: Store, ask: Prove) -> bytes:
-    """One record with its proof, which is empty while the record is not final.
+async def proved(store: Store, ask: Prove, *, openings: bool) -> bytes:
+    """One record with its proof, which is empty while the record is not final; ``openings`` as in :func:`pulled`.
 
     Raises:
         Refused: ``not_found``.
@@ -54,7 +61,7 @@ async def proved(store: Store, ask: Prove) -> bytes:
     if certificate is not None:
         path = await store.inclusion_path(ask.origin, ask.index, certificate.size)
         proof = TlogProof(index=ask.index, path=path, note=certificate.note).encode()
-    answer = await pulled(store, Pull(origin=ask.origin, first=ask.index, count=1), b"")
+    answer = await pulled(store, Pull(origin=ask.origin, first=ask.index, count=1), b"", openings=openings)
     return pack(Proved(batch=unpack(LineageBatch, answer), proof=proof.decode()))
 
 

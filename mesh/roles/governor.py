@@ -32,7 +32,7 @@ from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
 from mesh.core.messages import Find, NodeStatus, Prove, Pull, RefusedAnswer, StatusAsked, Sync, SyncAnswer, pack, unpack, unpack_asked
 from mesh.errors import MeshError, Refused, Unavailable
-from mesh.limits import BATCH_EVENTS_MAX, BATCH_RECORDS_MAX, QUEUE_REQUESTS_MAX, REQUEST_BYTES_MAX
+from mesh.limits import BATCH_EVENTS_MAX, BATCH_RECORDS_MAX, QUESTIONS_MAX, QUEUE_REQUESTS_MAX, REQUEST_BYTES_MAX
 from mesh.policy.admission import admit_laws
 from mesh.protocol.begin import begin
 from mesh.protocol.governor import (
@@ -63,6 +63,8 @@ _TICK_S: Final = 0.05
 """Shorter than any signed bound; a tick with nothing due costs microseconds."""
 _TURN_INTENTS: Final = 32
 """Decided without a look at anything else: some 6 ms."""
+_INTENTS_KEPT: Final = 16
+"""Places of a turn that waiting intents get, whatever else has come."""
 _PULL_TIMEOUT_MS: Final = 2_000
 _SYSTEM_EVENTS_MAX: Final = 10_000
 """Heartbeats, notes and records waiting; beyond, new ones are dropped and come again by anti-entropy."""
@@ -97,6 +99,8 @@ class GovernorNode:
         self._waiters: dict[int, Message] = {}
         self._next_waiter = 0
         self._draining = False
+        self._looking = 0
+        """Questions being looked up."""
         self._stopped = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.counters: Counter[str] = Counter()
@@ -228,7 +232,8 @@ class GovernorNode:
         """Everything else first, then some intents (rule 2); while one step commits, turns fill the next."""
         performer = self._performing()
         performer.check()
-        events: list[Event] = [self._system.popleft() for _ in range(min(len(self._system), performer.room))]
+        kept = min(len(self._intents), _INTENTS_KEPT)  # a flood of anything else must not keep intents waiting for ever
+        events: list[Event] = [self._system.popleft() for _ in range(min(len(self._system), performer.room - kept))]
         events += [self._intents.popleft() for _ in range(min(len(self._intents), performer.room - len(events), _TURN_INTENTS))]
         if events:
             performer.fold(events)
@@ -294,23 +299,31 @@ class GovernorNode:
             return
         if isinstance(asked, Sync):
             self._enqueue(SyncArrived(self._waiter(message), asked.nonce))
+        elif self._looking >= QUESTIONS_MAX:
+            self._enqueue(Shed("overloaded", 1))
+            self._spawn(self._reply(message, pack(RefusedAnswer(code="overloaded", detail=""))))
         else:
+            self._looking += 1
             self._spawn(self._look_up(message, asked))
 
     async def _look_up(self, message: Message, asked: Pull | Find | Prove | StatusAsked) -> None:
         performer = self._performing()
+        # Tenants import this service; what committed parameters hide is for members and auditors.
+        openings = not message.imported
         try:
             match asked:
                 case Pull():
-                    answer = await answers.pulled(performer.store, asked, self._newest(asked.origin))
+                    answer = await answers.pulled(performer.store, asked, self._newest(asked.origin), openings=openings)
                 case Find():
                     answer = await answers.found(performer.store, asked)
                 case Prove():
-                    answer = await answers.proved(performer.store, asked)
+                    answer = await answers.proved(performer.store, asked, openings=openings)
                 case StatusAsked():
                     answer = pack(self.status())
         except MeshError as error:
             answer = pack(RefusedAnswer(code=error.code, detail=error.detail[:200]))
+        finally:
+            self._looking -= 1
         await self._reply(message, answer)
 
     def _newest(self, origin: str) -> bytes:

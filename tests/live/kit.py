@@ -19,6 +19,7 @@ from mesh.core.messages import Authorized, DeniedAnswer, IntentRequest, NodeStat
 from mesh.core.run.authorization import Authorization, Denial, Receipt
 from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Audience, EntityRef, Intent
+from mesh.core.run.params import Opening
 from mesh.deploy.devmesh import DevMeshFiles, Principal, create
 from mesh.errors import Unavailable
 from mesh.gate.context import Context, load_context
@@ -81,7 +82,7 @@ class Client:
         )
         return msgspec.structs.replace(intent, **changes)
 
-    def request(self, intent: Intent) -> tuple[str, bytes]:
+    def request(self, intent: Intent, openings: Sequence[Opening] = ()) -> tuple[str, bytes]:
         """The intent's id and the request for it."""
         draft = envelope.draft(intent)
         signed = envelope.assemble(draft.payload_type, draft.payload, {self.key.public: self.key.sign(draft.message)})
@@ -89,7 +90,7 @@ class Client:
             intent=msgspec.Raw(signed),
             identity=msgspec.Raw(self.document.envelope),
             enforcer=msgspec.Raw(self.enforcer.envelope),
-            openings=[],
+            openings=list(openings),
         )
         return draft.id, pack(request)
 

@@ -15,12 +15,14 @@ import pytest
 
 from mesh.adapters.bus import Bus
 from mesh.adapters.bus_options import BusOptions
+from mesh.adapters.bus_table import bus_options
 from mesh.adapters.store import Store
 from mesh.core import subjects
 from mesh.core.bytes import envelope
 from mesh.core.log.record import DecisionMade, read_record
-from mesh.core.messages import Authorized, IntentRequest, RefusedAnswer, pack, unpack
+from mesh.core.messages import Authorized, IntentRequest, LineageBatch, Pull, RefusedAnswer, pack, unpack
 from mesh.core.run.authorization import Denial
+from mesh.core.run.params import Opening, commit
 from mesh.dev.cluster import Cluster
 from mesh.errors import Unavailable
 from tests.live.kit import Client, authorization_in, code_of
@@ -223,3 +225,40 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+async def test_what_committed_parameters_hide_is_shown_to_auditors_and_not_to_tenants(client: Client, mesh: Cluster) -> None:
+    opening = Opening(name="memo", salt="0" * 32, value="what the customer bought")
+    intent = client.intent(committed={"memo": commit(opening)})
+    _, data = client.request(intent, [opening])
+    answer = await client.send(data)
+    assert isinstance(answer, Authorized), answer
+    index = authorization_in(answer)[1].claims.record.index
+    ask = pack(Pull(origin="dev/eu-1/e1", first=index, count=1))
+    seen = unpack(LineageBatch, (await client.bus.request(subjects.sync("eu-1"), ask, timeout_ms=2_000)).data)
+    assert seen.records
+    assert seen.openings == []
+    login = bus_options(client.context.auditor, name="auditor", base=client.context.path("."))
+    async with await Bus.connect(login) as auditor:
+        shown = unpack(LineageBatch, (await auditor.request(subjects.sync("eu-1"), ask, timeout_ms=2_000)).data)
+    assert [item.openings for item in shown.openings] == [[opening]]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        b"", b"null", b'{"ask":"pull"}', b'{"ask":"steal"}', b'{"ask":"pull","count":-1,"first":0,"origin":"dev/eu-1/e1"}',
+        b'{"ask":"find","count":1,"prefix":"xyz"}', b'{"ask":"sync","nonce":"00"}',
+    ],
+)  # fmt: skip
+async def test_a_senseless_question_harms_nothing(client: Client, question: bytes) -> None:
+    with pytest.raises(Unavailable):
+        await client.bus.request(subjects.sync("eu-1"), question, timeout_ms=200)
+    assert (await client.status("eu-1")).fresh
+
+
+async def test_an_absurd_pull_gets_a_bounded_answer(client: Client) -> None:
+    for first, count, origin in ((0, 2**53 - 1, "dev/eu-1/e1"), (2**53 - 1, 1, "dev/eu-1/e1"), (0, 1, "no/such/log")):
+        ask = pack(Pull(origin=origin, first=first, count=count))
+        answer = await client.bus.request(subjects.sync("eu-1"), ask, timeout_ms=2_000)
+        assert len(unpack(LineageBatch, answer.data).records) <= 128
