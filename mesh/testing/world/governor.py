@@ -5,7 +5,7 @@ asks, and after any failure of storage begins anew. What it decides is decided b
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -13,12 +13,10 @@ import msgspec
 from mesh.core import subjects
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
-from mesh.core.log.merkle import leaf_hash
 from mesh.core.log.record import read_record
 from mesh.core.messages import Pull, RefusedAnswer, Sync, SyncAnswer, pack, unpack, unpack_asked
-from mesh.core.run.authorization import RecordRef
-from mesh.errors import Alarm, MeshError, Refused, Unavailable
-from mesh.limits import BATCH_EVENTS_MAX, BATCH_RECORDS_MAX
+from mesh.errors import Alarm, Refused, Unavailable
+from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.begin import begin
 from mesh.protocol.governor import (
     CosigArrived,
@@ -36,14 +34,14 @@ from mesh.protocol.governor import (
     Tick,
 )
 from mesh.protocol.serving import announce_batches, body_ids, opening_ids, pull_answer
-from mesh.protocol.step import Announce, Ask, Commit, InsertOnce, KeyUse, Persist, Reply, Send, Sending, Step, phases
+from mesh.protocol.step import Announce, Ask, KeyUse, Persist, Reply, Send, Step
 from mesh.testing.world import keys
 from mesh.testing.world.clock import WorldClock
-from mesh.testing.world.disk import Disk, Taken
+from mesh.testing.world.disk import Disk
 from mesh.testing.world.engine import WorldEngine
 from mesh.testing.world.ground import Ground, Violation
 from mesh.testing.world.network import Message
-from mesh.testing.world.setting import USES
+from mesh.testing.world.steps import PowerCut, Steps
 
 __all__ = ["QUEUE_MAX", "Bus", "Governor", "Watcher"]
 
@@ -52,11 +50,6 @@ QUEUE_MAX: Final = 24
 _TICK_US: Final = 100_000
 _SYNC_US: Final = 150_000
 _REOPEN_US: Final = 700_000
-_RETRIES_MAX: Final = 3
-
-
-class _PowerCut(Exception):
-    """The host dies at a failpoint."""
 
 
 class Bus(Protocol):
@@ -82,7 +75,9 @@ class Watcher(Protocol):
         """A message reached the living process."""
         ...
 
-    def stepped(self, governor: "Governor", events: Sequence[Event], facts: Facts, step: Step[GovernorState]) -> None:
+    def stepped(
+        self, governor: "Governor", before: GovernorState, events: Sequence[Event], facts: Facts, step: Step[GovernorState]
+    ) -> None:
         """The machine answered; nothing was performed yet."""
         ...
 
@@ -110,7 +105,6 @@ class Governor:
         self.engine = WorldEngine()
         self.up = False
         self.boots = 0
-        self.state: GovernorState | None = None
         self.machine = Machine(governance, member, self.engine)
         self.paused = False
         self.slow_us = 0
@@ -128,9 +122,14 @@ class Governor:
         self._intents: deque[IntentArrived] = deque()
         self._waiters: dict[int, Message] = {}
         self._next = 0
-        self._busy = False
+        self._turning = False
         self._calls: dict[int, Callable[[bytes], Event]] = {}
-        self._runner: Generator[Commit | Sending, None, GovernorState] | None = None
+        self._steps = Steps(self, member.name)
+
+    @property
+    def state(self) -> GovernorState | None:
+        """After the last step that is durable; none while the process is down or begins."""
+        return self._steps.state
 
     # ------------------------------------------------------------------------------------------------------------- life
 
@@ -138,7 +137,7 @@ class Governor:
         """Start the process from what the disk holds."""
         if self.up:
             return
-        self.up, self.paused, self._busy = True, False, True
+        self.up, self.paused, self._turning = True, False, False
         self.boots += 1
         self.machine = Machine(self.governance, self.member, self.engine)
         stored = self.disk.stored(self.governance, self.member)
@@ -149,7 +148,7 @@ class Governor:
             step = begin(self.machine, stored, boot=boot, now_ms=self.clock.now_ms())
         except Alarm as alarm:
             raise Violation("I7", f"{self.name} cannot start: {alarm}") from None
-        self._perform(step, (), 0)
+        self._steps.begin(step)
         self._later(_TICK_US, self._tick)
         self._later(1_000, self._sync)
 
@@ -179,11 +178,9 @@ class Governor:
             self.reload(100_000)
 
     def _end(self) -> None:
-        self.up, self._busy, self.state = False, False, None
+        self.up, self._turning = False, False
         self.boots += 1  # whatever was planned for this process is void
-        if self._runner is not None:
-            self._runner.close()
-        self._runner = None
+        self._steps.end()
         self.disk.pending = ()
         for queue in (self._system, self._intents, self._waiters, self._calls):
             queue.clear()
@@ -238,7 +235,7 @@ class Governor:
             self._reply(message, pack(RefusedAnswer(code="overloaded", detail="")))
             return
         self._intents.append(IntentArrived(self._waiter(message), message.data))
-        self._wake()
+        self.wake()
 
     def _asked(self, message: Message) -> None:
         try:
@@ -276,7 +273,7 @@ class Governor:
 
     def _enqueue(self, event: Event) -> None:
         self._system.append(event)
-        self._wake()
+        self.wake()
 
     def _tick(self) -> None:
         self._later(_TICK_US, self._tick)
@@ -308,105 +305,65 @@ class Governor:
 
             def resume() -> None:
                 self.paused = False
-                self._wake()
+                self.wake()
 
             self._later(length_us, resume)
 
-    def _wake(self) -> None:
-        if not self._busy and not self.paused and (self._system or self._intents):
-            self._busy = True
+    def wake(self) -> None:
+        """There is something to do, or room to do it."""
+        if not self._turning and not self.paused and (self._system or self._intents):
+            self._turning = True
             self._later(self._random.randrange(50, 400), self._turn)
 
     def _turn(self) -> None:
-        if self.paused or self.state is None:
-            self._busy = False
+        self._turning = False
+        room = self._steps.room
+        if self.paused or self.state is None or room <= 0:
             return
-        events: list[Event] = [self._system.popleft() for _ in range(min(len(self._system), BATCH_EVENTS_MAX))]
-        events += [self._intents.popleft() for _ in range(min(len(self._intents), BATCH_EVENTS_MAX))]
-        self._fold(events, Facts(), 0)
+        events: list[Event] = [self._system.popleft() for _ in range(min(len(self._system), room))]
+        events += [self._intents.popleft() for _ in range(min(len(self._intents), room - len(events)))]
+        if events:
+            self._steps.fold(events)
+        self.wake()
 
-    def _fold(self, events: Sequence[Event], facts: Facts, attempt: int) -> None:
-        if self.state is None:
-            return
-        try:
-            step = self.machine.step(self.state, events, now_ms=self.clock.now_ms(), wall_ms=self.clock.wall_ms(), facts=facts)
-        except MeshError as error:
-            raise Violation("I12", f"{self.name}: a whole batch is lost by {error}") from None
-        self._watcher.stepped(self, events, facts, step)
-        self._perform(step, events, attempt)
+    def clocks_ms(self) -> tuple[int, int]:
+        """(steady time, wall clock)."""
+        return self.clock.now_ms(), self.clock.wall_ms()
 
-    def _perform(self, step: Step[GovernorState], events: Sequence[Event], attempt: int) -> None:
-        public: dict[KeyUse, str] = {use: keys.public(f"{self.member.name} {use}") for use in USES}
-        runner = phases(step, sign=self._sign, public=public, failpoint=self._failpoint)
-        self._runner = runner
-        self._advance(runner, step, events, attempt)
+    def stepped(self, before: GovernorState, events: Sequence[Event], facts: Facts, step: Step[GovernorState]) -> None:
+        """A step was made."""
+        self._watcher.stepped(self, before, events, facts, step)
 
-    def _advance(
-        self, runner: Generator[Commit | Sending, None, GovernorState], step: Step[GovernorState], events: Sequence[Event], attempt: int
-    ) -> None:
-        try:
-            for phase in runner:
-                if isinstance(phase, Commit):
-                    self.disk.pending = phase.effects
-                    delay_us = self._random.randrange(300, 3_000) + self.slow_us
-                    self._later(delay_us, lambda: self._commit(runner, step, events, attempt))
-                    return
-                self.state = step.state
-                self._transmit(phase)
-        except _PowerCut:
-            return
-        self.state = step.state
-        self._runner, self._busy = None, False
-        self._wake()
+    def write(self, effects: tuple[Persist, ...], done: Callable[[], None]) -> None:
+        """Begin to commit."""
+        self.disk.pending = effects
+        self._later(self._random.randrange(300, 3_000) + self.slow_us, done)
 
-    def _commit(
-        self, runner: Generator[Commit | Sending, None, GovernorState], step: Step[GovernorState], events: Sequence[Event], attempt: int
-    ) -> None:
+    def written(self) -> None:
+        """The disk's answer; see :class:`mesh.testing.world.steps.Host`."""
         effects, self.disk.pending = self.disk.pending, ()
-        try:
-            if self.failing:
-                self.failing -= 1
-                if self._random.random() < 0.5:
-                    self.disk.commit(effects)
-                    self._watcher.committed(self, effects)
-                raise Unavailable("storage_failed", "the disk says no")
+        failing = self.failing > 0
+        if failing:
+            self.failing -= 1
+        if not failing or self._random.random() < 0.5:
             self.disk.commit(effects)
-        except Taken:
-            runner.close()
-            if attempt >= _RETRIES_MAX:
-                raise Violation("I12", f"{self.name}: a repeated request is never answered") from None
-            self._fold(events, self._facts(step), attempt + 1)
-            return
-        except Unavailable:
-            self._ground.say(self.name, "disk failed")
-            self._fail("unavailable")
-            self._ground.after(_REOPEN_US, self.boot)
-            return
-        except Alarm as alarm:
-            raise Violation("I7", f"{self.name}: the disk refuses what must not happen: {alarm}") from None
-        self.state = step.state
-        self._watcher.committed(self, effects)
-        self._advance(runner, step, events, attempt)
+            self._watcher.committed(self, effects)
+        if failing:
+            raise Unavailable("storage_failed", "the disk says no")
 
-    def _facts(self, step: Step[GovernorState]) -> Facts:
-        origin = self.governance.roster.origin(self.member)
-        intents: dict[str, bytes] = {}
-        outcomes: dict[str, RecordRef] = {}
-        for effect in step.effects:
-            if isinstance(effect, InsertOnce) and (effect.space, effect.key) in self.disk.once:
-                index = self.disk.once[effect.space, effect.key]
-                leaf = self.disk.records(origin, index, 1)[0]
-                if effect.space == "intent":
-                    intents[effect.key] = leaf
-                else:
-                    outcomes[effect.key] = RecordRef(origin=origin, index=index, leaf=leaf_hash(leaf).hex())
-        return Facts(intents=intents, outcomes=outcomes)
+    def storage_failed(self) -> None:
+        """Everybody is told, and the process begins anew."""
+        self._ground.say(self.name, "disk failed")
+        self._fail("unavailable")
+        self._ground.after(_REOPEN_US, self.boot)
 
-    def _sign(self, use: KeyUse, message: bytes) -> bytes:
+    def sign(self, use: KeyUse, message: bytes) -> bytes:
+        """The signature of a message."""
         self._watcher.signing(self, use, message)
         return keys.sign(f"{self.member.name} {use}", message)
 
-    def _failpoint(self, name: str) -> None:
+    def failpoint(self, name: str) -> None:
+        """Die here, if it is planned."""
         if self.crash_at is None or self.crash_at[0] != name:
             return
         _, left, down_us = self.crash_at
@@ -415,28 +372,26 @@ class Governor:
             return
         self.crash_at = None
         self._ground.say(self.name, "failpoint", name)
-        self._runner = None  # it is running: it ends by the exception
         self.crash(down_us)
-        raise _PowerCut
+        raise PowerCut
 
     # --------------------------------------------------------------------------------------------------------- outbound
 
-    def _transmit(self, phase: Sending) -> None:
-        for item, data in phase.messages:
-            self._failpoint("send.each")
-            match item:
-                case Ask(member=member, origin=origin, first=first):
-                    self._call(member, pack(Pull(origin=origin, first=first, count=BATCH_RECORDS_MAX)), _pulled)
-                case Announce():
-                    self._announce(item, data)
-                case Send(to=Reply(waiter=waiter)):
-                    message = self._waiters.pop(waiter, None)
-                    if message is not None:
-                        self._reply(message, data)
-                case Send(to=str(subject)):
-                    self._bus.publish(self.name, subject, data)
-                case _:
-                    pass
+    def transmit(self, item: Send | Announce | Ask, data: bytes) -> None:
+        """Send one thing."""
+        match item:
+            case Ask(member=member, origin=origin, first=first):
+                self._call(member, pack(Pull(origin=origin, first=first, count=BATCH_RECORDS_MAX)), _pulled)
+            case Announce():
+                self._announce(item, data)
+            case Send(to=Reply(waiter=waiter)):
+                message = self._waiters.pop(waiter, None)
+                if message is not None:
+                    self._reply(message, data)
+            case Send(to=str(subject)):
+                self._bus.publish(self.name, subject, data)
+            case _:
+                pass
 
     def _announce(self, item: Announce, note: bytes) -> None:
         me = self.member

@@ -131,17 +131,16 @@ class Watch:
 
     # ------------------------------------------------------------------------------------------------------------ steps
 
-    def stepped(self, governor: Governor, events: Sequence[Event], facts: Facts, step: Step[GovernorState]) -> None:
+    def stepped(self, governor: Governor, before: GovernorState, events: Sequence[Event], facts: Facts, step: Step[GovernorState]) -> None:
         """I11 and I12 of one step, before it is performed."""
         waiting = sorted(event.waiter for event in events if isinstance(event, IntentArrived | OutcomesArrived | SyncArrived))
         told = sorted(effect.to.waiter for effect in step.effects if isinstance(effect, Send) and isinstance(effect.to, Reply))
         if waiting != told:
             raise Violation("I12", f"{governor.name}: asked by {waiting}, answered {told}")
         self._steps += 1
-        if self._steps % _AGAIN_EVERY == 0 and governor.state is not None:
-            again = governor.machine.step(
-                governor.state, events, now_ms=governor.clock.now_ms(), wall_ms=governor.clock.wall_ms(), facts=facts
-            )
+        if self._steps % _AGAIN_EVERY == 0:
+            now_ms, wall_ms = governor.clocks_ms()
+            again = governor.machine.step(before, events, now_ms=now_ms, wall_ms=wall_ms, facts=facts)
             if not _same(again, step):
                 raise Violation("I11", f"{governor.name}: the same step gives other bytes")
 

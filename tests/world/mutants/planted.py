@@ -16,6 +16,7 @@ from mesh.protocol import attester, begin, freshness, governor, intake, lineage,
 from mesh.protocol.freshness import Freshness
 from mesh.protocol.step import Commit, Head, InsertOnce, Sending, SetMeta, Step
 from mesh.testing.world import governor as shell
+from mesh.testing.world import steps
 
 __all__ = ["MUTANTS", "Mutant"]
 
@@ -44,7 +45,7 @@ def _signs_before_it_persists(patch: pytest.MonkeyPatch) -> None:
             yield sending
         return made.state
 
-    patch.setattr(shell, "phases", phases)
+    patch.setattr(steps, "phases", phases)
 
 
 def _unpersisted(made: Step[Any]) -> tuple[Any, ...]:
