@@ -15,6 +15,7 @@ Not here: connections and transactions (:mod:`mesh.adapters.store`), reads (:mod
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Final, NamedTuple
 
 from mesh.core.log.merkle import Branch, leaf_hash
@@ -168,19 +169,22 @@ def rows(effects: Iterable[Persist], ids: Mapping[str, int], branches: Iterable[
         Refused: ``malformed``.
         Alarm: ``storage_corrupt`` when a record does not have the hash it comes with.
     """
-    records, bodies, openings, uses, places, heads, notes, dropped, facts = [list[Row]() for _ in range(9)]
+    records, openings, uses, places, heads, notes, dropped, facts = [list[Row]() for _ in range(8)]
+    bodies = dict[str, Row]()  # a batch of intents names the same identity documents again and again
+    key = cache(statement_key)
     for effect in effects:
         match effect:
             case Append():
                 records += _records(effect, ids[effect.origin])
             case PutBody():
-                bodies.append((statement_key(effect.id), effect.kind, effect.envelope, checksum(effect.envelope)))
+                if effect.id not in bodies:
+                    bodies[effect.id] = (key(effect.id), effect.kind, effect.envelope, checksum(effect.envelope))
             case PutOpenings():
-                openings.append((statement_key(effect.intent), effect.openings, checksum(effect.openings)))
+                openings.append((key(effect.intent), effect.openings, checksum(effect.openings)))
             case InsertOnce():
-                uses.append((statement_key(effect.key), effect.space, effect.index))
+                uses.append((key(effect.key), effect.space, effect.index))
             case Locate():
-                places.append((statement_key(effect.id), ids[effect.origin], effect.index))
+                places.append((key(effect.id), ids[effect.origin], effect.index))
             case SetHead():
                 head = effect.head
                 total = head_sum(effect.use, effect.origin, head)
@@ -195,7 +199,7 @@ def rows(effects: Iterable[Persist], ids: Mapping[str, int], branches: Iterable[
     writes = (
         (_ADD_RECORDS, records),
         (_ADD_BRANCHES, kept),
-        (_ADD_BODIES, bodies),
+        (_ADD_BODIES, list(bodies.values())),
         (_ADD_OPENINGS, openings),
         (_ADD_PLACES, list(dict.fromkeys(places))),
         (_SET_NOTES, notes),
