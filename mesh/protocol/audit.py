@@ -403,8 +403,8 @@ class _Work:
         return len(log.without) >= self.roster.k
 
     def _fruitless(self, log: Followed, *, answered: bool) -> None:
-        without = log.without | ({log.asking} if answered and log.asking else frozenset())
-        self._adopt(msgspec.structs.replace(log, asking="", turn=log.turn + 1, fruitless=log.fruitless + 1, without=without))
+        known = {log.asking} if answered and log.asking else set[str]()
+        self._adopt(msgspec.structs.replace(log, asking="", turn=log.turn + 1, fruitless=log.fruitless + 1, without=log.without | known))
         self._settle(log.origin)
 
     # -------------------------------------------------------------------------------------------------------------- parts
