@@ -160,7 +160,7 @@ def checkpoint(leaves: Sequence[bytes], *members: Member, owner: Member = OWNER,
     return Note(text, (line(owner, "log", text), *(line(member, use, text) for member in members))).encode()
 
 
-def beat(member: str, sequence: int, signed_ms: int, *, incarnation: int = 1, echo: Sequence[str] = (), **changes: Any) -> bytes:
+def beat(member: str, sequence: int, signed_ms: int, /, *, incarnation: int = 1, echo: Sequence[str] = (), **changes: Any) -> bytes:
     """A member's heartbeat."""
     value = Heartbeat(
         mesh=MESH,
