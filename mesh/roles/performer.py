@@ -5,11 +5,12 @@ Rules
 1. Steps are made on what was made before them, committed one after the other, and believed, signed and sent only after their own
    commit. While one commits, what arrives is folded into the next; so the disk and the processor are both busy, and a commit
    takes in as much as came during the one before it.
-2. A key that was not new discards the step and all that was made on it, and makes them again with what storage knows of it:
-   repeats get their old answer.
+2. A key that was not new discards the step and all that was made on it, and makes them again with all that storage was found
+   to know so far: repeats get their old answer.
 3. Any other failure of storage discards the step and all that was made on it, and ends the node's storage; the owner of this
    object tells the waiters, opens storage again and begins anew. What was committed before is still sent.
 4. Nothing is sent that was not committed, and nothing overtakes what was committed before it.
+5. Once :meth:`Performer.stop` was called nothing more is signed, whatever was under way.
 """
 
 import asyncio
@@ -63,7 +64,7 @@ class Performer:
         self.store = store
         self.clock = clock
         self._signer = signer
-        self._public = {use: signer.public(use) for use in USES}
+        self._public: dict[KeyUse, str] = {use: signer.public(use) for use in USES}
         self._deliver = deliver
         self._failpoint = failpoint
         self._wake = wake
@@ -73,6 +74,7 @@ class Performer:
         self._late: list[Event] | None = None
         """Events that must wait until a discarded step was made again; None while there is none."""
         self._last: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
 
     @property
@@ -106,6 +108,15 @@ class Performer:
         """
         if self._failure is not None:
             raise self._failure
+
+    async def stop(self) -> None:
+        """Perform nothing more (rule 5). A commit that is under way may still become durable; the next boot finds it."""
+        self._failure = self._failure or Unavailable("unavailable", "it was stopped")
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def begin(self, step: Step[GovernorState]) -> None:
         """Perform the first step of this boot. Raises as :meth:`check`."""
@@ -143,9 +154,11 @@ class Performer:
         if self._flying is None and self._made is not None and self._failure is None:
             self._flying, self._made = self._made, None
             self._last = asyncio.get_running_loop().create_task(self._perform(self._flying, self._last))
+            self._tasks.add(self._last)
             self._last.add_done_callback(self._landed)
 
     def _landed(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         if not task.cancelled():
             self._failure = self._failure or task.exception()
         self._wake()
@@ -171,6 +184,7 @@ class Performer:
 
     async def _commit(self, made: _Made) -> tuple[_Runner, Sending | None]:
         """Make the step durable, perhaps after making it anew (rule 2); what remains to be done, and the first of it if that is known."""
+        facts = Facts()
         for _ in range(_RETRIES_MAX):
             runner = phases(made.step, sign=self._signer.sign, public=self._public, failpoint=self._failpoint)
             phase = next(runner, None)
@@ -180,30 +194,32 @@ class Performer:
                 await self.store.commit(phase.effects)
             except Conflict:
                 runner.close()
-                await self._make_again(made)
+                facts = await self._make_again(made, facts)
             else:
                 return runner, None
         raise Unavailable("storage_failed", "a key that is not new stays unknown")
 
-    async def _make_again(self, made: _Made) -> None:
+    async def _make_again(self, made: _Made, known: Facts) -> Facts:
         self._late = self._made.events if self._made is not None else []
         self._made = None
-        facts = await self._facts(made.step)
+        facts = await self._facts(made.step, known)
         made.step = self._step(self.state, made.events, facts)
         late, self._late = self._late, None
         if late:
             self.fold(late)
+        return facts
 
-    async def _facts(self, step: Step[GovernorState]) -> Facts:
+    async def _facts(self, step: Step[GovernorState], known: Facts) -> Facts:
+        """What storage knows of the step's keys, added to what was ``known``: a step made with facts no longer names their keys."""
         keys: dict[str, list[str]] = {"intent": [], "outcome": []}
         for effect in step.effects:
             if isinstance(effect, InsertOnce):
                 keys[effect.space].append(effect.key)
         origin = self.state.log.origin
-        intents = {
-            key: (await self.store.records(origin, index, 1))[0] for key, index in (await self.store.once("intent", keys["intent"])).items()
-        }
-        outcomes = {}
+        intents = dict(known.intents)
+        for key, index in (await self.store.once("intent", keys["intent"])).items():
+            intents[key] = (await self.store.records(origin, index, 1))[0]
+        outcomes = dict(known.outcomes)
         for key, index in (await self.store.once("outcome", keys["outcome"])).items():
             data = (await self.store.records(origin, index, 1))[0]
             outcomes[key] = RecordRef(origin=origin, index=index, leaf=leaf_hash(data).hex())
