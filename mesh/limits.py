@@ -10,6 +10,7 @@ __all__ = [
     "BATCH_RECORDS_MAX",
     "BUNDLE_BYTES_MAX",
     "CLOCK_MS_MAX",
+    "DETERMINING_MAX",
     "ENVELOPE_BYTES_MAX",
     "FRONTIER_STREAMS_MAX",
     "INTENT_BYTES_MAX",
@@ -30,9 +31,15 @@ __all__ = [
     "POLICY_JSON_BYTES_MAX",
     "POLICY_JSON_DEPTH_MAX",
     "PROOF_BUNDLE_BYTES_MAX",
+    "POLICY_NAME_CHARS_MAX",
     "PROOF_HASHES_MAX",
     "QUESTIONS_MAX",
+    "QUEUE_BYTES_MAX",
+    "QUEUE_LINEAGE_MAX",
+    "QUEUE_OUTCOMES_MAX",
     "QUEUE_REQUESTS_MAX",
+    "QUEUE_SYNCS_MAX",
+    "QUEUE_URGENT_MAX",
     "RECORD_BYTES_MAX",
     "REQUEST_BYTES_MAX",
     "SCHEMA_BYTES_MAX",
@@ -76,6 +83,10 @@ BUNDLE_BYTES_MAX: Final = 1_000_000
 """A policy bundle: parsing is superlinear in hostile text, and it must fit one message."""
 POLICY_BYTES_MAX: Final = 16_384
 """One Cedar policy: longer ones are generated, and nobody reviews those."""
+POLICY_NAME_CHARS_MAX: Final = 100
+"""The id of a policy, or an obligation."""
+DETERMINING_MAX: Final = 64
+"""Policies that determine one decision, or fail in it: their names must fit into a denial of 8 kB."""
 POLICY_DEPTH_MAX: Final = 32
 """Nested brackets or ifs in policy text: about 90 kill a 1 MB stack inside the parser, with no exception."""
 POLICY_JSON_BYTES_MAX: Final = 131_072
@@ -115,6 +126,16 @@ QUESTIONS_MAX: Final = 64
 """Questions one node looks up at the same time; the next is told `overloaded`: each may read a megabyte."""
 QUEUE_REQUESTS_MAX: Final = 4_096
 """Requests waiting for one governor; the next is told `overloaded` at once."""
+QUEUE_OUTCOMES_MAX: Final = 1_024
+"""Requests to record outcomes waiting for one governor; their enforcers keep them and ask the next one."""
+QUEUE_SYNCS_MAX: Final = 512
+"""Starting members and enforcers waiting for a heartbeat that names their boot: half a second's worth of heartbeats."""
+QUEUE_LINEAGE_MAX: Final = 4_096
+"""Records, checkpoints and certificates of other members that wait; beyond, new ones are dropped and pulled later."""
+QUEUE_URGENT_MAX: Final = 4_096
+"""Heartbeats and cosignatures that wait; beyond, new ones are dropped and the next ones say more."""
+QUEUE_BYTES_MAX: Final = 33_554_432
+"""Waiting in any one queue of a governor: a thousand messages of a megabyte would be memory, not waiting."""
 BATCH_EVENTS_MAX: Final = 64
 """Events folded into one step and one commit: beyond, latency grows and the fsync is paid off already."""
 BATCH_RECORDS_MAX: Final = 128

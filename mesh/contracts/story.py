@@ -186,15 +186,16 @@ class _Teller:
 
     def _rest(self) -> Signed:
         """The records that no statement here is about, and a refusal to attest somebody else's."""
-        late = asked("intent-that-came-late", "acct:acme-supplies", 100, minute=4)
+        late = asked("intent-in-a-stale-view", "acct:acme-supplies", 100, minute=4)
         self.statements.append(late)
         self._add(
             Denied,
             at_ms=start_ms(5),
             intent=late.draft.id,
+            identity=base().workload.draft.id,
             subject=f"spiffe://{MESH}/agent/billing",
-            code="intent_expired",
-            detail="",
+            code="stale",
+            detail="2 of 3 members vouch",
         )
         self._add(Noise, at_ms=start_ms(6), code="unauthenticated", count=17, from_ms=start_ms(5), to_ms=start_ms(6))
         refusal = Refusal(

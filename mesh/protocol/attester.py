@@ -5,7 +5,7 @@ Rules
 1. A record stands where it says (mesh, origin, index), its time does not decrease and is not ahead of mine by more than ε.
 2. A decision is repeated from what the record names: same question, same decision bytes, same authorization id, or ``wrong``.
 3. An outcome is what its enforcer signed, word for word.
-4. A denial without a decision needs no justification: saying no is always lawful.
+4. A denial without a decision needs no justification: saying no is always lawful. But who it was said to must have asked.
 5. What cannot be checked (a body or an opening is not held, the engine is down, its time is to come) is neither right nor
    wrong: the record is *incomplete*, and what follows waits.
 6. A record names statements by what they say, not by how they are signed and spelled: whoever carries them can spoil that. One that
@@ -23,13 +23,12 @@ from mesh.core.bytes import canonical, envelope
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
 from mesh.core.log.merkle import leaf_hash
-from mesh.core.log.record import AttestRefused, DecisionMade, OutcomeRecorded, Record, read_record
+from mesh.core.log.record import AttestRefused, DecisionMade, Denied, OutcomeRecorded, Record, read_record
 from mesh.core.messages import Openings
 from mesh.core.run.identity import check_identity
-from mesh.core.run.intent import Intent
 from mesh.core.run.outcome import Outcome, event_name
 from mesh.core.run.params import Opening
-from mesh.errors import MeshError, Refused, Unavailable
+from mesh.errors import MeshError, Refused
 from mesh.protocol import decide
 from mesh.protocol.documents import Documents
 from mesh.protocol.examine import Question, authenticate, authorization_draft, question
@@ -185,22 +184,19 @@ def _check_statements(item: _Found, material: Material, governance: Governance, 
             item.asked = _ask_again(record, item, material, governance, documents, owner)
         case OutcomeRecorded() as record:
             _check_outcome(record, item, material, governance, documents)
+        case Denied() as record:
+            _check_asker(record, item, material, governance, documents)
         case _:
-            _keep_if_sent(item, material)
+            pass
 
 
-def _keep_if_sent(item: _Found, material: Material) -> None:
-    # A denial stands without its intent; whoever has it keeps it, so that `why` can show what was asked. A spoilt one would stand in
-    # the way of the good one for ever: a decision about the same intent may follow.
-    identity = getattr(item.record, "intent", "")
-    if identity and identity in material.bodies:
-        data = material.bodies[identity]
-        try:
-            intent = envelope.read(Intent, data)
-        except Refused:
-            return
-        if intent.signed_by(intent.claims.holder):
-            item.bodies[identity] = PutBody(identity, "intent", data)
+def _check_asker(record: Denied, item: _Found, material: Material, governance: Governance, documents: Documents) -> None:
+    intent = _body(record.intent, "intent", item, material)
+    identity = _body(record.identity, "identity", item, material)
+    sender = authenticate(intent, identity, governance, documents)
+    said = (sender.intent.id, sender.identity.id, sender.intent.claims.subject)
+    if said != (record.intent, record.identity, record.subject):
+        raise Refused("record_invalid", "somebody else asked")
 
 
 def _ask_again(
@@ -230,7 +226,9 @@ def _ask_again(
 def _check_outcome(record: OutcomeRecorded, item: _Found, material: Material, governance: Governance, documents: Documents) -> None:
     place = documents.admit(_body(record.identity, "identity", item, material), governance)
     statement = envelope.read(Outcome, _body(record.outcome, "outcome", item, material))
-    claims = statement.verify(statement.claims.enforcer)
+    claims = statement.claims
+    if not statement.sealed_by((claims.enforcer,)):
+        raise Refused("bad_signature", "outcome")
     check_identity(place.claims, role="enforcer", subject=None, key=claims.enforcer, now_ms=claims.at_ms)
     said = (statement.id, place.id, claims.identity, claims.intent, claims.authorization, event_name(claims.event), claims.mesh)
     if said != (record.outcome, record.identity, place.id, record.intent, record.authorization, record.event, record.mesh):
@@ -259,7 +257,7 @@ def _replay(found: list[_Found], governance: Governance, engine: decide.Engine, 
                 continue
             try:
                 decision = decide.conclude(question_.request, verdict, question_.intent.claims, question_.law, profile=engine.profile)
-            except Unavailable as error:
+            except MeshError as error:
                 item.code, item.detail = error.code, error.detail
                 continue
             expected = ""

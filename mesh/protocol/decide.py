@@ -28,6 +28,7 @@ from mesh.core.run.identity import Identity
 from mesh.core.run.intent import ASSURANCES, Assurance, EntityRef, Intent, strongest
 from mesh.core.run.params import Opening, Value, open_all
 from mesh.errors import Refused, Unavailable
+from mesh.limits import DETERMINING_MAX
 
 __all__ = ["GROUP_TYPE", "Engine", "conclude", "prepare"]
 
@@ -123,13 +124,16 @@ class _Index:
             permits = [self.permits[name] for name in verdict.determining if name in self.permits]
             if not self.policies.issuperset(verdict.determining) or (verdict.allow and len(permits) != len(verdict.determining)):
                 raise Unavailable("engine_unavailable", "the verdict names policies that cannot have determined it")
+            obligations = {name for names, _ in permits for name in names}
+            if max(len(verdict.determining), len(verdict.errors), len(obligations)) > DETERMINING_MAX:
+                raise Refused("too_large", f"more than {DETERMINING_MAX} policies or obligations in one decision")
             permitted = verdict.allow and bool(permits) and not verdict.errors
             levels: list[Assurance] = [floor, least, *(_assurance(demanded) for _, demanded in permits)]
             known = _End(
                 effect="permit" if permitted else "deny",
                 determining=sorted(verdict.determining),
                 errors=sorted(verdict.errors),
-                obligations=sorted({name for names, _ in permits for name in names}) if permitted else [],
+                obligations=sorted(obligations) if permitted else [],
                 assurance=strongest(*levels),
             )
             _remember(self._ends, key, known)

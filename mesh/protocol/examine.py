@@ -65,7 +65,7 @@ def authenticate(intent: bytes, identity: bytes, governance: Governance, documen
     document = documents.admit(identity, governance)
     if document.id != claims.identity or document.claims.subject != claims.subject or document.claims.key != claims.holder:
         raise Refused("identity_mismatch", claims.subject)
-    if not statement.signed_by(claims.holder):
+    if not statement.sealed_by((claims.holder,)):
         raise Refused("unauthenticated", claims.subject)
     return Authenticated(statement, document)
 

@@ -4,7 +4,7 @@ Rules
 -----
 1. Before somebody is authenticated a refusal costs no signature and no record of its own: it is answered unsigned and counted
    in an aggregate.
-2. Afterwards every no is signed and recorded, like every yes.
+2. Afterwards every no is signed and recorded, like every yes; but for an intent whose time is over, which anybody may send again.
 3. Freshness is judged once per batch, before any decision.
 4. An intent for which an authorization was issued gets the same bytes again; denials are not cached.
 5. The record of a permit names the authorization's id and commits before the authorization is signed.
@@ -12,6 +12,7 @@ Rules
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Final
 
 import msgspec
 
@@ -25,7 +26,7 @@ from mesh.core.log.record import DecisionMade, Denied, read_record
 from mesh.core.messages import Authorized, DeniedAnswer, IntentRequest, Openings, RefusedAnswer, unpack
 from mesh.core.run.authorization import Denial, Receipt, RecordRef
 from mesh.core.run.decision import Decision, Verdict
-from mesh.errors import MeshError, Refused, Unavailable
+from mesh.errors import MeshError, Refused
 from mesh.limits import REQUEST_BYTES_MAX
 from mesh.protocol import decide
 from mesh.protocol.documents import Documents
@@ -34,6 +35,9 @@ from mesh.protocol.lineage import Writer
 from mesh.protocol.step import Effect, InsertOnce, Locate, PutBody, PutOpenings, Reply, Send, Sign, Signed
 
 __all__ = ["Intake", "IntentArrived", "refuse"]
+
+
+_NOT_ALIVE: Final = frozenset({"intent_expired", "intent_too_long"})
 
 
 class IntentArrived(msgspec.Struct, frozen=True):
@@ -46,7 +50,7 @@ class IntentArrived(msgspec.Struct, frozen=True):
 class _Pending(msgspec.Struct):
     """One authenticated intent on its way through the batch."""
 
-    waiter: int
+    waiters: list[int]
     request: IntentRequest
     sender: Authenticated
     asked: Question | None = None
@@ -94,11 +98,10 @@ class Intake:
             item = self._authenticate(event)
             if item is None:
                 continue
-            if item.sender.intent.id in seen:
-                # The same intent twice in one batch: answered once more when it comes again, from the record.
-                self._refuse(event.waiter, "intent_conflict", "sent twice at once")
+            first = seen.setdefault(item.sender.intent.id, item)
+            if first is not item:
+                first.waiters += item.waiters  # delivered twice: one decision, and the same answer for both
                 continue
-            seen[item.sender.intent.id] = item
             self._ask(item, stale)
             pending.append(item)
         self._decide(pending)
@@ -110,7 +113,7 @@ class Intake:
         except Refused as refusal:
             self._refuse(event.waiter, refusal.code, refusal.detail)
             return None
-        return _Pending(event.waiter, request, sender)
+        return _Pending([event.waiter], request, sender)
 
     def _refuse(self, waiter: int, code: str, detail: str) -> None:
         self.noise[code] = self.noise.get(code, 0) + 1
@@ -137,38 +140,45 @@ class Intake:
             item.asked, item.code, item.detail = None, error.code, error.detail
 
     def _decide(self, pending: Sequence[_Pending]) -> None:
-        verdicts: dict[int, Verdict | None] = {}
+        verdicts: dict[str, Verdict | None] = {}
         by_bundle: dict[str, list[_Pending]] = {}
         for item in pending:
             if item.asked is not None:
                 by_bundle.setdefault(item.asked.law.manifest.digest, []).append(item)
         for digest, group in by_bundle.items():
             answers = self.engine.evaluate(digest, [item.asked.request for item in group if item.asked is not None])
-            verdicts.update(zip((item.waiter for item in group), answers, strict=True))
+            verdicts.update(zip((item.sender.intent.id for item in group), answers, strict=True))
         for item in pending:
-            verdict = verdicts.get(item.waiter)
+            verdict = verdicts.get(item.sender.intent.id)
             if item.sender.intent.id in self.known:
                 self._repeat(item, self.known[item.sender.intent.id])
             elif item.asked is None:
-                self._deny(item, item.code, item.detail)
+                self._turn_away(item)
             elif verdict is None:
                 self._deny(item, "engine_unavailable", "")
             else:
                 self._conclude(item, item.asked, verdict)
 
+    def _turn_away(self, item: _Pending) -> None:
+        if item.code not in _NOT_ALIVE:
+            self._deny(item, item.code, item.detail)
+            return
+        # Whoever heard it once can send it again for ever: its holder is known, but need not be the one who sends it.
+        for waiter in item.waiters:
+            self._refuse(waiter, item.code, item.detail)
+
     def _conclude(self, item: _Pending, asked: Question, verdict: Verdict) -> None:
+        draft = None
         try:
             decision = decide.conclude(asked.request, verdict, asked.intent.claims, asked.law, profile=self.engine.profile)
-        except Unavailable as error:
+            if decision.effect == "permit":
+                draft = authorization_draft(asked, decision, self.governance, issuer=self.me.name, at_ms=self.writer.at_ms)
+        except MeshError as error:  # one intent's trouble is not its batch's
             self._deny(item, error.code, error.detail)
             return
-        self._record(item, asked, decision)
+        self._record(item, asked, decision, draft)
 
-    def _record(self, item: _Pending, asked: Question, decision: Decision) -> None:
-        permit = decision.effect == "permit"
-        draft = None
-        if permit:
-            draft = authorization_draft(asked, decision, self.governance, issuer=self.me.name, at_ms=self.writer.at_ms)
+    def _record(self, item: _Pending, asked: Question, decision: Decision, draft: Draft | None) -> None:
         ref = self.writer.append(
             DecisionMade(
                 mesh=self.writer.mesh,
@@ -189,7 +199,7 @@ class Intake:
         if draft is not None:
             self.effects.append(InsertOnce("intent", asked.intent.id, ref.index))
             self.effects.append(Locate(draft.id, ref.origin, ref.index))
-            self._authorize(item.waiter, draft, ref)
+            self._authorize(item.waiters, draft, ref)
         else:
             code = "policy_error" if decision.errors else "policy_denied"
             self._send_denial(item, code, "", decision.determining, ref)
@@ -206,13 +216,14 @@ class Intake:
             opened = Openings(intent=intent.id, openings=item.request.openings)
             self.effects.append(PutOpenings(intent.id, canonical.encode(opened)))
 
-    def _authorize(self, waiter: int, draft: Draft, ref: RecordRef) -> None:
+    def _authorize(self, waiters: Sequence[int], draft: Draft, ref: RecordRef) -> None:
         receipt = envelope.draft(Receipt(mesh=self.writer.mesh, issuer=self.me.name, statement=draft.id, record=ref))
         self.effects += [
             Sign("decision", draft),
             Sign("decision", receipt),
-            Send(Reply(waiter), partial(_authorized, draft.id, receipt.id, self.governance.frontier)),
         ]
+        answer = partial(_authorized, draft.id, receipt.id, self.governance.frontier)
+        self.effects += [Send(Reply(waiter), answer) for waiter in waiters]
 
     def _deny(self, item: _Pending, code: str, detail: str) -> None:
         intent = item.sender.intent
@@ -223,12 +234,18 @@ class Intake:
                 index=self.writer.index,
                 at_ms=self.writer.at_ms,
                 intent=intent.id,
+                identity=item.sender.identity.id,
                 subject=intent.claims.subject,
                 code=code,
                 detail=detail[:200],
             )
         )
-        self.effects += [PutBody(intent.id, "intent", intent.envelope), Locate(intent.id, ref.origin, ref.index)]
+        identity = item.sender.identity
+        self.effects += [
+            PutBody(intent.id, "intent", intent.envelope),
+            PutBody(identity.id, "identity", identity.envelope),
+            Locate(intent.id, ref.origin, ref.index),
+        ]
         self._send_denial(item, code, detail, [], ref)
 
     def _send_denial(self, item: _Pending, code: str, detail: str, determining: list[str], ref: RecordRef) -> None:
@@ -244,13 +261,14 @@ class Intake:
                 record=ref,
             )
         )
-        self.effects += [Sign("decision", denial), Send(Reply(item.waiter), partial(_denied, denial.id))]
+        self.effects.append(Sign("decision", denial))
+        self.effects += [Send(Reply(waiter), partial(_denied, denial.id)) for waiter in item.waiters]
 
     def _repeat(self, item: _Pending, leaf: bytes) -> None:
         """Rule 4: the authorization is a function of the record, so it is made again rather than kept."""
         record = read_record(leaf)
         if not isinstance(record, DecisionMade):
-            self._refuse(item.waiter, "intent_conflict", "")
+            self._deny(item, "intent_conflict", "")
             return
         try:
             asked = question(
@@ -272,7 +290,7 @@ class Intake:
             self._deny(item, "intent_conflict", "it was authorized under other conditions")
             return
         ref = RecordRef(origin=record.origin, index=record.index, leaf=leaf_hash(leaf).hex())
-        self._authorize(item.waiter, draft, ref)
+        self._authorize(item.waiters, draft, ref)
 
 
 def refuse(waiter: int, code: str, detail: str) -> Send:

@@ -94,7 +94,8 @@ def _believe(data: bytes, document: str, key: str, governance: Governance) -> St
         raise Refused("wrong_mesh", claims.mesh)
     if claims.enforcer != key or claims.identity != document:
         raise Refused("identity_mismatch", "the outcome is another enforcer's")
-    statement.verify(key)
+    if not statement.sealed_by((key,)):
+        raise Refused("bad_signature", "outcome")
     return statement
 
 

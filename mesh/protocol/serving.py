@@ -30,7 +30,7 @@ _DECISION: Final = DecisionMade.__struct_config__.tag
 _BODIES: Final[Mapping[object, tuple[str, ...]]] = {
     _DECISION: ("intent", "identity", "enforcer"),
     OutcomeRecorded.__struct_config__.tag: ("outcome", "identity"),
-    Denied.__struct_config__.tag: ("intent",),
+    Denied.__struct_config__.tag: ("intent", "identity"),
 }
 """Which members of a record name statements, by the record's tag."""
 
@@ -49,7 +49,7 @@ _NAMES: Final = msgspec.json.Decoder(_Names)
 
 
 def body_ids(record: Record) -> tuple[str, ...]:
-    """Ids of the statements that whoever examines ``record`` needs; a denial stands without its intent, but shows what was asked."""
+    """Ids of the statements that whoever examines ``record`` needs."""
     return _ids(type(record).__struct_config__.tag, record)
 
 

@@ -139,8 +139,8 @@ def test_why_is_asked_by_any_id_of_the_execution(shell: Shell) -> None:
 
 def test_why_explains_a_no(shell: Shell) -> None:
     stages = shell.json("why", shell.story.late)
-    assert stages[1]["what"].startswith("denied: intent_expired")
-    assert stages[1]["meaning"] == "the intent's time is over, or not yet begun"
+    assert stages[1]["what"].startswith("denied: action_unknown")
+    assert stages[1]["meaning"] == "the domain declares no such action"
     assert shell.json("why", shell.story.forbidden)[1]["what"] == "deny by never-frozen"
     assert shell.json("why", "eu-1/0")[0]["stage"] == "governance"
 

@@ -69,22 +69,38 @@ def test_a_decision_as_i_would_have_made_it_is_right(amount: int, account: str) 
     assert bool(record.authorization) == (record.decision.effect == "permit")
 
 
-def test_no_denial_needs_a_justification() -> None:
+def _denied(subject: str, *, document: str = "") -> tuple[Owner, str, bytes, str]:
+    """A log with one denial of an intent, the intent, and the id of the asker's document."""
+    name, intent = intent_of()
+    who = document or envelope.identify(LAB.identity_envelope)[1]
     owner = Owner()
-    owner.write(lambda writer: Denied(mesh=MESH, origin=ORIGIN, index=0, at_ms=NOW, intent="ab" * 32, subject="x", code="stale", detail=""))
-    (item,) = _examine(owner)
-    assert (item.code, item.bodies) == ("", ())
+    owner.write(
+        lambda writer: Denied(
+            mesh=MESH, origin=ORIGIN, index=0, at_ms=NOW, intent=name, identity=who, subject=subject, code="stale", detail=""
+        )
+    )
+    return owner, name, intent, who
 
 
-def test_what_was_asked_is_kept_with_a_denial_if_it_is_whole() -> None:
-    identity, intent = intent_of()
-    owner = Owner()
-    owner.write(lambda writer: Denied(mesh=MESH, origin=ORIGIN, index=0, at_ms=NOW, intent=identity, subject="x", code="stale", detail=""))
-    whole = Material({identity: intent}, {})
-    assert _examine(owner, material=whole)[0].bodies == (PutBody(identity, "intent", intent),)
+def test_no_denial_needs_a_justification_but_who_asked_must_have_asked() -> None:
+    owner, name, intent, who = _denied("spiffe://lab/agent/anna")
+    (item,) = _examine(owner, material=Material({name: intent, who: LAB.identity_envelope}, {}))
+    assert (item.code, {body.id for body in item.bodies}) == ("", {name, who})
+
+
+def test_nobody_is_shown_asking_who_did_not() -> None:
+    owner, name, intent, who = _denied("spiffe://lab/person/ceo")
+    (item,) = _examine(owner, material=Material({name: intent, who: LAB.identity_envelope}, {}))
+    assert item.code == "record_invalid"
+
+
+def test_a_denial_whose_asker_is_not_shown_whole_is_incomplete() -> None:
+    owner, name, intent, who = _denied("spiffe://lab/agent/anna")
     # A spoilt copy would stand in the way of the good one, should a decision about it follow.
     for spoilt in (_with_another_signature(intent), intent + b" ", b"{}"):
-        assert _examine(owner, material=Material({identity: spoilt}, {}))[0].bodies == ()
+        (item,) = _examine(owner, material=Material({name: spoilt, who: LAB.identity_envelope}, {}))
+        assert item.code == "body_missing"
+    assert _examine(owner, material=Material({name: intent}, {}))[0].code == "body_missing"
 
 
 def test_openings_are_kept_with_what_they_open() -> None:
@@ -315,7 +331,7 @@ def test_a_record_can_be_found_under_every_statement_that_it_is_about() -> None:
     for made, ids in (
         (record, (record.intent, record.authorization)),
         (msgspec.structs.replace(record, authorization=""), (record.intent,)),
-        (Denied(**place, intent=a, subject="x", code="stale", detail=""), (a,)),
+        (Denied(**place, intent=a, identity="cd" * 32, subject="x", code="stale", detail=""), (a,)),
         (OutcomeRecorded(**place, event="finished", outcome=a, identity="dd" * 32, intent=b, authorization=c), (a, b, c)),
         (AttestRefused(**place, refusal=refusal), (envelope.draft(refusal).id,)),
         (Noise(**place, code="stale", count=1, from_ms=0, to_ms=1), ()),

@@ -285,7 +285,9 @@ def test_a_log_with_one_record_exchanged_is_found() -> None:
 
 def test_injected_records_are_thrown_away() -> None:
     story = happened()
-    injected = Denied(mesh="lab", origin="lab/eu-1/e1", index=0, at_ms=1, intent="00" * 32, subject="x", code="stale", detail="")
+    injected = Denied(
+        mesh="lab", origin="lab/eu-1/e1", index=0, at_ms=1, intent="00" * 32, identity="cd" * 32, subject="x", code="stale", detail=""
+    )
     raw = msgspec.Raw(canonical.encode(injected))
     batch = LineageBatch(origin="lab/eu-1/e1", first=0, records=[raw], bodies=[], openings=[], checkpoint="")
     auditing = Auditing(story.mesh).feed([LineageArrived(pack(batch), pulled=False), *_events(story.mesh.stream)]).pull()

@@ -11,7 +11,8 @@ from mesh.core.law.scope import applies, check_terms, floors
 from mesh.core.run.decision import Attested, Verdict, input_digest
 from mesh.core.run.identity import Identity
 from mesh.core.run.intent import ASSURANCES, Assurance, EntityRef, Intent, strongest
-from mesh.errors import Unavailable
+from mesh.errors import Refused, Unavailable
+from mesh.limits import DETERMINING_MAX
 from tests.core.kit import refuses
 from tests.policy.kit import FORBID, PERMIT, attested, bundle, conclude, entity, identity, intent, law, opening, policies, prepare, rule
 
@@ -186,6 +187,16 @@ def test_a_verdict_that_this_bundle_cannot_give_is_no_verdict(determining: tuple
     with pytest.raises(Unavailable) as no:
         conclude(intent(), law(bundle(PERMIT + FORBID)), Verdict(allow=True, determining=determining, errors=()))
     assert no.value.code == "engine_unavailable"
+
+
+def test_more_policies_than_a_denial_can_name_decide_nothing() -> None:
+    names = [f"many-{number}" for number in range(DETERMINING_MAX + 1)]
+    under = law(bundle("".join(rule(name, "permit", "true") for name in names)))
+    most = Verdict(allow=True, determining=tuple(names[:-1]), errors=())
+    assert conclude(intent(), under, most).effect == "permit"
+    with pytest.raises(Refused) as no:
+        conclude(intent(), under, Verdict(allow=True, determining=tuple(names), errors=()))
+    assert no.value.code == "too_large"
 
 
 def test_everything_listed_is_sorted_whatever_the_engine_s_order() -> None:

@@ -177,9 +177,6 @@ def _with_document(data: bytes, **changes: Any) -> bytes:
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (_good(created_ms=NOW - 60_000, expires_ms=NOW), "intent_expired"),
-        (_good(created_ms=NOW + BOUNDS.skew_ms + 1), "intent_expired"),
-        (_good(expires_ms=NOW + INTENT_LIFE_MS_MAX + 1), "intent_too_long"),
         (_good(domain="elsewhere"), "domain_unknown"),
         (_good(action="steal"), "action_unknown"),
         (_good(params={}), "params_mismatch"),
@@ -353,19 +350,36 @@ def test_the_same_intent_beside_another_enforcers_document_is_not_the_same_reque
 
 def test_an_intent_that_was_used_up_by_something_else_is_refused() -> None:
     identity = intent_of(1, created_ms=NOW, expires_ms=NOW + 30_000)[0]
-    leaf = canonical.encode(Denied(mesh=MESH, origin=ORIGIN, index=0, at_ms=NOW, intent=identity, subject="x", code="stale", detail=""))
+    leaf = canonical.encode(
+        Denied(mesh=MESH, origin=ORIGIN, index=0, at_ms=NOW, intent=identity, identity="cd" * 32, subject="x", code="stale", detail="")
+    )
     (answer,) = Desk(known={identity: leaf}).take(_good())
-    assert isinstance(answer, RefusedAnswer)
-    assert answer.code == "intent_conflict"
+    assert _denial(answer).code == "intent_conflict"
 
 
-def test_twice_in_one_batch_is_decided_once_and_both_are_told() -> None:
+def test_delivered_twice_in_one_batch_it_is_decided_once_and_both_get_the_same_answer() -> None:
     desk = Desk()
     first, second = desk.take(_good(), _good())
     assert isinstance(first, Authorized)
-    assert isinstance(second, RefusedAnswer)
-    assert second.code == "intent_conflict"
+    assert isinstance(second, Authorized)
+    assert bytes(first.authorization) == bytes(second.authorization)
     assert len(desk.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (_good(created_ms=NOW - 60_000, expires_ms=NOW), "intent_expired"),
+        (_good(created_ms=NOW + BOUNDS.skew_ms + 1), "intent_expired"),
+        (_good(expires_ms=NOW + INTENT_LIFE_MS_MAX + 1), "intent_too_long"),
+    ],
+)
+def test_whoever_repeats_an_old_intent_writes_nothing_into_the_log(data: bytes, code: str) -> None:
+    desk = Desk()
+    (answer,) = desk.take(data)
+    assert isinstance(answer, RefusedAnswer)
+    assert answer.code == code
+    assert desk.records == []
 
 
 def test_one_batch_has_one_order_and_one_time() -> None:
@@ -377,7 +391,19 @@ def test_one_batch_has_one_order_and_one_time() -> None:
     assert len({sha256_hex(leaf) for leaf in desk.leaves}) == 20
 
 
-def test_a_document_is_believed_for_its_issuer_not_for_its_signatures() -> None:
+def test_a_document_with_a_strangers_signature_is_not_taken_for_a_proof_could_not_show_it() -> None:
     both = sign(WHO.claims, LAB.issuer, STRANGER)
     intent = intent_of(1, created_ms=NOW, expires_ms=NOW + 9_000)[1]
-    assert isinstance(Desk().take(_request(intent, identity=both))[0], Authorized)
+    (answer,) = Desk().take(_request(intent, identity=both))
+    assert isinstance(answer, RefusedAnswer)
+    assert answer.code == "identity_unknown"
+
+
+def test_an_intent_with_a_strangers_signature_is_not_taken_for_a_proof_could_not_show_it() -> None:
+    statement = envelope.read(Intent, intent_of(1, created_ms=NOW, expires_ms=NOW + 9_000)[1])
+    junk = envelope.assemble(
+        "application/vnd.govmesh.intent.v1+json", statement.payload, {**statement.signatures, STRANGER.public: bytes(64)}
+    )
+    (answer,) = Desk().take(_request(junk))
+    assert isinstance(answer, RefusedAnswer)
+    assert answer.code == "unauthenticated"

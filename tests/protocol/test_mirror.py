@@ -8,7 +8,7 @@ import pytest
 from mesh.core.log.checkpoint import Checkpoint, attest_name, cosigner, log_line, log_verifier, witness_name
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.note import Note, open_note, parse_note
-from mesh.core.log.record import AttestRefused, Denied, Incident, read_record
+from mesh.core.log.record import AttestRefused, Denied, GovernanceChanged, Incident, read_record
 from mesh.core.run.decision import Verdict
 from mesh.protocol.documents import Documents
 from mesh.protocol.lineage import Writer
@@ -116,9 +116,7 @@ def test_records_come_in_any_pieces_and_twice() -> None:
 
 def test_what_the_logs_key_did_not_sign_never_reaches_storage() -> None:
     owner, stranger, mine = _owner(2), _owner(2), Holder()
-    stranger.write(
-        lambda writer: Denied(mesh=MESH, origin=ORIGIN, index=2, at_ms=NOW, intent="ab" * 32, subject="x", code="stale", detail="")
-    )
+    stranger.write(lambda writer: GovernanceChanged(mesh=MESH, origin=ORIGIN, index=2, at_ms=NOW, change="fresh", about=""))
     owner.decide(LAB.request(LAB.intent(9, at_ms=NOW)[1], []))
     mine.batch(batch(stranger))
     assert mine.note(owner.note()) == []
@@ -133,8 +131,8 @@ def test_a_flood_of_invented_records_is_bounded_and_forgotten() -> None:
     owner, mine = Owner(), Holder()
     for index in range(5_000):
         owner.write(
-            lambda writer, index=index: Denied(  # type: ignore[misc]  # a default argument binds it now
-                mesh=MESH, origin=ORIGIN, index=index, at_ms=NOW, intent=f"{index:064x}", subject="x", code="stale", detail=""
+            lambda writer, index=index: GovernanceChanged(  # type: ignore[misc]  # a default argument binds it now
+                mesh=MESH, origin=ORIGIN, index=index, at_ms=NOW, change="fresh", about=f"{index}"
             )
         )
     for first in range(0, 5_000, 128):
@@ -327,9 +325,7 @@ def test_a_record_that_stays_incomplete_is_refused_as_missing_once_and_attested_
 def test_what_nobody_signed_is_never_refused_however_long_it_lies_there() -> None:
     owner, forged, mine = _owner(1), _owner(1), Holder()
     mine.batch(batch(owner, note=owner.note()))
-    forged.write(
-        lambda writer: Denied(mesh=MESH, origin=ORIGIN, index=1, at_ms=NOW + 10**9, intent="ab" * 32, subject="x", code="stale", detail="")
-    )
+    forged.write(lambda writer: GovernanceChanged(mesh=MESH, origin=ORIGIN, index=1, at_ms=NOW + 10**9, change="fresh", about=""))
     for _ in range(3 * STALL_MS // 300):
         assert not only(Send, mine.batch(batch(forged, 1)))
         mine.tick()

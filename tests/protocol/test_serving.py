@@ -18,7 +18,17 @@ PLACE: Final[dict[str, Any]] = {"mesh": MESH, "origin": ORIGIN, "index": 0, "at_
 def _small(count: int) -> Owner:
     owner = Owner()
     for index in range(count):
-        record = Denied(mesh=MESH, origin=ORIGIN, index=index, at_ms=NOW, intent=f"{index:064x}", subject="x", code="stale", detail="")
+        record = Denied(
+            mesh=MESH,
+            origin=ORIGIN,
+            index=index,
+            at_ms=NOW,
+            intent=f"{index:064x}",
+            identity="cd" * 32,
+            subject="x",
+            code="stale",
+            detail="",
+        )
         owner.append(canonical.encode(record))
     return owner
 
@@ -118,5 +128,5 @@ def test_each_record_names_the_statements_that_whoever_examines_it_needs() -> No
     assert set(body_ids(decision)) == set(owner.bodies)
     assert opening_ids(decision) == (decision.intent,)  # type: ignore[union-attr]  # it is a decision
     assert (body_ids(outcome), opening_ids(outcome)) == (("aa" * 32, "bb" * 32), ())
-    assert body_ids(Denied(**PLACE, intent="ee" * 32, subject="", code="stale", detail="")) == ("ee" * 32,)
+    assert body_ids(Denied(**PLACE, intent="ee" * 32, identity="cd" * 32, subject="", code="stale", detail="")) == ("ee" * 32, "cd" * 32)
     assert body_ids(Noise(**PLACE, code="stale", count=1, from_ms=0, to_ms=0)) == ()

@@ -122,7 +122,7 @@ class Lab:
         return sign(_identity(subject, key, groups=groups), self.issuer)
 
     def intent(
-        self, number: int, *, amount: int = 10, account: str = "acme", memo: str | None = None, at_ms: int = T0
+        self, number: int, *, amount: int = 10, account: str = "acme", memo: str | None = None, action: str = "send", at_ms: int = T0
     ) -> tuple[str, bytes, list[Opening]]:
         """The statement id, envelope and openings of an intent; ``memo`` is a committed parameter."""
         openings = [] if memo is None else [Opening(name="memo", salt=f"{number:032x}", value=memo)]
@@ -132,7 +132,7 @@ class Lab:
             subject="spiffe://lab/agent/anna",
             holder=self.holder.public,
             identity=envelope.identify(self.identity_envelope)[1],
-            action="send",
+            action=action,
             resource=EntityRef(type="Account", id=account),
             params={"amount": amount},
             committed={opening.name: commit(opening) for opening in openings},

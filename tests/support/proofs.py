@@ -32,13 +32,12 @@ class Happened:
         self.outcomes = self.lab.lived(self.permitted, self.authorization, at_ms=now_ms)
         self.mesh.report("us-1", self.lab.report(self.outcomes))
         self.forbidden = self.deny("ap-1", 2, "policy_denied", account="frozen")
-        self.late = self.deny("ap-1", 3, "intent_expired", at_ms=now_ms - 60_000)
+        self.late = self.deny("ap-1", 3, "action_unknown", action="steal")
         self.mesh.run(6)
 
-    def deny(self, node: str, number: int, code: str, *, account: str = "acme", at_ms: int | None = None) -> str:
+    def deny(self, node: str, number: int, code: str, *, account: str = "acme", action: str = "send") -> str:
         """Ask for what is denied with ``code``; the intent's id."""
-        at_ms = self.mesh.now_ms if at_ms is None else at_ms
-        name, intent, openings = self.lab.intent(number, account=account, at_ms=at_ms)
+        name, intent, openings = self.lab.intent(number, account=account, action=action, at_ms=self.mesh.now_ms)
         answer = self.mesh.request(node, self.lab.request(intent, openings))
         assert isinstance(answer, DeniedAnswer)
         assert envelope.read(Denial, bytes(answer.denial)).claims.code == code

@@ -13,7 +13,7 @@ Rules
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Annotated, Final, Generic, TypeVar
 
 import msgspec
@@ -108,6 +108,11 @@ class Statement(msgspec.Struct, Generic[P_co], frozen=True):
         """Whether a valid signature of ``key`` (hex) is here."""
         signature = self.signatures.get(key)
         return signature is not None and verify(bytes.fromhex(key), self.message, signature)
+
+    def sealed_by(self, keys: Collection[str]) -> bool:
+        """Whether at least one key of ``keys`` signed, and nobody else: what is *kept* must carry no line that a verifier cannot check."""
+        # Strangers first: they cost no verification.
+        return bool(self.signatures) and all(key in keys for key in self.signatures) and all(self.signed_by(key) for key in self.signatures)
 
     def verify(self, key: str) -> P_co:
         """The claims, believed on the word of ``key``.

@@ -13,7 +13,7 @@ from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Count, Millis, Name, Params, Payload, Spiffe, Text, Token
 from mesh.core.bytes.envelope import Statement, statement
 from mesh.core.law.roster import Roster
-from mesh.core.run.decision import Effect, Entity
+from mesh.core.run.decision import Effect, Entity, PolicyName
 from mesh.core.run.intent import Assurance, Digest, EntityRef
 from mesh.errors import Refused
 from mesh.limits import BUNDLE_BYTES_MAX, PARAMS_MAX
@@ -67,7 +67,7 @@ class Attribute(Payload):
 class PolicyJson(Payload):
     """One Cedar policy in Cedar's JSON form (EST). Id and annotations stand beside it only, never in it."""
 
-    id: Text
+    id: PolicyName
     effect: Annotated[str, msgspec.Meta(pattern="^(permit|forbid)$(?!\\n)", max_length=6)]
     annotations: dict[Name, Text]
     json: _Source

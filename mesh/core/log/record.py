@@ -14,6 +14,7 @@ from mesh.core.bytes.canonical import Count, Hex32, Millis, Name, Payload, Text,
 from mesh.core.bytes.envelope import statement
 from mesh.core.run.decision import Attested, Decision
 from mesh.core.run.outcome import EventName
+from mesh.errors import Refused
 from mesh.limits import RECORD_BYTES_MAX
 
 __all__ = [
@@ -61,9 +62,14 @@ class DecisionMade(_Record, tag="decision"):
 
 
 class Denied(_Record, tag="denied"):
-    """A no without a decision: authenticated, but something was missing, stale or over. Needs no justification."""
+    """A no without a decision: authenticated, but something was missing, stale or over.
+
+    The no needs no justification; who asked does, or anybody could be shown asking for anything.
+    """
 
     intent: Hex32
+    identity: Hex32
+    """Statement id of the identity document that names who asked."""
     subject: Text
     code: Name
     detail: Text
@@ -131,8 +137,15 @@ Record = DecisionMade | Denied | Noise | OutcomeRecorded | GovernanceChanged | A
 
 
 def encode_record(record: Record) -> bytes:
-    """The record's leaf data."""
-    return canonical.encode(record)
+    """The record's leaf data.
+
+    Raises:
+        Refused: ``too_large``: nobody could read it back.
+    """
+    data = canonical.encode(record)
+    if len(data) > RECORD_BYTES_MAX:
+        raise Refused("too_large", f"a record of {len(data)} bytes, at most {RECORD_BYTES_MAX}")
+    return data
 
 
 def read_record(data: bytes) -> Record:

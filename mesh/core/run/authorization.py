@@ -25,11 +25,11 @@ import msgspec
 from mesh.core.bytes.canonical import Count, Hex32, KeyHex, Millis, Name, Payload, Spiffe, Text, Token
 from mesh.core.bytes.envelope import statement
 from mesh.core.law.policy import Terms
-from mesh.core.run.decision import Attested, Decision, decision_digest
+from mesh.core.run.decision import Attested, Decision, PolicyName, decision_digest
 from mesh.core.run.identity import EnforcerClass, Identity
 from mesh.core.run.intent import Assurance, Audience, Digest, EntityRef, Intent, Measurement
 from mesh.core.run.params import params_digest
-from mesh.limits import LIST_ITEMS_MAX, MEASUREMENTS_MAX
+from mesh.limits import DETERMINING_MAX, MEASUREMENTS_MAX
 
 __all__ = ["Authorization", "Denial", "Possession", "Receipt", "RecordRef", "authorization_of"]
 
@@ -62,7 +62,7 @@ class Authorization(Payload):
     expires_ms: Millis
     lease_ms: Millis
     uses: Literal[1]
-    obligations: Annotated[list[Text], msgspec.Meta(max_length=LIST_ITEMS_MAX)]
+    obligations: Annotated[list[PolicyName], msgspec.Meta(max_length=DETERMINING_MAX)]
     assurance: Assurance
     decision: Hex32
     """Digest of the decision bytes."""
@@ -97,7 +97,7 @@ class Denial(Payload):
     intent: Hex32
     code: Name
     detail: Text
-    determining: Annotated[list[Text], msgspec.Meta(max_length=LIST_ITEMS_MAX)]
+    determining: Annotated[list[PolicyName], msgspec.Meta(max_length=DETERMINING_MAX)]
     """Policies that decided, when policy did."""
     at_ms: Millis
     record: RecordRef

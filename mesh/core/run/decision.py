@@ -20,10 +20,24 @@ from mesh.core.bytes.canonical import Count, Hex32, Name, Params, Payload, Text,
 from mesh.core.run.identity import EnforcerClass
 from mesh.core.run.intent import Assurance, Digest, EntityRef, Measurement
 from mesh.core.run.params import Commitments
+from mesh.limits import DETERMINING_MAX, POLICY_NAME_CHARS_MAX
 
-__all__ = ["Asserted", "Attested", "Decision", "Effect", "EngineRequest", "Entity", "Verdict", "decision_digest", "input_digest"]
+__all__ = [
+    "Asserted",
+    "Attested",
+    "Decision",
+    "Effect",
+    "EngineRequest",
+    "Entity",
+    "PolicyName",
+    "Verdict",
+    "decision_digest",
+    "input_digest",
+]
 
 Effect = Literal["permit", "deny"]
+PolicyName = Annotated[str, msgspec.Meta(max_length=POLICY_NAME_CHARS_MAX)]
+"""The id of a policy, or an obligation: many of them must fit into one record, one denial, one authorization."""
 
 
 class Entity(Payload):
@@ -81,9 +95,9 @@ class Decision(Payload):
     """What was decided and by what right; its canonical form are *the decision bytes*."""
 
     effect: Effect
-    determining: list[Text]
-    errors: list[Text]
-    obligations: list[Text]
+    determining: Annotated[list[PolicyName], msgspec.Meta(max_length=DETERMINING_MAX)]
+    errors: Annotated[list[Text], msgspec.Meta(max_length=DETERMINING_MAX)]
+    obligations: Annotated[list[PolicyName], msgspec.Meta(max_length=DETERMINING_MAX)]
     assurance: Assurance
     profile: Text
     """Engine profile: language, lint and limits; builds that agree byte for byte share one."""

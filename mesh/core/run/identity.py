@@ -41,7 +41,9 @@ class Identity(Payload):
 
 
 def issued_by(document: Statement[Identity], roster: Roster) -> Identity:
-    """The document, believed because an issuer of ``roster`` signed it. Times are not checked: see :func:`check_identity`.
+    """The document, believed because issuers of ``roster`` signed it, and nobody else.
+
+    Times are not checked: see :func:`check_identity`.
 
     Raises:
         Refused: ``wrong_mesh``, ``identity_unknown``.
@@ -49,7 +51,7 @@ def issued_by(document: Statement[Identity], roster: Roster) -> Identity:
     claims = document.claims
     if claims.mesh != roster.mesh:
         raise Refused("wrong_mesh", claims.mesh)
-    if not any(document.signed_by(key) for key in roster.issuers.keys):
+    if not document.sealed_by(roster.issuers.keys):
         raise Refused("identity_unknown", claims.subject)
     return claims
 
