@@ -6,7 +6,7 @@ Rules
 2. A decision is repeated from what the record names: same question, same decision bytes, same authorization id, or ``wrong``.
 3. An outcome is what its enforcer signed, word for word.
 4. A denial without a decision needs no justification: saying no is always lawful. But who it was said to must have asked.
-5. What cannot be checked (a body or an opening is not held, the engine is down, its time is to come) is neither right nor
+5. What cannot be checked (a body, an opening or a newer policy is not held, the engine is down, its time is to come) is neither right nor
    wrong: the record is *incomplete*, and what follows waits.
 6. A record names statements by what they say, not by how they are signed and spelled: whoever carries them can spoil that. One that
    is spoilt is missing; only what a statement says can make a record wrong.
@@ -202,12 +202,18 @@ def _check_asker(record: Denied, item: _Found, material: Material, governance: G
 def _ask_again(
     record: DecisionMade, item: _Found, material: Material, governance: Governance, documents: Documents, owner: Member
 ) -> Question:
+    if record.roster_epoch > governance.roster.epoch:
+        raise Refused("body_missing", f"roster epoch {record.roster_epoch}")
     if record.roster_epoch != governance.roster.epoch:
         raise Refused("wrong_epoch", f"roster epoch {record.roster_epoch}")
     intent = _body(record.intent, "intent", item, material)
     identity = _body(record.identity, "identity", item, material)
     enforcer = _body(record.enforcer, "identity", item, material)
     sender = authenticate(intent, identity, governance, documents)
+    epochs = governance.laws.get(sender.intent.claims.domain, ())
+    if record.attested.policy_epoch > (epochs[-1].manifest.epoch if epochs else 0):
+        # Who learned of a new policy first is not wrong: those who have not wait until they hold it.
+        raise Refused("body_missing", f"policy epoch {record.attested.policy_epoch}")
     openings = material.openings.get(record.intent, ())
     if sender.intent.claims.committed and record.intent not in material.openings:
         raise Refused("body_missing", "openings")

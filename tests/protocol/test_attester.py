@@ -129,7 +129,7 @@ def test_an_outcome_word_for_word_is_right() -> None:
         ({"origin": "lab/us-1/e2"}, "record_invalid"),
         ({"index": 1}, "record_invalid"),
         ({"at_ms": NOW - 1}, "record_invalid"),
-        ({"roster_epoch": 2}, "wrong_epoch"),
+        ({"roster_epoch": 0}, "wrong_epoch"),
         ({"authorization": ""}, "replay_mismatch"),
         ({"authorization": "ab" * 32}, "replay_mismatch"),
     ],
@@ -141,7 +141,7 @@ def test_a_decision_that_says_otherwise_is_wrong(change: dict[str, Any], code: s
 
 
 @pytest.mark.parametrize(
-    "change", [{"now_s": NOW // 1000 + 1}, {"region": "sa"}, {"policy_epoch": 2}, {"enforcer_class": "in-process"}, {"person": "Eve"}]
+    "change", [{"now_s": NOW // 1000 + 1}, {"region": "sa"}, {"policy_epoch": 0}, {"enforcer_class": "in-process"}, {"person": "Eve"}]
 )
 def test_facts_that_were_not_those_of_this_governor_then_are_wrong(change: dict[str, Any]) -> None:
     owner, record = _decided()
@@ -269,6 +269,14 @@ def test_openings_that_do_not_open_are_missing_not_wrong(openings: Any) -> None:
 def test_what_is_from_the_future_waits_until_it_is_not(ahead_ms: int, code: str) -> None:
     owner, _ = _decided()
     assert _codes(owner, now_ms=NOW - ahead_ms) == [code]
+
+
+def test_who_knows_a_newer_policy_or_roster_is_waited_for_not_called_wrong() -> None:
+    owner, record = _decided()
+    newer = msgspec.structs.replace(record.attested, policy_epoch=2)
+    for change in ({"attested": newer}, {"roster_epoch": 2}):
+        (item,) = _examine(_rewritten(record, owner, **change))
+        assert (item.code, item.incomplete) == ("body_missing", True)
 
 
 class _Odd(RuleEngine):

@@ -18,8 +18,8 @@ from mesh.testing.world.setting import quorum, setting
 from mesh.testing.world.world import HEAL_US, Result, World, event_log, run_seed
 from tests.house.tree import ROOT
 
-SEEDS: Final = range(12)
-TRACE: Final = "from mesh.testing.world.world import run_seed; print([run_seed(seed).digest for seed in (1, 2, 3)])"
+SEEDS: Final = range(10)
+TRACE: Final = "from mesh.testing.world.world import run_seed; print([run_seed(seed).digest for seed in (1, 2)])"
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -47,11 +47,13 @@ def test_a_liar_breaks_no_promise_to_the_honest(kind: str) -> None:
 
 
 def test_every_kind_of_trouble_can_be_asked_for_and_happens() -> None:
+    kinds = list(Faults(World(0, nodes=4).stage)._kinds())
     usual = len(run_seed(0, nodes=4).plan)
-    for name in Faults(World(0, nodes=4).stage)._kinds():
-        result = run_seed(0, nodes=4, trouble=(name,))
-        assert not result.promise, f"{name}: {result.promise}: {result.message}"
-        assert len(result.plan) > usual
+    for at in range(0, len(kinds), 4):
+        trouble = tuple(kinds[at : at + 4])
+        result = run_seed(0, nodes=4, trouble=trouble)
+        assert not result.promise, f"{trouble}: {result.promise}: {result.message}"
+        assert len(result.plan) >= usual + len(trouble)
 
 
 def test_a_seed_gives_the_same_trace_in_every_process() -> None:
@@ -61,7 +63,7 @@ def test_a_seed_gives_the_same_trace_in_every_process() -> None:
         told.add(
             subprocess.run([sys.executable, "-c", TRACE], check=True, capture_output=True, text=True, env=environment, cwd=ROOT).stdout
         )
-    assert told == {str([run_seed(seed).digest for seed in (1, 2, 3)]) + "\n"}
+    assert told == {str([run_seed(seed).digest for seed in (1, 2)]) + "\n"}
 
 
 def test_other_seeds_give_other_worlds() -> None:

@@ -13,13 +13,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+from mesh.core.law.governance import Governance
 from mesh.core.messages import Sync, pack
 from mesh.protocol.step import FAILPOINTS
 from mesh.testing.world import keys
 from mesh.testing.world.governor import QUEUE_MAX, Governor
 from mesh.testing.world.liars import KINDS
 from mesh.testing.world.network import CALM, Conditions, Message
-from mesh.testing.world.setting import ENFORCERS, REVOKED, WORKLOADS
+from mesh.testing.world.setting import ENFORCERS, RENEWED_MS, REVOKED, WORKLOADS
 from mesh.testing.world.stage import Stage
 
 __all__ = ["Faults"]
@@ -87,8 +88,11 @@ class Faults:
         names = random.choices(list(kinds), weights, k=random.randint(1, 9))
         for name in (*names, *(kind for kind in trouble if kind in kinds)):
             kinds[name][1](random.randrange(_S, end_us - _S // 2))
-        if random.random() < 0.25:
+        news = random.random()
+        if news < 0.2:
             self._revocation(random.randrange(2 * _S, end_us - 2 * _S))
+        elif news < 0.4:
+            self._renewal()
         self.plan.sort()
 
     def heal(self) -> None:
@@ -343,11 +347,27 @@ class Faults:
 
     def _revocation(self, at_us: int) -> None:
         """An operator revokes a key: node after node is given the statement and reloads; enforcers too, in any order."""
-        governance = self._stage.setting.revoking
         learning = [governor.learn for governor in self._stage.governors.values()]
-        acts = [partial(learn, governance) for learn in (*learning, *(enforcer.learn for enforcer in self._stage.enforcers.values()))]
-        self._random.shuffle(acts)
-        self._ends += acts  # nobody is left out for ever: who knows less than the others stays stale, as it must
-        for act in acts:
+        learning += [enforcer.learn for enforcer in self._stage.enforcers.values()]
+        self._random.shuffle(learning)
+        self._spread(f"{REVOKED} is revoked somewhere", at_us, [(learn, self._stage.setting.revoking) for learn in learning])
+
+    def _renewal(self) -> None:
+        """A second policy epoch: k members and all enforcers hold it early enough before it begins, the others learn of it whenever."""
+        setting, random = self._stage.setting, self._random
+        governors = list(self._stage.governors.values())
+        random.shuffle(governors)
+        early_us = 1_000 * (RENEWED_MS - setting.governance.roster.bounds.stale_ms)
+        k = setting.governance.roster.k + len(governors) - len(setting.members)
+        for at, governor in enumerate(governors):
+            when_us = random.randrange(_S, early_us - _S) if at < k else random.randrange(_S, 1_000 * RENEWED_MS + _S)
+            self._spread("a second policy is held", when_us, [(governor.learn, setting.renewed)])
+        for enforcer in self._stage.enforcers.values():
+            self._spread("a second policy is held", random.randrange(_S, early_us), [(enforcer.learn, setting.renewed)])
+
+    def _spread(self, what: str, at_us: int, lessons: Sequence[tuple[Callable[[Governance], None], Governance]]) -> None:
+        for learn, governance in lessons:
+            act = partial(learn, governance)
+            self._ends.append(act)  # nobody is left out for ever: who knows less than the others stays stale, as it must
             at_us += self._random.randrange(_S // 2)
-            self._at(at_us, f"{REVOKED} is revoked somewhere", act)
+            self._at(at_us, what, act)

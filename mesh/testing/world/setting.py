@@ -21,7 +21,21 @@ from mesh.protocol.step import KeyUse
 from mesh.testing.world import keys
 from mesh.testing.world.engine import PROFILE
 
-__all__ = ["ACTION", "DOMAIN", "ENFORCERS", "EPOCH_MS", "MESH", "RESOURCE", "REVOKED", "USES", "WORKLOADS", "Setting", "quorum", "setting"]
+__all__ = [
+    "ACTION",
+    "DOMAIN",
+    "ENFORCERS",
+    "EPOCH_MS",
+    "MESH",
+    "RENEWED_MS",
+    "RESOURCE",
+    "REVOKED",
+    "USES",
+    "WORKLOADS",
+    "Setting",
+    "quorum",
+    "setting",
+]
 
 MESH: Final = "world"
 DOMAIN: Final = "lab"
@@ -33,6 +47,8 @@ DAY_MS: Final = 86_400_000
 USES: Final[tuple[KeyUse, ...]] = ("log", "witness", "attest", "decision")
 WORKLOADS: Final = ("w0", "w1", "w2")
 ENFORCERS: Final = ("e0", "e1")
+RENEWED_MS: Final = 7_000
+"""When the second policy epoch begins in worlds that have one, in ms since the world began."""
 REVOKED: Final = "w2"
 """The workload that is revoked in worlds with a revocation."""
 _BOUNDS: Final = Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=2_000)
@@ -44,6 +60,8 @@ class Setting(msgspec.Struct, frozen=True):
     governance: Governance
     revoking: Governance
     """The same with :data:`REVOKED`'s key revoked."""
+    renewed: Governance
+    """The same with a second policy epoch, which begins at :data:`RENEWED_MS`."""
     identities: Mapping[str, Statement[Identity]]
     """Of workloads and enforcers, by name."""
 
@@ -75,12 +93,18 @@ def setting(n: int) -> Setting:
         issued_ms=EPOCH_MS,
     )
     said = envelope.read(Revocation, keys.signed(envelope.draft(revocation), "revoker"))
+    second = canonical.encode(msgspec.structs.replace(_bundle(), schema="// the second"))
+    claims = msgspec.structs.replace(
+        manifest.claims, epoch=2, previous=manifest.id, digest=bundle_digest(second), not_before_ms=EPOCH_MS + RENEWED_MS
+    )
+    renewal = envelope.read(Manifest, keys.signed(envelope.draft(claims), "policy"))
     plain, revoking = (
         admit_governance(roster, pin=roster.id, manifests=[manifest], bundles=[bundle], revocations=revocations)
         for revocations in ((), (said,))
     )
+    renewed = admit_governance(roster, pin=roster.id, manifests=[manifest, renewal], bundles=[bundle, second], revocations=())
     identities = {name: _identity(name, "workload") for name in WORKLOADS} | {name: _identity(name, "enforcer") for name in ENFORCERS}
-    return Setting(plain, revoking, identities)
+    return Setting(plain, revoking, renewed, identities)
 
 
 def _roster(n: int) -> Roster:
