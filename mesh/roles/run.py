@@ -1,6 +1,7 @@
 """Runs a governor as this process: signals drain it, the loop lives on the decision thread, one line says when it is ready."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import FrameType
+from typing import Final
 
 from mesh.adapters.decision_thread import DecisionThread
 from mesh.roles.config import load_config
@@ -15,6 +17,9 @@ from mesh.roles.failpoints import failpoint_from
 from mesh.roles.governor import GovernorNode
 
 __all__ = ["run_governor"]
+
+_COLLECT_AFTER: Final = 50_000
+"""Objects made and not gone again before the collector looks for cycles."""
 
 
 def run_governor(config: Path) -> None:
@@ -37,13 +42,22 @@ def run_governor(config: Path) -> None:
     async def serve() -> None:
         node = GovernorNode(settings, failpoint, thread)
         stop.arm(asyncio.get_running_loop(), node.stop)
-        await node.run(lambda: print(f"ready {node.me.name}", file=sys.stderr, flush=True))  # noqa: T201 -- the launcher waits for it
+        await node.run(lambda: _ready(node.me.name))
 
     try:
         # The loop runs where policy may be evaluated: no hop between threads for a decision.
         thread.call(_with_uvloop, serve)
     finally:
         thread.close()
+
+
+def _ready(name: str) -> None:
+    # What stands now stays, and decisions make no cycles: with Python's own threshold the collector would walk through all of it
+    # every few hundred decisions.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)
+    print(f"ready {name}", file=sys.stderr, flush=True)  # noqa: T201 -- the launcher waits for it
 
 
 class _Stop:
