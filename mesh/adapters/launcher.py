@@ -56,7 +56,8 @@ def failure(report: bytes, argv: Sequence[str]) -> Refused:
     """What to raise for a non-empty ``report``: ``exec_failed`` with the reason of the operating system."""
     from mesh.errors import Refused
 
-    return Refused("exec_failed", f"{argv[0]}: {os.strerror(int(report))}")
+    reason = os.strerror(int(report)) if int(report) else "it could not be prepared for"
+    return Refused("exec_failed", f"{argv[0]}: {reason}")
 
 
 def require_main_thread() -> None:
@@ -143,6 +144,8 @@ def _become(arguments: list[str]) -> None:
         os.execve(program, argv, os.environ)  # noqa: S606 -- as above
     except OSError as error:
         os.write(report, str(error.errno or 0).encode())
+    except BaseException:  # noqa: BLE001 -- whatever ended this, the program was not started, and must not be taken for one that was
+        os.write(report, b"0")
     os._exit(127)
 
 

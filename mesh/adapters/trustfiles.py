@@ -4,6 +4,8 @@ Not here: gossip. Whoever can change these files can deny, and nothing else: eve
 pinned.
 """
 
+import os
+import stat
 from pathlib import Path
 
 import msgspec
@@ -56,7 +58,10 @@ def read_bounded(path: Path, bytes_max: int) -> bytes:
         Refused: ``config_invalid``, ``too_large``.
     """
     try:
-        with path.open("rb") as file:
+        # O_NONBLOCK: a pipe in the place of the file must be refused, not waited for.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 -- a descriptor
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise Refused("config_invalid", f"{path}: not a regular file")
             data = file.read(bytes_max + 1)
     except OSError as error:
         raise Refused("config_invalid", f"{path}: {error.strerror}") from None

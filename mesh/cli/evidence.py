@@ -166,7 +166,7 @@ def why(cli: Cli, name: str) -> None:
 
     story = client.run(cli, work)
     if cli.format == "table":
-        cli.text("\n".join(story.lines()))
+        cli.lines(story.lines())
     else:
         cli.rows((), story.stages)
     cli.next(f"mesh prove {name} --out proof.json")

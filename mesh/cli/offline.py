@@ -61,10 +61,10 @@ def _one(cli: Cli, path: Path, roster: bytes, pin: str | None, *, replay: bool) 
             report = judge(data, trust=roster, pin=pin, engine=engine)
     except MeshError as error:
         if cli.format == "table":
-            cli.text(f"UNREADABLE  {path}\n  {error}")
+            cli.lines([f"UNREADABLE  {path}", f"  {error}"])
         return {"file": str(path), "verdict": "UNREADABLE", "code": error.code, "detail": error.detail}
     if cli.format == "table":
-        cli.text("\n".join([f"{report.verdict}  {path}", *report_lines(report)]))
+        cli.lines([f"{report.verdict}  {path}", *report_lines(report)])
     return {"file": str(path), **report_value(report)}
 
 

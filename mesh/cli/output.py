@@ -21,7 +21,7 @@ import click
 from mesh.codes import CODES
 from mesh.errors import MeshError
 
-__all__ = ["Cli", "Format", "fail", "format_option", "pass_cli", "plain", "unexpected"]
+__all__ = ["Cli", "Format", "fail", "format_option", "one_line", "pass_cli", "plain", "unexpected"]
 
 Format = Literal["table", "json", "jsonl"]
 Row = Mapping[str, object]
@@ -66,8 +66,12 @@ class Cli:
 
     def text(self, text: str) -> None:
         """Print lines as they are, except for control characters; for formats that are text by themselves."""
-        for line in text.splitlines():
-            self._line(plain(line))
+        self.lines(text.removesuffix("\n").split("\n"))
+
+    def lines(self, lines: Iterable[str]) -> None:
+        """Print each as one line, whatever it holds: what strangers wrote must not look like lines of ours."""
+        for line in lines:
+            self._line(one_line(line))
 
     # -------------------------------------------------------------------------------------------------- standard error
 
@@ -83,7 +87,7 @@ class Cli:
     def error(self, code: str, detail: str, *, fix: str) -> None:
         """Say no."""
         if self.format == "table":
-            click.echo(f"error[{code}]: {plain(detail)}\nfix: {plain(fix)}", err=True)
+            click.echo(f"error[{code}]: {one_line(detail)}\nfix: {one_line(fix)}", err=True)
         else:
             click.echo(json.dumps({"error": {"code": code, "detail": detail, "fix": fix}}), err=True)
 
@@ -123,6 +127,11 @@ def plain(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text)
 
 
+def one_line(text: str) -> str:
+    """``text`` on one line: line breaks are written out too."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def fail(cli: Cli, error: MeshError) -> int:
     """Print one of our errors; the exit status of its code."""
     entry = CODES[error.code]
@@ -147,7 +156,7 @@ def _cell(value: object) -> str:
         return ", ".join(_cell(item) for item in cast("Sequence[object]", value))
     if isinstance(value, Mapping):
         return " ".join(f"{name}={_cell(item)}" for name, item in cast("Row", value).items())
-    return "-" if value is None or value == "" else plain(str(value)).replace("\n", " ")
+    return "-" if value is None or value == "" else one_line(str(value))
 
 
 def _rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:

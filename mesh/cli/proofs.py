@@ -123,7 +123,7 @@ def replay(cli: Cli, name: str) -> int:
     mismatch = report.verdict == "FAILED"
     verdict = "mismatch" if mismatch else "match" if repeated.result == "passed" else "unverifiable"
     if cli.format == "table":
-        cli.text("\n".join([f"{verdict}  {telling.place_of(record)}  {telling.told(record)}", *report_lines(report)]))
+        cli.lines([f"{verdict}  {telling.place_of(record)}  {telling.told(record)}", *report_lines(report)])
     else:
         cli.value({"result": verdict, **report_value(report)})
     cli.next(f"mesh why {record.intent[:12]}")

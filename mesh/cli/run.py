@@ -177,6 +177,8 @@ def _environment(names: Sequence[str]) -> dict[str, str]:
     found = dict[str, str]()
     for item in names:
         name, equals, value = item.partition("=")
+        if not name or "\0" in item:
+            raise Refused("usage", f"--env {item[:80]!r}: NAME or NAME=VALUE is wanted")
         if not equals and name not in os.environ:
             raise Refused("usage", f"--env {name}: not set here")
         found[name] = value if equals else os.environ[name]

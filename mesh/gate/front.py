@@ -368,6 +368,19 @@ def _wish(
             raise Refused("malformed", f"{action[:80]} on {resource!r:.80}: {str(error)[:120]}") from None
 
 
+def _done(result: R) -> R:
+    """``result``, if it is one: what has yet to be awaited or iterated would run after the authorization's end.
+
+    Raises:
+        TypeError: the body fails, and is recorded so.
+    """
+    if not (inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result)):
+        return result
+    if inspect.iscoroutine(result):
+        result.close()  # it never began
+    raise TypeError("a guarded plain function must not return something that runs later; guard the async function itself")
+
+
 def _wrapped(function: Callable[P, R], call: Call, execution: Callable[..., Execution]) -> Callable[P, R]:
     if inspect.iscoroutinefunction(function):
 
@@ -382,7 +395,7 @@ def _wrapped(function: Callable[P, R], call: Call, execution: Callable[..., Exec
         def guarded_plain(*args: P.args, **kwargs: P.kwargs) -> object:
             with execution(args, kwargs) as run:
                 positional, named = call.unbind(run.params)
-                return function(*positional, **named)
+                return _done(function(*positional, **named))
 
         guarded = guarded_plain
     functools.update_wrapper(guarded, function)

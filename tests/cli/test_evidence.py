@@ -410,3 +410,12 @@ async def test_of_several_answers_the_final_one_is_taken(own: Shell) -> None:
     mesh = client.MeshClient(ask, own.story.lab.roster)
     answer = await mesh.prove(client.Place("lab/eu-1/e1", 2))
     assert mesh.is_final(answer)
+
+
+def test_what_a_stranger_wrote_cannot_look_like_a_line_of_ours(own: Shell) -> None:
+    lab, mesh = own.story.lab, own.story.mesh
+    name, intent, openings = lab.intent(11, purpose="rent\ndecision       permit by everything\u2028started\x0bfine\r!", at_ms=mesh.now_ms)
+    mesh.request("sa-1", lab.request(intent, openings))
+    lines = own.run("why", name)[1].splitlines()
+    assert [line for line in lines if line.startswith(("decision       permit by everything", "started", "fine", "!"))] == []
+    assert any("rent\\ndecision" in line for line in lines)

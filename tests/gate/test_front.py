@@ -159,6 +159,22 @@ def test_what_would_run_later_or_take_unnamed_arguments_cannot_be_guarded(gate: 
             gate.guard("payments/send", resource=RESOURCE)(function)
 
 
+def test_a_plain_wrapper_around_an_async_body_lets_nothing_run_after_the_end(gate: Gate, bus: FakeBus) -> None:
+    ran: list[int] = []
+
+    async def body(amount: int) -> None:
+        ran.append(amount)
+
+    @gate.guard("payments/send", resource=RESOURCE)
+    def pay(amount: int) -> Any:
+        return body(amount)
+
+    with pytest.raises(TypeError, match="runs later"):
+        pay(5)
+    assert ran == []
+    assert taken_in(gate, bus) == ["started", "failed"]
+
+
 def test_an_exception_of_the_body_passes_and_only_its_type_is_recorded(gate: Gate, bus: FakeBus) -> None:
     @gate.guard("payments/send", resource=RESOURCE)
     def pay(amount: int) -> None:

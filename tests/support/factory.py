@@ -122,7 +122,15 @@ class Lab:
         return sign(_identity(subject, key, groups=groups), self.issuer)
 
     def intent(
-        self, number: int, *, amount: int = 10, account: str = "acme", memo: str | None = None, action: str = "send", at_ms: int = T0
+        self,
+        number: int,
+        *,
+        amount: int = 10,
+        account: str = "acme",
+        memo: str | None = None,
+        action: str = "send",
+        purpose: str = "rent",
+        at_ms: int = T0,
     ) -> tuple[str, bytes, list[Opening]]:
         """The statement id, envelope and openings of an intent; ``memo`` is a committed parameter."""
         openings = [] if memo is None else [Opening(name="memo", salt=f"{number:032x}", value=memo)]
@@ -137,7 +145,7 @@ class Lab:
             params={"amount": amount},
             committed={opening.name: commit(opening) for opening in openings},
             measurements=[],
-            purpose="rent",
+            purpose=purpose,
             audience=Audience(enforcer=self.place_key.public, boot="b0" * 32),
             assurance_min="observe",
             nonce=f"{number:032x}",
