@@ -113,19 +113,22 @@ class Auditor:
 
     async def _follow(self, *, once: bool, changed: Callable[[AuditState], None]) -> None:
         now = asyncio.get_running_loop().time
-        moved_s = saved_s = now()
+        saved_s = now()
+        moved: dict[str, tuple[int, float]] = {}
         while not self._stopping:
-            before = self._progress()
             await self._turn()
             changed(self.state)
-            if self._progress() != before:
-                moved_s = now()
+            moved = {
+                origin: moved[origin] if origin in moved and not log.caught_up and moved[origin][0] == log.ready else (log.ready, now())
+                for origin, log in self.state.logs.items()
+            }
             if now() - saved_s > _SAVE_S:
                 await self._save()
                 saved_s = now()
             if once and self._learned and not self._reached:
                 raise Unavailable("unreachable", "no member of the roster answers")
-            if once and (self._finished() or now() - moved_s > _STUCK_S):
+            # Judged log by log: one that leads nowhere must not hide behind the traffic of the others.
+            if once and (self._finished() or any(now() - since_s > _STUCK_S for _, since_s in moved.values())):
                 return
 
     async def _turn(self) -> None:
@@ -151,9 +154,6 @@ class Auditor:
 
     def _finished(self) -> bool:
         return self._learned and self._quiet() and not self._pulling and self.caught_up
-
-    def _progress(self) -> tuple[int, ...]:
-        return tuple(value for log in self.state.logs.values() for value in (log.ready, log.certified, log.goal))
 
     async def _save(self) -> None:
         """Rule 1."""
