@@ -9,7 +9,8 @@ Rules
 3. Arguments, folder and environment are exactly those given; there is no shell. A set-uid program is refused: it would run
    as somebody else, and the kernel would let it outlive us.
 4. The program leads a process group of its own. When it ends, or the caller is cancelled, the group ends: first asked, after
-   a grace killed. It dies with us even after ``kill -9`` (:mod:`mesh.adapters.launcher`).
+   a grace killed. It dies with us even after ``kill -9`` (:mod:`mesh.adapters.launcher`); what it
+   started itself does not: nobody is left to end that.
 5. Output passes through while it is hashed; the digests cover exactly what was passed on.
 
 What remains: a write into the very file between measuring and executing (a sealed memfd is the remedy where policy asks for
