@@ -2,6 +2,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -46,14 +48,24 @@ def test_a_liar_breaks_no_promise_to_the_honest(kind: str) -> None:
         assert any(kind in line for line in result.plan)
 
 
-def test_every_kind_of_trouble_can_be_asked_for_and_happens() -> None:
-    kinds = list(Faults(World(0, nodes=4).stage)._kinds())
-    usual = len(run_seed(0, nodes=4).plan)
-    for at in range(0, len(kinds), 4):
-        trouble = tuple(kinds[at : at + 4])
+def test_every_kind_of_trouble_can_be_asked_for_and_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual, planned = Faults._kinds, list[str]()
+
+    def kinds(self: Faults) -> dict[str, tuple[int, Callable[[int], None]]]:
+        def noted(name: str, plan: Callable[[int], None], at_us: int) -> None:
+            planned.append(name)
+            plan(at_us)
+
+        return {name: (weight, partial(noted, name, plan)) for name, (weight, plan) in usual(self).items()}
+
+    monkeypatch.setattr(Faults, "_kinds", kinds)
+    names = list(kinds(Faults(World(0, nodes=4).stage)))
+    for at in range(0, len(names), 4):
+        trouble = names[at : at + 4]
+        planned.clear()
         result = run_seed(0, nodes=4, trouble=trouble)
         assert not result.promise, f"{trouble}: {result.promise}: {result.message}"
-        assert len(result.plan) >= usual + len(trouble)
+        assert planned[-len(trouble) :] == trouble
 
 
 def test_a_seed_gives_the_same_trace_in_every_process() -> None:

@@ -180,13 +180,12 @@ def _answers_with_another_time(patch: pytest.MonkeyPatch) -> None:
 
 def _drops_doubles(patch: pytest.MonkeyPatch) -> None:
     """Whoever asks twice at once is not answered the second time."""
-    real = intake.Intake._refuse
+    real = intake.Intake.take
 
-    def refuse(self: Any, waiter: int, code: str, detail: str) -> None:
-        if detail != "sent twice at once":
-            real(self, waiter, code, detail)
+    def take(self: Any, events: Any, stale: Any) -> None:
+        real(self, list({event.data: event for event in reversed(events)}.values()), stale)
 
-    patch.setattr(intake.Intake, "_refuse", refuse)
+    patch.setattr(intake.Intake, "take", take)
 
 
 def _keeps_every_line(patch: pytest.MonkeyPatch) -> None:
