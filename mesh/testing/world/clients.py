@@ -38,7 +38,7 @@ from mesh.testing.world import keys
 from mesh.testing.world.clock import WorldClock
 from mesh.testing.world.governor import Bus
 from mesh.testing.world.ground import Ground
-from mesh.testing.world.network import Message
+from mesh.testing.world.message import Message
 from mesh.testing.world.promises import Watch
 from mesh.testing.world.setting import ACTION, DOMAIN, MESH, RESOURCE, Setting
 

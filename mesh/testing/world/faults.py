@@ -19,7 +19,8 @@ from mesh.protocol.step import FAILPOINTS
 from mesh.testing.world import keys
 from mesh.testing.world.governor import QUEUE_MAX, Governor
 from mesh.testing.world.liars import KINDS
-from mesh.testing.world.network import CALM, Conditions, Message
+from mesh.testing.world.message import Message
+from mesh.testing.world.network import CALM, Conditions
 from mesh.testing.world.setting import ENFORCERS, RENEWED_MS, REVOKED, WORKLOADS
 from mesh.testing.world.stage import Stage
 
@@ -34,6 +35,8 @@ _WEATHER: Final = (
     Conditions(lost=0.1, twice=0.1, slow=0.1),
     Conditions(changed=0.04, again=0.02),
     Conditions(changed=0.15, lost=0.02),
+    Conditions(forged=0.3),
+    Conditions(forged=0.6, again=0.05),
     Conditions(delay_us=(5_000, 120_000), slow=0.02),
     Conditions(lost=0.2, twice=0.2, slow=0.1, changed=0.05, again=0.05),
 )

@@ -14,23 +14,14 @@ from typing import Final
 
 import msgspec
 
+from mesh.testing.world.forger import forged
 from mesh.testing.world.ground import Ground
+from mesh.testing.world.message import Message
 
-__all__ = ["CALM", "Conditions", "Message", "Network"]
+__all__ = ["CALM", "Conditions", "Network"]
 
 _KEPT_MAX: Final = 400
 """Messages that are remembered, to be said again."""
-
-
-class Message(msgspec.Struct, frozen=True):
-    """One message on its way."""
-
-    source: str
-    target: str
-    kind: str
-    data: bytes
-    call: int = 0
-    """Of a request and its reply; 0 for what expects none."""
 
 
 class Conditions(msgspec.Struct, frozen=True):
@@ -44,6 +35,8 @@ class Conditions(msgspec.Struct, frozen=True):
     changed: float = 0.0
     again: float = 0.0
     """An old message of somebody is said again beside this one."""
+    forged: float = 0.0
+    """Records on their way are exchanged for invented ones, statements beside them left out."""
 
 
 CALM: Final = Conditions()
@@ -79,6 +72,8 @@ class Network:
             return
         if random.random() < conditions.lost:
             return
+        if random.random() < conditions.forged:
+            message = forged(message, random)
         if random.random() < conditions.changed:
             message = _changed(message, random.randrange(1 << 30))
         self._carry(message)

@@ -38,7 +38,7 @@ from mesh.protocol.step import Append, Head, InsertOnce, KeyUse, Persist, PutNot
 from mesh.testing.world import keys
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Ground, Violation
-from mesh.testing.world.network import Message
+from mesh.testing.world.message import Message
 from mesh.testing.world.setting import Setting
 
 __all__ = ["Watch"]
