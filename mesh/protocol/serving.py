@@ -121,11 +121,13 @@ def _cut(leaves: Sequence[bytes], bodies: Mapping[str, bytes], openings: Mapping
     for leaf in leaves:
         named, hidden = leaf_ids(leaf)
         needed = {key: bodies[key] for key in named if key in bodies}
-        opened = {key: openings[key] for key in hidden if key in openings}
-        if batch.records and (len(batch.records) >= BATCH_RECORDS_MAX or batch.size + _cost(leaf, needed, opened, batch) > room):
+        opened = {key: openings[key] for key in hidden if key in openings} if openings else {}
+        cost = _cost(leaf, needed, opened, batch)
+        if batch.records and (len(batch.records) >= BATCH_RECORDS_MAX or batch.size + cost > room):
             yield batch
             batch = _Batch([], {}, {}, 0)
-        batch.size += _cost(leaf, needed, opened, batch)
+            cost = _cost(leaf, needed, opened, batch)
+        batch.size += cost
         batch.records.append(leaf)
         batch.bodies.update(needed)
         batch.openings.update(opened)
@@ -133,9 +135,14 @@ def _cut(leaves: Sequence[bytes], bodies: Mapping[str, bytes], openings: Mapping
 
 
 def _cost(leaf: bytes, needed: Mapping[str, bytes], opened: Mapping[str, bytes], batch: _Batch) -> int:
-    new = [data for key, data in needed.items() if key not in batch.bodies]
-    new += [data for key, data in opened.items() if key not in batch.openings]
-    return len(leaf) + 1 + sum(len(data) + 1 for data in new)
+    size = len(leaf) + 1
+    for key, data in needed.items():
+        if key not in batch.bodies:
+            size += len(data) + 1
+    for key, data in opened.items():
+        if key not in batch.openings:
+            size += len(data) + 1
+    return size
 
 
 def _message(origin: str, first: int, batch: _Batch, note: bytes) -> bytes:
