@@ -118,6 +118,7 @@ def _own_log(origin: str, stored: StoredLog, *, now_ms: int) -> LogState:
         tick_ms=min(now_ms, stored.last_ms),
         signed_s=head.time_s if head is not None else 0,
         marks=stored.marks,
+        heads=(head,) if head is not None else (),
     )
 
 
@@ -131,7 +132,6 @@ def _mirror(origin: str, stored: StoredLog | None) -> Mirror:
         staged=(),
         witnessed=stored.witness,
         attested=stored.attest,
-        note=b"",
         wanted=stored.frontier.size,
         certified=stored.certified,
         asked_ms=0,

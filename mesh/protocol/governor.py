@@ -63,6 +63,8 @@ class LineageArrived(msgspec.Struct, frozen=True):
     data: bytes
     pulled: bool
     """Whether I asked for them; a pull carries openings."""
+    node: str = ""
+    """Whom I asked, or on whose subject they came: the bus lets nobody else publish there."""
 
 
 class NoteArrived(msgspec.Struct, frozen=True):
@@ -334,10 +336,12 @@ class _Work:
         beat = statement.claims
         if beat.mesh != self.roster.mesh:
             raise Refused("wrong_mesh", beat.mesh)
-        if beat.member == self.machine.me.name:
-            return
         member = self.roster.member(beat.member)
         statement.verify(member.decision_key)
+        if beat.member == self.machine.me.name:
+            if beat.checkpoint:
+                lineage.recognize(self.log, member, beat.checkpoint.encode())
+            return
         self.fresh = hear(self.fresh, beat, statement.id, now_ms=self.now_ms, bounds=self.roster.bounds)
         if beat.checkpoint:
             self._note(beat.checkpoint.encode(), answer=False)
@@ -345,15 +349,21 @@ class _Work:
     def _note(self, data: bytes, *, answer: bool) -> None:
         origin = read_checkpoint(data).origin
         owner = self.roster.owner(origin)
-        if owner.name != self.machine.me.name:
+        if owner.name == self.machine.me.name:
+            lineage.recognize(self.log, owner, data)
+        else:
             self._adopt(mirror.take_note(self.mirrors[origin], data, self._context(owner), answer=answer))
 
     def _lineage(self, event: LineageArrived) -> None:
         batch = unpack(LineageBatch, event.data)
         owner = self.roster.owner(batch.origin)
+        if not event.pulled and event.node != owner.name:
+            raise Refused("record_invalid", f"records of {batch.origin} published by {event.node[:32]!r}")
         if owner.name != self.machine.me.name:
-            held = self.mirrors[batch.origin]
-            self._adopt(mirror.take_batch(held, batch, self._context(owner), pulled=event.pulled))
+            held, helper = self.mirrors[batch.origin], event.node if event.pulled else ""
+            self._adopt(mirror.take_batch(held, batch, self._context(owner), helper=helper))
+        elif batch.checkpoint:
+            lineage.recognize(self.log, owner, batch.checkpoint.encode())
 
     def _adopt(self, answer: tuple[Mirror, list[Effect]]) -> None:
         held, effects = answer

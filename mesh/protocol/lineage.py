@@ -9,7 +9,9 @@ Rules
    anything is signed.
 4. Lines of members are kept only if they verify over exactly the outstanding text. k attest lines of distinct members, the
    owner's own included, make the certificate; the log's own line must be there too.
-5. While a certificate is missing the same checkpoint is announced again; members answer with the same lines.
+5. Nobody but this node signs with its log key: a note that does, and is of records that are not here or of others, means that
+   storage was set back or that somebody runs a copy.
+6. While a certificate is missing the same checkpoint is announced again; members answer with the same lines.
 
 Not here: what a record may say (:mod:`mesh.core.log.record`), storage, other nodes' logs (:mod:`mesh.protocol.mirror`).
 """
@@ -22,11 +24,12 @@ import msgspec
 
 from mesh.core import subjects
 from mesh.core.law.roster import Member, Roster
-from mesh.core.log.checkpoint import Checkpoint, attest_name, cosigner, log_verifier, witness_name
+from mesh.core.log.checkpoint import Checkpoint, attest_name, cosigner, log_verifier, open_checkpoint, witness_name
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.note import Line, Note, Verifier, parse_note, verify_lines
 from mesh.core.log.record import Record, encode_record
 from mesh.core.run.authorization import RecordRef
+from mesh.errors import Alarm
 from mesh.protocol.step import Announce, Append, Effect, Head, HeadUse, NoteDraft, PutNote, Send, SetHead, Sign, Signed
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "member_verifiers",
     "note_of",
     "own_drafts",
+    "recognize",
     "take_lines",
 ]
 
@@ -46,6 +50,7 @@ CHECKPOINT_RECORDS_MAX: Final = 2_048
 """New records one checkpoint covers."""
 _REPEAT_MS: Final = 1_000
 """A checkpoint without certificate is announced again after this long: members may have been away."""
+_HEADS_MAX: Final = 64
 
 
 class Outstanding(msgspec.Struct, frozen=True):
@@ -79,6 +84,8 @@ class LogState(msgspec.Struct, frozen=True):
     marks: tuple[Frontier, ...]
     """Frontiers at the multiples of :data:`CHECKPOINT_RECORDS_MAX` since the last certificate: a checkpoint never covers more
     new records than a peer can stage, however long nobody was there to attest."""
+    heads: tuple[Head, ...] = ()
+    """The last ones that were signed."""
 
 
 class Writer:
@@ -125,7 +132,7 @@ class Writer:
 
 
 def checkpoint_due(state: LogState, roster: Roster, me: Member, *, now_ms: int) -> tuple[LogState, list[Effect]]:
-    """Make a new checkpoint if one is due, or announce the outstanding one again (rules 2, 3, 5)."""
+    """Make a new checkpoint if one is due, or announce the outstanding one again (rules 2, 3, 6)."""
     pending = state.outstanding
     if pending is not None:
         if now_ms - pending.sent_ms < _REPEAT_MS:
@@ -143,9 +150,29 @@ def checkpoint_due(state: LogState, roster: Roster, me: Member, *, now_ms: int) 
     uses: tuple[HeadUse, ...] = ("log", "witness", "attest")
     effects: list[Effect] = [SetHead(use, state.origin, head) for use in uses]
     effects += _announce(state, roster, me, head, first=state.announced)
-    pending = Outstanding(head, text, {}, now_ms)
-    grown = msgspec.structs.replace(state, outstanding=pending, announced=head.size, tick_ms=now_ms, marks=marks, signed_s=head.time_s)
+    grown = msgspec.structs.replace(
+        state,
+        outstanding=Outstanding(head, text, {}, now_ms),
+        announced=head.size,
+        tick_ms=now_ms,
+        marks=marks,
+        signed_s=head.time_s,
+        heads=(*state.heads, head)[-_HEADS_MAX:],
+    )
     return grown, effects
+
+
+def recognize(state: LogState, me: Member, note: bytes) -> None:
+    """Compare a note about this log that came from outside with what this node has signed (rule 5).
+
+    Raises:
+        Refused: for a note that the log's key did not sign.
+        Alarm: ``storage_rolled_back``.
+    """
+    checkpoint = open_checkpoint(note, log_verifier(state.origin, me.log_key)).checkpoint
+    size, roots = checkpoint.size, {state.frontier.size: state.frontier.root(), **{head.size: head.root for head in state.heads}}
+    if size > state.frontier.size or roots.get(size, checkpoint.root) != checkpoint.root:
+        raise Alarm("storage_rolled_back", f"{state.origin} was signed elsewhere: size {size}, root {checkpoint.root.hex()}")
 
 
 def own_drafts(roster: Roster, me: Member, head: Head) -> tuple[NoteDraft, NoteDraft, NoteDraft]:

@@ -4,20 +4,26 @@ Rules
 -----
 1. Records are staged as they come, in order, and examined at once; nothing unsigned is stored. Only a checkpoint signed by the
    log's own key, whose root the staged records lead to, moves them into storage: what an operator of the bus injects is
-   thrown away there.
+   thrown away there. What was asked for replaces what is staged.
 2. The checkpoint is cosigned as a witness because the tree was grown from the root cosigned before. It is attested only if
    every record is complete and right.
 3. A wrong record is refused once, signed, and nothing of that log is attested from there on. A record that stays incomplete is
    refused once as missing, signed, and attested when it is complete after all. Either only once the log's own signature covers it:
    nobody else's words are held against an owner.
 4. What is missing is pulled: from the owner first, then from the other members in turn; at most one pull per interval. Only what
-   the log's own key has signed is known to be missing.
+   the log's own key has signed is known to be missing. Once staged records led nowhere, all are taken from one member at a time,
+   until a checkpoint is reached: whoever sends what the log never signed delays, and no more.
 5. A checkpoint seen before is answered with the same lines again: times were persisted with the head.
 6. Of a note only what was verified is kept: the log's own line, and the lines of a certificate if they make one. A line that
    somebody added or spoilt costs that line.
-7. Another root at a size already cosigned is two histories: nothing more is cosigned for that log, the incident is recorded.
+7. Two roots signed for one size, or a signed root that another contradicts, are two histories: nothing more is cosigned for that
+   log, the incident is recorded with both.
+8. A leaf that is no record at all is staged too. Once a signed root covers it, it is refused as wrong, and nothing of that log
+   is stored from there on.
+9. An owner whose own answers keep leading elsewhere than its signed roots is recorded as an incident, once; it proves nothing.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Final, Literal
 
@@ -29,9 +35,9 @@ from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
 from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import Checkpoint, attest_name, log_verifier, read_checkpoint, witness_name
-from mesh.core.log.merkle import Frontier
+from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.note import Note, open_note, parse_note
-from mesh.core.log.record import AttestRefused, Incident, Refusal
+from mesh.core.log.record import AttestRefused, Incident, Refusal, read_record
 from mesh.core.messages import LineageBatch
 from mesh.core.run.params import Opening
 from mesh.errors import Refused
@@ -48,6 +54,10 @@ _PULL_MS: Final = 300
 """Between two pulls of one log: a round trip and the answer's examination."""
 _STAGED_MAX: Final = 4_096
 """Records waiting for their checkpoint; beyond, they are pulled again later rather than held."""
+_SIGNED_MAX: Final = 64
+"""Signed sizes remembered on either side of what is stored."""
+_ASTRAY_MIN: Final = 4
+"""Answers of an owner that led nowhere before it is an incident: one may have been spoilt on its way."""
 
 
 class Mirror(msgspec.Struct, frozen=True):
@@ -60,8 +70,6 @@ class Mirror(msgspec.Struct, frozen=True):
     staged: tuple[Examined, ...]
     witnessed: Head | None
     attested: Head | None
-    note: bytes
-    """The newest checkpoint with the log's signature whose records are not all here; empty if none."""
     wanted: int
     """The largest size the owner has signed, as far as seen."""
     certified: int
@@ -75,11 +83,33 @@ class Mirror(msgspec.Struct, frozen=True):
     refused: int
     """Index of the record that will not be attested; -1 if there is none."""
     conflicted: bool
+    signed: Mapping[int, bytes] = {}
+    """Size to the note with the log's signature: the last ones that were stored, the nearest ones that are not."""
+    tail: tuple[bytes, ...] = ()
+    """Leaf hashes after the staged records, from one on that is no record (rule 8)."""
+    tail_code: str = ""
+    """Why the first of them is none."""
+    alone: bool = False
+    """Whether staged records led nowhere since the last progress, so that one member at a time is believed."""
+    astray: int = 0
+    """How often since then the owner's own answers did; -1 once it was said."""
+    astray_ms: int = 0
+    """When first."""
 
     @property
     def held(self) -> int:
         """Records stored or staged."""
-        return self.frontier.size + len(self.staged)
+        return self.frontier.size + len(self.staged) + len(self.tail)
+
+    @property
+    def note(self) -> bytes:
+        """The nearest signed checkpoint whose records are not all stored; empty if there is none."""
+        return self.signed[min(beyond)] if (beyond := [size for size in self.signed if size > self.frontier.size]) else b""
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing more is stored of this log (rules 7 and 8)."""
+        return self.conflicted or self.refused >= self.frontier.size
 
 
 class MirrorContext(msgspec.Struct, frozen=True):
@@ -94,15 +124,21 @@ class MirrorContext(msgspec.Struct, frozen=True):
     now_ms: int
 
 
-def take_batch(state: Mirror, batch: LineageBatch, context: MirrorContext, *, pulled: bool) -> tuple[Mirror, list[Effect]]:
-    """Stage the records of ``batch`` that come next, then see whether they complete a checkpoint.
+def take_batch(state: Mirror, batch: LineageBatch, context: MirrorContext, *, helper: str) -> tuple[Mirror, list[Effect]]:
+    """Stage the records of ``batch``, then see whether they complete a checkpoint.
+
+    Args:
+        state: the mirror.
+        batch: of its log.
+        context: what to judge by.
+        helper: who was asked for them; empty for what the log's owner has published.
 
     Raises:
-        Refused: for records that are not records.
+        Refused: for a checkpoint that the log's key did not sign.
     """
-    state = _stage(state, batch, context, pulled=pulled)
+    state = _stage(state, batch, context, helper=helper)
     if batch.checkpoint:
-        return take_note(state, batch.checkpoint.encode(), context, answer=not pulled)
+        return take_note(state, batch.checkpoint.encode(), context, answer=not helper)
     return _accept(state, context)
 
 
@@ -113,17 +149,32 @@ def take_note(state: Mirror, note: bytes, context: MirrorContext, *, answer: boo
         Refused: for a note that the log's key did not sign.
     """
     note, checkpoint = _believed(state, note, context)
-    head = state.witnessed
-    if head is not None and checkpoint.size == head.size:
-        if checkpoint.root != head.root:
-            return _conflict(state, checkpoint, context)
+    known = _root_at(state, checkpoint.size)
+    if known not in {None, checkpoint.root}:
+        return _two_roots(state, note, context)
+    if state.witnessed is not None and checkpoint.size == state.witnessed.size:
         state, effects = _certificate(state, note, checkpoint.size)
         return state, effects or (_lines(state, checkpoint, context) if answer else [])
     if checkpoint.size > state.frontier.size:
-        # Aim at the nearest signed size: a long absence is caught up in pieces that can be staged.
-        nearer = not state.note or checkpoint.size < read_checkpoint(state.note).size
-        state = msgspec.structs.replace(state, note=note if nearer else state.note, wanted=max(state.wanted, checkpoint.size))
+        state = msgspec.structs.replace(state, wanted=max(state.wanted, checkpoint.size), signed=_remember(state, note, checkpoint.size))
     return _accept(state, context)
+
+
+def _root_at(state: Mirror, size: int) -> bytes | None:
+    """The root that the log's key is known to have signed for that size."""
+    if state.witnessed is not None and state.witnessed.size == size:
+        return state.witnessed.root
+    return read_checkpoint(state.signed[size]).root if size in state.signed else None
+
+
+def _remember(state: Mirror, note: bytes, size: int) -> dict[int, bytes]:
+    """The signed notes with this one, the one with more lines if there are two."""
+    notes = dict(state.signed)
+    if size not in notes or len(parse_note(note).lines) > len(parse_note(notes[size]).lines):
+        notes[size] = note
+    sizes, stored = sorted(notes), state.frontier.size
+    kept = [*[size for size in sizes if size <= stored][-_SIGNED_MAX:], *[size for size in sizes if size > stored][:_SIGNED_MAX]]
+    return {size: notes[size] for size in kept}
 
 
 def _believed(state: Mirror, note: bytes, context: MirrorContext) -> tuple[bytes, Checkpoint]:
@@ -146,43 +197,86 @@ def _believed(state: Mirror, note: bytes, context: MirrorContext) -> tuple[bytes
 def pull_due(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
     """Ask for what is missing (rule 4)."""
     incomplete = next((offset for offset, item in enumerate(state.staged) if item.incomplete), None)
-    if incomplete is None and state.wanted <= state.held:
+    if state.frozen or (incomplete is None and state.wanted <= state.held):
         return state, []
     if context.now_ms - state.asked_ms < _PULL_MS:
         return state, []
     if incomplete is not None:
-        state = msgspec.structs.replace(state, staged=state.staged[:incomplete])
+        state = msgspec.structs.replace(state, staged=state.staged[:incomplete], tail=())
+    if state.alone and state.asked % 2 == 0:
+        state = msgspec.structs.replace(state, staged=(), tail=())
+    asked = msgspec.structs.replace(state, asked_ms=context.now_ms, asked=state.asked + 1)
+    return asked, [Ask(_asked_last(asked, context), state.origin, asked.held)]
+
+
+def _asked_last(state: Mirror, context: MirrorContext) -> str:
+    """Whom the newest pull was for: the count of pulls chooses, two for each."""
     members = [context.owner.name, *(item.name for item in context.governance.roster.members)]
     others = [name for name in dict.fromkeys(members) if name != context.me.name]
-    target = others[(state.asked // 2) % len(others)]
-    asked = msgspec.structs.replace(state, asked_ms=context.now_ms, asked=state.asked + 1)
-    return asked, [Ask(target, state.origin, asked.held)]
+    return others[((state.asked - 1) // 2) % len(others)] if state.asked else ""
 
 
-def _stage(state: Mirror, batch: LineageBatch, context: MirrorContext, *, pulled: bool) -> Mirror:
-    skip = state.held - batch.first
-    leaves = [bytes(raw) for raw in batch.records[max(skip, 0) :]]
-    if skip < 0 or not leaves or len(state.staged) + len(leaves) > _STAGED_MAX:
+def _stage(state: Mirror, batch: LineageBatch, context: MirrorContext, *, helper: str) -> Mirror:
+    have, place = state.held - state.frontier.size, batch.first - state.frontier.size
+    start = min(max(place, 0), have) if helper else have
+    leaves = [bytes(raw) for raw in batch.records[max(start - place, 0) :]][: _STAGED_MAX - start]
+    if place > have or not leaves or state.frozen:
         return state  # a gap: once a checkpoint says that it is one, what is between is pulled
-    bodies: dict[str, bytes] = {}
-    for raw in batch.bodies:
-        data = bytes(raw)
-        bodies[_statement_id(data)] = data
+    asked = _asked_last(state, context)
+    if state.alone and helper not in {"", context.owner.name, asked}:
+        return state
+    kept, unread = state.staged[:start], state.tail[: max(start - len(state.staged), 0)]
+    if unread:
+        grown_ = msgspec.structs.replace(state, tail=(*unread, *map(leaf_hash, leaves)))
+    else:
+        examined, code = _examine(leaves, batch, context, first=state.frontier.size + start, after_ms=_last_ms(state, kept))
+        before = state.staged[start : start + len(examined)]
+        tail = tuple(leaf_hash(leaf) for leaf in leaves[len(examined) :])
+        if not tail and [item.hash for item in before] == [item.hash for item in examined]:
+            # The same again: what was complete stays so, and what follows stays.
+            better = (old if new.incomplete else new for old, new in zip(before, examined, strict=True))
+            grown_ = msgspec.structs.replace(state, staged=(*kept, *better, *state.staged[start + len(examined) :]))
+        else:
+            grown_ = msgspec.structs.replace(state, staged=(*kept, *examined), tail=tail, tail_code=code)
+    progress = helper == asked != "" and grown_.held > state.held and not any(item.incomplete for item in grown_.staged)
+    # Who brings what is next is asked again.
+    return msgspec.structs.replace(grown_, asked=state.asked - 1 + state.asked % 2) if progress else grown_
+
+
+def _last_ms(state: Mirror, kept: tuple[Examined, ...]) -> int:
+    return kept[-1].record.at_ms if kept else state.last_ms
+
+
+def _examine(leaves: list[bytes], batch: LineageBatch, context: MirrorContext, *, first: int, after_ms: int) -> tuple[list[Examined], str]:
+    """The leaves up to the first that is no record, and why it is none."""
+    bodies = {_statement_id(bytes(raw)): bytes(raw) for raw in batch.bodies}
     openings: dict[str, list[Opening]] = {item.intent: item.openings for item in batch.openings}
-    last_ms = state.staged[-1].record.at_ms if state.staged else state.last_ms
-    examined = examine_records(
-        leaves,
-        Material(bodies, openings),
+    examine = partial(
+        examine_records,
+        material=Material(bodies, openings),
         owner=context.owner,
-        first=state.held,
-        after_ms=last_ms,
+        first=first,
+        after_ms=after_ms,
         governance=context.governance,
         documents=context.documents,
         engine=context.engine,
         now_ms=context.now_ms,
     )
-    progress = pulled and not any(item.incomplete for item in examined)
-    return msgspec.structs.replace(state, staged=(*state.staged, *examined), asked=0 if progress else state.asked)
+    try:
+        return examine(leaves), ""
+    except Refused:
+        count, code = _readable(leaves)
+        return examine(leaves[:count]), code
+
+
+def _readable(leaves: list[bytes]) -> tuple[int, str]:
+    """How many come before the first that is no record, and why it is none."""
+    for count, leaf in enumerate(leaves):
+        try:
+            read_record(leaf)
+        except Refused as refusal:
+            return count, refusal.code
+    return len(leaves), ""
 
 
 def _statement_id(data: bytes) -> str:
@@ -194,53 +288,91 @@ def _statement_id(data: bytes) -> str:
 
 
 def _accept(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
-    """Rules 1 and 2: move staged records into storage once a signed checkpoint covers them."""
-    if not state.note or state.conflicted:
+    """Rules 1, 7 and 8: the nearest signed size that the staged records lead to."""
+    if state.frozen:
         return state, []
-    checkpoint = read_checkpoint(state.note)
-    if checkpoint.size <= state.frontier.size:
-        return msgspec.structs.replace(state, note=b""), []
-    count = checkpoint.size - state.frontier.size
-    if len(state.staged) < count:
-        return state, []
-    records = state.staged[:count]
-    frontier = state.frontier.extend(item.hash for item in records)
-    if frontier.root() != checkpoint.root:
-        # Whoever injected these, they are not what the log signed: fetch them again.
-        return msgspec.structs.replace(state, staged=(), waiting_ms=0), []
+    base, frontier, other = state.frontier.size, state.frontier, 0
+    hashes = [*(item.hash for item in state.staged), *state.tail]
+    for size in sorted(state.signed):
+        if not base < size <= state.held:
+            continue
+        frontier = frontier.extend(hashes[frontier.size - base : size - base])
+        if frontier.root() != read_checkpoint(state.signed[size]).root:
+            other = other or size
+        elif other:
+            said = f"{_evidence(state.signed[other])} and, of another history, {_evidence(state.signed[size])}"
+            return _conflict(state, other, said, context)
+        elif size > base + len(state.staged):
+            return _unreadable(state, context)
+        else:
+            return _take_in(state, frontier, context)
+    return _astray(state, context) if other else (state, [])
+
+
+def _take_in(state: Mirror, frontier: Frontier, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
+    """Rules 1 and 2: these staged records are what the log has signed."""
+    first, note = state.frontier.size, state.signed[frontier.size]
+    checkpoint, records = read_checkpoint(note), state.staged[: frontier.size - first]
     incomplete = next((offset for offset, item in enumerate(records) if item.incomplete), None)
     if incomplete is not None:
-        return _wait(state, records[incomplete], state.frontier.size + incomplete, context)
+        return _wait(state, records[incomplete], first + incomplete, context)
     head = grown(state.witnessed, checkpoint, time_s=context.now_ms // 1000)
     effects: list[Effect] = [
-        *storing(state.origin, state.frontier.size, records),
-        PutNote("checkpoint", state.origin, head.size, state.note),
+        *storing(state.origin, first, records),
+        PutNote("checkpoint", state.origin, head.size, note),
+        SetHead("witness", state.origin, head),
     ]
-    effects.append(SetHead("witness", state.origin, head))
-    first, note = state.frontier.size, state.note
     state = msgspec.structs.replace(
         state,
         frontier=frontier,
         last_ms=records[-1].record.at_ms,
-        staged=state.staged[count:],
+        staged=state.staged[len(records) :],
         witnessed=head,
-        note=b"",
         asked=0,
         waiting_ms=0,
         missing=-1,
+        alone=False,
+        astray=0,
     )
     wrong = next((offset for offset, item in enumerate(records) if item.code), None)
     if wrong is not None and state.refused < 0:
+        item = records[wrong]
         effects += [
             SetMeta(refused_key(state.origin), first + wrong),
-            *_say_refused(state, records[wrong], first + wrong, "wrong", context),
+            *_say_refused(state, item.hash, first + wrong, "wrong", item.code, context),
         ]
         state = msgspec.structs.replace(state, refused=first + wrong)
     if state.refused < 0:
         state = msgspec.structs.replace(state, attested=head)
         effects.append(SetHead("attest", state.origin, head))
     state, certificate = _certificate(state, note, head.size)
-    return state, [*effects, *certificate, *_lines(state, checkpoint, context)]
+    effects += [*certificate, *_lines(state, checkpoint, context)]
+    state, more = _accept(state, context)
+    return state, [*effects, *more]
+
+
+def _astray(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
+    """What is staged is not what the log signed, whoever sent it: fetch it again, from one member at a time (rules 4 and 9)."""
+    reach = max(size for size in state.signed if size <= state.frontier.size + _STAGED_MAX)
+    if state.alone and state.held < reach:
+        return state, []  # a root that lies further on may show that the one before it is the lie
+    if state.alone and state.astray >= 0 and _asked_last(state, context) == context.owner.name:
+        count, since_ms = state.astray + 1, state.astray_ms if state.astray else context.now_ms
+        if count >= _ASTRAY_MIN and context.now_ms - since_ms > context.governance.roster.bounds.attest_stall_ms:
+            said = f"what {context.owner.name} answers does not lead to its signed root: {_evidence(state.note)}"
+            _record_incident("bad_checkpoint", f"{state.origin}: {said}", context)
+            count = -1
+        state = msgspec.structs.replace(state, astray=count, astray_ms=since_ms)
+    return msgspec.structs.replace(state, staged=(), tail=(), waiting_ms=0, alone=True, asked=state.asked + state.asked % 2), []
+
+
+def _unreadable(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
+    """Rule 8."""
+    index = state.frontier.size + len(state.staged)
+    said = _say_refused(state, state.tail[0], index, "wrong", state.tail_code, context) if state.refused < 0 else []
+    state = msgspec.structs.replace(state, refused=index, staged=(), tail=())
+    # Nothing before it is stored either: the frontier must be where a signed size is, and none lies between.
+    return msgspec.structs.replace(state, waiting_ms=0), [SetMeta(refused_key(state.origin), index), *said]
 
 
 def _wait(state: Mirror, item: Examined, index: int, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
@@ -249,7 +381,8 @@ def _wait(state: Mirror, item: Examined, index: int, context: MirrorContext) -> 
     lasted_ms = context.now_ms - state.waiting_ms
     if lasted_ms <= context.governance.roster.bounds.attest_stall_ms or state.missing == index or state.refused >= 0:
         return state, []
-    return msgspec.structs.replace(state, missing=index), _say_refused(state, item, index, "missing", context)
+    said = _say_refused(state, item.hash, index, "missing", item.code, context)
+    return msgspec.structs.replace(state, missing=index), said
 
 
 def _lines(state: Mirror, checkpoint: Checkpoint, context: MirrorContext) -> list[Effect]:
@@ -279,7 +412,9 @@ def _certificate(state: Mirror, note: bytes, size: int) -> tuple[Mirror, list[Ef
     return msgspec.structs.replace(state, certified=size), [PutNote("certificate", state.origin, size, note)]
 
 
-def _say_refused(state: Mirror, item: Examined, index: int, reason: Literal["missing", "wrong"], context: MirrorContext) -> list[Effect]:
+def _say_refused(
+    state: Mirror, leaf: bytes, index: int, reason: Literal["missing", "wrong"], code: str, context: MirrorContext
+) -> list[Effect]:
     """Rule 3: say no, signed, and record that I did."""
     writer = context.writer
     said = Refusal(
@@ -287,9 +422,9 @@ def _say_refused(state: Mirror, item: Examined, index: int, reason: Literal["mis
         member=context.me.name,
         origin=state.origin,
         index=index,
-        leaf=item.hash.hex(),
+        leaf=leaf.hex(),
         reason=reason,
-        code=item.code,
+        code=code,
         at_ms=writer.at_ms,
     )
     refusal = envelope.draft(said)
@@ -302,22 +437,32 @@ def _statement(identity: str, signed: Signed) -> bytes:
     return signed.statements[identity]
 
 
-def _conflict(state: Mirror, checkpoint: Checkpoint, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
+def _two_roots(state: Mirror, note: bytes, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
+    """Rule 7, for one size."""
+    size = read_checkpoint(note).size
+    head = state.witnessed
+    before = _evidence(state.signed[size]) if size in state.signed else f"root {head.root.hex() if head is not None else ''}"
+    return _conflict(state, size, f"{_evidence(note)} and, of another history, {before}", context)
+
+
+def _conflict(state: Mirror, size: int, said: str, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
     """Rule 7."""
     if state.conflicted:
         return state, []
+    _record_incident("log_conflict", f"{state.origin} signed {said}", context)
+    return msgspec.structs.replace(state, conflicted=True, staged=(), tail=()), [SetMeta(conflict_key(state.origin), size)]
+
+
+def _evidence(note: bytes) -> str:
+    """What the log signed, and its signature, from which anybody can make the note again."""
+    checkpoint = read_checkpoint(note)
+    line = next(line for line in parse_note(note).lines if line.name == checkpoint.origin)
+    return f"size {checkpoint.size} root {checkpoint.root.hex()} (signature {line.signature.hex()})"
+
+
+def _record_incident(code: str, detail: str, context: MirrorContext) -> None:
     writer = context.writer
-    writer.append(
-        Incident(
-            mesh=writer.mesh,
-            origin=writer.origin,
-            index=writer.index,
-            at_ms=writer.at_ms,
-            code="log_conflict",
-            detail=f"{state.origin} signed another root at size {checkpoint.size}: {checkpoint.root.hex()}",
-        )
-    )
-    return msgspec.structs.replace(state, conflicted=True), [SetMeta(conflict_key(state.origin), checkpoint.size)]
+    writer.append(Incident(mesh=writer.mesh, origin=writer.origin, index=writer.index, at_ms=writer.at_ms, code=code, detail=detail))
 
 
 def refused_key(origin: str) -> str:

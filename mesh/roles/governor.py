@@ -249,7 +249,7 @@ class GovernorNode:
     async def _subscribe(self, bus: Bus) -> None:
         region, name, everyone = self.me.region, self.me.name, subjects.ANY
         await bus.subscribe(subjects.hb(everyone), partial(self._take, HeartbeatArrived))
-        await bus.subscribe(subjects.lineage(everyone, everyone), lambda message: self._enqueue(LineageArrived(message.data, pulled=False)))
+        await bus.subscribe(subjects.lineage(everyone, everyone), self._lineage)
         await bus.subscribe(subjects.checkpoint(everyone, everyone), partial(self._take, NoteArrived))
         await bus.subscribe(subjects.cosig(region, name), partial(self._take, CosigArrived))
         await bus.subscribe(subjects.sync(name), self._asked)
@@ -258,6 +258,9 @@ class GovernorNode:
 
     def _take(self, kind: Callable[[bytes], Event], message: Message) -> None:
         self._enqueue(kind(message.data))
+
+    def _lineage(self, message: Message) -> None:
+        self._enqueue(LineageArrived(message.data, pulled=False, node=message.subject.rpartition(".")[2]))
 
     def _enqueue(self, event: Event) -> None:
         if len(self._system) >= _SYSTEM_EVENTS_MAX:
@@ -381,7 +384,7 @@ class GovernorNode:
         ask = Pull(origin=item.origin, first=item.first, count=BATCH_RECORDS_MAX)
         with suppress(MeshError):
             answer = await self._request(item.member, pack(ask))
-            self._enqueue(LineageArrived(answer, pulled=True))
+            self._enqueue(LineageArrived(answer, pulled=True, node=item.member))
 
     async def _sync_all(self, nonce: str) -> None:
         """Ask every member for a heartbeat of now, until enough have answered."""

@@ -221,7 +221,7 @@ def test_ones_own_words_coming_back_are_no_news() -> None:
     owner.decide(LAB.request(LAB.intent(1, at_ms=NOW)[1], []))
     before = governor.state
     own = beat(ME.name, 99, NOW)
-    assert governor.take(HeartbeatArrived(own), NoteArrived(owner.note()), LineageArrived(pack(batch(owner)), pulled=False)) == []
+    assert governor.take(HeartbeatArrived(own), LineageArrived(pack(batch(owner)), pulled=False, node=ME.name)) == []
     assert governor.state == before
 
 
@@ -318,7 +318,7 @@ def test_lines_of_k_members_make_its_records_final() -> None:
 def test_a_members_records_are_mirrored_and_answered() -> None:
     owner, governor = Owner(), _governor()
     owner.decide(LAB.request(LAB.intent(1, at_ms=NOW)[1], []))
-    effects = governor.take(LineageArrived(pack(batch(owner, note=owner.note())), pulled=False))
+    effects = governor.take(LineageArrived(pack(batch(owner, note=owner.note())), pulled=False, node=OWNER.name))
     (append,) = only(Append, effects)
     assert (append.origin, append.leaves) == (owner.origin, tuple(owner.leaves))
     assert {sign.use for sign in only(Sign, effects)} == {"witness", "attest"}

@@ -28,7 +28,7 @@ class Holder:
 
     def __init__(self, engine: Any = None) -> None:
         self.state = Mirror(
-            origin=ORIGIN, frontier=Frontier.empty(), last_ms=0, staged=(), witnessed=None, attested=None, note=b"", wanted=0, certified=0,
+            origin=ORIGIN, frontier=Frontier.empty(), last_ms=0, staged=(), witnessed=None, attested=None, wanted=0, certified=0,
             asked_ms=0, asked=0, waiting_ms=0, missing=-1, refused=-1, conflicted=False,
         )  # fmt: skip
         self.engine = engine or LAB.engine
@@ -38,8 +38,8 @@ class Holder:
     def _context(self) -> MirrorContext:
         return MirrorContext(LAB.governance, ME, OWNER, self.writer, Documents(), self.engine, self.now_ms)
 
-    def batch(self, data: Any, *, pulled: bool = True) -> list[Any]:
-        self.state, effects = take_batch(self.state, data, self._context(), pulled=pulled)
+    def batch(self, data: Any, *, helper: str = OWNER.name) -> list[Any]:
+        self.state, effects = take_batch(self.state, data, self._context(), helper=helper)
         return effects
 
     def note(self, note: bytes, *, answer: bool = True) -> list[Any]:
@@ -92,7 +92,7 @@ def test_records_are_stored_witnessed_and_attested_once_a_signed_checkpoint_cove
 
 def test_a_batch_that_carries_its_checkpoint_is_enough() -> None:
     owner, mine = _owner(), Holder()
-    assert only(Append, mine.batch(batch(owner, note=owner.note()), pulled=False))
+    assert only(Append, mine.batch(batch(owner, note=owner.note()), helper=""))
     assert mine.state.held == 3
 
 
@@ -144,12 +144,14 @@ def test_a_flood_of_invented_records_is_bounded_and_forgotten() -> None:
     assert only(Append, mine.batch(batch(real)))
 
 
-def test_a_record_that_is_none_is_refused_with_its_batch() -> None:
+def test_a_leaf_that_is_no_record_is_nothing_until_the_log_has_signed_it() -> None:
     owner, mine = _owner(1), Holder()
     nonsense = msgspec.structs.replace(batch(owner), records=[msgspec.Raw(owner.leaves[0]), msgspec.Raw(b'{"record":"nonsense"}')])
-    with refuses("malformed"):
-        mine.batch(nonsense)
-    assert mine.state.staged == ()
+    assert mine.batch(nonsense) == []
+    owner.decide(LAB.request(LAB.intent(3, at_ms=NOW)[1], []))
+    assert mine.note(owner.note()) == []
+    assert only(Append, mine.batch(batch(owner)))
+    assert mine.records() == []
 
 
 # ------------------------------------------------------------------------------------------------------------------ notes
@@ -231,7 +233,7 @@ def test_an_older_checkpoint_changes_nothing() -> None:
 
 def test_a_checkpoint_seen_before_is_answered_with_the_same_lines() -> None:
     owner, mine = _owner(), Holder()
-    first = _said(mine.batch(batch(owner, note=owner.note()), pulled=False))
+    first = _said(mine.batch(batch(owner, note=owner.note()), helper=""))
     mine.now_ms += 60_000
     again = mine.note(owner.note())
     assert _said(again) == first
@@ -242,7 +244,7 @@ def test_nobody_is_answered_who_did_not_ask() -> None:
     owner, mine = _owner(), Holder()
     mine.batch(batch(owner, note=owner.note()))
     assert mine.note(owner.note(), answer=False) == []
-    assert mine.batch(batch(owner, note=owner.note()), pulled=True) == []
+    assert mine.batch(batch(owner, note=owner.note())) == []
 
 
 def test_times_of_lines_never_run_backwards() -> None:
@@ -281,7 +283,7 @@ def test_a_wrong_record_is_refused_once_and_nothing_of_that_log_is_attested_any_
     owner, mine = _owner(1), Holder()
     owner.engine = _Generous()
     (wrong,) = owner.decide(LAB.request(LAB.intent(5, amount=5_000, at_ms=NOW)[1], []))
-    effects = mine.batch(batch(owner, note=owner.note()), pulled=False)
+    effects = mine.batch(batch(owner, note=owner.note()), helper="")
     assert [item.use for item in only(SetHead, effects)] == ["witness"]
     assert SetMeta(refused_key(ORIGIN), 1) in effects
     assert set(_said([effect for effect in effects if "fraud" not in str(getattr(effect, "to", ""))])) == {"witness"}
@@ -396,7 +398,7 @@ def test_a_pull_starts_where_what_is_complete_ends() -> None:
 def test_committed_parameters_are_attested_once_their_openings_were_pulled() -> None:
     owner, mine = _owner(2, memo="private"), Holder()
     published = msgspec.structs.replace(batch(owner, note=owner.note()), openings=[])
-    assert not only(Append, mine.batch(published, pulled=False))
+    assert not only(Append, mine.batch(published, helper=""))
     assert mine.tick() == [Ask(OWNER.name, ORIGIN, 0)]
     effects = mine.batch(batch(owner))
     assert [item.use for item in only(SetHead, effects)] == ["witness", "attest"]

@@ -285,7 +285,7 @@ class LittleMesh:
             other = self.nodes[item.member]
             if other.up:
                 pull = Pull(origin=item.origin, first=item.first, count=128)
-                self._queue.append((node.name, LineageArrived(other.pulled(pull), pulled=True)))
+                self._queue.append((node.name, LineageArrived(other.pulled(pull), pulled=True, node=item.member)))
         elif isinstance(item, Announce):
             leaves = node.logs[item.origin][item.first : item.size]
             ids = [key for leaf in leaves for key in body_ids(read_record(leaf)) if key in node.bodies]
@@ -304,7 +304,7 @@ class LittleMesh:
             if kind == "hb" and name != node.name:
                 self._queue.append((name, HeartbeatArrived(data)))
             elif kind == "lineage" and name != node.name:
-                self._queue.append((name, LineageArrived(data, pulled=False)))
+                self._queue.append((name, LineageArrived(data, pulled=False, node=node.name)))
             elif kind == "checkpoint" and name != node.name:
                 self._queue.append((name, NoteArrived(data)))
             elif kind == "cosig" and subject.endswith(f".{name}"):

@@ -6,6 +6,7 @@ asks, and after any failure of storage begins anew. What it decides is decided b
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 import msgspec
@@ -220,7 +221,7 @@ class Governor:
             case "hb":
                 self._enqueue(HeartbeatArrived(message.data))
             case "lineage":
-                self._enqueue(LineageArrived(message.data, pulled=False))
+                self._enqueue(LineageArrived(message.data, pulled=False, node=message.source.removesuffix("~")))
             case "checkpoint":
                 self._enqueue(NoteArrived(message.data))
             case "cosig":
@@ -381,7 +382,7 @@ class Governor:
         """Send one thing."""
         match item:
             case Ask(member=member, origin=origin, first=first):
-                self._call(member, pack(Pull(origin=origin, first=first, count=BATCH_RECORDS_MAX)), _pulled)
+                self._call(member, pack(Pull(origin=origin, first=first, count=BATCH_RECORDS_MAX)), partial(_pulled, member))
             case Announce():
                 self._announce(item, data)
             case Send(to=Reply(waiter=waiter)):
@@ -410,5 +411,5 @@ def _sync_answer(data: bytes) -> Event:
     return HeartbeatArrived(bytes(unpack(SyncAnswer, data).heartbeat))
 
 
-def _pulled(data: bytes) -> Event:
-    return LineageArrived(data, pulled=True)
+def _pulled(member: str, data: bytes) -> Event:
+    return LineageArrived(data, pulled=True, node=member)

@@ -96,12 +96,11 @@ class Stage:
             ends = [rest[1]]
         elif kind == "fraud":
             ends = []
-        if kind == "hb" and source in self.braggarts:
-            data = self.braggarts[source].heartbeat(data)
+        said = self.braggarts[source].heartbeat(data) if kind == "hb" and source in self.braggarts else data
         sides = self._sides.get(source.removesuffix("~"), {})
         for end in ends:
             if sides.get(end, source) == source:
-                self.send(Message(source, end, kind, data))
+                self.send(Message(source, end, kind, data if end == source else said))
 
     def _deliver(self, message: Message) -> None:
         end = self.governors.get(message.target) or self.enforcers.get(message.target) or self.workloads.get(message.target)
