@@ -6,11 +6,12 @@ The procedure, in this order; the first step that fails ends it (numbers stand w
 2. the record is one of a log of that roster
 3. the record is in the tree that the proof's checkpoint names
 4. the checkpoint is signed by the log, and k distinct members attested it: the record is final
-5. the statements beside the record are exactly those it names, each signed by exactly whom it must be
+5. the statements beside the record are exactly those it names, each signed by exactly whom it must be; who is said to have been
+   denied has asked, with a key that an issuer of the roster gave them
 6. the policy manifest is signed by the domain's policy role, and names the bundle that is here
 7. what was asked of policy, what follows from the verdict, and the authorization are as recorded: recomputed
 8. the verdict itself is repeated, if an engine was handed in
-9. every outcome is held to 2 to 5, and belongs to this authorization
+9. every outcome is held to 2 to 5, belongs to this authorization, and is said by the enforcer and boot that the intent is meant for
 
 The answer is ``VERIFIED`` when 1 to 7 and 9 hold, ``FAILED`` when anything does not, and ``PARTIAL`` when nothing is wrong but
 something could not be checked: the record is not final yet, or openings were erased. Step 8 stands beside: k members have
@@ -46,7 +47,9 @@ from mesh.core.run.params import Opening
 from mesh.errors import MeshError, Refused
 from mesh.protocol import decide
 from mesh.protocol.attester import Material, examine_records
+from mesh.protocol.belonging import check_belongs, meant_by
 from mesh.protocol.documents import Documents
+from mesh.protocol.examine import authenticate
 from mesh.protocol.serving import body_ids
 
 __all__ = ["Check", "Report", "Result", "Verdicts", "verify"]
@@ -175,7 +178,7 @@ class _Judge:
         else:
             self._check("policy", lambda: _nothing_else(bundle))
         for number, outcome in enumerate(bundle.outcomes):
-            self._outcome(record, _opened(outcome), f"outcome {number}: ")
+            self._outcome(record, bundle, _opened(outcome), f"outcome {number}: ")
         if bundle.outcomes:
             self._check("order", lambda: _ordered(bundle))
 
@@ -233,16 +236,22 @@ class _Judge:
                 "body_missing" if len(held) < len(wanted) else "record_invalid", "not exactly the statements that the record names"
             )
         for data in bodies or ():
-            self._signed(data, record)
+            self._signed(data)
+        if isinstance(record, Denied) and bodies is not None:
+            self._asked(record, *bodies)
         return f"{len(held)} named, {len(held)} here and signed"
 
-    def _signed(self, data: bytes, record: Record) -> None:
+    def _asked(self, record: Denied, intent: bytes, identity: bytes) -> None:
+        """That who was denied has asked: a key of nobody's can sign an intent in anybody's name."""
+        sender = authenticate(intent, identity, self._plain(), self._documents)
+        if sender.intent.claims.subject != record.subject:
+            raise Refused("record_invalid", "the intent is another's")
+
+    def _signed(self, data: bytes) -> None:
         kind = envelope.identify(data)[0]
         if kind == envelope.kind_of(Intent).payload_type:
             intent = envelope.read(Intent, data)
             _sealed(intent, [intent.claims.holder], 1)
-            if isinstance(record, Denied) and (intent.claims.mesh, intent.claims.subject) != (record.mesh, record.subject):
-                raise Refused("record_invalid", "the intent is another's")
         elif kind == envelope.kind_of(Identity).payload_type:
             _sealed(envelope.read(Identity, data), self._roster.issuers.keys, 1)
         else:
@@ -324,19 +333,23 @@ class _Judge:
         if examined.code:
             raise Refused(examined.code, examined.detail)
 
-    def _outcome(self, decision: Record | None, proof: _Proof, prefix: str) -> None:  # (9)
+    def _outcome(self, decision: Record | None, bundle: ProofBundle, proof: _Proof, prefix: str) -> None:  # (9)
         record = self.place(proof, prefix)
-        self._check(f"{prefix}outcome", lambda: self._belongs(decision, record, proof))
+        self._check(f"{prefix}outcome", lambda: self._belongs(decision, bundle, record, proof))
 
-    def _belongs(self, decision: Record | None, record: Record | None, proof: _Proof) -> str:
+    def _belongs(self, decision: Record | None, bundle: ProofBundle, record: Record | None, proof: _Proof) -> str:
         if not isinstance(decision, DecisionMade) or not isinstance(record, OutcomeRecorded):
             raise Refused("record_invalid", "only permits have outcomes, and only outcomes may stand there")
         if (record.intent, record.authorization) != (decision.intent, decision.authorization):
             raise Refused("record_invalid", "the outcome of another authorization")
-        plain = admit_governance(self._statement, pin=self._statement.id, manifests=[], bundles=[], revocations=[])
         bodies = [msgspec.Raw(data) for data in proof.bodies or ()]
-        self._examine(record, proof.record, bodies, [], plain, _Echo(decision))
+        self._examine(record, proof.record, bodies, [], self._plain(), _Echo(decision))
+        outcome = envelope.read(Outcome, bytes(bodies[0]))
+        check_belongs(outcome.claims, meant_by(envelope.read(Intent, bytes(bundle.bodies[0]))))
         return record.event
+
+    def _plain(self) -> Governance:
+        return admit_governance(self._statement, pin=self._statement.id, manifests=[], bundles=[], revocations=[])
 
     # ---------------------------------------------------------------------------------------------------------- the ladder
 

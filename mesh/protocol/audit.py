@@ -7,8 +7,8 @@ Rules
 2. A record is final when k distinct members attested a checkpoint over it; the lines are verified here.
 3. Every decision is a *match*, a *mismatch*, or *unverifiable*: its openings were erased, or the engine cannot say. The last
    is never a finding.
-4. A finding is what must not be: a record that is not what it must be, two histories of one log, an incident, a refusal to
-   attest. Findings are kept for ever; following goes on.
+4. A finding is what must not be: a record that is not what it must be, an outcome by another enforcer than the intent is meant
+   for (as far as both came in one run), two histories of one log, an incident, a refusal to attest. Findings are kept for ever; following goes on.
 5. What is missing is asked for, from the owner first, then from each other member; at most one pull per log at a time. What k
    members answered that they do not have is judged without it.
 6. The position is small and says everything that starting again needs; what was staged is fetched again.
@@ -28,14 +28,18 @@ from mesh.core.law.roster import Member
 from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import Checkpoint, log_verifier, open_checkpoint, read_checkpoint
 from mesh.core.log.merkle import Frontier
-from mesh.core.log.record import AttestRefused, DecisionMade, Incident, Origin
+from mesh.core.log.record import AttestRefused, DecisionMade, Incident, Origin, OutcomeRecorded
 from mesh.core.messages import LineageBatch, unpack
+from mesh.core.run.intent import Intent
+from mesh.core.run.outcome import Outcome
 from mesh.errors import Refused
 from mesh.limits import MEMBERS_MAX
 from mesh.protocol import decide
 from mesh.protocol.attester import Examined, Material, examine_records
+from mesh.protocol.belonging import Misfit, Pairs, Said, meant_by
 from mesh.protocol.documents import Documents
 from mesh.protocol.governor import LineageArrived, NoteArrived, Tick
+from mesh.protocol.proving import by_id
 from mesh.protocol.step import Ask, Step
 
 __all__ = ["Audit", "AuditEvent", "AuditPosition", "AuditState", "Finding", "Followed", "LogPosition", "PullFailed", "Tally", "tally"]
@@ -45,7 +49,8 @@ FINDINGS_MAX: Final = 1_000
 _PULL_MS: Final = 300
 _STAGED_MAX: Final = 4_096
 _NOTES_MAX: Final = 64
-_UNVERIFIABLE: Final = frozenset({"body_missing", "clock_unsure", "engine_unavailable"})
+_UNVERIFIABLE: Final = frozenset({"body_missing", "engine_unavailable"})
+_EARLY: Final = "clock_unsure"
 
 
 class Finding(Payload):
@@ -139,6 +144,8 @@ class AuditState(msgspec.Struct, frozen=True):
     found: int
     garbage: int
     """Messages that were none; anyone on the bus can send them."""
+    pairs: Pairs = Pairs()
+    """Permits and outcomes of this run, until their other half comes."""
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,6 +236,7 @@ class _Work:
         self.findings = list(state.findings)
         self.found = state.found
         self.garbage = state.garbage
+        self.pairs = state.pairs
         self.asks: list[Ask] = []
 
     def take(self, event: AuditEvent) -> None:
@@ -244,7 +252,7 @@ class _Work:
                     self._pull(log)
 
     def finish(self) -> Step[AuditState]:
-        return Step(AuditState(self.logs, tuple(self.findings), self.found, self.garbage), tuple(self.asks))
+        return Step(AuditState(self.logs, tuple(self.findings), self.found, self.garbage, self.pairs), tuple(self.asks))
 
     # ------------------------------------------------------------------------------------------------------------ records
 
@@ -278,7 +286,7 @@ class _Work:
         return msgspec.structs.replace(log, staged=(*kept, *examined, *tail))
 
     def _examine(self, leaves: list[bytes], batch: LineageBatch, owner: Member, *, first: int, after_ms: int) -> list[Examined]:
-        bodies = {envelope.identify(bytes(raw))[1]: bytes(raw) for raw in batch.bodies}
+        bodies = by_id(batch.bodies)
         openings = {item.intent: item.openings for item in batch.openings}
         return examine_records(
             leaves,
@@ -342,7 +350,8 @@ class _Work:
             log, size = self.logs[origin], min(notes)
             count = size - log.frontier.size
             gone = size <= log.goal and self._exhausted(log)  # who attested has held everything; before that it may still come
-            if log.held < size or (log.ready < size and not gone):
+            early = any(item.code == _EARLY for item in log.staged[:count])  # it is my clock or the owner's: time will tell
+            if log.held < size or early or (log.ready < size and not gone):
                 return
             checkpoint = read_checkpoint(notes[size])
             items = log.staged[:count]
@@ -386,6 +395,21 @@ class _Work:
         elif isinstance(record, AttestRefused) and record.refusal.reason == "wrong":
             said = record.refusal
             self._find(said.code, said.origin, said.index, f"{said.member} refuses to attest it")
+        if not item.code:
+            self._pair(item, origin, index)
+
+    def _pair(self, item: Examined, origin: str, index: int) -> None:
+        """Rule 4: an outcome by whom the intent is not meant for."""
+        record = item.record
+        bodies = {body.id: body.envelope for body in item.bodies}
+        misfits: list[Misfit] = []
+        if isinstance(record, DecisionMade) and record.authorization:
+            self.pairs, misfits = self.pairs.permit(record.authorization, meant_by(envelope.read(Intent, bodies[record.intent])))
+        elif isinstance(record, OutcomeRecorded):
+            outcome = envelope.read(Outcome, bodies[record.outcome]).claims
+            self.pairs, misfits = self.pairs.outcome(Said(outcome, origin, index))
+        for misfit in misfits:
+            self._find("record_invalid", misfit.origin, misfit.index, misfit.detail)
 
     # -------------------------------------------------------------------------------------------------------------- pulls
 

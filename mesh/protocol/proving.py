@@ -4,6 +4,7 @@ Not here: asking (the command line does), belief (:mod:`mesh.verify`).
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -16,7 +17,16 @@ from mesh.core.run.params import Opening
 from mesh.errors import Refused
 from mesh.protocol.serving import body_ids
 
-__all__ = ["bodies_of", "gather", "proven_of", "record_of"]
+__all__ = ["bodies_of", "by_id", "gather", "proven_of", "record_of"]
+
+
+def by_id(bodies: Iterable[msgspec.Raw]) -> dict[str, bytes]:
+    """Statement id to envelope. What cannot be read is under no id: whoever added it spoils nothing else."""
+    found: dict[str, bytes] = {}
+    for raw in bodies:
+        with suppress(Refused):
+            found[envelope.identify(bytes(raw))[1]] = bytes(raw)
+    return found
 
 
 def record_of(answer: Proved) -> Record:
@@ -31,12 +41,8 @@ def record_of(answer: Proved) -> Record:
 
 
 def bodies_of(answer: Proved) -> dict[str, bytes]:
-    """Statement id to envelope, of what came with the record.
-
-    Raises:
-        Refused: ``malformed``.
-    """
-    return {envelope.identify(bytes(raw))[1]: bytes(raw) for raw in answer.batch.bodies}
+    """Statement id to envelope, of what came with the record."""
+    return by_id(answer.batch.bodies)
 
 
 def proven_of(answer: Proved) -> Proven:

@@ -8,17 +8,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mesh.core.bytes import canonical
+from mesh.core.bytes import canonical, envelope
 from mesh.core.log.checkpoint import Checkpoint, log_line
 from mesh.core.log.note import Note
 from mesh.core.log.record import Denied
-from mesh.core.messages import LineageBatch, Pull, pack, unpack
+from mesh.core.messages import Authorized, LineageBatch, Pull, pack, unpack
 from mesh.core.run.decision import EngineRequest, Verdict
+from mesh.core.run.outcome import Blocked, Event, Finished, Outcome, Unknown
 from mesh.protocol.audit import Audit, AuditEvent, AuditPosition, AuditState, PullFailed
 from mesh.protocol.governor import LineageArrived, NoteArrived, Tick
 from mesh.protocol.step import Ask
 from tests.core.kit import refuses
-from tests.support.factory import Lab, RuleEngine
+from tests.support.factory import Lab, RuleEngine, sign
 from tests.support.littlemesh import LittleMesh
 from tests.support.proofs import Happened, happened
 
@@ -338,3 +339,59 @@ def test_the_position_of_another_mesh_is_refused() -> None:
         auditing.audit.begin(msgspec.structs.replace(kept, roster="00" * 32))
     with refuses("malformed"):
         auditing.audit.begin(msgspec.structs.replace(kept, logs=[msgspec.structs.replace(kept.logs[0], size=7)]))
+
+
+# ------------------------------------------------------------------------------------------------------- clocks and strangers
+
+
+def test_an_auditor_whose_clock_is_slow_waits_and_finds_nothing() -> None:
+    story = happened()
+    auditing = Auditing(story.mesh)
+    auditing.now_ms = story.mesh.now_ms - 20_000
+    auditing.feed(_events(story.mesh.stream)).pull(40)
+    assert (auditing.counts, auditing.codes) == ((0, 0, 0), [])
+    auditing.now_ms = story.mesh.now_ms
+    auditing.pull()
+    assert (auditing.counts, auditing.codes) == ((2, 0, 0), [])
+    assert auditing.done
+
+
+def test_one_body_that_cannot_be_read_spoils_nothing_beside_it() -> None:
+    def spoilt(event: AuditEvent) -> AuditEvent:
+        if not isinstance(event, LineageArrived):
+            return event
+        batch = unpack(LineageBatch, event.data)
+        return LineageArrived(pack(msgspec.structs.replace(batch, bodies=[msgspec.Raw(b"{}"), *batch.bodies])), pulled=False)
+
+    story = happened()
+    auditing = Auditing(story.mesh).feed([spoilt(event) for event in _events(story.mesh.stream)])
+    assert (auditing.counts, auditing.state.garbage) == ((1, 0, 0), 0)
+    assert auditing.pull().asked == ["eu-1"], "only what streams never hold"
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    ("boot", "event", "codes"),
+    [
+        ("cc" * 32, Finished(status=0, outputs=[], duration_ms=1), ["record_invalid"]),
+        ("cc" * 32, Unknown(boot="b0" * 32), []),
+        ("cc" * 32, Blocked(code="audience", detail=""), []),
+        ("b0" * 32, Finished(status=0, outputs=[], duration_ms=1), []),
+    ],
+)
+def test_an_outcome_by_whom_the_intent_is_not_meant_for_is_found(*, late: bool, boot: str, event: Event, codes: list[str]) -> None:
+    lab = Lab()
+    mesh = LittleMesh(lab)
+    intent, data, openings = lab.intent(1, at_ms=mesh.now_ms)
+    answer = mesh.request("eu-1", lab.request(data, openings))
+    assert isinstance(answer, Authorized)
+    authorization = envelope.identify(bytes(answer.authorization))[1]
+    said = lab.outcome(intent, authorization, event, sequence=0, previous="", at_ms=mesh.now_ms)
+    other = msgspec.structs.replace(envelope.read(Outcome, said).claims, boot=boot)
+    mesh.report("us-1", lab.report([sign(other, lab.place_key)]))
+    mesh.run(6)
+    first = [item for item in mesh.stream if (".us." in item[0]) is late]
+    auditing = Auditing(mesh).feed(_events([*first, *(item for item in mesh.stream if item not in first)])).pull()
+    assert auditing.done
+    assert auditing.codes == codes
+    assert {finding.origin for finding in auditing.state.findings} <= {"lab/us-1/e1"}

@@ -12,18 +12,21 @@ from mesh.core.bytes import canonical, envelope
 from mesh.core.law.roster import Role
 from mesh.core.log.bundle import ProofBundle, Proven, encode_proof, read_proof
 from mesh.core.log.note import Note, parse_note
-from mesh.core.log.record import DecisionMade
+from mesh.core.log.record import DecisionMade, Denied
 from mesh.core.log.tlogproof import TlogProof
-from mesh.core.messages import LineageBatch, Prove, Proved, Pull, unpack
+from mesh.core.messages import Authorized, LineageBatch, OutcomeRequest, Prove, Proved, Pull, pack, unpack
 from mesh.core.run.decision import EngineRequest, Verdict
+from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Intent
+from mesh.core.run.outcome import Event, Finished, Outcome, Unknown
 from mesh.core.run.params import Opening
 from mesh.errors import Refused, Unavailable
 from mesh.protocol.proving import gather, proven_of, record_of
 from mesh.verify import Report, verify
 from tests.core.kit import flips, refuses
-from tests.support.factory import RuleEngine, sign
-from tests.support.proofs import happened
+from tests.support.factory import Lab, RuleEngine, secret, sign
+from tests.support.littlemesh import LittleMesh
+from tests.support.proofs import Happened, happened
 
 Change = Callable[[ProofBundle], ProofBundle]
 
@@ -352,3 +355,77 @@ def test_a_proof_needs_the_policy_that_decided() -> None:
     for manifests, bundles in (([], [story.lab.bundle_bytes]), ([story.lab.manifest_envelope], [])):
         with refuses("not_found"):
             gather(story.answers(story.forbidden)[0], [], manifests=manifests, bundles=bundles)
+
+
+# --------------------------------------------------------------------------------------------------------------- who may say it
+
+
+def _told_by(key: str, event: Event, *, boot: str = "b0" * 32, domain: str = "payments") -> str:
+    """What `verify` answers about a permit whose outcome an issued enforcer has signed."""
+    lab = Lab()
+    mesh = LittleMesh(lab)
+    intent, data, openings = lab.intent(1, at_ms=mesh.now_ms)
+    answer = mesh.request("eu-1", lab.request(data, openings))
+    assert isinstance(answer, Authorized)
+    signer = secret(key)
+    place = msgspec.structs.replace(lab.place, key=signer.public, subject=f"spiffe://lab/enforcer/{key}")
+    outcome = Outcome(
+        mesh="lab",
+        enforcer=signer.public,
+        identity=envelope.draft(place).id,
+        boot=boot,
+        sequence=0,
+        previous="",
+        domain=domain,
+        intent=intent,
+        authorization=envelope.identify(bytes(answer.authorization))[1],
+        at_ms=mesh.now_ms,
+        event=event,
+    )
+    raw = msgspec.Raw
+    mesh.report("us-1", pack(OutcomeRequest(identity=raw(sign(place, lab.issuer)), outcomes=[raw(sign(outcome, signer))])))
+    mesh.run(6)
+    story = Happened.__new__(Happened)
+    story.lab, story.mesh = lab, mesh
+    report = verify(story.proof(intent), trust=lab.roster_envelope)
+    assert len(story.answers(intent)) == 2, "it was taken in and is final"
+    return report.verdict if report.verdict == "VERIFIED" else " ".join(_failure(report))
+
+
+ENDED = Finished(status=0, outputs=[], duration_ms=1)
+FORMER = Unknown(boot="b0" * 32)
+
+
+def test_the_end_of_an_execution_is_said_by_the_enforcer_and_boot_that_it_was_meant_for() -> None:
+    assert _told_by("enforcer", ENDED) == "VERIFIED"
+    assert _told_by("enforcer", FORMER, boot="cc" * 32) == "VERIFIED"
+    nobody = "outcome 0: outcome record_invalid"
+    assert _told_by("rogue", ENDED) == nobody
+    assert _told_by("rogue", FORMER) == nobody
+    assert _told_by("enforcer", ENDED, boot="cc" * 32) == nobody
+    assert _told_by("enforcer", Unknown(boot="cc" * 32)) == nobody
+    assert _told_by("enforcer", ENDED, domain="other") == nobody
+
+
+def _framed(bundle: ProofBundle, intent: bytes, identity: bytes) -> Report:
+    """The proof of a denial with another asker, as a log could have it that holds whatever its owner wants."""
+    record = msgspec.convert(msgspec.json.decode(bytes(bundle.record)), Denied)
+    forged = msgspec.structs.replace(record, intent=envelope.identify(intent)[1], identity=envelope.identify(identity)[1])
+    bodies = [msgspec.Raw(intent), msgspec.Raw(identity)]
+    return _verify(encode_proof(_changed(bundle, record=msgspec.Raw(canonical.encode(forged)), bodies=bodies, proof="")))
+
+
+def test_nobody_is_proved_to_have_asked_by_a_key_that_is_not_theirs() -> None:
+    lab, bundle = happened().lab, read_proof(happened().proof(happened().late))
+    mallory = secret("mallory")
+    asked = envelope.read(Intent, bytes(bundle.bodies[0])).claims
+    document = envelope.read(Identity, lab.identity_envelope).claims
+    theirs = sign(msgspec.structs.replace(asked, holder=mallory.public), mallory)
+    assert _failure(_framed(bundle, theirs, lab.identity_envelope)) == ("statements", "identity_mismatch")
+    made_up = sign(msgspec.structs.replace(document, key=mallory.public), mallory)
+    named = msgspec.structs.replace(asked, holder=mallory.public, identity=envelope.identify(made_up)[1])
+    assert _failure(_framed(bundle, sign(named, mallory), made_up)) == ("statements", "bad_signature")
+    other = lab.identity("spiffe://lab/agent/mallory", mallory, groups=[])
+    own = msgspec.structs.replace(asked, subject="spiffe://lab/agent/mallory", holder=mallory.public, identity=envelope.identify(other)[1])
+    assert _failure(_framed(bundle, sign(own, mallory), other)) == ("statements", "record_invalid")
+    assert _framed(bundle, bytes(bundle.bodies[0]), lab.identity_envelope).verdict == "PARTIAL", "true, but nobody has attested it"
