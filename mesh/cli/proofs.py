@@ -1,5 +1,6 @@
 """`mesh prove` and `mesh replay`: a record's proof is put together from what nodes answer, and judged here before it is handed on."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,8 @@ from mesh.core.log.record import DecisionMade, OutcomeRecorded, Record
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import Proved
 from mesh.errors import Refused
-from mesh.protocol.proving import gather, record_of
+from mesh.protocol.belonging import belongs
+from mesh.protocol.proving import bodies_of, gather, record_of
 from mesh.verify import Report, verify
 
 __all__ = ["prove", "replay"]
@@ -85,14 +87,17 @@ async def _gather(mesh: client.MeshClient, library: client.Library, name: str) -
     record = record_of(main)
     outcomes: list[Proved] = []
     if isinstance(record, DecisionMade) and record.authorization:
-        outcomes = [answer for answer in await mesh.execution(record.intent) if _of(record_of(answer), record.authorization)]
+        outcomes = [answer for answer in await mesh.execution(record.intent) if _of(answer, record.authorization, bodies_of(main))]
     final = [answer for answer in outcomes if mesh.is_final(answer)]
     bundle = gather(main, final, manifests=library.manifests, bundles=library.bundles)
     return _Gathered(encode_proof(bundle), main, library.roster, len(final), len(outcomes) - len(final))
 
 
-def _of(record: Record, authorization: str) -> bool:
-    return isinstance(record, OutcomeRecorded) and record.authorization == authorization
+def _of(answer: Proved, authorization: str, bodies: Mapping[str, bytes]) -> bool:
+    """Whether it is about that authorization: what others than its audience say of it is no outcome of it."""
+    record = record_of(answer)
+    ours = isinstance(record, OutcomeRecorded) and record.authorization == authorization
+    return ours and belongs(record, {**bodies, **bodies_of(answer)})
 
 
 def _rank(record: Record, name: str) -> tuple[bool, bool, bool, int]:

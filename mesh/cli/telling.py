@@ -26,6 +26,7 @@ from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Intent
 from mesh.core.run.outcome import Aborted, Blocked, Failed, Finished, Outcome, Started, Unknown
 from mesh.errors import Refused
+from mesh.protocol.belonging import belongs
 from mesh.protocol.proving import bodies_of, record_of
 
 __all__ = ["Story", "kind_of_record", "node_of", "place_of", "statements", "told", "when"]
@@ -154,7 +155,8 @@ class Story:
                 entry = CODES.get(code)
                 self.stages.append(stage | ({"meaning": entry.meaning, "fix": entry.fix} if entry else {}))
             case OutcomeRecorded(event=event, outcome=outcome):
-                self.stages.append(stage | {"stage": event, "id": outcome, "what": self._outcome(outcome)})
+                whose = "" if self._belongs(record) else "by another enforcer or boot than the intent is meant for: "
+                self.stages.append(stage | {"stage": event, "id": outcome, "what": whose + self._outcome(outcome)})
             case _:
                 self.stages.append(stage)
 
@@ -209,9 +211,13 @@ class Story:
             case Unknown(boot=boot):
                 return f"started by boot {boot[:12]}… of its enforcer, which left no end"
 
+    def _belongs(self, record: OutcomeRecorded) -> bool:
+        held = record.intent in self._bodies and record.outcome in self._bodies
+        return not held or belongs(record, self._bodies)
+
     def _loose_end(self, records: Sequence[Record]) -> None:
         permits = {record.authorization for record in records if isinstance(record, DecisionMade)} - {""}
-        ended = {record.authorization for record in records if isinstance(record, OutcomeRecorded)}
+        ended = {record.authorization for record in records if isinstance(record, OutcomeRecorded) and self._belongs(record)}
         if permits - ended:
             self.stages.append({"stage": "outcome", "what": "none recorded: it was not run, or its enforcer has not reported yet"})
 

@@ -5,7 +5,8 @@ Rules
 1. What waits stands in the spent store; here is only who took it in, so a restart loses nothing and sends again.
 2. A receipt is a promise, a proof is the fact: inclusion in a checkpoint with a certificate, verified here.
 3. A receipt without proof past ``attest_stall_ms`` is given up, and the outcome goes to the next region.
-4. A governor that refuses a batch is asked about each outcome alone, so that one bad one holds up nobody.
+4. A governor that refuses a batch is asked about each outcome alone, so that one bad one holds up nobody. Silence is no refusal:
+   then all of them wait together.
 
 Not here: making outcomes (:mod:`mesh.protocol.outcomechain`), taking them in (:mod:`mesh.protocol.outcomes`).
 """
@@ -114,6 +115,8 @@ class Outbox:
         """
         came = self._came if self._coming == 0 else -1
         pending = await self._store.pending(OUTBOX_OUTCOMES_MAX)
+        # Gates of one identity share a store: what a sibling has proved is no longer mine to wait for.
+        self._taken = {item.id: self._taken[item.id] for item in pending if item.id in self._taken}
         stall_ms = self._roster.bounds.attest_stall_ms
         now_ms = self._clock.now_ms()
         for item in pending:
@@ -135,19 +138,21 @@ class Outbox:
 
     async def _send(self, batch: Sequence[Pending]) -> None:
         request = OutcomeRequest(identity=msgspec.Raw(self._document), outcomes=[msgspec.Raw(item.envelope) for item in batch])
+        refused = False
         for _ in range(len(self._regions)):
             try:
                 subject = subjects.outcome(self._regions[0], self._token)
                 message = await self._bus.request(subject, pack(request), timeout_ms=_ASK_MS)
                 answer = unpack(_OUTCOME_ANSWER, message.data)
                 if isinstance(answer, RefusedAnswer):
+                    refused = True
                     raise Refused("unrecorded", f"{answer.code}: {answer.detail}"[:200])
                 self._take(batch, answer)
                 return
             except MeshError as error:
                 _log.info("outcomes not taken in %s: %s", self._regions[0], error)
                 self._rotate(error.code)
-        if len(batch) > 1:  # rule 4
+        if refused and len(batch) > 1:  # rule 4
             for item in batch:
                 await self._send([item])
 

@@ -8,7 +8,8 @@ Rules
 3. Every decision is a *match*, a *mismatch*, or *unverifiable*: its openings were erased, or the engine cannot say. The last
    is never a finding.
 4. A finding is what must not be: a record that is not what it must be, an outcome by another enforcer than the intent is meant
-   for (as far as both came in one run), two histories of one log, an incident, a refusal to attest. Findings are kept for ever; following goes on.
+   for (as far as both came in one run), two histories of one log, an incident, a refusal to attest. Findings are kept for ever;
+   following goes on.
 5. What is missing is asked for, from the owner first, then from each other member; at most one pull per log at a time. What k
    members answered that they do not have is judged without it.
 6. The position is small and says everything that starting again needs; what was staged is fetched again.

@@ -17,12 +17,14 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
+from mesh.core.log.record import OutcomeRecorded
 from mesh.core.run.intent import Intent
 from mesh.core.run.outcome import Blocked, Outcome, Unknown
 from mesh.errors import Refused
 
-__all__ = ["Meant", "Misfit", "Pairs", "Said", "check_belongs", "meant_by"]
+__all__ = ["Meant", "Misfit", "Pairs", "Said", "belongs", "check_belongs", "meant_by"]
 
 T = TypeVar("T")
 _KEPT_MAX: Final = 4_096
@@ -76,6 +78,26 @@ def check_belongs(outcome: Outcome, meant: Meant) -> None:
     ):
         if said != wanted:
             raise Refused("record_invalid", f"the outcome is of {what} {said[:16]}, the intent is meant for {wanted[:16]}")
+
+
+def belongs(record: OutcomeRecorded, bodies: Mapping[str, bytes]) -> bool:
+    """Whether the outcome of ``record`` belongs to the intent it names, of both of which the envelopes are among ``bodies``.
+
+    One whose statements are not there has nobody's word: it does not.
+
+    Raises:
+        Refused: ``malformed`` and what else can be wrong with an envelope.
+    """
+    intent, outcome = bodies.get(record.intent), bodies.get(record.outcome)
+    if intent is None or outcome is None:
+        return False
+    try:
+        check_belongs(envelope.read(Outcome, outcome).claims, meant_by(envelope.read(Intent, intent)))
+    except Refused as refusal:
+        if refusal.code != "record_invalid":
+            raise
+        return False
+    return True
 
 
 class Pairs(msgspec.Struct, frozen=True):

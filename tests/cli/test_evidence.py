@@ -13,10 +13,11 @@ from mesh.cli import client, run
 from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.log.bundle import encode_proof, read_proof
-from mesh.core.messages import Find, Found, Proved, pack, unpack
+from mesh.core.messages import Find, Found, OutcomeRequest, Proved, pack, unpack
+from mesh.core.run.outcome import Outcome
 from mesh.errors import Unavailable
 from mesh.verify import verify
-from tests.support.factory import Lab
+from tests.support.factory import Lab, secret, sign
 from tests.support.littlemesh import LittleMesh
 from tests.support.proofs import FIXTURE, Happened, happened, write_fixture
 
@@ -365,6 +366,22 @@ def test_replay_says_when_it_cannot_tell(own: Shell) -> None:
     status, out, _ = own.run("replay", own.story.permitted)
     assert (status, out.split()[0]) == (2, "unverifiable")
     assert own.run("replay", own.story.late)[0] == 3
+
+
+def test_what_another_enforcer_says_is_told_as_such_and_is_no_outcome(own: Shell) -> None:
+    lab, mesh = own.story.lab, own.story.mesh
+    rogue = secret("rogue")
+    place = msgspec.structs.replace(lab.place, key=rogue.public, subject="spiffe://lab/enforcer/rogue")
+    ended = envelope.read(Outcome, own.story.outcomes[1]).claims
+    said = msgspec.structs.replace(ended, enforcer=rogue.public, identity=envelope.draft(place).id)
+    request = OutcomeRequest(identity=msgspec.Raw(sign(place, lab.issuer)), outcomes=[msgspec.Raw(sign(said, rogue))])
+    mesh.report("ap-1", pack(request))
+    mesh.run(6)
+    told = own.run("why", own.story.permitted)[1]
+    assert told.count("by another enforcer or boot than the intent is meant for: status 0") == 1
+    status, out, _ = own.run("prove", own.story.permitted)
+    assert (status, len(read_proof(out.encode()).outcomes)) == (0, 2)
+    assert verify(out.encode(), trust=lab.roster_envelope).verdict == "VERIFIED"
 
 
 # ----------------------------------------------------------------------------------------------------------------------- log

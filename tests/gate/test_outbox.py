@@ -174,6 +174,26 @@ async def test_one_outcome_that_nobody_takes_holds_up_no_other(core: Core, bus: 
     assert [item.envelope for item in await core._store.pending(10)] == poison
 
 
+async def test_silence_is_no_refusal_so_nothing_is_asked_one_by_one(core: Core, bus: FakeBus) -> None:
+    for node in bus.mesh.nodes.values():
+        node.up = False
+    items = [_pending(number, 10) for number in range(8)]
+    bus.asked.clear()
+    await core.outbox._send(items)
+    assert sorted(bus.asked) == sorted(f"mesh.v1.{region}.outcome.{core.outbox._token}" for region in bus.regions)
+
+
+async def test_what_a_sibling_has_delivered_is_waited_for_no_longer(core: Core, bus: FakeBus) -> None:
+    for name in ("ap-1", "sa-1"):
+        bus.mesh.nodes[name].up = False  # taken in, and not final
+    await run(core)
+    assert await core.outbox.wait_taken_in(2_000)
+    taken = list(core.outbox._taken)
+    await core._store.acknowledge(taken[:1])
+    await core.outbox.deliver()
+    assert list(core.outbox._taken) == taken[1:]
+
+
 async def test_what_was_not_taken_in_is_sent_by_the_next_boot(core: Core, bus: FakeBus) -> None:
     bus.spoil = lambda subject, _data, answer: pack(RefusedAnswer(code="draining", detail="")) if ".outcome." in subject else answer
     await run(core)
