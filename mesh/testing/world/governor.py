@@ -41,7 +41,7 @@ from mesh.testing.world.clock import WorldClock
 from mesh.testing.world.disk import Disk
 from mesh.testing.world.engine import WorldEngine
 from mesh.testing.world.ground import Ground, Violation
-from mesh.testing.world.network import Message
+from mesh.testing.world.message import Message
 from mesh.testing.world.steps import PowerCut, Steps
 
 __all__ = ["QUEUE_MAX", "Bus", "Governor", "Watcher"]
