@@ -8,7 +8,7 @@ import pytest
 from mesh.core.log.checkpoint import Checkpoint, attest_name, cosigner, log_line, log_verifier, witness_name
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.note import Note, open_note, parse_note
-from mesh.core.log.record import AttestRefused, Denied, GovernanceChanged, Incident, read_record
+from mesh.core.log.record import AttestRefused, GovernanceChanged, Incident, read_record
 from mesh.core.run.decision import Verdict
 from mesh.protocol.documents import Documents
 from mesh.protocol.lineage import Writer

@@ -162,7 +162,8 @@ class Faults:
         for name in random.sample(self._stage.setting.members, random.randint(1, roster.f)):
             kind = random.choice(wanted or KINDS)
             self.plan.append(f"{0.0:9.6f} {name} lies: {kind}")
-            {"twins": self._stage.twin, "braggart": self._stage.brag, "turncoat": self._stage.turn}[kind](name)
+            stage = self._stage
+            {"twins": stage.twin, "braggart": stage.brag, "turncoat": stage.turn, "poisoner": stage.poison}[kind](name)
 
     # ---------------------------------------------------------------------------------------------------------- network
 

@@ -1,4 +1,4 @@
-"""Members that lie: two processes with the keys of one, a braggart, a governor that turns policy around.
+"""Members that lie: two processes with the keys of one, a braggart, a governor that turns policy around, a poisoner.
 
 Rules
 -----
@@ -8,6 +8,7 @@ Rules
 3. A *braggart* changes its heartbeats and signs them again: it claims to know more than there is, from another time, of a log of
    another length.
 4. A *turncoat* decides the opposite of policy, and records it in good form.
+5. A *poisoner* publishes records of others' logs that nobody wrote, and answers with such whoever asks it for others' records.
 """
 
 from random import Random
@@ -15,16 +16,19 @@ from typing import Final
 
 import msgspec
 
-from mesh.core.bytes import envelope
+from mesh.core.bytes import canonical, envelope
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.roster import Roster
 from mesh.core.log.checkpoint import Checkpoint, log_line
 from mesh.core.log.note import Note
+from mesh.core.log.record import Noise
+from mesh.core.messages import LineageBatch, pack, unpack
+from mesh.errors import Refused
 from mesh.testing.world import keys
 
-__all__ = ["KINDS", "Braggart"]
+__all__ = ["KINDS", "Braggart", "Poisoner"]
 
-KINDS: Final = ("twins", "twins", "braggart", "turncoat")
+KINDS: Final = ("twins", "twins", "braggart", "turncoat", "poisoner")
 _MS: Final = (-4_000, -600, -200, 0, 0, 0, 200, 600, 4_000, 86_400_000)
 
 
@@ -57,3 +61,29 @@ class Braggart:
         text = Checkpoint(self._origin, self._random.choice((1, 5, 40, 1 << 40)), bytes.fromhex(keys.nonce("root"))).to_text()
         name = f"{self._member} log"
         return Note(text, (log_line(self._origin, keys.public(name), keys.sign(name, text)),)).encode().decode()
+
+
+class Poisoner:
+    """Records that nobody wrote, in good form and at the right place."""
+
+    def __init__(self, member: str, roster: Roster, random: Random) -> None:
+        self._own = roster.origin(roster.member(member))
+        self._mesh = roster.mesh
+        self._random = random
+
+    def invented(self, origin: str, first: int, at_ms: int) -> bytes:
+        """A batch of records of that log, as if they came next."""
+        records = [
+            Noise(mesh=self._mesh, origin=origin, index=index, at_ms=at_ms, code="malformed", count=1, from_ms=0, to_ms=at_ms)
+            for index in range(first, first + self._random.choice((1, 3, 20)))
+        ]
+        raws = [msgspec.Raw(canonical.encode(record)) for record in records]
+        return pack(LineageBatch(origin=origin, first=first, records=raws, bodies=[], openings=[], checkpoint=""))
+
+    def answer(self, data: bytes, at_ms: int) -> bytes:
+        """What is said instead of this answer."""
+        try:
+            batch = unpack(LineageBatch, data)
+        except Refused:
+            return data
+        return data if batch.origin == self._own else self.invented(batch.origin, batch.first, at_ms)

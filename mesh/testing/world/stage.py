@@ -7,11 +7,12 @@ from typing import Final
 
 import msgspec
 
+from mesh.core import subjects
 from mesh.testing.world.clients import Enforcer, Wish, Workload
 from mesh.testing.world.clock import WorldClock
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Ground
-from mesh.testing.world.liars import Braggart
+from mesh.testing.world.liars import Braggart, Poisoner
 from mesh.testing.world.network import Message, Network
 from mesh.testing.world.promises import Watch
 from mesh.testing.world.setting import ENFORCERS, WORKLOADS, setting
@@ -43,6 +44,7 @@ class Stage:
             for name in WORKLOADS
         }
         self.braggarts: dict[str, Braggart] = {}
+        self.poisoners: dict[str, Poisoner] = {}
         self._sides: dict[str, dict[str, str]] = {}
         """Member with a twin to (end to the host that it talks with; both, if it is not there)."""
         self.watch.honest = list(self.governors.values())
@@ -55,6 +57,18 @@ class Stage:
         """This member's heartbeats lie."""
         self._liar(name)
         self.braggarts[name] = Braggart(name, self.setting.governance.roster, self.ground.random("braggart"))
+
+    def poison(self, name: str) -> None:
+        """This member invents records of others."""
+        self._liar(name)
+        self.poisoners[name] = Poisoner(name, self.setting.governance.roster, self.ground.random("poisoner"))
+
+    def _invent(self, name: str) -> None:
+        """As often as it says that it lives."""
+        governor = self.governors[name]
+        for origin, held in governor.state.mirrors.items() if governor.state is not None else ():
+            data = self.poisoners[name].invented(origin, held.held, governor.clocks_ms()[0])
+            self.publish(name, subjects.lineage(governor.member.region, name), data)
 
     def turn(self, name: str) -> None:
         """This member decides the opposite of policy."""
@@ -83,6 +97,9 @@ class Stage:
 
     def send(self, message: Message) -> None:
         """To one end; to the half of a liar that the sender knows."""
+        if message.kind == "reply" and message.source in self.poisoners:
+            at_ms = self.governors[message.source].clocks_ms()[0]
+            message = msgspec.structs.replace(message, data=self.poisoners[message.source].answer(message.data, at_ms))
         sides = self._sides.get(message.target)
         if sides is not None and message.kind != "reply":
             message = msgspec.structs.replace(message, target=sides.get(message.source, message.target))
@@ -101,6 +118,8 @@ class Stage:
         for end in ends:
             if sides.get(end, source) == source:
                 self.send(Message(source, end, kind, data if end == source else said))
+        if kind == "hb" and source in self.poisoners:
+            self._invent(source)
 
     def _deliver(self, message: Message) -> None:
         end = self.governors.get(message.target) or self.enforcers.get(message.target) or self.workloads.get(message.target)

@@ -11,7 +11,6 @@ import pytest
 
 from mesh.core.law.heartbeat import covers
 from mesh.core.log.checkpoint import read_checkpoint
-from mesh.core.log.merkle import Frontier
 from mesh.protocol import attester, begin, freshness, governor, intake, lineage, mirror, step
 from mesh.protocol.freshness import Freshness
 from mesh.protocol.step import Commit, Head, InsertOnce, Sending, SetMeta, Step
@@ -73,30 +72,16 @@ class _Fewer:
 
 
 def _staging_without_root_check(patch: pytest.MonkeyPatch) -> None:
-    class Believing(Frontier, frozen=True):
-        def root(self) -> bytes:
-            return _WANTED[0] if _WANTED else super().root()
+    """Records that do not lead to the signed root are taken for those that do."""
 
-    real_accept, real_read = mirror._accept, read_checkpoint
+    def believe(state: Any, context: Any) -> Any:
+        base = state.frontier.size
+        size = min(size for size in state.signed if size > base)
+        if size > base + len(state.staged):
+            return state, []
+        return mirror._take_in(state, state.frontier.extend(item.hash for item in state.staged[: size - base]), context)
 
-    def accept(state: Any, context: Any) -> Any:
-        if state.note:
-            _WANTED[:] = [real_read(state.note).root]
-        held = state.frontier
-        answer = real_accept(msgspec.structs.replace(state, frontier=Believing(held.size, held.hashes)), context)
-        kept = answer[0].frontier
-        _WANTED.clear()
-        return msgspec.structs.replace(answer[0], frontier=Frontier(kept.size, kept.hashes)), answer[1]
-
-    patch.setattr(Frontier, "extend", lambda self, leaves, real=Frontier.extend: _as(type(self), real(self, leaves)))
-    patch.setattr(mirror, "_accept", accept)
-
-
-_WANTED: Final[list[bytes]] = []
-
-
-def _as(kind: type[Frontier], frontier: Frontier) -> Frontier:
-    return kind(frontier.size, frontier.hashes)
+    patch.setattr(mirror, "_astray", believe)
 
 
 def _freshness_by_arrival(patch: pytest.MonkeyPatch) -> None:
@@ -211,12 +196,15 @@ def _time_may_go_back(patch: pytest.MonkeyPatch) -> None:
 def _witness_follows_any_root(patch: pytest.MonkeyPatch) -> None:
     """Whoever shows another root at a size already cosigned gets a line on that one too."""
 
-    def conflict(state: Any, checkpoint: Any, context: Any) -> Any:
+    def follow(state: Any, note: bytes, context: Any) -> Any:
+        checkpoint = read_checkpoint(note)
+        if state.witnessed is None or checkpoint.size != state.witnessed.size:
+            return state, []
         head = Head(checkpoint.size, checkpoint.root, state.witnessed.time_s)
         changed = msgspec.structs.replace(state, witnessed=head, attested=head)
         return changed, mirror._lines(changed, checkpoint, context)
 
-    patch.setattr(mirror, "_conflict", conflict)
+    patch.setattr(mirror, "_two_roots", follow)
 
 
 def _mutant(plant: Plant, *promises: str, nodes: int | None = 4, trouble: tuple[str, ...] = ()) -> Mutant:
