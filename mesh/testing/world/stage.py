@@ -13,7 +13,8 @@ from mesh.testing.world.clock import WorldClock
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Ground
 from mesh.testing.world.liars import Braggart, Poisoner
-from mesh.testing.world.network import Message, Network
+from mesh.testing.world.message import Message
+from mesh.testing.world.network import Network
 from mesh.testing.world.promises import Watch
 from mesh.testing.world.setting import ENFORCERS, WORKLOADS, setting
 
