@@ -91,7 +91,7 @@ CODES: Final[dict[str, Code]] = {
     # --- node
     "overloaded": _code("the node sheds load", "governor", "Try again later, or another governor.", 4),
     "unavailable": _code("the node could not do it durably", "governor", "Try again; see the node's log.", 4),
-    "internal_error": _code("the node met an error that nobody foresaw, and has stopped", "governor", "See its log, and report what it says.", 1),
+    "internal_error": _code("the node met an error that nobody foresaw", "governor", "See its log, and report what it says.", 1),
     "draining": _code("the node is stopping", "governor", "Ask another governor.", 4),
     "unreachable": _code("nobody answered in time", "client", "Check the bus and the nodes: `mesh status`.", 4),
     "reply_forbidden": _code("the reply subject is no inbox", "bus", "Ask through a client; answers go to inboxes only.", 2),

@@ -11,7 +11,7 @@ Rules
 Not here: how a query reaches SQLite (``fetch`` is handed in).
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Final, Literal, NamedTuple
 
@@ -159,30 +159,44 @@ class Queries:
         return merkle.consistency_path(get, old, new)
 
     async def scrub(self, origin: str) -> int:
-        """Hash every record of a log again, and compare all stored hashes and every head with that; the number of records.
+        """The whole of :meth:`scrubbing` at once; the number of records. Raises as it does."""
+        size = 0
+        async for done in self.scrubbing(origin):
+            size = done
+        return size
+
+    async def scrubbing(self, origin: str) -> AsyncGenerator[int, None]:
+        """Hash every record held now of a log again, and compare all stored hashes and every head with that.
+
+        Yields how many records are done after each few, so that the caller may pause; the log may grow meanwhile.
 
         Raises:
             Alarm: ``storage_corrupt``, or ``storage_rolled_back`` when fewer records are held than were signed or attested.
         """
+        heads = await self.heads()  # before the size: what is signed later may be beyond it
         size = await self._size(origin)
         roots = dict[int, set[bytes]]()
-        for (use, name), head in (await self.heads()).items():
+        for (use, name), head in heads.items():
             if name == origin and head.size <= size:
                 roots.setdefault(head.size, set()).add(head.root)
             elif name == origin and use != "witness":  # who witnesses need not hold the records
                 raise Alarm("storage_rolled_back", f"{origin}: {head.size} records were signed, {size} are held")
         frontier = Frontier.empty()
-        stops = sorted({*range(0, size, BATCH_RECORDS_MAX), *(stop for stop in roots if stop <= size), size})
+        stops = sorted({*range(0, size, BATCH_RECORDS_MAX), *roots, size})
         for first, stop in pairwise(stops):
-            leaves = [leaf for _, leaf in await self._records(origin, first, stop - first)]
-            frontier, grown = frontier.grow(leaves)
-            kept = {(row.level, row.number): row.hash for row in grown if row.level and row.level % LEVELS == 0}
-            if kept:
-                stored = await self._hashes(origin, [(level, number, number + 1) for level, number in kept])
-                _believe(stored == kept, f"{origin}: branch hashes below size {stop}")
+            frontier = await self._scrub_on(origin, frontier, stop - first)
             if stop in roots:
                 _believe({frontier.root()} == roots[stop], f"{origin}: the root that was signed at size {stop}")
-        return frontier.size
+            yield stop
+
+    async def _scrub_on(self, origin: str, frontier: Frontier, count: int) -> Frontier:
+        leaves = [leaf for _, leaf in await self._records(origin, frontier.size, count)]
+        frontier, grown = frontier.grow(leaves)
+        kept = {(row.level, row.number): row.hash for row in grown if row.level and row.level % LEVELS == 0}
+        if kept:
+            stored = await self._hashes(origin, [(level, number, number + 1) for level, number in kept])
+            _believe(stored == kept, f"{origin}: branch hashes below size {frontier.size}")
+        return frontier
 
     async def _size(self, origin: str) -> int:
         rows = await self._fetch(f"SELECT max(idx) + 1 FROM record WHERE log = {_ORIGIN}", (origin,))  # noqa: S608 -- our own text

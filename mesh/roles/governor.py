@@ -2,24 +2,33 @@
 
 Rules
 -----
-1. A callback only enqueues. Intents have a queue of their own, bounded: the next one is told ``overloaded`` at once.
-2. Whatever keeps the mesh together (heartbeats, notes, records, outcomes) is taken before intents, however many wait.
+1. A callback only enqueues, into the queue of its kind (:mod:`mesh.roles.inbox`). Whoever finds it full is told ``overloaded`` at
+   once; a waiter is kept only for what has a place.
+2. Whatever keeps the mesh together (heartbeats, notes, records) is taken before requests, however many wait.
 3. The whole loop runs on a thread with a stack of known size, because policy is evaluated in it.
-4. A failure of storage answers everybody ``unavailable``, opens the file again, verifies it, and begins a new incarnation.
-5. Stopping drains: no new intents, those taken are answered, the last record says so, the last checkpoint goes out.
+4. Storage that fails, or a step that was refused, answers everybody ``unavailable``; the file is opened again and verified, and a
+   new incarnation begins.
+5. An alarm ends the node, wherever it was met: nothing more is signed, whoever waits is told ``unavailable``, :meth:`GovernorNode.run`
+   raises it. An error that nobody foresaw is an alarm, ``internal_error``, with its traceback in the log;
+   but for one met in answering a question, which only whoever asked hears of: nothing was changed by it.
+6. Stopping drains, in bounded time: it leaves the queues that others share, answers what was taken, refuses what still comes as
+   ``draining``, records that it stops, and sends the last checkpoint.
+7. What is on the disk is verified at start and again and again after (:mod:`mesh.roles.scrubbing`).
 """
 
 import asyncio
 import logging
 import secrets
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from mesh.adapters.bus import Bus
-from mesh.adapters.bus_message import Message
+import msgspec
+
+from mesh.adapters.bus import Bus, Subscription
+from mesh.adapters.bus_message import NO_HEADERS, Message
 from mesh.adapters.bus_table import bus_options
 from mesh.adapters.cedar import CedarEngine
 from mesh.adapters.clock import Clock
@@ -31,20 +40,18 @@ from mesh.core import subjects
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
 from mesh.core.messages import Find, NodeStatus, Prove, Pull, RefusedAnswer, StatusAsked, Sync, SyncAnswer, pack, unpack, unpack_asked
-from mesh.errors import MeshError, Refused, Unavailable
-from mesh.limits import BATCH_EVENTS_MAX, BATCH_RECORDS_MAX, QUESTIONS_MAX, QUEUE_REQUESTS_MAX, REQUEST_BYTES_MAX
+from mesh.errors import Alarm, MeshError, Refused, Unavailable
+from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX, QUESTIONS_MAX, REQUEST_BYTES_MAX
 from mesh.policy.admission import admit_laws
 from mesh.protocol.begin import begin
 from mesh.protocol.governor import (
     CosigArrived,
-    Event,
     HeartbeatArrived,
     IntentArrived,
     LineageArrived,
     Machine,
     NoteArrived,
     OutcomesArrived,
-    Shed,
     Stopping,
     SyncArrived,
     Tick,
@@ -52,24 +59,21 @@ from mesh.protocol.governor import (
 from mesh.protocol.step import Announce, Ask, Reply, Send
 from mesh.roles import answers
 from mesh.roles.config import NodeConfig
+from mesh.roles.inbox import Inbox
 from mesh.roles.loading import load_state
 from mesh.roles.outbox import Outbox
 from mesh.roles.performer import USES, Performer
+from mesh.roles.scrubbing import scrub_for_ever, scrub_newest
 from mesh.roles.status import node_status
 
 __all__ = ["GovernorNode"]
 
 _TICK_S: Final = 0.05
 """Shorter than any signed bound; a tick with nothing due costs microseconds."""
-_TURN_INTENTS: Final = 32
-"""Decided without a look at anything else: some 6 ms."""
-_INTENTS_KEPT: Final = 16
-"""Places of a turn that waiting intents get, whatever else has come."""
 _PULL_TIMEOUT_MS: Final = 2_000
-_SYSTEM_EVENTS_MAX: Final = 10_000
-"""Heartbeats, notes and records waiting; beyond, new ones are dropped and come again by anti-entropy."""
 _REOPEN_S: Final = 1.0
 _DRAIN_S: Final = 5.0
+"""All of rule 6; whoever stops processes gives them ten seconds at least."""
 
 _log = logging.getLogger(__name__)
 
@@ -93,15 +97,16 @@ class GovernorNode:
                 raise Refused("config_invalid", f"{keys}/{use}.key is not the key that the roster names for {self.me.name}")
         self._failpoint = failpoint
         self._thread = thread
-        self._intents: deque[IntentArrived] = deque()
-        self._system: deque[Event] = deque()
+        self._inbox = Inbox()
         self._wake = asyncio.Event()
         self._waiters: dict[int, Message] = {}
         self._next_waiter = 0
         self._draining = False
         self._looking = 0
         """Questions being looked up."""
-        self._stopped = asyncio.Event()
+        self._shared: list[Subscription] = []
+        """Where other governors of the region could answer as well."""
+        self._fatal: MeshError | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.counters: Counter[str] = Counter()
         self.clock = Clock()
@@ -122,31 +127,52 @@ class GovernorNode:
 
         Raises:
             Unavailable: the bus or the file cannot be had at all.
+            Alarm: rule 5.
         """
         engine = self._engine()
         name = f"gov-{self.me.name}"
         self.bus = await Bus.connect(bus_options(self.config.bus, name=name, base=self.config.path(".")), wait_ms=30_000)
         self.outbox = Outbox(self.bus)
-        store = await self._open(engine)
         try:
+            await self._open(engine)
             await self._subscribe(self.bus)
-            ticker = asyncio.create_task(self._tick())
+            self._spawn(self._tick())
             ready()
-            while not (self._draining and not self._intents and not self._system and self._performing().idle):
-                await self._wait()
-                try:
-                    await self._turn()
-                except MeshError as error:
-                    store = await self._recover(error, store, engine)
-            ticker.cancel()
-            await self._last_words()
+            await self._serve(engine)
+            await self._drain()
+        except MeshError as error:
+            _log.critical("stopped: %s", error)
+            raise
+        except Exception as error:
+            _log.exception("stopped")
+            raise _unforeseen(error) from error
         finally:
-            for task in list(self._tasks):
-                task.cancel()
-            await self.outbox.close(wait_s=1.0)
-            await self.bus.close()
-            await store.close()
-            self._stopped.set()
+            await self._close(self.bus, self.outbox)
+
+    async def _serve(self, engine: CedarEngine) -> None:
+        while not self._draining:
+            await self._wait()
+            try:
+                await self._turn()
+            except Alarm:
+                raise
+            except MeshError as error:
+                await self._recover(error, engine)
+
+    async def _close(self, bus: Bus, outbox: Outbox) -> None:
+        """Sign nothing more, answer whoever waits, let go of everything."""
+        self._draining = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if self.performer is not None:
+            await self.performer.stop()
+        await self._tell_waiters()
+        await outbox.close(wait_s=1.0)
+        await bus.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.performer is not None:
+            await self.performer.store.close()
 
     def _engine(self) -> CedarEngine:
         engine = CedarEngine(self._thread)
@@ -157,13 +183,14 @@ class GovernorNode:
         admit_laws(laws, engine)
         return engine
 
-    async def _open(self, engine: CedarEngine) -> Store:
+    async def _open(self, engine: CedarEngine) -> None:
         folder = self.config.path(self.config.node.data)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         store = await Store.open(folder / "node.db", owner=self.me.name)
         try:
             machine = Machine(self.governance, self.me, engine)
             stored = await load_state(store, self.governance, self.me)
+            await scrub_newest(store, self.governance.roster.origin(self.me), stored.own.frontier.size)
             self.clock.raise_to(stored.own.last_ms)
             performer = Performer(
                 machine, store, self.signer, self.clock, deliver=self._deliver, failpoint=self._failpoint, wake=self._wake.set
@@ -174,34 +201,52 @@ class GovernorNode:
             raise
         self.performer = performer
         self._spawn(self._sync_all(performer.state.fresh.boot))
-        return store
+        self._spawn(self._scrub(store))
 
-    async def _recover(self, error: MeshError, store: Store, engine: CedarEngine) -> Store:
+    async def _recover(self, error: MeshError, engine: CedarEngine) -> None:
         """Rule 4."""
         _log.error("step failed: %s", error)
         self.counters["failed_steps"] += 1
-        for waiter in list(self._waiters):
-            await self._answer(waiter, pack(RefusedAnswer(code="unavailable", detail="")))
-        self._intents.clear()
-        await store.close()
-        while True:
+        performer = self._performing()
+        await performer.stop()
+        await self._tell_waiters()
+        await performer.store.close()
+        while not self._draining:
             try:
-                return await self._open(engine)
-            except Unavailable as again:
+                await self._open(engine)
+                return
+            except (Unavailable, Refused) as again:
                 _log.error("storage: %s", again)
                 await asyncio.sleep(_REOPEN_S)
+        raise error
 
-    async def _last_words(self) -> None:
-        """Rule 5: the last record, then checkpoints until it is certified or time is up."""
-        performer = self._performing()
-        await performer.take([Stopping(), Tick()])
-        deadline = asyncio.get_running_loop().time() + _DRAIN_S
-        while performer.state.log.certified < performer.state.log.frontier.size:
-            if asyncio.get_running_loop().time() > deadline:
-                break
-            await asyncio.sleep(_TICK_S)
-            events = [self._system.popleft() for _ in range(min(len(self._system), BATCH_EVENTS_MAX))]
-            await performer.take([*events, Tick()])
+    async def _tell_waiters(self) -> None:
+        """Tell whoever waits now that nothing will come; who asks meanwhile is not among them."""
+        waiters, self._waiters = self._waiters, {}
+        self._inbox.forget_requests()
+        for message in waiters.values():
+            await self._reply(message, pack(RefusedAnswer(code="unavailable", detail="")))
+
+    async def _drain(self) -> None:
+        """Rule 6: what was taken, the last record, then checkpoints until it is certified or time is up."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                for subscription in self._shared:
+                    await subscription.unsubscribe()
+                while self._inbox.asked:
+                    await self._wait()
+                    await self._turn()
+                performer = self._performing()
+                await performer.take([Stopping(), Tick()])
+                while performer.state.log.certified < performer.state.log.frontier.size:
+                    await asyncio.sleep(_TICK_S)
+                    self._check()
+                    await performer.take(self._inbox.take(performer.room))
+
+    async def _scrub(self, store: Store) -> None:
+        """Rule 7."""
+        with suppress(Unavailable):  # it has ended, and whoever writes to it has noticed
+            await scrub_for_ever(store)
 
     def status(self) -> NodeStatus:
         """How this node is."""
@@ -216,28 +261,37 @@ class GovernorNode:
 
     async def _tick(self) -> None:
         while True:
+            self._inbox.tick()
+            self._wake.set()
             await asyncio.sleep(_TICK_S)
-            if not self._system or not isinstance(self._system[-1], Tick):
-                self._enqueue(Tick())
 
     async def _wait(self) -> None:
         performer = self._performing()
-        if performer.failed or ((self._system or self._intents) and performer.room):
-            return
-        if not (self._draining and performer.idle and not self._intents and not self._system):
+        if not (self._fatal or performer.failed or (self._inbox.ready and performer.room)):
             self._wake.clear()
             await self._wake.wait()
 
     async def _turn(self) -> None:
-        """Everything else first, then some intents (rule 2); while one step commits, turns fill the next."""
+        """Fold what waits (rule 2); while one step commits, turns fill the next."""
+        self._check()
         performer = self._performing()
-        performer.check()
-        kept = min(len(self._intents), _INTENTS_KEPT)  # a flood of anything else must not keep intents waiting for ever
-        events: list[Event] = [self._system.popleft() for _ in range(min(len(self._system), performer.room - kept))]
-        events += [self._intents.popleft() for _ in range(min(len(self._intents), performer.room - len(events), _TURN_INTENTS))]
+        events = self._inbox.take(performer.room)
         if events:
             performer.fold(events)
         await asyncio.sleep(0)  # the bus is read, what is durable is signed and sent
+
+    def _check(self) -> None:
+        if self._fatal is not None:
+            raise self._fatal
+        self._performing().check()
+
+    def _alarm(self, error: Exception) -> None:
+        """Rule 5, for what was met beside the loop."""
+        if self._fatal is None:
+            if not isinstance(error, MeshError):
+                _log.error("unforeseen", exc_info=error)
+            self._fatal = error if isinstance(error, MeshError) else _unforeseen(error)
+        self._wake.set()
 
     def _performing(self) -> Performer:
         if self.performer is None:
@@ -253,78 +307,93 @@ class GovernorNode:
         await bus.subscribe(subjects.checkpoint(everyone, everyone), partial(self._take, NoteArrived))
         await bus.subscribe(subjects.cosig(region, name), partial(self._take, CosigArrived))
         await bus.subscribe(subjects.sync(name), self._asked)
-        await bus.subscribe(subjects.outcome(region, everyone), self._outcomes, queue=f"gov-{region}")
-        await bus.subscribe(subjects.intent(region, everyone, everyone), self._intent, queue=f"gov-{region}")
+        self._shared = [
+            await bus.subscribe(subjects.outcome(region, everyone), self._outcomes, queue=f"gov-{region}"),
+            await bus.subscribe(subjects.intent(region, everyone, everyone), self._intent, queue=f"gov-{region}"),
+        ]
 
-    def _take(self, kind: Callable[[bytes], Event], message: Message) -> None:
+    def _take(self, kind: Callable[[bytes], HeartbeatArrived | CosigArrived | NoteArrived], message: Message) -> None:
         self._enqueue(kind(message.data))
 
     def _lineage(self, message: Message) -> None:
         self._enqueue(LineageArrived(message.data, pulled=False, node=message.subject.rpartition(".")[2]))
 
-    def _enqueue(self, event: Event) -> None:
-        if len(self._system) >= _SYSTEM_EVENTS_MAX:
+    def _enqueue(self, event: HeartbeatArrived | CosigArrived | NoteArrived | LineageArrived) -> None:
+        if isinstance(event, HeartbeatArrived | CosigArrived):
+            queued = self._inbox.urgent.put(event, len(event.data))
+        else:
+            queued = self._inbox.lineage.put(event, len(event.data))
+        if queued:
+            self._wake.set()
+        else:
             self.counters["system_dropped"] += 1
-            return
-        self._system.append(event)
-        self._wake.set()
 
     def _intent(self, message: Message) -> None:
-        if not message.answerable:
-            self.counters["unanswerable"] += 1
-            return
-        refusal = ""
-        if len(message.data) > REQUEST_BYTES_MAX:
-            refusal = "too_large"
-        elif self._draining:
-            refusal = "draining"
-        elif len(self._intents) >= QUEUE_REQUESTS_MAX:
-            refusal = "overloaded"
-        if refusal:
-            self._enqueue(Shed(refusal, 1))
-            self._spawn(self._reply(message, pack(RefusedAnswer(code=refusal, detail=""))))
-            return
-        self._intents.append(IntentArrived(self._waiter(message), message.data))
-        self._wake.set()
+        size = len(message.data)
+        if self._admit(message, fits=self._inbox.intents.fits(size), bytes_max=REQUEST_BYTES_MAX):
+            self._inbox.intents.put(IntentArrived(self._waiter(message), message.data), size)
+            self._wake.set()
 
     def _outcomes(self, message: Message) -> None:
-        if message.answerable and not self._draining:
-            self._enqueue(OutcomesArrived(self._waiter(message), message.data))
+        size = len(message.data)
+        if self._admit(message, fits=self._inbox.outcomes.fits(size)):
+            self._inbox.outcomes.put(OutcomesArrived(self._waiter(message), message.data), size)
+            self._wake.set()
 
     def _asked(self, message: Message) -> None:
-        if not message.answerable:
-            self.counters["unanswerable"] += 1
-            return
         try:
             asked = unpack_asked(message.data)
         except Refused as refusal:
-            self._enqueue(Shed(refusal.code, 1))
+            self._inbox.shed(refusal.code)
             return
         if isinstance(asked, Sync):
-            self._enqueue(SyncArrived(self._waiter(message), asked.nonce))
-        elif self._looking >= QUESTIONS_MAX:
-            self._enqueue(Shed("overloaded", 1))
-            self._spawn(self._reply(message, pack(RefusedAnswer(code="overloaded", detail=""))))
-        else:
+            if self._admit(message, fits=self._inbox.syncs.fits(0)):
+                self._inbox.syncs.put(SyncArrived(self._waiter(message), asked.nonce), 0)
+                self._wake.set()
+        elif self._admit(message, fits=self._looking < QUESTIONS_MAX, draining=False):  # others may need it to make us final
             self._looking += 1
             self._spawn(self._look_up(message, asked))
 
+    def _admit(self, message: Message, *, fits: bool, bytes_max: int = MESSAGE_BYTES_MAX, draining: bool = True) -> bool:
+        """Whether a request is taken; whoever sent one that is not is told why (rule 1)."""
+        if not message.answerable:
+            self.counters["unanswerable"] += 1
+            return False
+        refusal = ""
+        if len(message.data) > bytes_max:
+            refusal = "too_large"
+        elif draining and self._draining:
+            refusal = "draining"
+        elif not fits:
+            refusal = "overloaded"
+        if refusal:
+            self._inbox.shed(refusal)
+            self._spawn(self._reply(message, pack(RefusedAnswer(code=refusal, detail=""))))
+        return not refusal
+
     async def _look_up(self, message: Message, asked: Pull | Find | Prove | StatusAsked) -> None:
-        performer = self._performing()
         # Tenants import this service; what committed parameters hide is for members and auditors.
         openings = not message.imported
         try:
+            store = self._performing().store
             match asked:
                 case Pull():
-                    answer = await answers.pulled(performer.store, asked, self._newest(asked.origin), openings=openings)
+                    answer = await answers.pulled(store, asked, self._newest(asked.origin), openings=openings)
                 case Find():
-                    answer = await answers.found(performer.store, asked)
+                    answer = await answers.found(store, asked)
                 case Prove():
-                    answer = await answers.proved(performer.store, asked, openings=openings)
+                    answer = await answers.proved(store, asked, openings=openings)
                 case StatusAsked():
                     answer = pack(self.status())
+        except Alarm:
+            await self._reply(message, pack(RefusedAnswer(code="unavailable", detail="")))
+            raise  # rule 5
         except MeshError as error:
             answer = pack(RefusedAnswer(code=error.code, detail=error.detail[:200]))
+        except Exception:  # noqa: BLE001 -- it changed nothing, and nobody may stop a node by asking
+            _log.exception("a question")
+            self.counters["failed_questions"] += 1
+            answer = pack(RefusedAnswer(code="internal_error", detail=""))
         finally:
             self._looking -= 1
         await self._reply(message, answer)
@@ -335,7 +404,7 @@ class GovernorNode:
 
     def _waiter(self, message: Message) -> int:
         self._next_waiter += 1
-        self._waiters[self._next_waiter] = message
+        self._waiters[self._next_waiter] = msgspec.structs.replace(message, data=b"", headers=NO_HEADERS)  # enough to answer
         return self._next_waiter
 
     # -------------------------------------------------------------------------------------------------------- outbound
@@ -407,4 +476,14 @@ class GovernorNode:
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self._alarm(error)
+
+
+def _unforeseen(error: Exception) -> Alarm:
+    return Alarm("internal_error", f"{type(error).__name__}: {error}"[:500])
