@@ -55,14 +55,13 @@ def test_every_guarantee_of_the_story_holds_on_a_real_mesh(tmp_path: Path) -> No
 
 @pytest.mark.timeout(120)
 def test_kill_9_of_mesh_dev_leaves_no_process(tmp_path: Path) -> None:
-    run = mesh_dev("--no-story", "--persist", "kept", cwd=tmp_path)
-    assert run.stderr is not None
-    for line in run.stderr:
-        if "Serving" in line:
-            break
-    assert len(_processes(tmp_path)) >= 5, "a server and four governors"
-    run.kill()
-    run.wait()
+    with mesh_dev("--no-story", "--persist", "kept", cwd=tmp_path) as run:
+        assert run.stderr is not None
+        for line in run.stderr:
+            if "Serving" in line:
+                break
+        assert len(_processes(tmp_path)) >= 5, "a server and four governors"
+        run.kill()
     end = time.monotonic() + 10
     while left := _processes(tmp_path):
         assert time.monotonic() < end, left

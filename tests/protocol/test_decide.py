@@ -6,13 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.adapters.cedar import PROFILE
-from mesh.core.law.policy import Terms
+from mesh.core.bytes import canonical
+from mesh.core.law.policy import PolicyJson, Terms
 from mesh.core.law.scope import applies, check_terms, floors
 from mesh.core.run.decision import Attested, Verdict, input_digest
 from mesh.core.run.identity import Identity
 from mesh.core.run.intent import ASSURANCES, Assurance, EntityRef, Intent, strongest
 from mesh.errors import Refused, Unavailable
-from mesh.limits import DETERMINING_MAX
+from mesh.limits import DETERMINING_MAX, POLICY_NAME_CHARS_MAX
 from tests.core.kit import refuses
 from tests.policy.kit import FORBID, PERMIT, attested, bundle, conclude, entity, identity, intent, law, opening, policies, prepare, rule
 
@@ -197,6 +198,18 @@ def test_more_policies_than_a_denial_can_name_decide_nothing() -> None:
     with pytest.raises(Refused) as no:
         conclude(intent(), under, Verdict(allow=True, determining=tuple(names), errors=()))
     assert no.value.code == "too_large"
+
+
+def test_a_policy_whose_name_would_not_fit_into_a_denial_is_in_no_bundle() -> None:
+    policy = bundle(PERMIT).policies[0]
+    for length, fits in ((POLICY_NAME_CHARS_MAX, True), (POLICY_NAME_CHARS_MAX + 1, False)):
+        data = canonical.encode(msgspec.structs.replace(policy, id="p" * length))
+        if fits:
+            canonical.decode(PolicyJson, data, bytes_max=10**6)
+            continue
+        with pytest.raises(Refused) as no:
+            canonical.decode(PolicyJson, data, bytes_max=10**6)
+        assert no.value.code == "malformed"
 
 
 def test_everything_listed_is_sorted_whatever_the_engine_s_order() -> None:
