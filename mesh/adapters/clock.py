@@ -5,8 +5,9 @@ Rules
 1. :meth:`Clock.now_ms` is the largest of: the wall clock, the high water that was persisted before, and the last reading plus
    what the boot-time clock says has passed since. A wall clock set back, a restart and a suspended host cannot make
    anything younger than it is.
-2. It is a reader. Whether the wall clock may be *believed* is a comparison with what peers signed:
-   :meth:`Clock.skewed` answers it for a reference, and ``mesh.protocol.freshness`` decides what follows.
+2. A wall clock set *forward* by more than :data:`STEP_MS` is followed only once it has stayed so for :data:`BORNE_OUT_MS`: one bad
+   sample must not carry a node into a future from which time does not run back. Whether a wall clock may be *believed* is a
+   comparison with what peers signed (:mod:`mesh.protocol.freshness`), which trusts nothing meanwhile.
 3. Waiting ends by this clock, not by the event loop's: that one stands still while the host sleeps, and a lease would
    outlive its end by the length of the nap.
 
@@ -21,10 +22,14 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["Clock", "Reading", "boot_ms", "read", "wall_ms"]
+__all__ = ["BORNE_OUT_MS", "STEP_MS", "Clock", "Reading", "boot_ms", "read", "wall_ms"]
 
 _BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _NS_PER_MS: Final = 1_000_000
+STEP_MS: Final = 250
+"""Beyond it the wall clock was set, it did not drift."""
+BORNE_OUT_MS: Final = 10_000
+"""How long a time set forward must last."""
 _SLICE_MS: Final = 250
 """Longest nap between two looks at the clock: how late a wait may end after the host wakes up."""
 
@@ -64,23 +69,35 @@ class Clock:
         first = source()
         self._last_ms = max(first.wall_ms, high_water_ms)
         self._last_boot_ms = first.boot_ms
+        self._stepped_boot_ms = -1
+        """Since when the wall clock is further ahead than it can have drifted; -1 if it is not."""
         self._awake = asyncio.Event()
 
     def now_ms(self) -> int:
-        """The time by rule 1, in ms since the epoch; never smaller than before."""
+        """The time by rules 1 and 2, in ms since the epoch; never smaller than before."""
         reading = self._source()
-        passed_ms = max(0, reading.boot_ms - self._last_boot_ms)
-        self._last_ms = max(reading.wall_ms, self._last_ms + passed_ms)
+        self._last_ms += max(0, reading.boot_ms - self._last_boot_ms)
         self._last_boot_ms = max(reading.boot_ms, self._last_boot_ms)
+        if self._borne_out(reading.wall_ms - self._last_ms):
+            self._last_ms = max(reading.wall_ms, self._last_ms)
         return self._last_ms
+
+    def _borne_out(self, ahead_ms: int) -> bool:
+        """Rule 2."""
+        if ahead_ms <= STEP_MS:
+            self._stepped_boot_ms = -1
+            return True
+        if self._stepped_boot_ms < 0:
+            self._stepped_boot_ms = self._last_boot_ms
+        return self._last_boot_ms - self._stepped_boot_ms >= BORNE_OUT_MS
+
+    def wall_ms(self) -> int:
+        """What the wall clock says now, whether or not it is followed."""
+        return self._source().wall_ms
 
     def raise_to(self, floor_ms: int) -> None:
         """Let no later reading be smaller than ``floor_ms``: a high water read from the store, or the time that enough peers signed."""
         self._last_ms = max(self.now_ms(), floor_ms)
-
-    def skewed(self, reference_ms: int, skew_ms: int) -> bool:
-        """Whether the *wall* clock differs from ``reference_ms`` by more than ``skew_ms``."""
-        return abs(self._source().wall_ms - reference_ms) > skew_ms
 
     async def sleep_until(self, due_ms: int) -> bool:
         """Wait until :meth:`now_ms` reaches ``due_ms``: True; or until :meth:`wake`: False. For one waiting task.

@@ -96,8 +96,9 @@ async def _gather(mesh: client.MeshClient, library: client.Library, name: str) -
 def _of(answer: Proved, authorization: str, bodies: Mapping[str, bytes]) -> bool:
     """Whether it is about that authorization: what others than its audience say of it is no outcome of it."""
     record = record_of(answer)
-    ours = isinstance(record, OutcomeRecorded) and record.authorization == authorization
-    return ours and belongs(record, {**bodies, **bodies_of(answer)})
+    if not isinstance(record, OutcomeRecorded) or record.authorization != authorization:
+        return False
+    return belongs(record, {**bodies, **bodies_of(answer)})
 
 
 def _rank(record: Record, name: str) -> tuple[bool, bool, bool, int]:

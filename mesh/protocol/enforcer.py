@@ -335,7 +335,7 @@ def _check_documents(grant: Grant, place: Place, now_ms: int) -> None:
 
 def _check_fresh(view: View) -> tuple[str, ...]:
     governance = view.governance
-    check_clock(view.fresh, governance.roster, wall_ms=view.wall_ms)
+    check_clock(view.fresh, governance.roster, wall_ms=view.wall_ms, now_ms=view.now_ms)
     vouchers = check_fresh(view.fresh, governance.frontier, governance.roster, now_ms=view.now_ms)
     return tuple(vouchers[member] for member in sorted(vouchers))
 

@@ -9,8 +9,14 @@ Rules
 3. After a start nothing is fresh until k members have signed a heartbeat that echoes this boot's nonce: whatever was said
    before the start may be a replay.
 4. Per member only heartbeats of the newest incarnation seen, in rising sequence, are kept.
-5. A clock that disagrees with the (f+1)-th largest time that members have signed by more than ε is not trusted: at least
-   one honest member signed a time at least that large.
+5. A clock is judged by what *others* signed, whether that counted or not: their newest heartbeats with the time of arrival. Up to f
+   of them may lie, so f+1 have an honest one among them, and nothing is said while no more than f were heard. Mine is not trusted
+
+   * when the (f+1)-th largest signed time is ahead of the wall clock by more than ε: it is behind;
+   * when all but f of them had more than ε and half the life of a heartbeat behind them as they arrived: it is ahead, or hears
+     old news only, which is as bad. How long ago they arrived says nothing: that is what growing stale is for;
+   * when the wall clock is ahead of the steady time by more than ε: it was set forward, and nobody has borne it out yet;
+   * when time made a leap (:func:`leap`), until more than f were heard after it.
 
 Not here: how heartbeats travel.
 """
@@ -24,7 +30,7 @@ from mesh.core.law.heartbeat import Heartbeat, StreamHead, covers
 from mesh.core.law.roster import Bounds, Roster
 from mesh.errors import Refused
 
-__all__ = ["Freshness", "Heard", "check_clock", "check_fresh", "counts", "hear", "vouchers"]
+__all__ = ["Freshness", "Heard", "check_clock", "check_fresh", "counts", "hear", "leap", "vouchers"]
 
 _KEPT_MAX: Final = 16
 """Heartbeats kept per member: Δ/H of any sensible roster, and a bound on what a chatty liar can make us hold."""
@@ -40,6 +46,16 @@ class Heard(msgspec.Struct, frozen=True):
     frontier: tuple[StreamHead, ...]
 
 
+class Timed(msgspec.Struct, frozen=True):
+    """The newest heartbeat of a member, as a reading of its clock."""
+
+    incarnation: int
+    sequence: int
+    signed_ms: int
+    late_ms: int
+    """How old it was when it came, by my steady time; negative if it was from the future."""
+
+
 class Freshness(msgspec.Struct, frozen=True):
     """One node's view of who said what, when."""
 
@@ -49,6 +65,10 @@ class Freshness(msgspec.Struct, frozen=True):
     """Member to its heartbeats, oldest first."""
     echoed: frozenset[str]
     """Members that have answered this boot."""
+    timed: Mapping[str, Timed] = {}
+    """Other members to the newest reading of their clock (rule 5)."""
+    leapt: bool = False
+    """Whether time made a leap, after which too few were heard yet."""
 
     @classmethod
     def begin(cls, boot: str) -> "Freshness":
@@ -61,8 +81,10 @@ def counts(signed_ms: int, now_ms: int, bounds: Bounds) -> bool:
     return -bounds.skew_ms <= now_ms - signed_ms <= bounds.stale_ms - bounds.skew_ms
 
 
-def hear(state: Freshness, beat: Heartbeat, beat_id: str, *, now_ms: int, bounds: Bounds) -> Freshness:
-    """The view after a heartbeat that was verified with its member's decision key."""
+def hear(state: Freshness, beat: Heartbeat, beat_id: str, *, now_ms: int, bounds: Bounds, own: bool = False) -> Freshness:
+    """The view after a heartbeat that was verified with its member's decision key; ``own`` ones say nothing about clocks."""
+    if not own:
+        state = _time(state, beat, now_ms)
     if not counts(beat.signed_ms, now_ms, bounds):
         return state
     kept = state.heard.get(beat.member, ())
@@ -73,7 +95,20 @@ def hear(state: Freshness, beat: Heartbeat, beat_id: str, *, now_ms: int, bounds
     new = Heard(beat_id, beat.incarnation, beat.sequence, beat.signed_ms, tuple(beat.frontier))
     alive = tuple(item for item in kept if counts(item.signed_ms, now_ms, bounds))[-(_KEPT_MAX - 1) :]
     echoed = state.echoed | {beat.member} if state.boot in beat.echo else state.echoed
-    return Freshness(state.boot, {**state.heard, beat.member: (*alive, new)}, echoed)
+    return msgspec.structs.replace(state, heard={**state.heard, beat.member: (*alive, new)}, echoed=echoed)
+
+
+def _time(state: Freshness, beat: Heartbeat, now_ms: int) -> Freshness:
+    known = state.timed.get(beat.member)
+    if known is not None and (beat.incarnation, beat.sequence) <= (known.incarnation, known.sequence):
+        return state
+    new = Timed(beat.incarnation, beat.sequence, beat.signed_ms, now_ms - beat.signed_ms)
+    return msgspec.structs.replace(state, timed={**state.timed, beat.member: new})
+
+
+def leap(state: Freshness) -> Freshness:
+    """The view after a leap of time: a pause, or a clock that was set. Nobody has borne the new time out yet."""
+    return msgspec.structs.replace(state, timed={}, leapt=True)
 
 
 def vouchers(state: Freshness, frontier: tuple[StreamHead, ...], *, now_ms: int, bounds: Bounds) -> dict[str, str]:
@@ -89,15 +124,25 @@ def vouchers(state: Freshness, frontier: tuple[StreamHead, ...], *, now_ms: int,
     return found
 
 
-def check_clock(state: Freshness, roster: Roster, *, wall_ms: int) -> None:
-    """Rule 5.
+def check_clock(state: Freshness, roster: Roster, *, wall_ms: int, now_ms: int) -> None:
+    """Rule 5, for the wall clock and the steady time.
 
     Raises:
         Refused: ``clock_unsure``.
     """
-    times = sorted((kept[-1].signed_ms for kept in state.heard.values() if kept), reverse=True)
-    if len(times) > roster.f and times[roster.f] > wall_ms + roster.bounds.skew_ms:
-        raise Refused("clock_unsure", f"{times[roster.f] - wall_ms} ms behind its peers")
+    bounds = roster.bounds
+    if wall_ms - now_ms > bounds.skew_ms:
+        raise Refused("clock_unsure", f"set forward by {wall_ms - now_ms} ms")
+    if len(state.timed) <= roster.f:
+        if state.leapt:
+            raise Refused("clock_unsure", "too few members heard since a leap of time")
+        return
+    signed_ms = sorted((item.signed_ms for item in state.timed.values()), reverse=True)[roster.f]
+    if signed_ms > wall_ms + bounds.skew_ms:
+        raise Refused("clock_unsure", f"{signed_ms - wall_ms} ms behind its peers")
+    late_ms = sorted(item.late_ms for item in state.timed.values())[roster.f]
+    if late_ms > bounds.skew_ms + (bounds.stale_ms - bounds.skew_ms) // 2:
+        raise Refused("clock_unsure", f"{late_ms} ms ahead of its peers")
 
 
 def check_fresh(state: Freshness, frontier: tuple[StreamHead, ...], roster: Roster, *, now_ms: int) -> dict[str, str]:

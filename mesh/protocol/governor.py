@@ -7,6 +7,8 @@ Rules
 3. Nothing here reads a clock, a disk or a random number; ``now_ms`` is the steady time, ``wall_ms`` the wall clock's.
 4. Garbage changes nothing: what cannot be read is counted, and the aggregate recorded at most every :data:`NOISE_MS`.
 5. The state is small; what grows is in storage, and what must be known of it is handed in as :class:`Facts`.
+6. While the clock is not trusted nothing is decided or recorded here: a record of a time to come holds up the log until then.
+   Who asks is refused unsigned, and counted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,8 +30,8 @@ from mesh.errors import Refused
 from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol import decide, lineage, mirror
 from mesh.protocol.documents import Documents
-from mesh.protocol.freshness import Freshness, check_clock, check_fresh, hear
-from mesh.protocol.intake import Intake, IntentArrived
+from mesh.protocol.freshness import Freshness, check_clock, check_fresh, hear, leap
+from mesh.protocol.intake import Intake, IntentArrived, refuse
 from mesh.protocol.lineage import LogState, Writer
 from mesh.protocol.mirror import Mirror, MirrorContext
 from mesh.protocol.outcomes import OutcomesArrived, take_outcomes
@@ -53,6 +55,7 @@ __all__ = [
 ]
 
 NOISE_MS: Final = 10_000
+_UNSURE: Final = "clock_unsure"
 _ASKED_MAX: Final = BATCH_EVENTS_MAX - 1
 """Boot nonces of others that one heartbeat names: it also names its own."""
 
@@ -169,7 +172,9 @@ class _Work:
         self.writer = Writer(state.log, mesh=self.roster.mesh, now_ms=now_ms)
         self.log = state.log
         self.mirrors = dict(state.mirrors)
-        self.fresh = state.fresh
+        bounds = self.roster.bounds
+        leapt = state.beat_ms > 0 and now_ms - state.beat_ms > bounds.stale_ms + bounds.heartbeat_ms
+        self.fresh = leap(state.fresh) if leapt else state.fresh
         self.sequence = state.sequence
         self.beat_ms = state.beat_ms
         self.was_fresh = state.was_fresh
@@ -202,17 +207,25 @@ class _Work:
                 case Tick():
                     self.ticked = True
                 case Stopping():
-                    self._govern("stopped", "drained")
+                    self._stopping()
                 case IntentArrived():
                     pass
         except Refused as refusal:
             self._count(refusal.code, 1)
+
+    def _stopping(self) -> None:
+        if not self._unsure():
+            self._govern("stopped", "drained")
 
     def decide(self, intents: Sequence[IntentArrived]) -> None:
         """Rule 2."""
         if not intents:
             return
         stale = self._stale()
+        if stale is not None and stale.code == _UNSURE:  # rule 6
+            self.effects += [refuse(item.waiter, stale.code, stale.detail) for item in intents]
+            self._count(stale.code, len(intents))
+            return
         intake = Intake(
             governance=self.governance,
             me=self.machine.me,
@@ -255,15 +268,19 @@ class _Work:
 
     def _stale(self) -> Refused | None:
         try:
-            check_clock(self.fresh, self.roster, wall_ms=self.wall_ms)
+            check_clock(self.fresh, self.roster, wall_ms=self.wall_ms, now_ms=self.now_ms)
             check_fresh(self.fresh, self.governance.frontier, self.roster, now_ms=self.now_ms)
         except Refused as refusal:
             return refusal
         return None
 
+    def _unsure(self) -> bool:
+        refusal = self._stale()
+        return refusal is not None and refusal.code == _UNSURE
+
     def _watch_freshness(self) -> None:
         refusal = self._stale()
-        if (refusal is None) != self.was_fresh:
+        if (refusal is None) != self.was_fresh and not self._unsure():
             self.was_fresh = refusal is None
             self._govern("fresh" if refusal is None else "stale", "" if refusal is None else f"{refusal.code}: {refusal.detail}")
 
@@ -286,7 +303,7 @@ class _Work:
         self.noise[code] = self.noise.get(code, 0) + count
 
     def _record_noise(self) -> None:
-        if not self.noise or self.now_ms - self.noise_ms < NOISE_MS:
+        if not self.noise or self.now_ms - self.noise_ms < NOISE_MS or self._unsure():
             return
         writer = self.writer
         for code, count in sorted(self.noise.items()):
@@ -327,7 +344,7 @@ class _Work:
         self.effects += [Sign("decision", draft), Send(subjects.hb(me.name), partial(_statement, draft.id))]
         self.effects += [Send(Reply(item.waiter), partial(_sync_answer, draft.id)) for item in asked]
         # A member vouches for itself like any other: by what it has signed.
-        self.fresh = hear(self.fresh, beat, draft.id, now_ms=self.now_ms, bounds=self.roster.bounds)
+        self.fresh = hear(self.fresh, beat, draft.id, now_ms=self.now_ms, bounds=self.roster.bounds, own=True)
         self.sequence += 1
         self.beat_ms = self.now_ms
 
@@ -375,6 +392,10 @@ class _Work:
         return MirrorContext(self.governance, machine.me, owner, self.writer, machine.documents, machine.engine, self.now_ms)
 
     def _outcomes(self, event: OutcomesArrived) -> None:
+        if self._unsure():
+            self.effects.append(refuse(event.waiter, _UNSURE, ""))
+            self._count(_UNSURE, 1)
+            return
         effects, noise = take_outcomes(
             event,
             governance=self.governance,

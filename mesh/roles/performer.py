@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from mesh.adapters.clock import Clock, wall_ms
+from mesh.adapters.clock import Clock
 from mesh.adapters.signer import Signer
 from mesh.adapters.store import Conflict, Store
 from mesh.core.log.merkle import leaf_hash
@@ -148,7 +148,7 @@ class Performer:
         self.check()
 
     def _step(self, state: GovernorState, events: Sequence[Event], facts: Facts) -> Step[GovernorState]:
-        return self.machine.step(state, events, now_ms=self.clock.now_ms(), wall_ms=wall_ms(), facts=facts)
+        return self.machine.step(state, events, now_ms=self.clock.now_ms(), wall_ms=self.clock.wall_ms(), facts=facts)
 
     def _launch(self) -> None:
         if self._flying is None and self._made is not None and self._failure is None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from mesh.adapters.clock import wall_ms
 from mesh.core.messages import MirrorStatus, NodeStatus, PolicyStatus
 from mesh.errors import Refused
 from mesh.protocol.freshness import check_clock, check_fresh, vouchers
@@ -17,7 +16,7 @@ def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms
     governance, roster = machine.governance, machine.governance.roster
     now_ms, code = performer.clock.now_ms(), ""
     try:
-        check_clock(state.fresh, roster, wall_ms=wall_ms())
+        check_clock(state.fresh, roster, wall_ms=performer.clock.wall_ms(), now_ms=now_ms)
         check_fresh(state.fresh, governance.frontier, roster, now_ms=now_ms)
     except Refused as refusal:
         code = refusal.code

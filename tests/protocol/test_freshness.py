@@ -6,7 +6,7 @@ import pytest
 
 from mesh.core.bytes import envelope
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
-from mesh.protocol.freshness import Freshness, check_clock, check_fresh, counts, hear, vouchers
+from mesh.protocol.freshness import Freshness, check_clock, check_fresh, counts, hear, leap, vouchers
 from tests.core.kit import refuses
 from tests.protocol.machines import BOOT, LAB, NOW, ahead, beat
 
@@ -128,9 +128,74 @@ def test_an_echo_of_another_start_is_none() -> None:
 def test_a_clock_behind_what_f_and_one_more_members_signed_is_not_trusted(ages_ms: tuple[int, ...], sure: bool) -> None:
     wall_ms = NOW
     state = _heard(*(beat(name, 1, NOW - age) for name, age in zip(MEMBERS, ages_ms, strict=False)), now_ms=NOW + 900)
-    check: Any = lambda: check_clock(state, LAB.roster, wall_ms=wall_ms)  # noqa: E731 -- asked twice
+    check: Any = lambda: check_clock(state, LAB.roster, wall_ms=wall_ms, now_ms=wall_ms)  # noqa: E731 -- asked twice
     if sure:
         check()
         return
     with refuses("clock_unsure"):
         check()
+
+
+def _timed(*late_ms: int, leapt: bool = False) -> Freshness:
+    """Heard from so many, so late each."""
+    state = Freshness.begin(BOOT)
+    state = leap(state) if leapt else state
+    for name, late in zip(MEMBERS, late_ms, strict=False):
+        state = _hear(state, beat(name, 1, NOW - late))
+    return state
+
+
+HALF = 300 + 1_350
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "sure"),
+    [
+        ((HALF, HALF, HALF), True),
+        ((HALF + 1, HALF + 1, HALF), False),  # one may be a liar that speaks after me
+        ((HALF + 1, HALF, HALF), True),
+        ((3_600_000, 3_600_000, 3_600_000), False),  # though none of these counts
+        ((3_600_000, 0, 0), True),
+        ((3_600_000,), True),  # one alone may lie
+    ],
+)
+def test_a_clock_ahead_of_what_all_but_f_members_signed_is_not_trusted(late_ms: tuple[int, ...], sure: bool) -> None:
+    state = _timed(*late_ms)
+    if sure:
+        check_clock(state, LAB.roster, wall_ms=NOW, now_ms=NOW)
+        check_clock(state, LAB.roster, wall_ms=NOW + 60_000, now_ms=NOW + 60_000)  # silence is staleness, not doubt
+        return
+    with refuses("clock_unsure"):
+        check_clock(state, LAB.roster, wall_ms=NOW, now_ms=NOW)
+
+
+def test_an_hour_behind_is_doubt_though_nothing_heard_counts() -> None:
+    state = _timed(-3_600_000, -3_600_000)
+    assert state.heard == {}
+    with refuses("clock_unsure"):
+        check_clock(state, LAB.roster, wall_ms=NOW, now_ms=NOW)
+
+
+def test_own_heartbeats_and_replayed_ones_bear_no_clock_out() -> None:
+    state = _timed(HALF + 1, HALF + 1)
+    own = envelope.read(Heartbeat, beat(MEMBERS[3], 1, NOW))
+    state = hear(state, own.claims, own.id, now_ms=NOW, bounds=BOUNDS, own=True)
+    state = _hear(state, beat(MEMBERS[0], 1, NOW - HALF - 1), NOW - HALF - 1)
+    with refuses("clock_unsure"):
+        check_clock(state, LAB.roster, wall_ms=NOW, now_ms=NOW)
+
+
+@pytest.mark.parametrize(("heard", "sure"), [(0, False), (1, False), (2, True)])
+def test_after_a_leap_of_time_more_than_f_must_have_been_heard(heard: int, sure: bool) -> None:
+    state = _timed(*[0] * heard, leapt=True)
+    if sure:
+        check_clock(state, LAB.roster, wall_ms=NOW, now_ms=NOW)
+        return
+    with refuses("clock_unsure"):
+        check_clock(state, LAB.roster, wall_ms=NOW, now_ms=NOW)
+
+
+def test_a_wall_clock_set_forward_is_doubted_until_time_has_followed() -> None:
+    check_clock(_timed(0, 0), LAB.roster, wall_ms=NOW + 300, now_ms=NOW)
+    with refuses("clock_unsure"):
+        check_clock(_timed(0, 0), LAB.roster, wall_ms=NOW + 301, now_ms=NOW)

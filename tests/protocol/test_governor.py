@@ -97,10 +97,37 @@ def test_a_permit_needs_heartbeats_young_by_signed_time(later_ms: int, fresh: bo
 
 def test_a_clock_that_disagrees_with_its_peers_permits_nothing() -> None:
     governor = _fresh()
-    governor.take(_intent(), wall_ms=NOW - 301)
-    (record,) = governor.records()
-    assert isinstance(record, Denied)
-    assert record.code == "clock_unsure"
+    (answer,) = answers(governor.take(_intent(), wall_ms=NOW - 301)).values()
+    assert unpack(RefusedAnswer, answer).code == "clock_unsure"
+    assert governor.records() == []
+    assert governor.state.noise == {"clock_unsure": 1}
+
+
+def test_while_its_clock_is_ahead_a_governor_records_nothing_and_goes_on_when_it_is_right_again() -> None:
+    governor = _fresh()
+    governor.take(SyncArrived(1, "cc" * 32))
+    hour = 3_600_000
+    governor.now_ms += hour  # time made a leap, nobody has said anything since
+    outcomes = LAB.lived("aa" * 32, "bb" * 32, at_ms=NOW)
+    effects = governor.take(Tick(), _intent(), OutcomesArrived(2, LAB.report(outcomes)), Stopping(), wall_ms=NOW + hour)
+    effects += governor.take(*_beats(NOW + 100, sequence=2), Tick(), _intent(), wall_ms=NOW + hour)
+    effects += governor.take(Tick(), wall_ms=NOW + hour)
+    assert only(Append, effects) == []
+    assert {unpack(RefusedAnswer, data).code for data in answers(effects[:]).values()} == {"clock_unsure"}
+    governor.now_ms = NOW + 500
+    governor.take(*_beats(NOW + 500, sequence=3), Tick())
+    governor.take(_intent())
+    assert isinstance(governor.records()[-1], DecisionMade)
+
+
+def test_a_pause_is_over_when_enough_were_heard_again() -> None:
+    governor = _fresh()
+    governor.now_ms += 60_000
+    (answer,) = answers(governor.take(_intent(at_ms=governor.now_ms), Tick())).values()
+    assert unpack(RefusedAnswer, answer).code == "clock_unsure"
+    governor.take(*_beats(governor.now_ms, sequence=2), Tick())
+    (answer,) = answers(governor.take(_intent(at_ms=governor.now_ms))).values()
+    assert isinstance(unpack_answer(answer), Authorized)
 
 
 def test_before_the_members_have_answered_this_start_nothing_is_permitted() -> None:
