@@ -92,7 +92,7 @@ class Performer:
     @property
     def idle(self) -> bool:
         """Whether everything was performed."""
-        return self._failure is None and (self._last is None or self._last.done())
+        return self._failure is None and not self._tasks  # a task that is done, but not landed yet, may have failed
 
     @property
     def failed(self) -> bool:
