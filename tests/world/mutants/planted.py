@@ -87,8 +87,8 @@ def _staging_without_root_check(patch: pytest.MonkeyPatch) -> None:
 def _freshness_by_arrival(patch: pytest.MonkeyPatch) -> None:
     real = freshness.hear
 
-    def hear(state: Any, beat: Any, beat_id: str, *, now_ms: int, bounds: Any) -> Freshness:
-        return real(state, msgspec.structs.replace(beat, signed_ms=now_ms), beat_id, now_ms=now_ms, bounds=bounds)
+    def hear(state: Any, beat: Any, beat_id: str, *, now_ms: int, bounds: Any, own: bool = False) -> Freshness:
+        return real(state, msgspec.structs.replace(beat, signed_ms=now_ms), beat_id, now_ms=now_ms, bounds=bounds, own=own)
 
     for module in (governor, "mesh.protocol.enforcer"):
         patch.setattr(f"{module}.hear" if isinstance(module, str) else f"{module.__name__}.hear", hear)
@@ -97,8 +97,8 @@ def _freshness_by_arrival(patch: pytest.MonkeyPatch) -> None:
 def _no_boot_echo(patch: pytest.MonkeyPatch) -> None:
     real = freshness.hear
 
-    def hear(state: Any, beat: Any, beat_id: str, *, now_ms: int, bounds: Any) -> Freshness:
-        return real(state, msgspec.structs.replace(beat, echo=[state.boot]), beat_id, now_ms=now_ms, bounds=bounds)
+    def hear(state: Any, beat: Any, beat_id: str, *, now_ms: int, bounds: Any, own: bool = False) -> Freshness:
+        return real(state, msgspec.structs.replace(beat, echo=[state.boot]), beat_id, now_ms=now_ms, bounds=bounds, own=own)
 
     for module in ("mesh.protocol.governor", "mesh.protocol.enforcer"):
         patch.setattr(f"{module}.hear", hear)
