@@ -10,7 +10,7 @@ from mesh.adapters.bus_message import Message
 from mesh.adapters.decision_thread import DecisionThread
 from mesh.core.messages import RefusedAnswer, StatusAsked, Sync, pack, unpack
 from mesh.errors import Alarm, Unavailable
-from mesh.limits import QUEUE_BYTES_MAX, QUEUE_OUTCOMES_MAX, QUEUE_SYNCS_MAX
+from mesh.limits import QUESTIONS_MAX, QUEUE_BYTES_MAX, QUEUE_OUTCOMES_MAX, QUEUE_SYNCS_MAX
 from mesh.protocol.governor import HeartbeatArrived
 from mesh.roles.config import load_config
 from mesh.roles.governor import GovernorNode
@@ -153,3 +153,22 @@ async def test_a_node_whose_storage_fails_while_it_drains_ends(node: GovernorNod
     node.stop()
     with pytest.raises(Unavailable, match="no space"):
         await asyncio.wait_for(node._recover(Unavailable("storage_failed", "no space"), None), 1)  # type: ignore[arg-type]
+
+
+async def test_only_so_many_questions_are_looked_up_at_once_and_the_next_is_told_so(
+    node: GovernorNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire, gate = Wire(), asyncio.Event()
+
+    async def waits(*_: object) -> None:
+        await gate.wait()
+
+    monkeypatch.setattr(node, "_look_up", waits)
+    for _ in range(QUESTIONS_MAX):
+        node._asked(wire.message(pack(StatusAsked())))
+    await _settled()
+    assert wire.said == []
+    node._asked(wire.message(pack(StatusAsked())))
+    await _settled()
+    assert [code for _, code in wire.said] == ["overloaded"]
+    gate.set()
