@@ -11,14 +11,18 @@ from mesh.core.messages import Find, Found, LineageBatch, Location, Prove, Prove
 from mesh.errors import Refused
 from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.serving import announce_batches, leaf_ids, pull_answer
+from mesh.roles.recent import Recent
 
 __all__ = ["FIND_MAX", "announcement", "found", "proved", "pulled"]
 
 FIND_MAX: Final = 1_000
 
 
-async def announcement(store: Store, origin: str, first: int, size: int, note: bytes) -> list[bytes]:
+async def announcement(store: Store, recent: Recent, origin: str, first: int, size: int, note: bytes) -> list[bytes]:
     """The messages that publish the records ``[first, size)`` of the own log."""
+    at_hand = recent.announced(first, size)
+    if at_hand is not None:
+        return announce_batches(origin, first, *at_hand, note)
     leaves: list[bytes] = []
     while first + len(leaves) < size:
         leaves += await store.records(origin, first + len(leaves), min(BATCH_RECORDS_MAX, size - first - len(leaves)))

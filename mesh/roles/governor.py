@@ -427,7 +427,8 @@ class GovernorNode:
             await self._publish(subjects.checkpoint(self.me.region, self.me.name), note)
             return
         subject = subjects.lineage(self.me.region, self.me.name)
-        for data in await answers.announcement(self._performing().store, item.origin, item.first, item.size, note):
+        performer = self._performing()
+        for data in await answers.announcement(performer.store, performer.recent, item.origin, item.first, item.size, note):
             if self.outbox is not None:
                 self.outbox.put(subject, data)
 

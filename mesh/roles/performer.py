@@ -28,6 +28,7 @@ from mesh.errors import Alarm, Unavailable
 from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol.governor import Event, Facts, GovernorState, Machine
 from mesh.protocol.step import Announce, Ask, Commit, InsertOnce, KeyUse, Send, Sending, Step, phases
+from mesh.roles.recent import Recent
 
 __all__ = ["USES", "Performer"]
 
@@ -63,6 +64,8 @@ class Performer:
         self.machine = machine
         self.store = store
         self.clock = clock
+        self.recent = Recent(machine.governance.roster.origin(machine.me))
+        """What was committed and not announced yet."""
         self._signer = signer
         self._public: dict[KeyUse, str] = {use: signer.public(use) for use in USES}
         self._deliver = deliver
@@ -196,6 +199,7 @@ class Performer:
                 runner.close()
                 facts = await self._make_again(made, facts)
             else:
+                self.recent.keep(phase.effects)
                 return runner, None
         raise Unavailable("storage_failed", "a key that is not new stays unknown")
 
