@@ -173,7 +173,9 @@ class _Work:
         self.log = state.log
         self.mirrors = dict(state.mirrors)
         bounds = self.roster.bounds
-        leapt = state.beat_ms > 0 and now_ms - state.beat_ms > bounds.stale_ms + bounds.heartbeat_ms
+        # Where there are not more than f others, nobody could ever bear a new time out: there the node's own clock must do.
+        others = len(self.roster.members) - 1 > self.roster.f
+        leapt = others and state.beat_ms > 0 and now_ms - state.beat_ms > bounds.stale_ms + bounds.heartbeat_ms
         self.fresh = leap(state.fresh) if leapt else state.fresh
         self.sequence = state.sequence
         self.beat_ms = state.beat_ms

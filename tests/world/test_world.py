@@ -160,3 +160,9 @@ def test_events_of_one_time_happen_in_the_order_in_which_they_were_planned() -> 
 def test_a_violation_says_which_promise_and_how() -> None:
     violation = Violation("I6", "runs twice")
     assert (violation.promise, violation.message) == ("I6", "runs twice")
+
+
+@pytest.mark.parametrize("seed", [197, 420])
+def test_a_mesh_of_one_goes_on_after_a_pause_for_nobody_else_could_bear_its_clock_out(seed: int) -> None:
+    result = run_seed(seed)
+    assert (result.nodes, result.promise, result.message) == (1, "", "")
