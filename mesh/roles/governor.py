@@ -139,7 +139,7 @@ class GovernorNode:
             self._spawn(self._tick())
             ready()
             await self._serve(engine)
-            await self._drain()
+            await self._drain(self.bus)
         except MeshError as error:
             _log.critical("stopped: %s", error)
             raise
@@ -227,7 +227,7 @@ class GovernorNode:
         for message in waiters.values():
             await self._reply(message, pack(RefusedAnswer(code="unavailable", detail="")))
 
-    async def _drain(self) -> None:
+    async def _drain(self, bus: Bus) -> None:
         """Rule 6: what was taken, the last record, then checkpoints until it is certified or time is up."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S):
@@ -238,7 +238,7 @@ class GovernorNode:
                     await self._turn()
                 performer = self._performing()
                 await performer.take([Stopping(), Tick()])
-                while performer.state.log.certified < performer.state.log.frontier.size:
+                while bus.healthy and performer.state.log.certified < performer.state.log.frontier.size:  # without it nobody can
                     await asyncio.sleep(_TICK_S)
                     self._check()
                     await performer.take(self._inbox.take(performer.room))

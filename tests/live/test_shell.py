@@ -175,6 +175,14 @@ async def test_a_node_drains_in_time_while_others_keep_asking_for_heartbeats(sin
     await client.bus.close()
 
 
+async def test_a_node_without_a_bus_does_not_wait_for_others_to_attest_its_last_record(single: Cluster) -> None:
+    single.kill_bus()
+    begun = time.monotonic()
+    await asyncio.to_thread(single.stop, [NAME])
+    assert single.nodes[NAME].returncode == 0
+    assert time.monotonic() - begun < 4
+
+
 async def test_a_flood_of_syncs_is_answered_by_few_heartbeats(single: Cluster) -> None:
     client = await Client.connect(single.files.context)
     ask = [pack(Sync(nonce=secrets.token_hex(32))) for _ in range(400)]
