@@ -70,6 +70,7 @@ async def test_a_frozen_mesh_denies_by_delta_and_recovers_when_thawed(own_mesh: 
 
 async def test_a_killed_and_restarted_bus_loses_nothing(own_mesh: Cluster) -> None:
     client = await Client.connect(own_mesh.files.context)
+    await client.until("eu-1", "fresh", lambda status: status.fresh)
     first = await client.flood([client.request(client.intent())[1] for _ in range(50)])
     assert all(code_of(answer) == "authorized" for answer in first)
     size = (await client.status("eu-1")).size
