@@ -18,7 +18,7 @@ from mesh.core.bytes import envelope
 from mesh.core.bytes.keys import verify
 from mesh.core.law.governance import Governance
 from mesh.core.messages import IntentRequest, Sync, SyncAnswer, pack, unpack
-from mesh.core.run.authorization import Authorization, Possession, Receipt
+from mesh.core.run.authorization import Authorization, Possession
 from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Intent
 from mesh.protocol.documents import Documents
@@ -77,7 +77,6 @@ def _presented(workload: Workload, request: bytes, answer: bytes) -> tuple[Prese
     draft = envelope.draft(Possession(mesh=claims.mesh, intent=intent.id, enforcer=claims.audience.enforcer, challenge=_CHALLENGE))
     presented = Presented(
         authorization=bytes(given.authorization),
-        receipt=bytes(given.receipt),
         frontier=tuple(given.frontier),
         intent=bytes(asked.intent),
         identity=bytes(asked.identity),
@@ -94,7 +93,6 @@ def _signed(item: tuple[Presented, Actual]) -> list[Signed]:
     presented, _ = item
     statements = (
         envelope.read(Authorization, presented.authorization),
-        envelope.read(Receipt, presented.receipt),
         envelope.read(Possession, presented.possession),
     )
     return [(bytes.fromhex(key), one.message, signature) for one in statements for key, signature in one.signatures.items()]

@@ -60,7 +60,6 @@ RAW: Final[Mapping[tuple[str, str], str]] = {
     ("IntentRequest", "identity"): "identity",
     ("IntentRequest", "enforcer"): "identity",
     ("Authorized", "authorization"): "authorization",
-    ("Authorized", "receipt"): "receipt",
     ("DeniedAnswer", "denial"): "denial",
     ("OutcomeRequest", "identity"): "identity",
     ("OutcomeRequest", "outcomes"): "outcome",

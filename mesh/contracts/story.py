@@ -102,7 +102,6 @@ class _Said(NamedTuple):
 
     intent: Signed
     authorization: Signed
-    receipt: Signed
     denial: Signed
     heartbeat: Signed
 
@@ -131,12 +130,12 @@ class _Teller:
         self._add(GovernanceChanged, at_ms=start_ms(1), change="started", about=base().roster.draft.id)
         intent = asked("intent", "acct:acme-supplies", 124_900, minute=2)
         permitted = decided(intent, _PERMIT, at_ms=start_ms(2) + 40)
-        draft = authorization_draft(*permitted, base().governance, issuer=NODE, at_ms=start_ms(2) + 40)
-        reference = self._decision(permitted, start_ms(2) + 40, draft.id)
+        place = ORIGIN, len(self.records)
+        draft = authorization_draft(*permitted, base().governance, issuer=NODE, place=place, at_ms=start_ms(2) + 40)
+        self._decision(permitted, start_ms(2) + 40, draft.id)
         authorization = self._resign("authorization", draft)
-        receipt = self._sign("receipt", Receipt(mesh=MESH, issuer=NODE, statement=draft.id, record=reference))
         possession = Possession(mesh=MESH, intent=intent.draft.id, enforcer=key("enforcer").public, challenge=hex32("challenge"))
-        self.statements += [intent, authorization, receipt, sign("possession", possession, "workload")]
+        self.statements += [intent, authorization, sign("possession", possession, "workload")]
         beats = [self._heartbeat(name) for name in MEMBERS]
         about = intent.draft.id, draft.id
         started, first = self._outcome("outcome-started", 0, "", about, _started(beats), start_ms(2) + 200)
@@ -158,8 +157,8 @@ class _Teller:
                 record=reference,
             ),
         )
-        self.statements += [beats[0], unpaid, denial, self._revocation(), self._rest()]
-        return self._told(permitted, denied, _Said(intent, authorization, receipt, denial, beats[0]), outcomes)
+        self.statements += [first, beats[0], unpaid, denial, self._revocation(), self._rest()]
+        return self._told(permitted, denied, _Said(intent, authorization, denial, beats[0]), outcomes)
 
     # ---------------------------------------------------------------------------------------------------------- records
 
@@ -262,7 +261,9 @@ class _Teller:
             authorization=about[1],
         )
         self.statements.append(signed)
-        return signed, self._sign("", Receipt(mesh=MESH, issuer=NODE, statement=signed.draft.id, record=reference))
+        return signed, self._sign(
+            "" if previous else "receipt", Receipt(mesh=MESH, issuer=NODE, statement=signed.draft.id, record=reference)
+        )
 
     def _revocation(self) -> Signed:
         target = Target(type="subject", value=f"spiffe://{MESH}/agent/intern")
@@ -353,9 +354,7 @@ def _messages(said: _Said, outcomes: _Outcomes, leaves: tuple[bytes, ...], seen:
     bodies = [Raw(item.envelope) for item in (said.intent, world.workload, world.enforcer, *outcomes.said)]
     messages = {
         "IntentRequest": IntentRequest(intent=Raw(said.intent.envelope), identity=identity, enforcer=enforcer, openings=[OPENING]),
-        "Answer-authorized": Authorized(
-            authorization=Raw(said.authorization.envelope), receipt=Raw(said.receipt.envelope), frontier=frontier
-        ),
+        "Answer-authorized": Authorized(authorization=Raw(said.authorization.envelope), frontier=frontier),
         "Answer-denied": DeniedAnswer(denial=Raw(said.denial.envelope)),
         "Answer-refused": RefusedAnswer(code="overloaded", detail=""),
         "OutcomeRequest": OutcomeRequest(identity=enforcer, outcomes=[Raw(item.envelope) for item in outcomes.said]),

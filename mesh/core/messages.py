@@ -65,7 +65,6 @@ class Authorized(Payload, tag_field="answer", tag="authorized"):
     """Yes."""
 
     authorization: Raw
-    receipt: Raw
     frontier: Frontier
     """The frontier whose digest the authorization names."""
 

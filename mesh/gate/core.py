@@ -263,7 +263,6 @@ class Core:
         possession = envelope.draft(Possession(mesh=self._roster.mesh, intent=asked.intent.id, enforcer=own, challenge=challenge))
         presented = Presented(
             authorization=bytes(asked.answer.authorization),
-            receipt=bytes(asked.answer.receipt),
             frontier=tuple(asked.answer.frontier),
             intent=asked.envelope,
             identity=self._settings.identity.envelope,

@@ -268,7 +268,8 @@ def _replay(found: list[_Found], governance: Governance, engine: decide.Engine, 
                 continue
             expected = ""
             if decision.effect == "permit":
-                draft = authorization_draft(question_, decision, governance, issuer=owner.name, at_ms=record.at_ms)
+                place = record.origin, record.index
+                draft = authorization_draft(question_, decision, governance, issuer=owner.name, place=place, at_ms=record.at_ms)
                 expected = draft.id
             if decision != record.decision or expected != record.authorization:
                 item.code, item.detail = "replay_mismatch", f"{record.decision.effect} recorded, {decision.effect} replayed"

@@ -7,7 +7,7 @@ The order of :func:`admit`
  3. possession: the holder key of the identity document answered this enforcer's challenge, for this intent
  4. mesh, domain, audience: this enforcer's key, class and boot; the domain lists it; the policy in force is the one decided by
  5. assurance: as many members as the strongest of manifest, intent and authorization demands; ``observe`` never authorizes
- 6. digests: what will actually run is what intent and authorization say, and the issuer's receipt says that this is recorded
+ 6. digests: what will actually run is what intent and authorization say, and it is recorded in its issuer's own log
  7. times: not before, not after; the manifest's and the intent's own limits hold whatever a governor wrote
  8. fresh: the clock agrees with its peers, k members vouch for this view
  9. frontier: this view is at least as new as the one the authorization was made in
@@ -72,7 +72,6 @@ class Presented(msgspec.Struct, frozen=True, kw_only=True):
     """What stands for the right to run; nothing in it is believed yet."""
 
     authorization: bytes
-    receipt: bytes
     frontier: tuple[StreamHead, ...]
     """The frontier whose digest the authorization names."""
     intent: bytes
@@ -101,8 +100,6 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     identity: Statement[Identity]
     signers: tuple[str, ...]
     """Decision keys whose signatures were counted."""
-    record: RecordRef
-    """Where the decision stands, by the issuer's receipt."""
     expires_ms: int
     lease_ms: int
     heartbeats: tuple[str, ...]
@@ -154,12 +151,13 @@ def admit(presented: Presented, actual: Actual, *, challenge: str, place: Place,
     _check_assurance(strongest(terms.assurance, intent.claims.assurance_min, claims.assurance), len(signers), governance.roster)  # (5)
     _check_intent(authorization, intent)  # (6)
     _check_actual(claims, actual)
+    if claims.origin != governance.roster.origin(issuer):
+        raise Refused("unrecorded", f"recorded in {claims.origin}, which is not {issuer.name}'s log")
     grant = Grant(
         authorization=authorization,
         intent=intent,
         identity=identity,
         signers=signers,
-        record=check_receipt(presented.receipt, authorization.id, governance.roster, issuer=claims.issuer),
         expires_ms=min(claims.expires_ms, claims.not_before_ms + terms.authorization_ms, intent.claims.expires_ms),
         lease_ms=min(claims.lease_ms, terms.lease_ms),
         heartbeats=(),
@@ -223,8 +221,8 @@ def take_heartbeat(fresh: Freshness, data: bytes, roster: Roster, *, now_ms: int
     return hear(fresh, beat, statement.id, now_ms=now_ms, bounds=roster.bounds)
 
 
-def check_receipt(data: bytes, statement: str, roster: Roster, *, issuer: str | None = None) -> RecordRef:
-    """Where the statement of that id stands, on the word of a member (of ``issuer``, if given) about its own log.
+def check_receipt(data: bytes, statement: str, roster: Roster) -> RecordRef:
+    """Where the statement of that id stands, on the word of a member about its own log.
 
     Raises:
         Refused: the codec's codes, ``unknown_member``, ``bad_signature``; ``unrecorded`` when the receipt is for something else.
@@ -234,8 +232,6 @@ def check_receipt(data: bytes, statement: str, roster: Roster, *, issuer: str | 
     claims = receipt.verify(member.decision_key)
     if (claims.mesh, claims.statement, claims.record.origin) != (roster.mesh, statement, roster.origin(member)):
         raise Refused("unrecorded", "the receipt is for something else")
-    if issuer not in {None, member.name}:
-        raise Refused("unrecorded", f"the receipt is by {member.name}, not by {issuer}")
     return claims.record
 
 

@@ -130,8 +130,10 @@ def check_chain(asked: Question, governance: Governance) -> None:
     )
 
 
-def authorization_draft(asked: Question, decision: Decision, governance: Governance, *, issuer: str, at_ms: int) -> Draft:
-    """The authorization that a permitting decision recorded at ``at_ms`` stands for, ready to be signed."""
+def authorization_draft(
+    asked: Question, decision: Decision, governance: Governance, *, issuer: str, place: tuple[str, int], at_ms: int
+) -> Draft:
+    """The authorization that a permitting decision stands for, recorded at ``at_ms`` at ``place`` (origin, index), to be signed."""
     intent = asked.intent.claims
     return envelope.draft(
         authorization_of(
@@ -142,6 +144,7 @@ def authorization_draft(asked: Question, decision: Decision, governance: Governa
             asked.attested,
             asked.law.manifest.terms(intent.action),
             issuer=issuer,
+            place=place,
             at_ms=at_ms,
             roster_epoch=governance.roster.epoch,
         )

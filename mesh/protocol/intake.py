@@ -21,10 +21,9 @@ from mesh.core.bytes.envelope import Draft
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import StreamHead
 from mesh.core.law.roster import Member
-from mesh.core.log.merkle import leaf_hash
 from mesh.core.log.record import DecisionMade, Denied, read_record
 from mesh.core.messages import Authorized, DeniedAnswer, IntentRequest, Openings, RefusedAnswer, unpack
-from mesh.core.run.authorization import Denial, Receipt, RecordRef
+from mesh.core.run.authorization import Denial, RecordRef
 from mesh.core.run.decision import Decision, Verdict
 from mesh.errors import MeshError, Refused
 from mesh.limits import REQUEST_BYTES_MAX
@@ -172,7 +171,7 @@ class Intake:
         try:
             decision = decide.conclude(asked.request, verdict, asked.intent.claims, asked.law, profile=self.engine.profile)
             if decision.effect == "permit":
-                draft = authorization_draft(asked, decision, self.governance, issuer=self.me.name, at_ms=self.writer.at_ms)
+                draft = self._draft(asked, decision, self.writer.index, self.writer.at_ms)
         except MeshError as error:  # one intent's trouble is not its batch's
             self._deny(item, error.code, error.detail)
             return
@@ -199,7 +198,7 @@ class Intake:
         if draft is not None:
             self.effects.append(InsertOnce("intent", asked.intent.id, ref.index))
             self.effects.append(Locate(draft.id, ref.origin, ref.index))
-            self._authorize(item.waiters, draft, ref)
+            self._authorize(item.waiters, draft)
         else:
             code = "policy_error" if decision.errors else "policy_denied"
             self._send_denial(item, code, "", decision.determining, ref)
@@ -216,13 +215,13 @@ class Intake:
             opened = Openings(intent=intent.id, openings=item.request.openings)
             self.effects.append(PutOpenings(intent.id, canonical.encode(opened)))
 
-    def _authorize(self, waiters: Sequence[int], draft: Draft, ref: RecordRef) -> None:
-        receipt = envelope.draft(Receipt(mesh=self.writer.mesh, issuer=self.me.name, statement=draft.id, record=ref))
-        self.effects += [
-            Sign("decision", draft),
-            Sign("decision", receipt),
-        ]
-        answer = partial(_authorized, draft.id, receipt.id, self.governance.frontier)
+    def _draft(self, asked: Question, decision: Decision, index: int, at_ms: int) -> Draft:
+        place = self.writer.origin, index
+        return authorization_draft(asked, decision, self.governance, issuer=self.me.name, place=place, at_ms=at_ms)
+
+    def _authorize(self, waiters: Sequence[int], draft: Draft) -> None:
+        self.effects.append(Sign("decision", draft))
+        answer = partial(_authorized, draft.id, self.governance.frontier)
         self.effects += [Send(Reply(waiter), answer) for waiter in waiters]
 
     def _deny(self, item: _Pending, code: str, detail: str) -> None:
@@ -285,12 +284,11 @@ class Intake:
         except MeshError as error:
             self._deny(item, error.code, error.detail)
             return
-        draft = authorization_draft(asked, record.decision, self.governance, issuer=self.me.name, at_ms=record.at_ms)
+        draft = self._draft(asked, record.decision, record.index, record.at_ms)
         if draft.id != record.authorization:
             self._deny(item, "intent_conflict", "it was authorized under other conditions")
             return
-        ref = RecordRef(origin=record.origin, index=record.index, leaf=leaf_hash(leaf).hex())
-        self._authorize(item.waiters, draft, ref)
+        self._authorize(item.waiters, draft)
 
 
 def refuse(waiter: int, code: str, detail: str) -> Send:
@@ -302,14 +300,8 @@ def _refused(answer: bytes, _signed: Signed) -> bytes:
     return answer
 
 
-def _authorized(authorization: str, receipt: str, frontier: tuple[StreamHead, ...], signed: Signed) -> bytes:
-    return canonical.encode(
-        Authorized(
-            authorization=msgspec.Raw(signed.statements[authorization]),
-            receipt=msgspec.Raw(signed.statements[receipt]),
-            frontier=list(frontier),
-        )
-    )
+def _authorized(authorization: str, frontier: tuple[StreamHead, ...], signed: Signed) -> bytes:
+    return canonical.encode(Authorized(authorization=msgspec.Raw(signed.statements[authorization]), frontier=list(frontier)))
 
 
 def _denied(denial: str, signed: Signed) -> bytes:

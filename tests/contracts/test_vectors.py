@@ -172,7 +172,9 @@ def test_everything_fits_together() -> None:
     digests = vector("digests.json")
     assert decision["intent"] == by_name["intent"]["id"] == digests["permitted"]["intent"]
     assert decision["authorization"] == by_name["authorization"]["id"]
-    assert json.loads(by_name["receipt"]["payload"])["record"]["leaf"] == leaf_hash(RECORDS[1]).hex()
+    assert json.loads(by_name["receipt"]["payload"])["record"]["leaf"] == leaf_hash(RECORDS[2]).hex()
+    authorization = json.loads(by_name["authorization"]["payload"])
+    assert (authorization["origin"], authorization["index"]) == (decision["origin"], decision["index"])
     assert json.loads(by_name["intent"]["payload"])["committed"]["memo"] == digests["commitment"]["sha256"]
     assert json.loads(by_name["authorization"]["payload"])["params"] == digests["params"]["sha256"]
     assert json.loads(by_name["authorization"]["payload"])["frontier"] == digests["frontier"]["sha256"]

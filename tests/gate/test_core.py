@@ -12,7 +12,7 @@ from mesh.adapters.spent import SpentStore
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.messages import Answer, Authorized, DeniedAnswer, IntentRequest, RefusedAnswer, pack, unpack
-from mesh.core.run.authorization import Authorization, Denial, Receipt
+from mesh.core.run.authorization import Authorization, Denial
 from mesh.core.run.outcome import Aborted, Blocked, Finished, Started, Unknown
 from mesh.errors import Alarm, MeshError, Refused, Unavailable
 from mesh.gate.core import Core, Work
@@ -127,29 +127,24 @@ FORGERIES: dict[str, tuple[str, Spoil]] = {
     ),
     "over already": (
         "expired",
-        lambda answer: _with_receipt(
-            msgspec.structs.replace(answer, authorization=_resigned(answer.authorization, Authorization, "eu decision", expires_ms=1))
+        lambda answer: msgspec.structs.replace(
+            answer, authorization=_resigned(answer.authorization, Authorization, "eu decision", expires_ms=1)
         ),
     ),
-    "without its receipt": (
+    "recorded in no log of its issuer": (
         "unrecorded",
-        lambda answer: msgspec.structs.replace(answer, receipt=_resigned(answer.receipt, Receipt, "eu decision", statement="11" * 32)),
+        lambda answer: msgspec.structs.replace(
+            answer, authorization=_resigned(answer.authorization, Authorization, "eu decision", origin="lab/us-1/e1")
+        ),
     ),
     "with another frontier": ("frontier_behind", lambda answer: msgspec.structs.replace(answer, frontier=[])),
     "demanding what nobody here fulfils": (
         "obligation_unknown",
-        lambda answer: _with_receipt(
-            msgspec.structs.replace(
-                answer, authorization=_resigned(answer.authorization, Authorization, "eu decision", obligations=["dance"])
-            )
+        lambda answer: msgspec.structs.replace(
+            answer, authorization=_resigned(answer.authorization, Authorization, "eu decision", obligations=["dance"])
         ),
     ),
 }
-
-
-def _with_receipt(answer: Authorized) -> Authorized:
-    identity = envelope.identify(bytes(answer.authorization))[1]
-    return msgspec.structs.replace(answer, receipt=_resigned(answer.receipt, Receipt, "eu decision", statement=identity))
 
 
 @pytest.mark.parametrize("what", FORGERIES)

@@ -16,7 +16,7 @@ from mesh.adapters.trustfiles import load_trust
 from mesh.core import subjects
 from mesh.core.bytes import envelope
 from mesh.core.messages import Authorized, DeniedAnswer, IntentRequest, NodeStatus, RefusedAnswer, StatusAsked, pack, unpack, unpack_answer
-from mesh.core.run.authorization import Authorization, Denial, Receipt
+from mesh.core.run.authorization import Authorization, Denial
 from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Audience, EntityRef, Intent
 from mesh.core.run.params import Opening
@@ -148,6 +148,6 @@ def code_of(answer: Authorized | DeniedAnswer | RefusedAnswer) -> str:
             return answer.code
 
 
-def authorization_in(answer: Authorized) -> tuple[envelope.Statement[Authorization], envelope.Statement[Receipt]]:
-    """The two statements of a yes."""
-    return envelope.read(Authorization, bytes(answer.authorization)), envelope.read(Receipt, bytes(answer.receipt))
+def authorization_in(answer: Authorized) -> envelope.Statement[Authorization]:
+    """The statement of a yes."""
+    return envelope.read(Authorization, bytes(answer.authorization))

@@ -33,7 +33,7 @@ async def test_killed_at_a_boundary_nothing_answered_is_lost_and_nothing_stands_
                     break
                 continue
             if isinstance(answer, Authorized):
-                authorization = authorization_in(answer)[0].id
+                authorization = authorization_in(answer).id
                 assert answered.setdefault(identity, authorization) == authorization, "the same intent got another authorization"
         assert not single.alive(name), f"{point} was never reached"
     await client.bus.close()

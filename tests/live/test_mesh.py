@@ -37,7 +37,7 @@ async def test_two_dead_governors_stop_finality_then_authorization_and_a_restart
     killed = time.monotonic()
     before = await client.ask()
     assert isinstance(before, Authorized), "heartbeats of the dead are still young: this one is allowed"
-    index = authorization_in(before)[1].claims.record.index
+    index = authorization_in(before).claims.index
     codes = []
     while time.monotonic() - killed < 3.6:
         codes.append(code_of(await client.ask()))
@@ -90,7 +90,7 @@ async def test_stopping_drains_what_was_taken_is_answered_and_certified(own_mesh
     await asyncio.sleep(0.02)
     await asyncio.to_thread(own_mesh.stop, ["eu-1"])
     answers = [answer for answer in await asked if not isinstance(answer, BaseException)]
-    indices = [authorization_in(answer)[1].claims.record.index for answer in answers if isinstance(answer, Authorized)]
+    indices = [authorization_in(answer).claims.index for answer in answers if isinstance(answer, Authorized)]
     assert indices, "none was taken before the end"
     status = await client.status("us-1")
     mirror = next(mirror for mirror in status.mirrors if mirror.origin == "dev/eu-1/e1")

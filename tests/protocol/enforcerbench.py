@@ -10,7 +10,7 @@ from mesh.core.bytes.canonical import Params
 from mesh.core.bytes.keys import SecretKey
 from mesh.core.law.heartbeat import StreamHead
 from mesh.core.law.revocation import Revocation
-from mesh.core.run.authorization import Authorization, Possession, Receipt, RecordRef
+from mesh.core.run.authorization import Authorization, Possession
 from mesh.core.run.intent import Audience, EntityRef, Intent, Measurement
 from mesh.core.run.params import Opening, commit, params_digest
 from mesh.errors import Refused
@@ -44,8 +44,6 @@ class Bench:
         self.signers = [kit.decision_key("anna")]
         self.possession: dict[str, Any] = {}
         self.presenter: SecretKey = HOLDER
-        self.receipt: dict[str, Any] = {}
-        self.receipt_key = kit.decision_key("anna")
         self.frontier: tuple[StreamHead, ...] | None = None
         self.actual: dict[str, Any] = {}
         self.boot = BOOT
@@ -116,6 +114,8 @@ class Bench:
             "assurance": "local",
             "decision": "dd" * 32,
             "issuer": "anna",
+            "origin": f"{kit.MESH}/anna/e1",
+            "index": 7,
         }
         return Authorization(**(fields | self.authorization))
 
@@ -129,16 +129,8 @@ class Bench:
             "enforcer": ENFORCER.public,
             "challenge": CHALLENGE,
         }
-        origin = view.governance.roster.origin(view.governance.roster.members[0])
-        receipt: dict[str, Any] = {
-            "mesh": kit.MESH,
-            "issuer": "anna",
-            "statement": authorization.id,
-            "record": RecordRef(origin=origin, index=7, leaf="ee" * 32),
-        }
         presented = Presented(
             authorization=authorization.envelope,
-            receipt=kit.sign(Receipt(**(receipt | self.receipt)), self.receipt_key),
             frontier=self.frontier if self.frontier is not None else view.governance.frontier,
             intent=intent_bytes,
             identity=identity,

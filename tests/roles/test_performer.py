@@ -12,7 +12,7 @@ from mesh.adapters.signer import KeyFile, Signer
 from mesh.adapters.store import Store
 from mesh.core.bytes import envelope
 from mesh.core.messages import Answer, Authorized, DeniedAnswer, RefusedAnswer, unpack
-from mesh.core.run.authorization import Receipt
+from mesh.core.run.authorization import Authorization
 from mesh.errors import Unavailable
 from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol.begin import begin
@@ -110,7 +110,7 @@ def answer_in(data: bytes) -> Authorized | DeniedAnswer | RefusedAnswer:
 def index_in(data: bytes) -> int:
     answer = answer_in(data)
     assert isinstance(answer, Authorized)
-    return envelope.read(Receipt, bytes(answer.receipt)).claims.record.index
+    return envelope.read(Authorization, bytes(answer.authorization)).claims.index
 
 
 async def test_what_arrives_during_a_commit_shares_the_next_one(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ async def test_an_intent_that_comes_again_while_it_is_being_stored_gets_the_same
     first, again = said[2], said[102]
     assert isinstance(first, Authorized)
     assert isinstance(again, Authorized)
-    assert (bytes(first.authorization), bytes(first.receipt)) == (bytes(again.authorization), bytes(again.receipt))
+    assert bytes(first.authorization) == bytes(again.authorization)
     assert all(isinstance(said[number], Authorized) for number in (1, 3, 4))
     await bench.store.close()
 

@@ -12,7 +12,7 @@ environment           region, enforcer_class
 temporal validity     not_before_ms, expires_ms, lease_ms
 governance metadata   roster_epoch, assurance, obligations, decision
 signatures            the envelope's
-attribution           issuer, intent
+attribution           issuer, intent, origin, index
 ===================== ==================================================================
 
 Not here: verification at the enforcer (:mod:`mesh.protocol.enforcer`).
@@ -32,6 +32,8 @@ from mesh.core.run.params import params_digest
 from mesh.limits import DETERMINING_MAX, MEASUREMENTS_MAX
 
 __all__ = ["Authorization", "Denial", "Possession", "Receipt", "RecordRef", "authorization_of"]
+
+_Origin = Annotated[str, msgspec.Meta(max_length=160)]
 
 
 @statement("authorization")
@@ -67,12 +69,16 @@ class Authorization(Payload):
     decision: Hex32
     """Digest of the decision bytes."""
     issuer: Token
+    origin: _Origin
+    index: Count
+    """The record of the decision: the authorization is also its issuer's promise that it stands there. (The leaf hash is not
+    here: the record names the authorization's id.)"""
 
 
 class RecordRef(Payload):
     """Where a record stands."""
 
-    origin: Annotated[str, msgspec.Meta(max_length=160)]
+    origin: _Origin
     index: Count
     leaf: Hex32
     """RFC 6962 leaf hash; never a statement id."""
@@ -80,7 +86,7 @@ class RecordRef(Payload):
 
 @statement("receipt", bytes_max=2_048)
 class Receipt(Payload):
-    """A governor's promise that a statement is durably in its log. Travels beside the statement: inside would be a hash cycle."""
+    """A governor's promise that somebody else's statement is durably in its log."""
 
     mesh: Token
     issuer: Token
@@ -122,10 +128,11 @@ def authorization_of(
     terms: Terms,
     *,
     issuer: str,
+    place: tuple[str, int],
     at_ms: int,
     roster_epoch: int,
 ) -> Authorization:
-    """The one authorization that a permitting ``decision`` recorded at ``at_ms`` stands for."""
+    """The one authorization that a permitting ``decision`` stands for, recorded at ``at_ms`` at ``place``: (origin, index)."""
     return Authorization(
         mesh=intent.mesh,
         intent=intent_id,
@@ -154,4 +161,6 @@ def authorization_of(
         assurance=decision.assurance,
         decision=decision_digest(decision),
         issuer=issuer,
+        origin=place[0],
+        index=place[1],
     )

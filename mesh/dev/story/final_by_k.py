@@ -5,7 +5,7 @@ import time
 from mesh.core.bytes import envelope
 from mesh.core.log.checkpoint import log_verifier
 from mesh.core.log.tlogproof import TlogProof
-from mesh.core.run.authorization import Receipt
+from mesh.core.run.authorization import Authorization
 from mesh.dev.guarantee import Guarantee, Measured
 from mesh.dev.stage import Stage, wish
 
@@ -16,7 +16,7 @@ async def _check(stage: Stage) -> Measured:
     wanted = wish("payments/send", ("Account", "acct:harbour-power"), {"to": "acct:harbour-power", "amount_cents": 3_100})
     asked = await stage.authorize("billing", wanted)
     begun = time.monotonic()
-    record = envelope.read(Receipt, bytes(asked.answer.receipt)).claims.record
+    record = envelope.read(Authorization, bytes(asked.answer.authorization)).claims
 
     async def final() -> bool:
         return bool((await stage.proof(record.origin, record.index)).proof)

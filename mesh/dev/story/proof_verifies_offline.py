@@ -4,7 +4,7 @@ import json
 import os
 
 from mesh.core.bytes import envelope
-from mesh.core.run.authorization import Receipt
+from mesh.core.run.authorization import Authorization
 from mesh.dev.guarantee import Guarantee, Measured
 from mesh.dev.stage import Stage, wish
 
@@ -16,7 +16,7 @@ _FORGED = frozenset({3, 5})
 async def _check(stage: Stage) -> Measured:
     wanted = wish("payments/send", ("Account", "acct:acme-supplies"), {"to": "acct:acme-supplies", "amount_cents": 700})
     asked = await stage.authorize("billing", wanted)
-    record = envelope.read(Receipt, bytes(asked.answer.receipt)).claims.record
+    record = envelope.read(Authorization, bytes(asked.answer.authorization)).claims
 
     async def final() -> bool:
         return bool((await stage.proof(record.origin, record.index)).proof)

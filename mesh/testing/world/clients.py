@@ -25,7 +25,7 @@ from mesh.core.messages import (
     pack,
     unpack,
 )
-from mesh.core.run.authorization import Denial, Possession
+from mesh.core.run.authorization import Authorization, Denial, Possession
 from mesh.core.run.intent import Audience, EntityRef, Intent
 from mesh.core.run.outcome import Aborted, Blocked, Event, Finished, Unknown
 from mesh.core.run.params import Opening, commit
@@ -359,8 +359,9 @@ class Workload:
             self._count("unreadable")
 
     def _run(self, wish: Wish, intent_id: str, intent: bytes, actual: Actual, answer: Authorized) -> None:
-        authorization = envelope.identify(bytes(answer.authorization))[1]
-        self._watch.acknowledges(check_receipt(bytes(answer.receipt), authorization, self.setting.governance.roster))
+        statement = envelope.read(Authorization, bytes(answer.authorization))
+        statement.verify(self.setting.governance.roster.member(statement.claims.issuer).decision_key)
+        self._watch.authorizes(statement)
 
         def present(name: str) -> None:
             enforcer = self._enforcers[name]
@@ -368,7 +369,6 @@ class Workload:
             possession = Possession(mesh=MESH, intent=intent_id, enforcer=keys.public(name), challenge=challenge)
             presented = Presented(
                 authorization=bytes(answer.authorization),
-                receipt=bytes(answer.receipt),
                 frontier=tuple(answer.frontier),
                 intent=intent,
                 identity=self.setting.identities[self.name].envelope,

@@ -23,6 +23,7 @@ from typing import Final, TypeVar
 
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.canonical import Payload
+from mesh.core.bytes.envelope import Statement
 from mesh.core.law.heartbeat import Heartbeat, covers
 from mesh.core.law.roster import Roster
 from mesh.core.log.certificate import verify_certificate
@@ -247,7 +248,8 @@ class Watch:
             return
         if kind == "authorization":
             authorization = _read(Authorization, payload)
-            if ("intent", authorization.intent) not in governor.disk.once:
+            identity = envelope.draft(authorization).id
+            if ("intent", authorization.intent) not in governor.disk.once or self._decided_at(governor, authorization, identity) is None:
                 raise Violation("I7", f"{name} authorizes what its disk does not know")
             self._once(name, kind, authorization.intent, payload)
         elif kind == "receipt":
@@ -266,6 +268,15 @@ class Watch:
         owners = [item for item in self.honest if self._roster.origin(item.member) == refusal.origin]
         log = owners[0].disk.hashes(refusal.origin) if owners else []
         return refusal.reason == "missing" and refusal.index < len(log) and log[refusal.index].hex() == refusal.leaf
+
+    def _decided_at(self, governor: Governor, authorization: Authorization, identity: str) -> str | None:
+        """The leaf hash of the record that an authorization says it has, if its issuer's disk has that record there."""
+        log = governor.disk.logs.get(authorization.origin)
+        if log is None or authorization.index >= len(log.leaves):
+            return None
+        record = read_record(log.leaves[authorization.index])
+        fits = isinstance(record, DecisionMade) and record.authorization == identity
+        return log.hashes[authorization.index].hex() if fits else None
 
     def _recorded_at(self, governor: Governor, ref: RecordRef) -> None:
         hashes = governor.disk.hashes(ref.origin)
@@ -305,6 +316,17 @@ class Watch:
             raise Violation(
                 "I2", f"{place} starts work of a revoked key {self._ground.now_us - knowing[k - 1]} µs after {k} members said so"
             )
+
+    def authorizes(self, authorization: Statement[Authorization]) -> None:
+        """A client was told by an authorization that its decision is recorded; a liar's word is no promise."""
+        claims = authorization.claims
+        if claims.issuer in self.liars:
+            return
+        (issuer,) = (item for item in self.honest if item.member.name == claims.issuer)
+        leaf = self._decided_at(issuer, claims, authorization.id)
+        if leaf is None:
+            raise Violation("I7", f"{issuer.name} answers with an authorization that its disk does not hold")
+        self.acknowledged[claims.origin, claims.index] = leaf
 
     def acknowledges(self, ref: RecordRef) -> None:
         """A client was told, with a member's signature, that something is recorded there; a liar's word is no promise."""
