@@ -2,11 +2,12 @@
 
 Rules
 -----
-1. Records, branch hashes, bodies, origins, first uses and places only ever appear: the file refuses to change or delete them.
+1. Records, branch hashes, bodies, governance statements, origins, first uses and places only ever appear: the file refuses to
+   change or delete them.
 2. A record takes the next index of its log; there is no gap and no second record at an index.
 3. A head refuses a smaller size, another root at the same size, and an earlier time.
-4. What no Merkle tree vouches for (bodies, openings, notes, heads, meta) carries a checksum, because SQLite has none:
-   it is against rot, not against an adversary, who would recompute it.
+4. What no Merkle tree vouches for (bodies, governance statements, openings, notes, heads, meta) carries a checksum, because
+   SQLite has none: it is against rot, not against an adversary, who would recompute it.
 5. Branch hashes are kept at every eighth level only: one row per 256 records instead of one per record. A proof reads at
    most 255 siblings per such level in return.
 
@@ -27,6 +28,7 @@ from mesh.protocol.step import (
     Locate,
     Persist,
     PutBody,
+    PutLaw,
     PutNote,
     PutOpenings,
     SetHead,
@@ -67,6 +69,8 @@ _TABLES: Final = (
     # `at` is the row of `body` or `located`, or the index of the record that used the id up.
     """CREATE TABLE named (id BLOB NOT NULL, space TEXT NOT NULL, log INTEGER NOT NULL, idx INTEGER NOT NULL, at INTEGER NOT NULL,
         PRIMARY KEY (id, space, log, idx)) WITHOUT ROWID, STRICT""",
+    """CREATE TABLE law (stream TEXT NOT NULL, sequence INTEGER NOT NULL, id BLOB NOT NULL, envelope BLOB NOT NULL, sum INTEGER NOT NULL,
+        PRIMARY KEY (stream, sequence, id)) STRICT""",
     "CREATE TABLE opening (intent BLOB NOT NULL UNIQUE, openings BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
     """CREATE TABLE note (space TEXT NOT NULL, log INTEGER NOT NULL REFERENCES log (id), size INTEGER NOT NULL, note BLOB NOT NULL,
         sum INTEGER NOT NULL, PRIMARY KEY (space, log, size)) STRICT""",
@@ -93,7 +97,7 @@ _TRIGGERS: Final = (
     "CREATE TRIGGER head_kept BEFORE DELETE ON head BEGIN SELECT RAISE(ABORT, 'heads are kept'); END",
     *(
         f"CREATE TRIGGER {table}_{word} BEFORE {verb} ON {table} BEGIN SELECT RAISE(ABORT, '{table}: rows are kept as they are'); END"
-        for table in ("log", "record", "branch", "body", "located", "named")
+        for table in ("log", "record", "branch", "body", "located", "named", "law")
         for word, verb in (("fixed", "UPDATE"), ("kept", "DELETE"))
     ),
 )
@@ -105,6 +109,7 @@ _ADD_RECORDS: Final = "INSERT INTO record (log, idx, leaf, data) VALUES (?, ?, ?
 _ADD_BRANCHES: Final = "INSERT INTO branch (log, level, number, hash) VALUES (?, ?, ?, ?)"
 _ADD_BODIES: Final = "INSERT INTO body (id, kind, envelope, sum) VALUES (?, ?, ?, ?)"
 _ADD_OPENINGS: Final = "INSERT INTO opening (intent, openings, sum) VALUES (?, ?, ?) ON CONFLICT (intent) DO NOTHING"
+_ADD_LAW: Final = "INSERT INTO law (stream, sequence, id, envelope, sum) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _ADD_PLACES: Final = "INSERT INTO located (id, log, idx) VALUES (?, ?, ?)"
 _SET_HEADS: Final = """INSERT INTO head (use, log, size, root, time_s, sum) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (use, log)
     DO UPDATE SET size = excluded.size, root = excluded.root, time_s = excluded.time_s, sum = excluded.sum"""
@@ -157,7 +162,9 @@ class Batch(NamedTuple):
     """Rows of :data:`ADD_USES`, which alone may already be there."""
 
 
-def rows(effects: Iterable[Persist], ids: Mapping[str, int], branches: Iterable[tuple[str, Branch]]) -> Batch:
+def rows(  # noqa: C901 -- one branch for each kind of effect
+    effects: Iterable[Persist], ids: Mapping[str, int], branches: Iterable[tuple[str, Branch]]
+) -> Batch:
     """What the effects of one step are as rows.
 
     Args:
@@ -169,7 +176,7 @@ def rows(effects: Iterable[Persist], ids: Mapping[str, int], branches: Iterable[
         Refused: ``malformed``.
         Alarm: ``storage_corrupt`` when a record does not have the hash it comes with.
     """
-    records, openings, uses, places, heads, notes, dropped, facts = [list[Row]() for _ in range(8)]
+    records, openings, uses, places, heads, notes, dropped, facts, law = [list[Row]() for _ in range(9)]
     bodies = dict[str, Row]()  # a batch of intents names the same identity documents again and again
     key = cache(statement_key)
     for effect in effects:
@@ -179,6 +186,8 @@ def rows(effects: Iterable[Persist], ids: Mapping[str, int], branches: Iterable[
             case PutBody():
                 if effect.id not in bodies:
                     bodies[effect.id] = (key(effect.id), effect.kind, effect.envelope, checksum(effect.envelope))
+            case PutLaw():
+                law.append((effect.stream, effect.sequence, key(effect.id), effect.envelope, checksum(effect.envelope)))
             case PutOpenings():
                 openings.append((key(effect.intent), effect.openings, checksum(effect.openings)))
             case InsertOnce():
@@ -200,6 +209,7 @@ def rows(effects: Iterable[Persist], ids: Mapping[str, int], branches: Iterable[
         (_ADD_RECORDS, records),
         (_ADD_BRANCHES, kept),
         (_ADD_BODIES, list(bodies.values())),
+        (_ADD_LAW, law),
         (_ADD_OPENINGS, openings),
         (_ADD_PLACES, list(dict.fromkeys(places))),
         (_SET_NOTES, notes),

@@ -98,6 +98,20 @@ class Queries:
         """Envelopes of those of the statements that are held, by id."""
         return await self._summed(_BODIES, ids)
 
+    async def law(self, stream: str, sequence: int, after: str, count: int) -> list[bytes]:
+        """Envelopes of a governance stream's statements behind (sequence, after) in the order (number, id): at most ``count``.
+
+        Raises:
+            Refused: ``malformed`` for an id that is none.
+        """
+        key = statement_key(after) if after else b""
+        rows = await self._fetch(_LAW, (stream, sequence, key, count))
+        return [envelope for _, envelope in _believed(rows)]
+
+    async def all_law(self) -> list[tuple[str, bytes]]:
+        """(id, envelope) of every governance statement, by stream and number."""
+        return _believed(await self._fetch("SELECT id, envelope, sum FROM law ORDER BY stream, sequence, id", ()))
+
     async def openings(self, intents: Iterable[str]) -> dict[str, bytes]:
         """Openings of those of the intents that have any here, by intent."""
         return await self._summed("SELECT intent, openings, sum FROM opening WHERE intent IN", intents)
@@ -235,11 +249,7 @@ class Queries:
         return rows
 
     async def _summed(self, sql: str, keys: Iterable[str]) -> dict[str, bytes]:
-        found = dict[str, bytes]()
-        for key, data, total in await self._by_keys(sql, keys):
-            _believe(total == checksum(data), f"statement {key.hex()}")
-            found[key.hex()] = data
-        return found
+        return dict(_believed(await self._by_keys(sql, keys)))
 
     async def _lookups(self, origin: str, walk: Callable[[Get], object]) -> Get:
         """The hashes that ``walk`` will ask for: it is first walked with none, only to see which."""
@@ -268,6 +278,8 @@ class Queries:
 
 _BODIES: Final = """SELECT body.id, envelope, sum FROM named JOIN body ON body.n = at AND body.id = named.id
     WHERE log = 0 AND idx = 0 AND space = 'body' AND named.id IN"""
+_LAW: Final = """SELECT id, envelope, sum FROM law WHERE stream = ? AND (sequence, id) > (?, ?)
+    ORDER BY sequence, id LIMIT ?"""
 _SEEK: Final = """SELECT named.id, origin, idx FROM named JOIN log ON log.id = named.log
     WHERE named.id BETWEEN ? AND ? AND space = 'place' ORDER BY at DESC LIMIT ?"""
 _SCAN: Final = """SELECT located.id, origin, idx FROM located JOIN log ON log.id = located.log
@@ -283,6 +295,14 @@ _SPANS: Final = """WITH span (level, first, beyond) AS (VALUES {spans}), own (lo
 def _believe(true: bool, what: str) -> None:
     if not true:
         raise Alarm("storage_corrupt", what)
+
+
+def _believed(rows: Iterable[tuple[Any, ...]]) -> list[tuple[str, bytes]]:
+    found = list[tuple[str, bytes]]()
+    for key, data, total in rows:
+        _believe(total == checksum(data), f"statement {key.hex()}")
+        found.append((key.hex(), data))
+    return found
 
 
 def _span(level: int, number: int) -> tuple[int, int, int]:

@@ -47,7 +47,9 @@ class Braggart:
         frontier = {head.stream: head for head in beat.frontier}
         if random.random() < self._boasts:
             stream = random.choice([*frontier, f"revoke/{keys.public('revoker')}", "policy/other"])
-            frontier[stream] = StreamHead(stream=stream, sequence=random.randrange(2, 9), head=keys.nonce("head", random.random()))
+            frontier[stream] = StreamHead(
+                stream=stream, sequence=random.randrange(2, 9), head=keys.nonce("head", random.random()), forked=False
+            )
         changed = msgspec.structs.replace(
             beat,
             frontier=[frontier[stream] for stream in sorted(frontier)],

@@ -9,7 +9,7 @@ I5  incarnations and sequences of one member only rise
 I6  an intent runs at most once
 I7  nothing is signed before the disk knows it, and no two signed statements contradict each other, across all starts
 I8  no honest member signs that an honest member's record is wrong, or that an honest log has two histories
-I9  what a node knows to be revoked only grows
+I9  what a node knows to be revoked only grows, whatever it starts from
 I10 after healing, within a bound: what was acknowledged is final, all hold the same, work is allowed again
 I11 the same input gives the same bytes; every recorded decision replays
 I12 every request that reached a living process is answered exactly once
@@ -34,7 +34,8 @@ from mesh.core.messages import SyncAnswer, unpack
 from mesh.core.run.authorization import Authorization, Receipt, RecordRef
 from mesh.errors import Refused
 from mesh.limits import STATEMENT_BYTES_MAX
-from mesh.protocol.governor import Event, Facts, GovernorState, IntentArrived, OutcomesArrived, SyncArrived
+from mesh.protocol.gossip import read_law
+from mesh.protocol.governor import Event, Facts, GovernorState, IntentArrived, OfferArrived, OutcomesArrived, SyncArrived
 from mesh.protocol.step import Append, Head, InsertOnce, KeyUse, Persist, PutNote, Reply, Send, Step
 from mesh.testing.world import keys
 from mesh.testing.world.governor import Governor
@@ -86,7 +87,8 @@ class Watch:
 
     def booted(self, governor: Governor) -> None:
         """A governor begins: it has heard nothing yet, and has forgotten no revocation."""
-        name, revoked = governor.name, governor.governance.revoked
+        name, held = governor.name, [read_law(item.envelope).claims.target for item in governor.disk.law.values()]
+        revoked = governor.governance.revoked | {(target.type, target.value) for target in held}
         if not self._revoked.get(name, frozenset()) <= revoked:
             raise Violation("I9", f"{name} has forgotten a revocation")
         self._revoked[name] = revoked
@@ -134,7 +136,9 @@ class Watch:
 
     def stepped(self, governor: Governor, before: GovernorState, events: Sequence[Event], facts: Facts, step: Step[GovernorState]) -> None:
         """I1, I11 and I12 of one step, before it is performed."""
-        waiting = sorted(event.waiter for event in events if isinstance(event, IntentArrived | OutcomesArrived | SyncArrived))
+        waiting = sorted(
+            event.waiter for event in events if isinstance(event, IntentArrived | OfferArrived | OutcomesArrived | SyncArrived)
+        )
         told = sorted(effect.to.waiter for effect in step.effects if isinstance(effect, Send) and isinstance(effect.to, Reply))
         if waiting != told:
             raise Violation("I12", f"{governor.name}: asked by {waiting}, answered {told}")
