@@ -54,6 +54,7 @@ class Faults:
         self._random = stage.ground.random("faults")
         self._ends: list[Callable[[], None]] = []
         self._healed = False
+        self._wrong_clock: Governor | None = None
         self.plan: list[str] = []
 
     def _kinds(self) -> dict[str, tuple[int, Callable[[int], None]]]:
@@ -76,6 +77,8 @@ class Faults:
             "partition": (1, self._partition),
             "pause": (2, self._pause),
             "reload": (1, self._reload),
+            "revocation": (1, self._revocation),
+            "revoker forks": (1, self._forked_revoker),
             "slow disk": (1, self._slow_disk),
             "storm": (1, self._storm),
             "weather": (1, self._weather),
@@ -96,12 +99,8 @@ class Faults:
         for name in (*names, *(kind for kind in trouble if kind in kinds)):
             kinds[name][1](random.randrange(_S, end_us - _S // 2))
         news = random.random()
-        if news < 0.3:
-            self._revocation(random.randrange(_S, end_us - 3 * _S))
-        if 0.2 < news < 0.45:
+        if news < 0.25:
             self._renewal()
-        if news > 0.8:
-            self._forked_revoker(random.randrange(_S, end_us - 2 * _S))
         self.plan.sort()
 
     def heal(self) -> None:
@@ -292,6 +291,8 @@ class Faults:
         step_ms = self._random.choice((-3_600_000, -20_000, -4_000, -1_000, -250, 250, 1_000, 2_500))
         if self._alone() and step_ms > 0:
             return  # whose clock nobody can doubt must be right: a mesh of one promises nothing otherwise
+        if step_ms > self._stage.setting.governance.roster.bounds.skew_ms:
+            self._stage.watch.astray |= {governor.member.name}
 
         def begin() -> Callable[[], None]:
             governor.clock.step_ms = step_ms
@@ -305,9 +306,11 @@ class Faults:
 
     def _mended_clock(self, at_us: int) -> None:
         """Ahead for a while, then set right while the process is down: what it signs next must not be older than what it signed."""
-        governor, step_ms = self._governor(), self._random.choice((900, 1_500, 2_500))
+        self._wrong_clock = self._wrong_clock or self._governor()  # always the same: more than f of them are more than promises bear
+        governor, step_ms = self._wrong_clock, self._random.choice((900, 1_500, 2_500))
         if self._alone():
             return  # as above
+        self._stage.watch.astray |= {governor.member.name}
 
         def wrong() -> None:
             governor.clock.step_ms = step_ms

@@ -9,7 +9,7 @@ I5  incarnations and sequences of one member only rise
 I6  an intent runs at most once
 I7  nothing is signed before the disk knows it, and no two signed statements contradict each other, across all starts
 I8  no honest member signs that an honest member's record is wrong, or that an honest log has two histories
-I9  what a node knows to be revoked only grows, whatever it starts from
+I9  what a node knows to be revoked only grows, and so does what it says that it holds, whatever it starts from
 I10 after healing, within a bound: what was acknowledged is final, all hold the same, work is allowed again
 I11 the same input gives the same bytes; every recorded decision replays
 I12 every request that reached a living process is answered exactly once
@@ -24,7 +24,7 @@ from typing import Final, TypeVar
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.heartbeat import Heartbeat, covers
+from mesh.core.law.heartbeat import Heartbeat, StreamHead, covers
 from mesh.core.law.roster import Roster
 from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import Checkpoint, log_verifier
@@ -61,6 +61,8 @@ class Watch:
         self.honest: list[Governor] = []
         self.liars: frozenset[str] = frozenset()
         """Members that lie."""
+        self.astray: frozenset[str] = frozenset()
+        """Members whose clocks were ahead for a while: what they said then looks younger than it is, as a liar's word may."""
         self.acknowledged: dict[tuple[str, int], str] = {}
         """(origin, index) to leaf hash, of what a client was told is recorded."""
         self.final: dict[str, list[bytes]] = {}
@@ -72,6 +74,7 @@ class Watch:
         self._newest: dict[tuple[str, str, str], tuple[int, int]] = {}
         self._said: dict[tuple[str, str, str], str] = {}
         self._beats: dict[str, tuple[int, int]] = {}
+        self._frontiers: dict[str, list[StreamHead]] = {}
         self.beat_us: dict[bytes, tuple[str, int]] = {}
         """Heartbeat as it was sent to (member, true µs of its signature)."""
         self._heard: dict[str, dict[str, int]] = {}
@@ -126,9 +129,10 @@ class Watch:
             me: the member that the process itself is, which vouches for itself.
             slow_ms: by how much its clock was set back. No rule helps who lives in the past and hears only of the past.
         """
-        needed = self._roster.k - len(self.liars) - bool(me)
+        faulty = self.liars | self.astray - {me}
+        needed = self._roster.k - len(faulty) - bool(me)
         oldest_us = self._ground.now_us - 1_000 * (self._roster.bounds.stale_ms + slow_ms + _ROUNDING_MS)
-        times = [said_us for member, said_us in self._heard[name].items() if member != me and member not in self.liars]
+        times = [said_us for member, said_us in self._heard[name].items() if member != me and member not in faulty]
         recent, since = sum(said_us >= oldest_us for said_us in times), sum(said_us >= self._begun_us[name] for said_us in times)
         return recent >= needed and since >= needed
 
@@ -301,6 +305,9 @@ class Watch:
         if place <= self._beats.get(governor.name, (0, -1)):
             raise Violation("I5", f"{governor.name} signs heartbeat {place} after {self._beats[governor.name]}")
         self._beats[governor.name] = place
+        if not covers(list(beat.frontier), self._frontiers.get(governor.name, [])):
+            raise Violation("I9", f"{governor.name} says that it holds less than it said before")
+        self._frontiers[governor.name] = list(beat.frontier)
         if covers(list(beat.frontier), list(self._setting.revoking.frontier)):
             self._knowing.setdefault(governor.name, self._ground.now_us)
 
