@@ -90,11 +90,10 @@ _TRIGGERS: Final = (
     # Not a conflict clause: REPLACE overrides that.
     """CREATE TRIGGER document_new BEFORE INSERT ON document WHEN EXISTS (SELECT 1 FROM document WHERE id = NEW.id OR n = NEW.n)
         BEGIN SELECT RAISE(IGNORE); END""",
-    *(
-        f"""CREATE TRIGGER {table}_next BEFORE INSERT ON {table} WHEN NEW.n <> (SELECT coalesce(max(n), 0) + 1 FROM {table})
-        BEGIN SELECT RAISE(ABORT, 'a row of {table} takes the next number'); END"""
-        for table in ("body", "located")
-    ),
+    """CREATE TRIGGER body_next BEFORE INSERT ON body WHEN NEW.n <> (SELECT coalesce(max(n), 0) + 1 FROM body)
+        BEGIN SELECT RAISE(ABORT, 'a body takes the next row'); END""",
+    """CREATE TRIGGER located_next BEFORE INSERT ON located WHEN NEW.n <> (SELECT coalesce(max(n), 0) + 1 FROM located)
+        BEGIN SELECT RAISE(ABORT, 'a place takes the next row'); END""",
     # Before INSERT, because that also fires for an upsert and for REPLACE.
     """CREATE TRIGGER head_forward BEFORE INSERT ON head
         WHEN EXISTS (SELECT 1 FROM head WHERE use = NEW.use AND log = NEW.log AND

@@ -60,10 +60,10 @@ _DROP_PARTS: Final = "DELETE FROM part WHERE n = ?"
 _SPANS: Final = """WITH span (first, last) AS (VALUES {spans})
     SELECT n, entries, sum FROM span CROSS JOIN part ON part.n BETWEEN first AND last"""
 _PARTS: Final = """WITH want (first, last) AS (VALUES {spans}), found (first, run, low, high) AS (
-        SELECT want.first, run, max(want.first >> (? - ? * level), low), min(want.last >> (? - ? * level), high - 1) FROM want CROSS JOIN run)
-    SELECT found.first, run, high - low + 1, entries, sum FROM found CROSS JOIN part
-        ON part.n BETWEEN (run << 32) + low AND (run << 32) + high WHERE low <= high
-    UNION ALL SELECT first, run, high - low + 1, NULL, 0 FROM found WHERE low <= high"""
+        SELECT want.first, run, max(want.first >> (? - ? * level), low), min(want.last >> (? - ? * level), high - 1)
+        FROM want CROSS JOIN run)
+    SELECT found.first, run, high - low + 1, entries, sum FROM found LEFT JOIN part
+        ON part.n BETWEEN (run << 32) + low AND (run << 32) + high WHERE low <= high"""
 
 
 class Run(NamedTuple):
@@ -154,14 +154,15 @@ class Index:
         """Take up the runs of the file, in a transaction of its own. :meth:`behind` has still to be called."""
         found = [Run(*row) for row in await fetch(_RUNS, ())]
         runs = {run.run: run for run in found if run.level or run.high == _count(0)}
-        torn = len(runs) < len(found)
         bodies, places = max((run.body for run in runs.values()), default=0), max((run.place for run in runs.values()), default=0)
         held = (await fetch("SELECT (SELECT coalesce(max(n), 0) FROM body), (SELECT coalesce(max(n), 0) FROM located)", ()))[0]
         if sum(run.size for run in runs.values()) != bodies + places or bodies > held[0] or places > held[1]:
-            runs, bodies, places, torn = {}, 0, 0, True
-        if torn:
-            await fetch("DELETE FROM run" + (f" WHERE run NOT IN ({','.join(map(str, runs))})" if runs else ""), ())
-            await fetch("DELETE FROM part" + (f" WHERE n >> {_RUN_SHIFT} NOT IN ({','.join(map(str, runs))})" if runs else ""), ())
+            runs, bodies, places = {}, 0, 0
+            await fetch("DELETE FROM part", ())
+        for run in found:
+            if run.run not in runs:
+                await fetch("DELETE FROM part WHERE n BETWEEN ? AND ?", (_number(run, 0), _number(run, _count(run.level))))
+                await fetch(_DROP_RUNS, (run.run,))
         self._runs, self._next = runs, max(runs, default=0) + 1
         self.bodies, self.places = bodies, places
 
@@ -287,12 +288,10 @@ async def parts_of(fetch: Fetch, spans: Sequence[tuple[int, int]]) -> list[Part]
     missing = dict[tuple[int, int], int]()
     parts = list[Part]()
     for first, run, count, entries, total in rows:
-        if entries is None:
-            missing[first, run] = missing.get((first, run), 0) + count
-        else:
-            _believe(total == checksum(entries), f"run {run} of the index")
-            missing[first, run] = missing.get((first, run), 0) - 1
-            parts.append(Part(first, entries))
+        _believe(entries is not None and total == checksum(entries), f"run {run} of the index")
+        if count > 1:
+            missing[first, run] = missing.get((first, run), count) - 1
+        parts.append(Part(first, entries))
     _believe(not any(missing.values()), "parts of the index are missing")
     return parts
 
