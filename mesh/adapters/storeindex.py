@@ -46,9 +46,13 @@ _LEVELS: Final = 1 + (32 - BITS) // _FAN_BITS
 """Parts are counted by the first four bytes of an id."""
 _RUN_SHIFT: Final = 32
 _FLUSH_EACH: Final = 32
-"""Entries added for each part more that is written: twice as fast as they come."""
+"""Entries added for each part that is written: twice as fast as they come."""
 _MERGE_EACH: Final = 128
-"""Entries added for each part more that is merged: at least four entries for one that comes, which is enough for four levels."""
+"""Entries added for each part that is merged: four entries for one that comes, which is enough for four levels."""
+_FLUSH_TOGETHER: Final = 8
+"""Parts written at once: two pages, some 0.1 ms."""
+_MERGE_TOGETHER: Final = 4
+"""Parts merged at once: one page of each run, some 1 ms."""
 
 _RUNS: Final = "SELECT run, level, low, high, target, size, body, place FROM run ORDER BY run"
 _SET_RUNS: Final = """INSERT INTO run (run, level, low, high, target, size, body, place) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -135,6 +139,10 @@ class Index:
         """What it is written to, once it is begun."""
         self._runs: dict[int, Run] = {}
         self._next = 1
+        self._to_write = 0
+        """Entries added since parts were written last, while there are any to write."""
+        self._to_merge = 0
+        """The same for merging."""
         self.bodies = 0
         """Rows of ``body`` that it leads to."""
         self.places = 0
@@ -197,8 +205,8 @@ class Index:
             parts=[],
             gone=[],
         )
-        self._write(turn, 1 + added // _FLUSH_EACH)
-        await self._merge(turn, 1 + added // _MERGE_EACH, fetch)
+        self._write(turn, added)
+        await self._merge(turn, added, fetch)
         return turn
 
     def adopt(self, turn: Turn) -> None:
@@ -226,9 +234,14 @@ class Index:
         self._next += 1
         return self._next - 1
 
-    def _write(self, turn: Turn, count: int) -> None:
-        """Write the next parts of what is full."""
+    def _write(self, turn: Turn, added: int) -> None:
+        """Write the next parts of what is full, if it is time."""
         if self._old is None or self._flush is None:
+            self._to_write = 0
+            return
+        times, self._to_write = divmod(self._to_write + added, _FLUSH_EACH * _FLUSH_TOGETHER)
+        count = times * _FLUSH_TOGETHER
+        if not count:
             return
         run = self._runs.get(self._flush.run, self._flush)
         high = min(run.high + count, _count(0))
@@ -236,9 +249,10 @@ class Index:
             turn.parts.append(_part(run, part, bytes(self._old.parts[part])))
         turn.runs[run.run] = run._replace(high=high)
 
-    async def _merge(self, turn: Turn, count: int, fetch: Fetch) -> None:
-        """Move the next parts of runs that become one."""
-        sources = self._merging()
+    async def _merge(self, turn: Turn, added: int, fetch: Fetch) -> None:
+        """Move the next parts of runs that become one, if it is time."""
+        times, self._to_merge = divmod(self._to_merge + added, _MERGE_EACH * _MERGE_TOGETHER)
+        count, sources = times * _MERGE_TOGETHER, self._merging() if times else []
         if not sources:
             return
         level, low = sources[0].level, sources[0].low
