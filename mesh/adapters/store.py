@@ -74,8 +74,10 @@ class Conflict(Refused):
 class Duplicate(Exception):
     """A row has a key that is already there."""
 
-    def __init__(self, position: int) -> None:
-        super().__init__(position)
+    def __init__(self, sql: str, position: int) -> None:
+        super().__init__(sql, position)
+        self.sql = sql
+        """What was to insert it."""
         self.position = position
 
 
@@ -117,7 +119,7 @@ class Session:
             await self._connection.executemany(sql, (row for _, row in zip(taken, values)))  # noqa: B905 -- one of them has no end
         except sqlite3.IntegrityError as error:
             if error.sqlite_errorcode in {sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE}:
-                raise Duplicate(next(taken) - 1) from None
+                raise Duplicate(sql, next(taken) - 1) from None
             raise
 
     async def together(self, writes: Iterable[tuple[str, Sequence[Sequence[object]]]]) -> None:
@@ -367,6 +369,8 @@ class Store(Finding):
                 [(ADD_ORIGINS, origins), (ADD_USES, batch.uses), *batch.writes, (ADD_BODIES, bodies), (ADD_PLACES, places), *turn.writes]
             )
         except Duplicate as duplicate:
+            if duplicate.sql != ADD_USES:
+                raise Alarm("storage_corrupt", f"{duplicate.sql}: somebody else wrote into the file") from None
             used = [(effect.space, effect.key) for effect in effects if isinstance(effect, InsertOnce)]
             raise Conflict(*used[duplicate.position]) from None
         # Last: should the COMMIT that follows fail, the store ends and this is forgotten with it.

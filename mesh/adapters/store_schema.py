@@ -92,8 +92,6 @@ _TRIGGERS: Final = (
         BEGIN SELECT RAISE(IGNORE); END""",
     """CREATE TRIGGER body_next BEFORE INSERT ON body WHEN NEW.n <> (SELECT coalesce(max(n), 0) + 1 FROM body)
         BEGIN SELECT RAISE(ABORT, 'a body takes the next row'); END""",
-    """CREATE TRIGGER located_next BEFORE INSERT ON located WHEN NEW.n <> (SELECT coalesce(max(n), 0) + 1 FROM located)
-        BEGIN SELECT RAISE(ABORT, 'a place takes the next row'); END""",
     # Before INSERT, because that also fires for an upsert and for REPLACE.
     """CREATE TRIGGER head_forward BEFORE INSERT ON head
         WHEN EXISTS (SELECT 1 FROM head WHERE use = NEW.use AND log = NEW.log AND

@@ -22,7 +22,7 @@ Rules
 Not here: transactions (:mod:`mesh.adapters.store`), the questions that are asked of it (:mod:`mesh.adapters.storefind`).
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from mesh.adapters.store_schema import checksum
@@ -39,7 +39,9 @@ BITS: Final = 9
 """Of an id, that say its part of a run of level 0: 64 entries a part, four parts a page."""
 KEY: Final = 8
 """Bytes of an id in an entry."""
-_ENTRY: Final = KEY + 6
+_CODE: Final = 6
+"""Bytes of a row's number, doubled; one more for a row of ``located``."""
+_ENTRY: Final = KEY + _CODE
 _FAN_BITS: Final = 3
 _FAN: Final = 1 << _FAN_BITS
 _LEVELS: Final = 1 + (32 - BITS) // _FAN_BITS
@@ -100,11 +102,10 @@ class Part(NamedTuple):
 class Turn(NamedTuple):
     """What the index writes in one transaction, and what it becomes with it."""
 
-    entries: list[tuple[int, bytes]]
-    """Part and entry of each new row."""
-    held: Sequence[bytes]
-    bodies: int
-    places: int
+    bodies: Sequence[bytes]
+    """Ids of the next rows of ``body``."""
+    places: Sequence[bytes]
+    """Ids of the next rows of ``located``."""
     runs: dict[int, Run | None]
     """Those that change; None for those that end."""
     parts: list[tuple[int, bytes, int]]
@@ -126,6 +127,14 @@ class _Memory:
         self.held = set[bytes]()
         """Ids that have a body among them, whole."""
         self.size = 0
+
+    def add(self, keys: Sequence[bytes], code: int) -> None:
+        """Entries of consecutive rows; ``code`` is that of the first."""
+        parts, shift = self.parts, 16 - BITS  # two bytes by hand: every decision comes through here
+        for key in keys:
+            parts[(key[0] << 8 | key[1]) >> shift] += key[:KEY] + code.to_bytes(_CODE)
+            code += 2
+        self.size += len(keys)
 
 
 class Index:
@@ -196,27 +205,18 @@ class Index:
         """
         self._rotate()  # all before is durable: a commit that failed ends the store
         added = len(bodies) + len(places)
-        turn = Turn(
-            entries=[*_entries(bodies, self.bodies, 0), *_entries(places, self.places, 1)],
-            held=bodies,
-            bodies=self.bodies + len(bodies),
-            places=self.places + len(places),
-            runs={},
-            parts=[],
-            gone=[],
-        )
+        turn = Turn(bodies, places, runs={}, parts=[], gone=[])
         self._write(turn, added)
         await self._merge(turn, added, fetch)
         return turn
 
     def adopt(self, turn: Turn) -> None:
         """Become what the turn says. It was written; should its COMMIT fail, the store ends, and this is forgotten with it."""
-        young = self._young
-        for part, entry in turn.entries:
-            young.parts[part] += entry
-        young.size += len(turn.entries)
-        young.held.update(turn.held)
-        self.bodies, self.places = turn.bodies, turn.places
+        self._young.add(turn.bodies, (self.bodies + 1) << 1)
+        self._young.add(turn.places, (self.places + 1) << 1 | 1)
+        self._young.held.update(turn.bodies)
+        self.bodies += len(turn.bodies)
+        self.places += len(turn.places)
         for number, run in turn.runs.items():
             if run is None:
                 del self._runs[number]
@@ -328,12 +328,6 @@ def places_in(entries: bytes, low: bytes, high: bytes) -> Iterator[int]:
     for place in range(0, len(entries), _ENTRY):
         if low <= entries[place : place + KEY] <= high and entries[place + _ENTRY - 1] & 1:
             yield int.from_bytes(entries[place + KEY : place + _ENTRY]) >> 1
-
-
-def _entries(keys: Iterable[bytes], known: int, kind: int) -> Iterator[tuple[int, bytes]]:
-    shift = _shift(0)
-    for row, key in enumerate(keys, known + 1):
-        yield int.from_bytes(key[:4]) >> shift, key[:KEY] + (row << 1 | kind).to_bytes(_ENTRY - KEY)
 
 
 def _divide(entries: bytes, level: int) -> list[bytes]:

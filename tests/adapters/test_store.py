@@ -143,7 +143,6 @@ async def test_what_would_move_back_is_an_alarm_and_leaves_nothing(tmp_path: Pat
         "REPLACE INTO record SELECT n, log, idx, leaf, x'00' FROM record WHERE idx = 0",
         "REPLACE INTO record SELECT n, log, idx + 1, leaf, data FROM record WHERE idx = 299",
         "REPLACE INTO body SELECT n, id, kind, x'00', sum FROM body",
-        "REPLACE INTO located SELECT n, id, log, idx + 1 FROM located",
         "INSERT INTO record SELECT 9999, log, idx + 2, leaf, data FROM record WHERE idx = 299",
     ],
 )
