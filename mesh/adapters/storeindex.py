@@ -302,10 +302,12 @@ async def parts_of(fetch: Fetch, spans: Sequence[tuple[int, int]]) -> list[Part]
     missing = dict[tuple[int, int], int]()
     parts = list[Part]()
     for first, run, count, entries, total in rows:
-        _believe(entries is not None and total == checksum(entries), f"run {run} of the index")
+        data = b"" if entries is None else bytes(entries)
+        _believe(entries is not None and total == checksum(data), f"run {run} of the index")
         if count > 1:
-            missing[first, run] = missing.get((first, run), count) - 1
-        parts.append(Part(first, entries))
+            key = (first, run)
+            missing[key] = missing.get(key, int(count)) - 1
+        parts.append(Part(first, data))
     _believe(not any(missing.values()), "parts of the index are missing")
     return parts
 
