@@ -35,6 +35,7 @@ __all__ = [
     "PROOF_HASHES_MAX",
     "QUESTIONS_MAX",
     "QUEUE_BYTES_MAX",
+    "QUEUE_LAW_MAX",
     "QUEUE_LINEAGE_MAX",
     "QUEUE_OUTCOMES_MAX",
     "QUEUE_REQUESTS_MAX",
@@ -46,6 +47,7 @@ __all__ = [
     "SIGNATURES_MAX",
     "SQLITE_WAIT_MS_MAX",
     "STATEMENT_BYTES_MAX",
+    "STREAM_STATEMENTS_MAX",
     "STRING_CHARS_MAX",
     "TLOG_PROOF_BYTES_MAX",
     "TREE_SIZE_MAX",
@@ -115,6 +117,8 @@ MEMBERS_MAX: Final = 100
 """Members of one roster; larger meshes use groups."""
 FRONTIER_STREAMS_MAX: Final = 256
 """Governance streams in one frontier."""
+STREAM_STATEMENTS_MAX: Final = 200_000
+"""Statements of one governance stream: what a stolen revoker key can make every node hold."""
 PROOF_HASHES_MAX: Final = 63
 """Hashes of one Merkle proof: C2SP tlog-witness caps consistency proofs there, and trees end at 2^63."""
 TREE_SIZE_MAX: Final = 2**53 - 1
@@ -130,6 +134,8 @@ QUEUE_OUTCOMES_MAX: Final = 1_024
 """Requests to record outcomes waiting for one governor; their enforcers keep them and ask the next one."""
 QUEUE_SYNCS_MAX: Final = 512
 """Starting members and enforcers waiting for a heartbeat that names their boot: half a second's worth of heartbeats."""
+QUEUE_LAW_MAX: Final = 256
+"""Messages with governance statements that wait; beyond, whoever offers is told `overloaded`, and the rest is pulled later."""
 QUEUE_LINEAGE_MAX: Final = 4_096
 """Records, checkpoints and certificates of other members that wait; beyond, new ones are dropped and pulled later."""
 QUEUE_URGENT_MAX: Final = 4_096

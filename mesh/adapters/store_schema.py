@@ -2,11 +2,12 @@
 
 Rules
 -----
-1. Records, branch hashes, bodies, origins, first uses and places only ever appear: the file refuses to change or delete them.
+1. Records, branch hashes, bodies, governance statements, origins, first uses and places only ever appear: the file refuses to
+   change or delete them.
 2. A record takes the next index of its log; there is no gap and no second record at an index.
 3. A head refuses a smaller size, another root at the same size, and an earlier time.
-4. What no Merkle tree vouches for (bodies, openings, notes, heads, meta) carries a checksum, because SQLite has none:
-   it is against rot, not against an adversary, who would recompute it.
+4. What no Merkle tree vouches for (bodies, governance statements, openings, notes, heads, meta) carries a checksum, because
+   SQLite has none: it is against rot, not against an adversary, who would recompute it.
 5. Branch hashes are kept at every eighth level only: one row per 256 records instead of one per record. A proof reads at
    most 255 siblings per such level in return.
 6. Ids are random, so no table that every decision writes is ordered by them: a first use stands under the time that its own
@@ -31,6 +32,7 @@ from mesh.protocol.step import (
     Locate,
     Persist,
     PutBody,
+    PutLaw,
     PutNote,
     PutOpenings,
     SetHead,
@@ -78,6 +80,8 @@ _TABLES: Final = (
     """CREATE TABLE run (run INTEGER PRIMARY KEY, level INTEGER NOT NULL, low INTEGER NOT NULL, high INTEGER NOT NULL,
         target INTEGER NOT NULL, size INTEGER NOT NULL, body INTEGER NOT NULL, place INTEGER NOT NULL) STRICT""",
     "CREATE TABLE part (n INTEGER PRIMARY KEY, entries BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
+    """CREATE TABLE law (stream TEXT NOT NULL, sequence INTEGER NOT NULL, id BLOB NOT NULL, envelope BLOB NOT NULL, sum INTEGER NOT NULL,
+        PRIMARY KEY (stream, sequence, id)) STRICT""",
     "CREATE TABLE opening (intent BLOB NOT NULL UNIQUE, openings BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
     """CREATE TABLE note (space TEXT NOT NULL, log INTEGER NOT NULL REFERENCES log (id), size INTEGER NOT NULL, note BLOB NOT NULL,
         sum INTEGER NOT NULL, PRIMARY KEY (space, log, size)) STRICT""",
@@ -104,7 +108,7 @@ _TRIGGERS: Final = (
     "CREATE TRIGGER head_kept BEFORE DELETE ON head BEGIN SELECT RAISE(ABORT, 'heads are kept'); END",
     *(
         f"CREATE TRIGGER {table}_{word} BEFORE {verb} ON {table} BEGIN SELECT RAISE(ABORT, '{table}: rows are kept as they are'); END"
-        for table in ("log", "record", "branch", "body", "document", "located", "used")
+        for table in ("log", "record", "branch", "body", "document", "located", "used", "law")
         for word, verb in (("fixed", "UPDATE"), ("kept", "DELETE"))
     ),
 )
@@ -118,6 +122,7 @@ _ADD_RECORDS: Final = "INSERT INTO record (log, idx, leaf, data) VALUES (?, ?, ?
 _ADD_BRANCHES: Final = "INSERT INTO branch (log, level, number, hash) VALUES (?, ?, ?, ?)"
 _ADD_DOCUMENTS: Final = "INSERT INTO document (id, kind, envelope, sum) VALUES (?, ?, ?, ?)"
 _ADD_OPENINGS: Final = "INSERT INTO opening (intent, openings, sum) VALUES (?, ?, ?) ON CONFLICT (intent) DO NOTHING"
+_ADD_LAW: Final = "INSERT INTO law (stream, sequence, id, envelope, sum) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _SET_HEADS: Final = """INSERT INTO head (use, log, size, root, time_s, sum) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (use, log)
     DO UPDATE SET size = excluded.size, root = excluded.root, time_s = excluded.time_s, sum = excluded.sum"""
 _SET_NOTES: Final = """INSERT INTO note (space, log, size, note, sum) VALUES (?, ?, ?, ?, ?) ON CONFLICT (space, log, size)
@@ -178,7 +183,9 @@ class Batch(NamedTuple):
     """The same of :data:`ADD_PLACES`."""
 
 
-def rows(effects: Iterable[Persist], ids: Mapping[str, int], branches: Iterable[tuple[str, Branch]]) -> Batch:
+def rows(  # noqa: C901 -- one branch for each kind of effect
+    effects: Iterable[Persist], ids: Mapping[str, int], branches: Iterable[tuple[str, Branch]]
+) -> Batch:
     """What the effects of one step are as rows.
 
     Args:
@@ -190,7 +197,7 @@ def rows(effects: Iterable[Persist], ids: Mapping[str, int], branches: Iterable[
         Refused: ``malformed``.
         Alarm: ``storage_corrupt`` when a record does not have the hash it comes with.
     """
-    records, openings, uses, heads, notes, dropped, facts = [list[Row]() for _ in range(7)]
+    records, openings, uses, heads, notes, dropped, facts, law = [list[Row]() for _ in range(8)]
     bodies, documents = dict[str, Keyed](), dict[str, Row]()  # a batch of intents names the same identity documents again and again
     places = list[Keyed]()
     key = cache(statement_key)
@@ -202,6 +209,8 @@ def rows(effects: Iterable[Persist], ids: Mapping[str, int], branches: Iterable[
                 group = bodies if effect.kind in _OF_ONE_RECORD else documents
                 if effect.id not in group:
                     group[effect.id] = (key(effect.id), effect.kind, effect.envelope, checksum(effect.envelope))
+            case PutLaw():
+                law.append((effect.stream, effect.sequence, key(effect.id), effect.envelope, checksum(effect.envelope)))
             case PutOpenings():
                 openings.append((key(effect.intent), effect.openings, checksum(effect.openings)))
             case InsertOnce():
@@ -223,6 +232,7 @@ def rows(effects: Iterable[Persist], ids: Mapping[str, int], branches: Iterable[
         (_ADD_RECORDS, records),
         (_ADD_BRANCHES, kept),
         (_ADD_DOCUMENTS, list(documents.values())),
+        (_ADD_LAW, law),
         (_ADD_OPENINGS, openings),
         (_SET_NOTES, notes),
         (_DROP_CHECKPOINTS, dropped),

@@ -11,11 +11,11 @@ Rules
 Not here: how a query reaches SQLite (``fetch`` is handed in), and what is asked by statement id (:mod:`mesh.adapters.storefind`).
 """
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
-from mesh.adapters.store_schema import LEVELS, checksum, fact_sum, head_sum
+from mesh.adapters.store_schema import LEVELS, checksum, fact_sum, head_sum, statement_key
 from mesh.adapters.storeindex import Fetch
 from mesh.core.log import merkle
 from mesh.core.log.merkle import Frontier, Get, branch_hash, leaf_hash
@@ -89,6 +89,20 @@ class Queries:
     async def records(self, origin: str, first: int, count: int) -> list[bytes]:
         """Leaf data of the records from ``first`` on: at most ``count``, fewer where the log ends."""
         return [data for data, _ in await self._records(origin, first, count)]
+
+    async def law(self, stream: str, sequence: int, after: str, count: int) -> list[bytes]:
+        """Envelopes of a governance stream's statements behind (sequence, after) in the order (number, id): at most ``count``.
+
+        Raises:
+            Refused: ``malformed`` for an id that is none.
+        """
+        key = statement_key(after) if after else b""
+        rows = await self._fetch(_LAW, (stream, sequence, key, count))
+        return [envelope for _, envelope in _believed(rows)]
+
+    async def all_law(self) -> list[tuple[str, bytes]]:
+        """(id, envelope) of every governance statement, by stream and number."""
+        return _believed(await self._fetch("SELECT id, envelope, sum FROM law ORDER BY stream, sequence, id", ()))
 
     async def note(
         self, space: Literal["checkpoint", "certificate"], origin: str, *, at_least: int = 0, latest: bool = False
@@ -221,6 +235,8 @@ class Queries:
         return known
 
 
+_LAW: Final = """SELECT id, envelope, sum FROM law WHERE stream = ? AND (sequence, id) > (?, ?)
+    ORDER BY sequence, id LIMIT ?"""
 # CROSS JOIN keeps SQLite's planner from walking the log and comparing spans.
 _SPANS: Final = """WITH span (level, first, beyond) AS (VALUES {spans}), own (log) AS (SELECT id FROM log WHERE origin = ?)
     SELECT 0, idx, leaf FROM own CROSS JOIN span CROSS JOIN record
@@ -232,6 +248,14 @@ _SPANS: Final = """WITH span (level, first, beyond) AS (VALUES {spans}), own (lo
 def _believe(true: bool, what: str) -> None:
     if not true:
         raise Alarm("storage_corrupt", what)
+
+
+def _believed(rows: Iterable[tuple[Any, ...]]) -> list[tuple[str, bytes]]:
+    found = list[tuple[str, bytes]]()
+    for key, data, total in rows:
+        _believe(total == checksum(data), f"statement {key.hex()}")
+        found.append((key.hex(), data))
+    return found
 
 
 def _span(level: int, number: int) -> tuple[int, int, int]:

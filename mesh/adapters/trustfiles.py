@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from mesh.core.bytes import envelope
+from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance, admit_governance
 from mesh.core.law.policy import Manifest
 from mesh.core.law.revocation import Revocation
@@ -18,7 +19,7 @@ from mesh.core.law.roster import Roster
 from mesh.errors import Refused
 from mesh.limits import BUNDLE_BYTES_MAX, ENVELOPE_BYTES_MAX
 
-__all__ = ["Trust", "load_trust", "read_bounded"]
+__all__ = ["Trust", "load_revocations", "load_trust", "read_bounded"]
 
 
 class Trust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,8 +48,17 @@ def load_trust(trust: Trust, base: Path) -> Governance:
         pin=trust.pin,
         manifests=[envelope.read(Manifest, read_bounded(base / name, ENVELOPE_BYTES_MAX)) for name in trust.policy],
         bundles=[read_bounded(base / name, BUNDLE_BYTES_MAX) for name in trust.bundles],
-        revocations=[envelope.read(Revocation, read_bounded(base / name, ENVELOPE_BYTES_MAX)) for name in trust.revocations],
+        revocations=load_revocations(trust, base),
     )
+
+
+def load_revocations(trust: Trust, base: Path) -> list[Statement[Revocation]]:
+    """The revocations among these files, as they are read; :func:`load_trust` believes them or refuses.
+
+    Raises:
+        Refused: ``config_invalid``, the codec's codes.
+    """
+    return [envelope.read(Revocation, read_bounded(base / name, ENVELOPE_BYTES_MAX)) for name in trust.revocations]
 
 
 def read_bounded(path: Path, bytes_max: int) -> bytes:

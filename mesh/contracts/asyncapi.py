@@ -110,16 +110,28 @@ CHANNELS: Final = (
         message="envelope",
     ),
     Channel(
+        name="law",
+        spell=subjects.law,
+        tokens=("stream",),
+        sender="governor",
+        receiver="governor, enforcer, auditor",
+        summary="Governance statements as a governor took them in, verified: the fast path. Whoever misses one asks a governor for it.",
+        message="message/LawBatch",
+    ),
+    Channel(
         name="sync",
         spell=subjects.sync,
         tokens=("node",),
         sender="governor, enforcer, auditor, workload",
         receiver="governor",
-        summary="Questions to one node: a heartbeat of now, records, proofs, status. Answers are believed for what is signed in them.",
+        summary="Questions to one node: a heartbeat of now, records, proofs, status; and offers of governance statements. Answers are "
+        "believed for what is signed in them.",
         message="message/Asked",
         replies=(
             "message/SyncAnswer",
             "message/LineageBatch",
+            "message/LawBatch",
+            "message/Offered",
             "message/Found",
             "message/Proved",
             "message/NodeStatus",
@@ -130,13 +142,14 @@ CHANNELS: Final = (
 _ABOUT: Final = """\
 Everything that matters inside is signed; a subject proves nothing about a message. NATS may delay, drop, repeat and reorder.
 Tokens are [a-z0-9-]{1,32}; no region is called ctl, hb, law or sync. Answers go to the reply subject, which must be an inbox
-(_INBOX…). Reserved and unused today: mesh.v1.<region>.quorum, .law and .fraud, mesh.v1.law, mesh.v1.ctl."""
+(_INBOX…). Reserved and unused today: mesh.v1.<region>.quorum, .law and .fraud, mesh.v1.ctl."""
 _TOKENS: Final = {
     "region": "Region of the governors that are asked, or of the node.",
     "tenant": "Whose workload it is: an account of the NATS server.",
     "workload": "Name of the caller; governors believe the identity document, not this.",
     "enforcer": "Name of the enforcer; governors believe the signature, not this.",
     "node": "Name of the governor in the roster.",
+    "stream": "The first 26 characters of the lowercase base32 of SHA-256 over the stream's name.",
 }
 
 

@@ -10,10 +10,10 @@ import msgspec
 
 from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Count, Hex32, Name, Payload, Text, Token
-from mesh.core.law.heartbeat import Frontier
+from mesh.core.law.heartbeat import Frontier, StreamName
 from mesh.core.log.record import Origin
 from mesh.core.run.params import Opening
-from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX, NOTE_BYTES_MAX, PARAMS_MAX
+from mesh.limits import BATCH_EVENTS_MAX, BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX, NOTE_BYTES_MAX, PARAMS_MAX
 
 __all__ = [
     "Answer",
@@ -23,10 +23,14 @@ __all__ = [
     "Find",
     "Found",
     "IntentRequest",
+    "LawAsked",
+    "LawBatch",
     "LineageBatch",
     "Location",
     "MirrorStatus",
     "NodeStatus",
+    "Offer",
+    "Offered",
     "Openings",
     "OutcomeAnswer",
     "OutcomeRequest",
@@ -148,8 +152,35 @@ class Prove(Payload, tag_field="ask", tag="prove"):
     index: Count
 
 
+class Offer(Payload, tag_field="ask", tag="offer"):
+    """Take these governance statements, and tell me when they are held."""
+
+    statements: Annotated[list[Raw], msgspec.Meta(min_length=1, max_length=BATCH_EVENTS_MAX)]
+
+
+class LawAsked(Payload, tag_field="ask", tag="law"):
+    """Give me statements of a governance stream, in the order (number, id), as many as fit."""
+
+    stream: StreamName
+    sequence: Count
+    id: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
+    """Only what comes after (sequence, id); an empty id is before all of its number."""
+
+
 class StatusAsked(Payload, tag_field="ask", tag="status"):
     """How are you."""
+
+
+class Offered(Payload, tag_field="answer", tag="offered"):
+    """What became of each statement offered, by its id: an empty code says that it is held durably."""
+
+    results: dict[Hex32, Text]
+
+
+class LawBatch(Payload, tag_field="answer", tag="law"):
+    """Governance statements: an answer, or published as they were taken in."""
+
+    statements: Annotated[list[Raw], msgspec.Meta(max_length=BATCH_RECORDS_MAX)]
 
 
 class SyncAnswer(Payload, tag_field="answer", tag="sync"):
@@ -226,7 +257,7 @@ class NodeStatus(Payload, tag_field="answer", tag="status"):
     counters: dict[Text, Count]
 
 
-Asked = Sync | Pull | Find | Prove | StatusAsked
+Asked = Sync | Pull | Find | Prove | StatusAsked | Offer | LawAsked
 """What may be asked on a ``sync`` subject."""
 
 

@@ -4,9 +4,9 @@ Rules
 -----
 1. Nodes, auditors and the provisioner are users of the account ``MESH``; each may publish only under its own name.
 2. A tenant's workloads live in an account of their own. It imports three services (intents under its own name, outcomes, sync)
-   and the heartbeats; so the server rewrites their reply subjects, and a forged one cannot reach a governor's subjects. What
-   they may hear is bounded by the account itself, in which there is nothing but those imports and their own inboxes; and they
-   may not listen to each other's requests, which carry openings.
+   and two streams (heartbeats, governance statements); so the server rewrites their reply subjects, and a forged one cannot reach
+   a governor's subjects. What they may hear is bounded by the account itself, in which there is nothing but those imports and
+   their own inboxes; and they may not listen to each other's requests, which carry openings.
 3. Nobody online may create, change or delete a stream but the provisioner, which runs before and apart from the nodes.
 4. Auditors hear what is published and never what is asked: as one of a governor's queue group they could swallow requests.
 5. Slow readers are cut off rather than slowing the governors; payloads are bounded.
@@ -98,10 +98,12 @@ def governor_user(user: GovernorUser) -> str:
         f"mesh.v1.{region}.fraud.{name}",
         "mesh.v1.*.cosig.*",
         f"mesh.v1.hb.{name}",
+        "mesh.v1.law.*",
         "mesh.v1.sync.*",
     ]
     subscribe = [
         "mesh.v1.hb.*",
+        "mesh.v1.law.*",
         "mesh.v1.*.lineage.*",
         "mesh.v1.*.checkpoint.*",
         f"mesh.v1.{region}.cosig.{name}",
@@ -143,6 +145,7 @@ def tenant_exports(users: Iterable[TenantUser]) -> list[str]:
         f'      {{ service: "mesh.v1.*.outcome.*", accounts: [{everyone}] }}',
         f'      {{ service: "mesh.v1.sync.*", accounts: [{everyone}] }}',
         f'      {{ stream: "mesh.v1.hb.*", accounts: [{everyone}] }}',
+        f'      {{ stream: "mesh.v1.law.*", accounts: [{everyone}] }}',
     ]
 
 
@@ -160,6 +163,7 @@ def tenant_account(user: TenantUser) -> list[str]:
         '      { service: { account: MESH, subject: "mesh.v1.*.outcome.*" } }',
         '      { service: { account: MESH, subject: "mesh.v1.sync.*" } }',
         '      { stream: { account: MESH, subject: "mesh.v1.hb.*" } }',
+        '      { stream: { account: MESH, subject: "mesh.v1.law.*" } }',
         "    ]",
         "  }",
     ]

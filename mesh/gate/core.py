@@ -124,7 +124,7 @@ class Core:
         self._works: set[Work] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._broken: MeshError | None = None
-        self.outlook = Outlook(settings.governance, clock, settings.place.boot, wall)
+        self.outlook = Outlook(settings.governance, clock, settings.place.boot, wall, learnt=clock.wake)
         self.outbox = Outbox(bus, store, settings.place, self._roster, self._regions, clock)
 
     async def open_(self, *, wait_ms: int) -> None:
@@ -145,6 +145,7 @@ class Core:
         self._broken = self._broken or Unavailable("draining", "the gate is closed")
         with suppress(MeshError):
             await self.outbox.wait_taken_in(wait_ms)
+        self.outlook.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -4,24 +4,28 @@ Rules
 -----
 1. Nothing is fresh until k members answered this boot's nonce; they are asked at once, and again until all have answered.
 2. What cannot be believed changes nothing and is counted.
+3. Governance statements are heard as governors publish them, and asked for when a heartbeat says that its member holds more.
+   What is learnt denies at once, also what is running: ``learnt`` is called.
 
-Not here: what freshness means (:mod:`mesh.protocol.freshness`).
+Not here: what freshness means (:mod:`mesh.protocol.freshness`), what is asked of whom (:mod:`mesh.protocol.gossip`).
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
-from mesh.adapters.bus import Bus, Message
+from mesh.adapters.bus import Bus
 from mesh.adapters.clock import Clock, wall_ms
 from mesh.core import subjects
 from mesh.core.law.governance import Governance
-from mesh.core.messages import Sync, SyncAnswer, pack, unpack
+from mesh.core.messages import LawAsked, Sync, SyncAnswer, pack, unpack
 from mesh.errors import MeshError, Refused
 from mesh.protocol.enforcer import View, take_heartbeat
 from mesh.protocol.freshness import Freshness
+from mesh.protocol.gossip import Asking, Gossip, LawArrived
+from mesh.protocol.step import AskLaw
 
 __all__ = ["Outlook"]
 
@@ -31,14 +35,34 @@ _ASK_MS: Final = 2_000
 class Outlook:
     """The enforcer's view, kept up to date."""
 
-    def __init__(self, governance: Governance, clock: Clock, boot: str, wall: Callable[[], int] = wall_ms) -> None:
-        """Nothing heard yet; ``boot`` is this boot's nonce, ``wall`` the wall clock."""
+    def __init__(
+        self,
+        governance: Governance,
+        clock: Clock,
+        boot: str,
+        wall: Callable[[], int] = wall_ms,
+        *,
+        learnt: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Nothing heard yet.
+
+        Args:
+            governance: what the files say.
+            clock: the steady clock.
+            boot: this boot's nonce.
+            wall: the wall clock.
+            learnt: called when governance has changed.
+        """
         self.governance = governance
         self.clock = clock
         self._wall = wall
         self.counters: Counter[str] = Counter()
         self._fresh = Freshness.begin(boot)
         self._answered = asyncio.Event()
+        self._asking: Mapping[str, Asking] = {}
+        self._learnt = learnt
+        self._bus: Bus | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def view(self) -> View:
         """What is known at this moment."""
@@ -52,13 +76,55 @@ class Outlook:
             self.counters[refusal.code] += 1
         if len(self._fresh.echoed) >= self.governance.roster.k:
             self._answered.set()
+        self._ask_for_law(self._gossip())
+
+    def learn(self, data: bytes, node: str = "") -> None:
+        """Take governance statements as they were published, or answered by ``node``."""
+        gossip = self._gossip()
+        try:
+            _, refused = gossip.arrived(LawArrived(data, node))
+            self.counters.update(refused)
+        except Refused as refusal:
+            self.counters[refusal.code] += 1
+        self._ask_for_law(gossip)
 
     async def follow(self, bus: Bus) -> None:
-        """Hear every heartbeat from now on."""
-        await bus.subscribe(subjects.hb(subjects.ANY), self._heard)
+        """Hear every heartbeat and every governance statement from now on."""
+        self._bus = bus
+        await bus.subscribe(subjects.hb(subjects.ANY), lambda message: self.hear(message.data))
+        await bus.subscribe(subjects.law(subjects.ANY), lambda message: self.learn(message.data))
 
-    def _heard(self, message: Message) -> None:
-        self.hear(message.data)
+    def close(self) -> None:
+        """Ask for nothing more."""
+        self._bus = None
+        for task in self._tasks:
+            task.cancel()
+
+    def _gossip(self) -> Gossip:
+        return Gossip(self.governance, self._asking, (), now_ms=self.clock.now_ms())
+
+    def _ask_for_law(self, gossip: Gossip) -> None:
+        """Adopt what was learnt, and ask for what others hold."""
+        changed = gossip.governance is not self.governance
+        asks = gossip.due(self._fresh) if self._bus is not None else []
+        self.governance, self._asking = gossip.governance, gossip.asking
+        for ask in asks:
+            task = asyncio.get_running_loop().create_task(self._pull(ask))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        if changed:
+            self._learnt()
+
+    async def _pull(self, ask: AskLaw) -> None:
+        if self._bus is None:
+            return
+        question = pack(LawAsked(stream=ask.stream, sequence=ask.after.sequence, id=ask.after.id))
+        try:
+            answer = await self._bus.request(subjects.sync(ask.member), question, timeout_ms=_ASK_MS)
+        except MeshError as error:
+            self.counters[error.code] += 1
+            return
+        self.learn(answer.data, ask.member)
 
     async def ask_all(self, bus: Bus) -> None:
         """Rule 1; returns when all members have answered."""

@@ -9,15 +9,19 @@ Rules
 Not here: collecting what peers know of this node's own signatures.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from mesh.core.bytes.envelope import Statement
+from mesh.core.law.governance import restore
+from mesh.core.law.revocation import Revocation
 from mesh.core.log.checkpoint import Checkpoint
 from mesh.core.log.merkle import Frontier
 from mesh.core.log.record import GovernanceChanged
 from mesh.errors import Alarm
 from mesh.protocol.freshness import Freshness
+from mesh.protocol.gossip import put
 from mesh.protocol.governor import GovernorState, Machine
 from mesh.protocol.lineage import LogState, Outstanding, Writer
 from mesh.protocol.mirror import Mirror
@@ -52,9 +56,11 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     own: StoredLog
     mirrors: Mapping[str, StoredLog]
     """By origin; a log never seen may be absent."""
+    law: tuple[Statement[Revocation], ...] = ()
+    """Governance statements, believed before they were stored."""
 
 
-def begin(machine: Machine, stored: Stored, *, boot: str, now_ms: int) -> Step[GovernorState]:
+def begin(machine: Machine, stored: Stored, *, boot: str, now_ms: int, given: Sequence[Statement[Revocation]] = ()) -> Step[GovernorState]:
     """The first step of a boot.
 
     Args:
@@ -62,6 +68,7 @@ def begin(machine: Machine, stored: Stored, *, boot: str, now_ms: int) -> Step[G
         stored: what storage holds.
         boot: 32 fresh random bytes, hex.
         now_ms: steady time.
+        given: governance statements that the node is configured with; ``machine.governance`` believes them.
 
     Raises:
         Alarm: ``storage_rolled_back`` when more was signed than is held.
@@ -90,6 +97,9 @@ def begin(machine: Machine, stored: Stored, *, boot: str, now_ms: int) -> Step[G
     state = GovernorState(
         incarnation=incarnation,
         sequence=0,
+        governance=restore(machine.governance, stored.law),
+        asking={},
+        untold=(),
         log=log,
         mirrors=mirrors,
         fresh=Freshness.begin(boot),
@@ -98,7 +108,9 @@ def begin(machine: Machine, stored: Stored, *, boot: str, now_ms: int) -> Step[G
         noise={},
         noise_ms=0,
     )
-    return Step(state, (SetMeta(INCARNATION, incarnation), *appended))
+    held = {statement.id for statement in stored.law}
+    kept = [put(statement) for statement in given if statement.id not in held]
+    return Step(state, (SetMeta(INCARNATION, incarnation), *kept, *appended))
 
 
 def _own_log(origin: str, stored: StoredLog, *, now_ms: int) -> LogState:

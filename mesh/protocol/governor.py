@@ -31,6 +31,7 @@ from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol import decide, lineage, mirror
 from mesh.protocol.documents import Documents
 from mesh.protocol.freshness import Freshness, check_clock, check_fresh, hear, leap
+from mesh.protocol.gossip import Asking, Gossip, LawArrived, OfferArrived
 from mesh.protocol.intake import Intake, IntentArrived, refuse
 from mesh.protocol.lineage import LogState, Writer
 from mesh.protocol.mirror import Mirror, MirrorContext
@@ -44,9 +45,11 @@ __all__ = [
     "GovernorState",
     "HeartbeatArrived",
     "IntentArrived",
+    "LawArrived",
     "LineageArrived",
     "Machine",
     "NoteArrived",
+    "OfferArrived",
     "OutcomesArrived",
     "Shed",
     "Stopping",
@@ -111,7 +114,18 @@ class Stopping(msgspec.Struct, frozen=True):
 
 
 Event = (
-    IntentArrived | OutcomesArrived | LineageArrived | NoteArrived | CosigArrived | HeartbeatArrived | SyncArrived | Shed | Tick | Stopping
+    IntentArrived
+    | OutcomesArrived
+    | OfferArrived
+    | LawArrived
+    | LineageArrived
+    | NoteArrived
+    | CosigArrived
+    | HeartbeatArrived
+    | SyncArrived
+    | Shed
+    | Tick
+    | Stopping
 )
 
 
@@ -129,6 +143,11 @@ class GovernorState(msgspec.Struct, frozen=True):
     incarnation: int
     sequence: int
     """Of the next heartbeat."""
+    governance: Governance
+    asking: Mapping[str, Asking]
+    """Member to what it was asked last about governance."""
+    untold: tuple[str, ...]
+    """What was taken in and not recorded yet."""
     log: LogState
     mirrors: Mapping[str, Mirror]
     fresh: Freshness
@@ -143,7 +162,13 @@ class Machine:
     """A governor's pure step function with what never changes within a boot."""
 
     def __init__(self, governance: Governance, me: Member, engine: decide.Engine) -> None:
-        """Prepare for ``me`` under ``governance``; the engine and the memo of documents are pure functions."""
+        """Prepare for ``me``; the engine and the memo of documents are pure functions.
+
+        Args:
+            governance: what the node is configured with. What is in force is the state's: more is heard later.
+            me: this member.
+            engine: the policy engine.
+        """
         self.governance = governance
         self.me = me
         self.engine = engine
@@ -167,7 +192,7 @@ class _Work:
         self.now_ms = now_ms
         self.wall_ms = wall_ms
         self.facts = facts
-        self.governance = machine.governance
+        self.gossip = Gossip(state.governance, state.asking, state.untold, now_ms=now_ms)
         self.roster = machine.governance.roster
         self.writer = Writer(state.log, mesh=self.roster.mesh, now_ms=now_ms)
         self.log = state.log
@@ -187,12 +212,19 @@ class _Work:
         self.nonces: list[SyncArrived] = []
         self.ticked = False
 
-    def take(self, event: Event) -> None:
+    @property
+    def governance(self) -> Governance:
+        """What is in force after what this step has taken in so far."""
+        return self.gossip.governance
+
+    def take(self, event: Event) -> None:  # noqa: C901 -- one branch for each kind of event
         """Take in anything but intents, which wait until the rest was seen."""
         try:
             match event:
                 case OutcomesArrived():
                     self._outcomes(event)
+                case OfferArrived() | LawArrived():
+                    self._law(event)
                 case LineageArrived():
                     self._lineage(event)
                 case NoteArrived(data=data):
@@ -208,16 +240,12 @@ class _Work:
                     self._count(code, count)
                 case Tick():
                     self.ticked = True
-                case Stopping():
-                    self._stopping()
-                case IntentArrived():
+                case Stopping() if not self._unsure():
+                    self._govern("stopped", "drained")
+                case IntentArrived() | Stopping():
                     pass
         except Refused as refusal:
             self._count(refusal.code, 1)
-
-    def _stopping(self) -> None:
-        if not self._unsure():
-            self._govern("stopped", "drained")
 
     def decide(self, intents: Sequence[IntentArrived]) -> None:
         """Rule 2."""
@@ -245,8 +273,11 @@ class _Work:
         """Heartbeat, checkpoint and pulls as they fall due; then the new state."""
         if self.ticked:
             self._watch_freshness()
+            self._record_law()
             self._record_noise()
-        if self.nonces or (self.ticked and self.now_ms - self.beat_ms >= self.roster.bounds.heartbeat_ms):
+        if self.ticked or self.gossip.more:
+            self._ask_for_law()
+        if self.nonces or self.gossip.news or (self.ticked and self.now_ms - self.beat_ms >= self.roster.bounds.heartbeat_ms):
             self._beat()
         if self.ticked:
             for origin, held in self.mirrors.items():
@@ -258,6 +289,9 @@ class _Work:
         state = GovernorState(
             incarnation=self.state.incarnation,
             sequence=self.sequence,
+            governance=self.governance,
+            asking=self.gossip.asking,
+            untold=tuple(self.gossip.untold),
             log=self.log,
             mirrors=self.mirrors,
             fresh=self.fresh,
@@ -279,6 +313,26 @@ class _Work:
     def _unsure(self) -> bool:
         refusal = self._stale()
         return refusal is not None and refusal.code == _UNSURE
+
+    def _law(self, event: OfferArrived | LawArrived) -> None:
+        try:
+            effects, codes = self.gossip.offered(event) if isinstance(event, OfferArrived) else self.gossip.arrived(event)
+        except Refused as refusal:
+            if isinstance(event, OfferArrived):
+                self.effects.append(refuse(event.waiter, refusal.code, refusal.detail))
+            raise
+        self.effects += effects
+        for code in codes:
+            self._count(code, 1)
+
+    def _record_law(self) -> None:
+        if self.gossip.untold and not self._unsure():
+            for about in self.gossip.untold:
+                self._govern("revocation", about)
+            self.gossip.untold.clear()
+
+    def _ask_for_law(self) -> None:
+        self.effects += self.gossip.due(self.fresh, me=self.machine.me.name)
 
     def _watch_freshness(self) -> None:
         refusal = self._stale()

@@ -198,7 +198,7 @@ class Intake:
         if draft is not None:
             self.effects.append(InsertOnce("intent", asked.intent.id, asked.intent.claims.created_ms, ref.index))
             self.effects.append(Locate(draft.id, ref.origin, ref.index))
-            self._authorize(item.waiters, draft)
+            self._authorize(item.waiters, draft, self.governance.frontier)
         else:
             code = "policy_error" if decision.errors else "policy_denied"
             self._send_denial(item, code, "", decision.determining, ref)
@@ -219,9 +219,9 @@ class Intake:
         place = self.writer.origin, index
         return authorization_draft(asked, decision, self.governance, issuer=self.me.name, place=place, at_ms=at_ms)
 
-    def _authorize(self, waiters: Sequence[int], draft: Draft) -> None:
+    def _authorize(self, waiters: Sequence[int], draft: Draft, frontier: tuple[StreamHead, ...]) -> None:
         self.effects.append(Sign("decision", draft))
-        answer = partial(_authorized, draft.id, self.governance.frontier)
+        answer = partial(_authorized, draft.id, frontier)
         self.effects += [Send(Reply(waiter), answer) for waiter in waiters]
 
     def _deny(self, item: _Pending, code: str, detail: str) -> None:
@@ -285,10 +285,11 @@ class Intake:
             self._deny(item, error.code, error.detail)
             return
         draft = self._draft(asked, record.decision, record.index, record.at_ms)
-        if draft.id != record.authorization:
+        frontier = self.governance.former.get(record.attested.frontier)
+        if draft.id != record.authorization or frontier is None:
             self._deny(item, "intent_conflict", "it was authorized under other conditions")
             return
-        self._authorize(item.waiters, draft)
+        self._authorize(item.waiters, draft, frontier)
 
 
 def refuse(waiter: int, code: str, detail: str) -> Send:

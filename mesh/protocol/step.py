@@ -17,6 +17,7 @@ from typing import Final, Generic, Literal, TypeVar
 import msgspec
 
 from mesh.core.bytes.envelope import Draft, assemble
+from mesh.core.law.streams import Cursor
 from mesh.core.log.checkpoint import cosignature_line, cosignature_message, log_line
 from mesh.core.log.note import Line, Note
 
@@ -25,6 +26,7 @@ __all__ = [
     "Announce",
     "Append",
     "Ask",
+    "AskLaw",
     "Commit",
     "Effect",
     "Head",
@@ -33,8 +35,10 @@ __all__ = [
     "KeyUse",
     "Locate",
     "NoteDraft",
+    "Outgoing",
     "Persist",
     "PutBody",
+    "PutLaw",
     "PutNote",
     "PutOpenings",
     "Reply",
@@ -62,6 +66,15 @@ class Append(msgspec.Struct, frozen=True):
     """Leaf data."""
     hashes: tuple[bytes, ...]
     """RFC 6962 leaf hashes, one per leaf."""
+
+
+class PutLaw(msgspec.Struct, frozen=True):
+    """A governance statement in its stream. Idempotent: the id is its content."""
+
+    stream: str
+    sequence: int
+    id: str
+    envelope: bytes
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -133,7 +146,7 @@ class SetMeta(msgspec.Struct, frozen=True):
     value: int
 
 
-Persist = Append | SetHead | PutBody | PutOpenings | InsertOnce | Locate | PutNote | SetMeta
+Persist = Append | SetHead | PutBody | PutLaw | PutOpenings | InsertOnce | Locate | PutNote | SetMeta
 
 
 class NoteDraft(msgspec.Struct, frozen=True):
@@ -204,6 +217,14 @@ class Ask(msgspec.Struct, frozen=True):
     first: int
 
 
+class AskLaw(msgspec.Struct, frozen=True):
+    """Pull statements of a governance stream from a member; the answer comes back as an event."""
+
+    member: str
+    stream: str
+    after: Cursor
+
+
 class Step(msgspec.Struct, Generic[S], frozen=True):
     """What a machine answers."""
 
@@ -220,12 +241,13 @@ class Commit(msgspec.Struct, frozen=True):
 class Sending(msgspec.Struct, frozen=True):
     """Phase 2: send these, in order."""
 
-    messages: tuple[tuple[Send, bytes] | tuple[Announce, bytes] | tuple[Ask, bytes], ...]
+    messages: tuple[tuple["Outgoing", bytes], ...]
     """Each with its finished bytes: a message, an announced checkpoint's note, nothing for a pull."""
 
 
-Effect = Persist | Sign | Send | Announce | Ask
-_SENT: Final = (Send, Announce, Ask)  # written `A | B | C` at the place of use it would be made anew for each effect
+Outgoing = Send | Announce | Ask | AskLaw
+Effect = Persist | Sign | Outgoing
+_SENT: Final = (Send, Announce, Ask, AskLaw)  # written `A | B | C` at the place of use it would be made anew for each effect
 
 
 FAILPOINTS: Final = ("persist.before", "persist.after", "sign.after", "send.after")
@@ -250,7 +272,7 @@ def phases(
     and nothing further happens.
     """
     signs: list[Sign] = []
-    sends: list[Send | Announce | Ask] = []
+    sends: list[Outgoing] = []
     persists: list[Persist] = []
     for effect in step.effects:
         if isinstance(effect, Sign):
@@ -286,7 +308,7 @@ def _sign_all(signs: list[Sign], sign: Callable[[KeyUse, bytes], bytes], public:
     return Signed(statements, lines)
 
 
-def _finish(item: Send | Announce | Ask, signed: Signed) -> tuple[Send, bytes] | tuple[Announce, bytes] | tuple[Ask, bytes]:
+def _finish(item: Outgoing, signed: Signed) -> tuple[Outgoing, bytes]:
     if isinstance(item, Send):
         return item, item.build(signed)
     if isinstance(item, Announce):

@@ -5,17 +5,21 @@ A question is cheap to ask, so its cost is bounded: one message out, at most :da
 
 from typing import Final
 
+import msgspec
+
 from mesh.adapters.store import Store
 from mesh.core.log.tlogproof import TlogProof
-from mesh.core.messages import Find, Found, LineageBatch, Location, Prove, Proved, Pull, pack, unpack
+from mesh.core.messages import Find, Found, LawAsked, LawBatch, LineageBatch, Location, Prove, Proved, Pull, pack, unpack
 from mesh.errors import Refused
-from mesh.limits import BATCH_RECORDS_MAX
+from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX
+from mesh.protocol.lineage import LogState
 from mesh.protocol.serving import announce_batches, leaf_ids, pull_answer
 from mesh.roles.recent import Recent
 
-__all__ = ["FIND_MAX", "announcement", "found", "proved", "pulled"]
+__all__ = ["FIND_MAX", "announcement", "found", "law", "looked_up", "proved", "pulled"]
 
 FIND_MAX: Final = 1_000
+_LAW_FRAME_BYTES: Final = 64
 
 
 async def announcement(store: Store, recent: Recent, origin: str, first: int, size: int, note: bytes) -> list[bytes]:
@@ -27,6 +31,29 @@ async def announcement(store: Store, recent: Recent, origin: str, first: int, si
     while first + len(leaves) < size:
         leaves += await store.records(origin, first + len(leaves), min(BATCH_RECORDS_MAX, size - first - len(leaves)))
     return announce_batches(origin, first, leaves, await store.bodies(_ids(leaves)), note)
+
+
+async def looked_up(store: Store, asked: Pull | Find | Prove | LawAsked, log: LogState, *, openings: bool) -> bytes:
+    """The answer to a question.
+
+    Args:
+        store: the node's file.
+        asked: the question.
+        log: the node's own log.
+        openings: whether the asker may see what committed parameters hide.
+
+    Raises:
+        Refused: ``not_found``, ``malformed``.
+    """
+    match asked:
+        case Pull(origin=origin):
+            return await pulled(store, asked, log.note if origin == log.origin else b"", openings=openings)
+        case Find():
+            return await found(store, asked)
+        case Prove():
+            return await proved(store, asked, openings=openings)
+        case LawAsked():
+            return await law(store, asked)
 
 
 async def pulled(store: Store, ask: Pull, newest: bytes, *, openings: bool) -> bytes:
@@ -43,6 +70,17 @@ async def pulled(store: Store, ask: Pull, newest: bytes, *, openings: bool) -> b
     opened = await store.openings([key for leaf in leaves for key in leaf_ids(leaf)[1]]) if openings else {}
     certificate = await store.note("certificate", ask.origin, at_least=ask.first + 1)
     return pull_answer(ask.origin, ask.first, leaves, bodies, opened, certificate.note if certificate is not None else newest)
+
+
+async def law(store: Store, ask: LawAsked) -> bytes:
+    """Statements of a governance stream: as many as fit into one message."""
+    kept, size = list[msgspec.Raw](), _LAW_FRAME_BYTES
+    for data in await store.law(ask.stream, ask.sequence, ask.id, BATCH_RECORDS_MAX):
+        size += len(data) + 1
+        if size > MESSAGE_BYTES_MAX:
+            break
+        kept.append(msgspec.Raw(data))
+    return pack(LawBatch(statements=kept))
 
 
 async def found(store: Store, ask: Find) -> bytes:

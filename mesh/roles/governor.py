@@ -35,33 +35,48 @@ from mesh.adapters.clock import Clock
 from mesh.adapters.decision_thread import DecisionThread
 from mesh.adapters.signer import Signer, load
 from mesh.adapters.store import Store
-from mesh.adapters.trustfiles import load_trust
+from mesh.adapters.trustfiles import load_revocations, load_trust
 from mesh.core import subjects
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
-from mesh.core.messages import Find, NodeStatus, Prove, Pull, RefusedAnswer, StatusAsked, Sync, SyncAnswer, pack, unpack, unpack_asked
+from mesh.core.messages import (
+    Find,
+    LawAsked,
+    NodeStatus,
+    Offer,
+    Prove,
+    Pull,
+    RefusedAnswer,
+    StatusAsked,
+    Sync,
+    pack,
+    unpack_asked,
+)
 from mesh.errors import Alarm, MeshError, Refused, Unavailable
-from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX, QUESTIONS_MAX, REQUEST_BYTES_MAX
+from mesh.limits import MESSAGE_BYTES_MAX, QUESTIONS_MAX, REQUEST_BYTES_MAX
 from mesh.policy.admission import admit_laws
 from mesh.protocol.begin import begin
 from mesh.protocol.governor import (
     CosigArrived,
     HeartbeatArrived,
     IntentArrived,
+    LawArrived,
     LineageArrived,
     Machine,
     NoteArrived,
+    OfferArrived,
     OutcomesArrived,
     Stopping,
     SyncArrived,
     Tick,
 )
-from mesh.protocol.step import Announce, Ask, Reply, Send
+from mesh.protocol.step import Announce, Ask, AskLaw, Outgoing, Reply
 from mesh.roles import answers
 from mesh.roles.config import NodeConfig
 from mesh.roles.inbox import Inbox
 from mesh.roles.loading import load_state
 from mesh.roles.outbox import Outbox
+from mesh.roles.peers import Peers
 from mesh.roles.performer import USES, Performer
 from mesh.roles.scrubbing import scrub_for_ever, scrub_newest
 from mesh.roles.status import node_status
@@ -70,7 +85,6 @@ __all__ = ["GovernorNode"]
 
 _TICK_S: Final = 0.05
 """Shorter than any signed bound; a tick with nothing due costs microseconds."""
-_PULL_TIMEOUT_MS: Final = 2_000
 _REOPEN_S: Final = 1.0
 _DRAIN_S: Final = 5.0
 """All of rule 6; whoever stops processes gives them ten seconds at least."""
@@ -89,6 +103,7 @@ class GovernorNode:
         """
         self.config = config
         self.governance: Governance = load_trust(config.trust, config.path("."))
+        self._given = load_revocations(config.trust, config.path("."))
         self.me: Member = self.governance.roster.member(config.node.name)
         keys = config.path(config.node.keys)
         self.signer = Signer([load(keys / f"{use}.key") for use in USES])
@@ -113,6 +128,7 @@ class GovernorNode:
         self._started_ms = self.clock.now_ms()
         self.performer: Performer | None = None
         self.outbox: Outbox | None = None
+        self.peers: Peers | None = None
         self.bus: Bus | None = None
 
     # ------------------------------------------------------------------------------------------------------------ life
@@ -133,6 +149,7 @@ class GovernorNode:
         name = f"gov-{self.me.name}"
         self.bus = await Bus.connect(bus_options(self.config.bus, name=name, base=self.config.path(".")), wait_ms=30_000)
         self.outbox = Outbox(self.bus)
+        self.peers = Peers(self.bus, self._enqueue)
         try:
             await self._open(engine)
             await self._subscribe(self.bus)
@@ -195,7 +212,8 @@ class GovernorNode:
             performer = Performer(
                 machine, store, self.signer, self.clock, deliver=self._deliver, failpoint=self._failpoint, wake=self._wake.set
             )
-            await performer.begin(begin(machine, stored, boot=secrets.token_hex(32), now_ms=self.clock.now_ms()))
+            boot, now_ms = secrets.token_hex(32), self.clock.now_ms()
+            await performer.begin(begin(machine, stored, boot=boot, now_ms=now_ms, given=self._given))
         except BaseException:
             await store.close()
             raise
@@ -306,6 +324,7 @@ class GovernorNode:
         await bus.subscribe(subjects.lineage(everyone, everyone), self._lineage)
         await bus.subscribe(subjects.checkpoint(everyone, everyone), partial(self._take, NoteArrived))
         await bus.subscribe(subjects.cosig(region, name), partial(self._take, CosigArrived))
+        await bus.subscribe(subjects.law(everyone), self._law)
         await bus.subscribe(subjects.sync(name), self._asked)
         self._shared = [
             await bus.subscribe(subjects.outcome(region, everyone), self._outcomes, queue=f"gov-{region}"),
@@ -318,8 +337,13 @@ class GovernorNode:
     def _lineage(self, message: Message) -> None:
         self._enqueue(LineageArrived(message.data, pulled=False, node=message.subject.rpartition(".")[2]))
 
-    def _enqueue(self, event: HeartbeatArrived | CosigArrived | NoteArrived | LineageArrived) -> None:
-        if isinstance(event, HeartbeatArrived | CosigArrived):
+    def _law(self, message: Message) -> None:
+        self._enqueue(LawArrived(message.data))
+
+    def _enqueue(self, event: HeartbeatArrived | CosigArrived | LawArrived | NoteArrived | LineageArrived) -> None:
+        if isinstance(event, LawArrived):
+            queued = self._inbox.law.put(event, len(event.data))
+        elif isinstance(event, HeartbeatArrived | CosigArrived):
             queued = self._inbox.urgent.put(event, len(event.data))
         else:
             queued = self._inbox.lineage.put(event, len(event.data))
@@ -350,6 +374,11 @@ class GovernorNode:
             if self._admit(message, fits=self._inbox.syncs.fits(0)):
                 self._inbox.syncs.put(SyncArrived(self._waiter(message), asked.nonce), 0)
                 self._wake.set()
+        elif isinstance(asked, Offer):
+            size = len(message.data)
+            if self._admit(message, fits=self._inbox.law.fits(size)):
+                self._inbox.law.put(OfferArrived(self._waiter(message), message.data), size)
+                self._wake.set()
         elif self._admit(message, fits=self._looking < QUESTIONS_MAX, draining=False):  # others may need it to make us final
             self._looking += 1
             self._spawn(self._look_up(message, asked))
@@ -371,20 +400,15 @@ class GovernorNode:
             self._spawn(self._reply(message, pack(RefusedAnswer(code=refusal, detail=""))))
         return not refusal
 
-    async def _look_up(self, message: Message, asked: Pull | Find | Prove | StatusAsked) -> None:
+    async def _look_up(self, message: Message, asked: Pull | Find | Prove | StatusAsked | LawAsked) -> None:
         # Tenants import this service; what committed parameters hide is for members and auditors.
         openings = not message.imported
         try:
-            store = self._performing().store
-            match asked:
-                case Pull():
-                    answer = await answers.pulled(store, asked, self._newest(asked.origin), openings=openings)
-                case Find():
-                    answer = await answers.found(store, asked)
-                case Prove():
-                    answer = await answers.proved(store, asked, openings=openings)
-                case StatusAsked():
-                    answer = pack(self.status())
+            performer = self._performing()
+            if isinstance(asked, StatusAsked):
+                answer = pack(self.status())
+            else:
+                answer = await answers.looked_up(performer.store, asked, performer.state.log, openings=openings)
         except Alarm:
             await self._reply(message, pack(RefusedAnswer(code="unavailable", detail="")))
             raise  # rule 5
@@ -398,10 +422,6 @@ class GovernorNode:
             self._looking -= 1
         await self._reply(message, answer)
 
-    def _newest(self, origin: str) -> bytes:
-        log = self._performing().state.log
-        return log.note if origin == log.origin else b""
-
     def _waiter(self, message: Message) -> int:
         self._next_waiter += 1
         self._waiters[self._next_waiter] = msgspec.structs.replace(message, data=b"", headers=NO_HEADERS)  # enough to answer
@@ -409,10 +429,11 @@ class GovernorNode:
 
     # -------------------------------------------------------------------------------------------------------- outbound
 
-    async def _deliver(self, item: Send | Announce | Ask, data: bytes) -> None:
+    async def _deliver(self, item: Outgoing, data: bytes) -> None:
         """Send one thing. A bus that is down loses it: what matters is said again or asked for again."""
-        if isinstance(item, Ask):
-            self._spawn(self._pull(item))
+        if isinstance(item, Ask | AskLaw):
+            if self.peers is not None:
+                self._spawn(self.peers.pull(item))
         elif isinstance(item, Announce):
             await self._announce(item, data)
         elif isinstance(item.to, Reply):
@@ -450,29 +471,14 @@ class GovernorNode:
         except MeshError:
             self.counters["unsent"] += 1
 
-    async def _pull(self, item: Ask) -> None:
-        ask = Pull(origin=item.origin, first=item.first, count=BATCH_RECORDS_MAX)
-        with suppress(MeshError):
-            answer = await self._request(item.member, pack(ask))
-            self._enqueue(LineageArrived(answer, pulled=True, node=item.member))
-
     async def _sync_all(self, nonce: str) -> None:
         """Ask every member for a heartbeat of now, until enough have answered."""
-        performer = self._performing()
+        performer, peers = self._performing(), self.peers
         others = [member.name for member in self.governance.roster.members if member.name != self.me.name]
         while self.performer is performer and len(performer.state.fresh.echoed) < self.governance.roster.k:
-            await asyncio.gather(*(self._sync(name, nonce) for name in others if name not in performer.state.fresh.echoed))
+            if peers is not None:
+                await asyncio.gather(*(peers.sync(name, nonce) for name in others if name not in performer.state.fresh.echoed))
             await asyncio.sleep(_TICK_S)
-
-    async def _sync(self, member: str, nonce: str) -> None:
-        with suppress(MeshError):
-            answer = await self._request(member, pack(Sync(nonce=nonce)))
-            self._enqueue(HeartbeatArrived(bytes(unpack(SyncAnswer, answer).heartbeat)))
-
-    async def _request(self, member: str, data: bytes) -> bytes:
-        if self.bus is None:
-            raise Unavailable("unreachable")
-        return (await self.bus.request(subjects.sync(member), data, timeout_ms=_PULL_TIMEOUT_MS)).data
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

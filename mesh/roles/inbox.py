@@ -16,6 +16,7 @@ from typing import Final, Generic, TypeVar
 from mesh.limits import (
     BATCH_EVENTS_MAX,
     QUEUE_BYTES_MAX,
+    QUEUE_LAW_MAX,
     QUEUE_LINEAGE_MAX,
     QUEUE_OUTCOMES_MAX,
     QUEUE_REQUESTS_MAX,
@@ -27,8 +28,10 @@ from mesh.protocol.governor import (
     Event,
     HeartbeatArrived,
     IntentArrived,
+    LawArrived,
     LineageArrived,
     NoteArrived,
+    OfferArrived,
     OutcomesArrived,
     Shed,
     SyncArrived,
@@ -42,6 +45,8 @@ E = TypeVar("E")
 _TURN_INTENTS: Final = 32
 """Decided without a look at anything else: some 6 ms."""
 
+_TURN_LAW: Final = 2
+"""Each may bring a hundred statements to verify: some 10 ms."""
 _TURN_SYNCS: Final = BATCH_EVENTS_MAX - 1
 """Named by one heartbeat, which also names its own boot."""
 
@@ -89,6 +94,7 @@ class Inbox:
         """Empty."""
         self.urgent: Queue[HeartbeatArrived | CosigArrived] = Queue(QUEUE_URGENT_MAX)
         self.lineage: Queue[LineageArrived | NoteArrived] = Queue(QUEUE_LINEAGE_MAX)
+        self.law: Queue[OfferArrived | LawArrived] = Queue(QUEUE_LAW_MAX)
         self.syncs: Queue[SyncArrived] = Queue(QUEUE_SYNCS_MAX)
         self.outcomes: Queue[OutcomesArrived] = Queue(QUEUE_OUTCOMES_MAX)
         self.intents: Queue[IntentArrived] = Queue(QUEUE_REQUESTS_MAX)
@@ -101,12 +107,12 @@ class Inbox:
     def ready(self) -> bool:
         """Whether :meth:`take` has anything."""
         syncs = self._echoes and self.syncs
-        return bool(self._ticked or self.urgent or self.lineage or syncs or self.outcomes or self.intents)
+        return bool(self._ticked or self.urgent or self.law or self.lineage or syncs or self.outcomes or self.intents)
 
     @property
     def asked(self) -> bool:
         """Whether somebody waits for an answer."""
-        return bool(self.syncs or self.outcomes or self.intents)
+        return bool(self.law or self.syncs or self.outcomes or self.intents)
 
     def tick(self) -> None:
         """Time has passed."""
@@ -131,6 +137,7 @@ class Inbox:
         outcomes = min(len(self.outcomes), left // 8)
         syncs = min(len(self.syncs), left // 8) if self._echoes else 0
         lineage = min(len(self.lineage), left // 8)
+        events += self.law.take(min(left, _TURN_LAW))  # before all else: what it denies is denied in this very step
         events += self.urgent.take(room - len(events) - lineage - syncs - outcomes - intents)
         events += self.lineage.take(room - len(events) - syncs - outcomes - intents)
         if self._echoes:  # rule 3
@@ -143,5 +150,6 @@ class Inbox:
 
     def forget_requests(self) -> None:
         """Forget whoever waits for an answer; the owner tells them."""
+        self.law.clear()  # what was published or pulled comes again
         for queue in (self.syncs, self.outcomes, self.intents):
             queue.clear()

@@ -1,11 +1,15 @@
 """From a node's file to the state its machine starts from."""
 
 from mesh.adapters.store import Store
+from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance
+from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import Member
 from mesh.core.log.merkle import Frontier
 from mesh.core.log.record import read_record
+from mesh.errors import Alarm
 from mesh.protocol.begin import INCARNATION, Stored, StoredLog
+from mesh.protocol.gossip import read_law
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
 from mesh.protocol.mirror import conflict_key, refused_key
 from mesh.protocol.step import Head, HeadUse
@@ -19,7 +23,15 @@ async def load_state(store: Store, governance: Governance, me: Member) -> Stored
     heads, sizes = await store.heads(), await store.sizes()
     logs = {roster.origin(member): await _log(store, roster.origin(member), heads, sizes) for member in roster.members}
     own = logs.pop(roster.origin(me))
-    return Stored(incarnation=await store.meta(INCARNATION) or 0, own=own, mirrors=logs)
+    law = tuple([_statement(identity, data) for identity, data in await store.all_law()])
+    return Stored(incarnation=await store.meta(INCARNATION) or 0, own=own, mirrors=logs, law=law)
+
+
+def _statement(identity: str, data: bytes) -> Statement[Revocation]:
+    statement = read_law(data)
+    if statement.id != identity:
+        raise Alarm("storage_corrupt", f"governance statement {identity}")
+    return statement
 
 
 async def _log(store: Store, origin: str, heads: dict[tuple[HeadUse, str], Head], sizes: dict[str, int]) -> StoredLog:

@@ -27,7 +27,7 @@ from mesh.core.run.authorization import RecordRef
 from mesh.errors import Alarm, Unavailable
 from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol.governor import Event, Facts, GovernorState, Machine
-from mesh.protocol.step import Announce, Ask, Commit, InsertOnce, KeyUse, Send, Sending, Step, phases
+from mesh.protocol.step import Commit, InsertOnce, KeyUse, Outgoing, Sending, Step, phases
 from mesh.roles.recent import Recent
 
 __all__ = ["USES", "Performer"]
@@ -35,7 +35,7 @@ __all__ = ["USES", "Performer"]
 USES: Final[tuple[KeyUse, ...]] = ("log", "witness", "attest", "decision")
 _RETRIES_MAX: Final = 3
 
-Deliver = Callable[[Send | Announce | Ask, bytes], Awaitable[None]]
+Deliver = Callable[[Outgoing, bytes], Awaitable[None]]
 _Runner = Generator[Commit | Sending, None, GovernorState]
 
 

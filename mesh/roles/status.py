@@ -13,7 +13,7 @@ __all__ = ["node_status"]
 def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms: int) -> NodeStatus:
     """The status of the node whose steps ``performer`` performs; it started at ``started_ms``."""
     machine, state = performer.machine, performer.state
-    governance, roster = machine.governance, machine.governance.roster
+    governance, roster = state.governance, state.governance.roster
     now_ms, code = performer.clock.now_ms(), ""
     try:
         check_clock(state.fresh, roster, wall_ms=performer.clock.wall_ms(), now_ms=now_ms)

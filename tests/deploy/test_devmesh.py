@@ -128,7 +128,7 @@ async def arrived(files: DevMeshFiles, server: NatsServer, who: str, subjects: l
     return [subject for subject in seen if subject in subjects]
 
 
-OWN = ["mesh.v1.hb.eu-1", "mesh.v1.eu.lineage.eu-1", "mesh.v1.eu.checkpoint.eu-1", "mesh.v1.us.cosig.us-1"]
+OWN = ["mesh.v1.hb.eu-1", "mesh.v1.law.revoker", "mesh.v1.eu.lineage.eu-1", "mesh.v1.eu.checkpoint.eu-1", "mesh.v1.us.cosig.us-1"]
 NEVER_BY_A_GOVERNOR = [
     "mesh.v1.hb.us-1",
     "mesh.v1.us.lineage.us-1",
@@ -136,7 +136,6 @@ NEVER_BY_A_GOVERNOR = [
     "mesh.v1.us.checkpoint.us-1",
     "mesh.v1.eu.intent.demo.billing",
     "mesh.v1.eu.outcome.gate",
-    "mesh.v1.law.roster",
     "mesh.v1.ctl.us-1.drain",
     "$JS.API.STREAM.CREATE.MINE",
     "$JS.API.STREAM.DELETE.LINEAGE_eu",

@@ -99,6 +99,9 @@ class FakeBus:
         self._pump: asyncio.Task[None] | None = None
 
     async def subscribe(self, subject: str, handler: Callable[[Message], None]) -> None:
+        if not subject.startswith("mesh.v1.hb."):
+            return
+
         def hear(data: bytes) -> None:
             if not self.silent:
                 handler(Message("mesh.v1.hb.x", data, "", NO_HEADERS, self))

@@ -247,6 +247,9 @@ class Governor:
         self.state = GovernorState(
             incarnation=1,
             sequence=0,
+            governance=governance,
+            asking={},
+            untold=(),
             log=empty_log(LAB.roster.origin(ME)),
             mirrors={},
             fresh=Freshness.begin(BOOT),
@@ -274,5 +277,5 @@ class Governor:
 def ahead(stream: str = "policy/payments", sequence: int = 9) -> list[StreamHead]:
     """A frontier of somebody who knows more."""
     mine = {head.stream: head for head in LAB.governance.frontier}
-    mine[stream] = StreamHead(stream=stream, sequence=sequence, head="ab" * 32)
+    mine[stream] = StreamHead(stream=stream, sequence=sequence, head="ab" * 32, forked=False)
     return [mine[key] for key in sorted(mine)]

@@ -17,7 +17,7 @@ from mesh.errors import Unavailable
 from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol.begin import begin
 from mesh.protocol.governor import IntentArrived, Machine, Tick
-from mesh.protocol.step import Announce, Ask, Persist, Reply, Send
+from mesh.protocol.step import Outgoing, Persist, Reply, Send
 from mesh.roles.loading import load_state
 from mesh.roles.performer import Performer
 from tests.support.factory import T0, Lab
@@ -78,7 +78,7 @@ class Bench:
         store.begun = 0
         return bench
 
-    async def _deliver(self, item: Send | Announce | Ask, data: bytes) -> None:
+    async def _deliver(self, item: Outgoing, data: bytes) -> None:
         if isinstance(item, Send) and isinstance(item.to, Reply):
             await asyncio.sleep(0)
             self.said.append((item.to.waiter, data))

@@ -17,10 +17,12 @@ from mesh.core.messages import (
     Answer,
     Find,
     Found,
+    LawAsked,
     LineageBatch,
     Location,
     MirrorStatus,
     NodeStatus,
+    Offer,
     PolicyStatus,
     Prove,
     Proved,
@@ -55,15 +57,17 @@ from mesh.protocol.step import (
     Announce,
     Append,
     Ask,
+    AskLaw,
     Commit,
     InsertOnce,
     Locate,
+    Outgoing,
     Persist,
     PutBody,
+    PutLaw,
     PutNote,
     PutOpenings,
     Reply,
-    Send,
     SetHead,
     SetMeta,
     Step,
@@ -108,7 +112,7 @@ class Node:
                     self.notes.setdefault((effect.space, effect.origin), {})[effect.size] = effect.note
                 case Locate():
                     self.places.append(Location(id=effect.id, origin=effect.origin, index=effect.index))
-                case InsertOnce() | SetHead() | SetMeta():
+                case InsertOnce() | PutLaw() | SetHead() | SetMeta():
                     pass
 
     def certificate(self, origin: str, at_least: int) -> tuple[int, bytes] | None:
@@ -139,7 +143,7 @@ class Node:
                 return self._prove(asked)
             case StatusAsked():
                 return pack(self.status())
-            case Sync():
+            case Sync() | Offer() | LawAsked():
                 return pack(RefusedAnswer(code="unavailable", detail=""))
 
     def _prove(self, ask: Prove) -> bytes:
@@ -280,7 +284,7 @@ class LittleMesh:
         except StopIteration as done:
             node.state = done.value
 
-    def _deliver(self, node: Node, item: Send | Announce | Ask, data: bytes) -> None:
+    def _deliver(self, node: Node, item: Outgoing, data: bytes) -> None:
         if isinstance(item, Ask):
             other = self.nodes[item.member]
             if other.up:
@@ -291,6 +295,8 @@ class LittleMesh:
             ids = [key for leaf in leaves for key in body_ids(read_record(leaf)) if key in node.bodies]
             for message in announce_batches(item.origin, item.first, leaves, {key: node.bodies[key] for key in ids}, data):
                 self._publish(node, f"mesh.v1.{node.machine.me.region}.lineage.{node.name}", message)
+        elif isinstance(item, AskLaw):
+            raise NotImplementedError(item)  # nobody here holds a governance statement that others lack
         elif isinstance(item.to, Reply):
             self._waiters.pop(item.to.waiter)(data)
         else:

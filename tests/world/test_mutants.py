@@ -5,7 +5,7 @@ import pytest
 from mesh.testing.world.world import run_seed
 from tests.world.mutants.planted import MUTANTS
 
-SEEDS: Final = range(20)
+SEEDS: Final = range(30)
 
 
 @pytest.mark.parametrize("name", MUTANTS)

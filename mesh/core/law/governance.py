@@ -1,9 +1,11 @@
 """The governance state: a pure value made of believed statements; nodes that hold the same statements are in the same state.
 
-Everything that decides or verifies is handed one of these. It is never changed, only replaced.
+Everything that decides or verifies is handed one of these. It is never changed, only replaced: :func:`extend` answers the state
+after more statements. The order in which they came makes no difference.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -12,9 +14,13 @@ from mesh.core.law.heartbeat import StreamHead, frontier_digest
 from mesh.core.law.policy import Bundle, Manifest, admit_manifest, read_bundle
 from mesh.core.law.revocation import Revocation, admit_revocation
 from mesh.core.law.roster import Member, Roster, admit_roster
+from mesh.core.law.streams import Chain, Growth, Link, Stream, head_of
 from mesh.errors import Refused
 
-__all__ = ["Governance", "Law", "admit_governance"]
+__all__ = ["Governance", "Law", "Taken", "admit_governance", "extend", "restore"]
+
+_FORMER_MAX: Final = 32
+"""Former frontiers that are remembered, for whoever asks for an authorization again that was made in one."""
 
 
 class Law(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,9 +41,13 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     """Domain to its epochs, oldest first."""
     revoked: frozenset[tuple[str, str]]
     """(target type, value)."""
+    streams: Mapping[str, Stream]
+    """What is held of the streams that travel, by name."""
     frontier: tuple[StreamHead, ...]
     digest: str
     """Digest of the frontier."""
+    former: Mapping[str, tuple[StreamHead, ...]]
+    """Digest to frontier, of this state and some before it, oldest first."""
     keys: Mapping[str, Member]
     """Decision key (hex) to member."""
 
@@ -66,6 +76,52 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
                 raise Refused("revoked", f"{link[0]} {link[1][:80]}")
 
 
+class Taken(msgspec.Struct, frozen=True):
+    """What became of statements that were offered."""
+
+    governance: Governance
+    new: tuple[Statement[Revocation], ...]
+    """Those that were not held before, in the order in which they came."""
+    refused: Mapping[str, Refused]
+    """Statement id to why it was not believed."""
+
+
+def extend(governance: Governance, statements: Sequence[Statement[Revocation]]) -> Taken:
+    """The state after these statements, each verified; what cannot be believed is left out, and named.
+
+    The cost is that of verifying what is new, and of one copy of what is revoked.
+    """
+    growing, new, refused = dict[str, Growth](), list[Statement[Revocation]](), dict[str, Refused]()
+    for statement in statements:
+        name, link = _link(statement)
+        growth = growing.get(name) or Growth(governance.streams.get(name, Chain()))
+        if growth.holds(link):
+            continue
+        try:
+            admit_revocation(statement, governance.roster)  # so there are no more streams than revokers in the roster
+            growth.add(link)
+        except Refused as refusal:
+            refused[statement.id] = refusal
+            continue
+        growing[name] = growth
+        new.append(statement)
+    if not new:
+        return Taken(governance, (), refused)
+    return Taken(_with(governance, growing, [item.claims for item in new]), tuple(new), refused)
+
+
+def restore(governance: Governance, statements: Iterable[Statement[Revocation]]) -> Governance:
+    """The state after statements that were believed before they were stored."""
+    growing, claims = dict[str, Growth](), list[Revocation]()
+    for statement in statements:
+        name, link = _link(statement)
+        growth = growing.setdefault(name, Growth(governance.streams.get(name, Chain())))
+        if not growth.holds(link):
+            growth.add(link)
+            claims.append(statement.claims)
+    return _with(governance, growing, claims) if claims else governance
+
+
 def admit_governance(
     roster: Statement[Roster],
     *,
@@ -90,17 +146,22 @@ def admit_governance(
         epochs.sort(key=lambda law: law.manifest.epoch)
         if len({law.manifest.epoch for law in epochs}) != len(epochs):
             raise Refused("policy_invalid", f"two manifests for {epochs[0].manifest.domain} epoch {epochs[-1].manifest.epoch}")
-    noes = [(admit_revocation(item, believed), item.id) for item in revocations]
-    frontier = _frontier(believed, roster.id, laws, noes)
-    return Governance(
+    frontier = _fixed(believed, roster.id, laws)
+    plain = Governance(
         roster=believed,
         roster_id=roster.id,
         laws={domain: tuple(epochs) for domain, epochs in laws.items()},
-        revoked=frozenset((item.target.type, item.target.value) for item, _ in noes),
+        revoked=frozenset(),
+        streams={},
         frontier=frontier,
         digest=frontier_digest(list(frontier)),
+        former={frontier_digest(list(frontier)): frontier},
         keys={member.decision_key: member for member in believed.members},
     )
+    taken = extend(plain, list(revocations))
+    for refusal in taken.refused.values():
+        raise refusal
+    return taken.governance
 
 
 def _find_bundle(contents: list[bytes], manifest: Manifest) -> Bundle | None:
@@ -117,17 +178,32 @@ def _find_bundle(contents: list[bytes], manifest: Manifest) -> Bundle | None:
     return None
 
 
-def _frontier(
-    roster: Roster, roster_id: str, laws: Mapping[str, list[Law]], revocations: list[tuple[Revocation, str]]
-) -> tuple[StreamHead, ...]:
-    heads = [StreamHead(stream="roster", sequence=roster.epoch, head=roster_id)]
+def _fixed(roster: Roster, roster_id: str, laws: Mapping[str, list[Law]]) -> tuple[StreamHead, ...]:
+    heads = [StreamHead(stream="roster", sequence=roster.epoch, head=roster_id, forked=False)]
     heads += [
-        StreamHead(stream=f"policy/{domain}", sequence=epochs[-1].manifest.epoch, head=epochs[-1].manifest_id)
+        StreamHead(stream=f"policy/{domain}", sequence=epochs[-1].manifest.epoch, head=epochs[-1].manifest_id, forked=False)
         for domain, epochs in laws.items()
     ]
-    newest: dict[str, tuple[Revocation, str]] = {}
-    for item, identity in revocations:
-        if item.revoker not in newest or newest[item.revoker][0].sequence < item.sequence:
-            newest[item.revoker] = (item, identity)
-    heads += [StreamHead(stream=f"revoke/{key}", sequence=item.sequence, head=head) for key, (item, head) in newest.items()]
     return tuple(sorted(heads, key=lambda head: head.stream))
+
+
+def _link(statement: Statement[Revocation]) -> tuple[str, Link]:
+    name, sequence, previous = statement.claims.link
+    return name, Link(sequence, statement.id, previous)
+
+
+def _with(governance: Governance, growing: Mapping[str, Growth], said: Iterable[Revocation]) -> Governance:
+    streams = {**governance.streams, **{name: growth.finish() for name, growth in growing.items()}}
+    heads = [head for head in governance.frontier if head.stream not in streams]
+    heads += [head for name, stream in streams.items() if (head := head_of(name, stream)) is not None]
+    frontier = tuple(sorted(heads, key=lambda head: head.stream))
+    digest = frontier_digest(list(frontier))
+    former = {**governance.former, digest: frontier}
+    return msgspec.structs.replace(
+        governance,
+        revoked=governance.revoked | {(item.target.type, item.target.value) for item in said},
+        streams=streams,
+        frontier=frontier,
+        digest=digest,
+        former=dict(list(former.items())[-_FORMER_MAX:]),
+    )

@@ -13,16 +13,23 @@ from mesh.core.bytes.canonical import Count, Hex32, Millis, Payload, Token, sha2
 from mesh.core.bytes.envelope import statement
 from mesh.limits import BATCH_EVENTS_MAX, FRONTIER_STREAMS_MAX, NOTE_BYTES_MAX
 
-__all__ = ["Frontier", "Heartbeat", "StreamHead", "covers", "frontier_digest"]
+__all__ = ["Frontier", "Heartbeat", "StreamHead", "StreamName", "covers", "frontier_digest"]
+
+
+StreamName = Annotated[str, msgspec.Meta(pattern="^[a-z]{1,16}(/[a-z0-9-]{1,64})?$(?!\\n)", max_length=81)]
+"""``roster``, ``policy/<domain>``, ``revoke/<key>``."""
 
 
 class StreamHead(Payload):
     """How far one governance stream is held."""
 
-    stream: Annotated[str, msgspec.Meta(pattern="^[a-z]{1,16}(/[a-z0-9-]{1,64})?$(?!\\n)", max_length=81)]
-    """``roster``, ``policy/<domain>``, ``revoke/<key>``."""
+    stream: StreamName
     sequence: Count
+    """Of the last statement; of a fork, how many are held."""
     head: Hex32
+    """Its id; of a fork, a digest of the ids of all that are held."""
+    forked: bool
+    """Whether its author has said two things: what it says still denies, and freshness does not wait for it."""
 
 
 Frontier = Annotated[list[StreamHead], msgspec.Meta(max_length=FRONTIER_STREAMS_MAX)]
@@ -53,10 +60,15 @@ def frontier_digest(frontier: list[StreamHead]) -> str:
 
 
 def covers(mine: list[StreamHead], theirs: list[StreamHead]) -> bool:
-    """Whether ``mine`` holds all that ``theirs`` claims: every stream at least as far, and the same head where as far."""
+    """Whether ``mine`` holds all that ``theirs`` claims: every stream at least as far, and the same head where as far.
+
+    A stream that either knows to be forked is left out: its author could otherwise stop everybody for ever.
+    """
     held = {entry.stream: entry for entry in mine}
     for entry in theirs:
         own = held.get(entry.stream)
+        if entry.forked or (own is not None and own.forked):
+            continue
         if own is None or own.sequence < entry.sequence:
             return False
         if own.sequence == entry.sequence and own.head != entry.head:

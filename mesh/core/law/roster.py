@@ -111,6 +111,11 @@ class Roster(Payload):
                 return member
         raise Refused("unknown_member", origin[:80])
 
+    @property
+    def keys(self) -> frozenset[str]:
+        """Every key that the roster names (hex)."""
+        return frozenset(_all_keys(self))
+
     def attest_keys(self) -> dict[str, str]:
         """Note key name to public key (hex) of every member's attest key."""
         return {attest_name(self.mesh, member.name): member.attest_key for member in self.members}
@@ -149,13 +154,19 @@ def _check_names(roster: Roster) -> None:
         raise Refused("roster_unsound", "no region may be called hb, law, sync or ctl: those are subjects")
 
 
+def _all_keys(roster: Roster) -> list[str]:
+    roles = [roster.root, roster.issuers, roster.revoker, *roster.policy.values()]
+    keys = [key for role in roles for key in role.keys]
+    for member in roster.members:
+        keys += [member.log_key, member.witness_key, member.attest_key, member.decision_key]
+    return keys
+
+
 def _check_roles(roster: Roster) -> None:
     roles = [roster.root, roster.issuers, roster.revoker, *roster.policy.values()]
     if any(not 1 <= role.threshold <= len(role.keys) for role in roles):
         raise Refused("roster_unsound", "a role's threshold is outside 1..number of its keys")
-    keys = [key for role in roles for key in role.keys]
-    for member in roster.members:
-        keys += [member.log_key, member.witness_key, member.attest_key, member.decision_key]
+    keys = _all_keys(roster)
     if len(set(keys)) != len(keys):
         raise Refused("bad_key", "one key stands twice in the roster")
     for key in keys:

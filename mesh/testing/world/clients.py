@@ -4,7 +4,8 @@ An enforcer's spent set and unsent outcomes are on its disk; all else is lost wh
 several governors, present authorizations twice, elsewhere and late: none of it may make anything run twice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -17,6 +18,7 @@ from mesh.core.messages import (
     Authorized,
     DeniedAnswer,
     IntentRequest,
+    LawAsked,
     OutcomeAnswer,
     OutcomeRequest,
     RefusedAnswer,
@@ -33,6 +35,7 @@ from mesh.errors import Refused
 from mesh.protocol.documents import Documents
 from mesh.protocol.enforcer import Actual, Grant, Place, Presented, Running, View, admit, check_receipt, recheck, take_heartbeat, watch
 from mesh.protocol.freshness import Freshness
+from mesh.protocol.gossip import Asking, Gossip, LawArrived
 from mesh.protocol.outcomechain import OutcomeChain, Subject
 from mesh.testing.world import keys
 from mesh.testing.world.clock import WorldClock
@@ -75,6 +78,7 @@ class Enforcer:
         self._place = self._begin()
         self._chain = OutcomeChain(place=self._place)
         self._fresh = Freshness.begin(self._place.boot)
+        self._asking: Mapping[str, Asking] = {}
         self._calls: dict[int, Callable[[bytes], None]] = {}
         self._next = 0
 
@@ -112,7 +116,7 @@ class Enforcer:
             self._ground.after(down_us, self.boot)
 
     def learn(self, governance: Governance) -> None:
-        """It is given newer statements."""
+        """It is given other files, and forgets what it had heard: it will hear it again."""
         self.governance = governance
 
     def _later(self, delay_us: int, act: Callable[[], None]) -> None:
@@ -138,10 +142,31 @@ class Enforcer:
         elif message.kind == "hb":
             self._watch.hears(self.name, message)
             self._hear(message.data)
+        elif message.kind == "law":
+            self._law(message.data, "")
+
+    def _law(self, data: bytes, node: str) -> None:
+        """Take governance statements in, and ask for what is still lacking."""
+        try:
+            follower = self._follower()
+            follower.arrived(LawArrived(data, node))
+            self._adopt(follower)
+        except Refused as refusal:
+            self._refused(refusal)
+
+    def _follower(self) -> Gossip:
+        return Gossip(self.governance, self._asking, (), now_ms=self.clock.now_ms())
+
+    def _adopt(self, follower: Gossip) -> None:
+        for ask in follower.due(self._fresh):
+            question = pack(LawAsked(stream=ask.stream, sequence=ask.after.sequence, id=ask.after.id))
+            self._call(ask.member, "sync", question, partial(self._law, node=ask.member))
+        self.governance, self._asking = follower.governance, follower.asking
 
     def _hear(self, data: bytes) -> None:
         try:
             self._fresh = take_heartbeat(self._fresh, data, self.governance.roster, now_ms=self.clock.now_ms())
+            self._adopt(self._follower())
         except Refused as refusal:
             self._refused(refusal)
 

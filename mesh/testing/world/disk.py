@@ -12,13 +12,15 @@ import msgspec
 
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
+from mesh.core.law.streams import Cursor
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.record import read_record
 from mesh.errors import Alarm, Refused, Unavailable
 from mesh.protocol.begin import INCARNATION, Stored, StoredLog
+from mesh.protocol.gossip import read_law
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
 from mesh.protocol.mirror import conflict_key, refused_key
-from mesh.protocol.step import Append, Head, HeadUse, InsertOnce, Locate, Persist, PutBody, PutNote, PutOpenings, SetHead, SetMeta
+from mesh.protocol.step import Append, Head, HeadUse, InsertOnce, Locate, Persist, PutBody, PutLaw, PutNote, PutOpenings, SetHead, SetMeta
 
 __all__ = ["Disk", "StoredLeaves", "Taken"]
 
@@ -52,6 +54,7 @@ class Disk:
         self.places: set[tuple[str, str, int]] = set()
         self.notes: dict[tuple[str, str], dict[int, bytes]] = {}
         self.meta: dict[str, int] = {}
+        self.law: dict[str, PutLaw] = {}
         self.full = False
         self.pending: tuple[Persist, ...] = ()
         """The transaction that is being committed."""
@@ -116,6 +119,8 @@ class Disk:
                 self.heads[use, origin] = head
             case PutBody(id=identity, envelope=data):
                 self.bodies.setdefault(identity, data)
+            case PutLaw(id=identity):
+                self.law.setdefault(identity, effect)
             case PutOpenings(intent=intent, openings=data):
                 self.openings.setdefault(intent, data)
             case InsertOnce(space=space, key=key, at_ms=at_ms, index=index):
@@ -149,6 +154,11 @@ class Disk:
         """Envelopes of those of the statements that are held."""
         return {identity: self.bodies[identity] for identity in ids if identity in self.bodies}
 
+    def statements(self, stream: str, after: Cursor, count: int) -> list[bytes]:
+        """Governance statements of a stream behind ``after``, in order: at most ``count``."""
+        held = sorted((Cursor(item.sequence, item.id), item.envelope) for item in self.law.values() if item.stream == stream)
+        return [data for place, data in held if place > after][:count]
+
     def note(self, origin: str, beyond: int) -> bytes:
         """The smallest certificate over more than ``beyond`` records, else the newest checkpoint; empty if there is neither."""
         certificates = self.notes.get(("certificate", origin), {})
@@ -163,7 +173,8 @@ class Disk:
         roster = governance.roster
         logs = {roster.origin(member): self._log(roster.origin(member)) for member in roster.members}
         own = logs.pop(roster.origin(me))
-        return Stored(incarnation=self.meta.get(INCARNATION, 0), own=own, mirrors=logs)
+        law = tuple(read_law(item.envelope) for item in self.law.values())
+        return Stored(incarnation=self.meta.get(INCARNATION, 0), own=own, mirrors=logs, law=law)
 
     def _log(self, origin: str) -> StoredLog:
         log = self.logs.get(origin, StoredLeaves())

@@ -13,8 +13,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+import msgspec
+
+from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance
-from mesh.core.messages import Sync, pack
+from mesh.core.law.revocation import Revocation
+from mesh.core.messages import Offer, Sync, pack
 from mesh.protocol.step import FAILPOINTS
 from mesh.testing.world import keys
 from mesh.testing.world.governor import QUEUE_MAX, Governor
@@ -50,6 +54,7 @@ class Faults:
         self._random = stage.ground.random("faults")
         self._ends: list[Callable[[], None]] = []
         self._healed = False
+        self._wrong_clock: Governor | None = None
         self.plan: list[str] = []
 
     def _kinds(self) -> dict[str, tuple[int, Callable[[int], None]]]:
@@ -72,6 +77,8 @@ class Faults:
             "partition": (1, self._partition),
             "pause": (2, self._pause),
             "reload": (1, self._reload),
+            "revocation": (1, self._revocation),
+            "revoker forks": (1, self._forked_revoker),
             "slow disk": (1, self._slow_disk),
             "storm": (1, self._storm),
             "weather": (1, self._weather),
@@ -92,9 +99,7 @@ class Faults:
         for name in (*names, *(kind for kind in trouble if kind in kinds)):
             kinds[name][1](random.randrange(_S, end_us - _S // 2))
         news = random.random()
-        if news < 0.2:
-            self._revocation(random.randrange(2 * _S, end_us - 2 * _S))
-        elif news < 0.4:
+        if news < 0.25:
             self._renewal()
         self.plan.sort()
 
@@ -286,6 +291,8 @@ class Faults:
         step_ms = self._random.choice((-3_600_000, -20_000, -4_000, -1_000, -250, 250, 1_000, 2_500))
         if self._alone() and step_ms > 0:
             return  # whose clock nobody can doubt must be right: a mesh of one promises nothing otherwise
+        if step_ms > self._stage.setting.governance.roster.bounds.skew_ms:
+            self._stage.watch.astray |= {governor.member.name}
 
         def begin() -> Callable[[], None]:
             governor.clock.step_ms = step_ms
@@ -299,9 +306,11 @@ class Faults:
 
     def _mended_clock(self, at_us: int) -> None:
         """Ahead for a while, then set right while the process is down: what it signs next must not be older than what it signed."""
-        governor, step_ms = self._governor(), self._random.choice((900, 1_500, 2_500))
+        self._wrong_clock = self._wrong_clock or self._governor()  # always the same: more than f of them are more than promises bear
+        governor, step_ms = self._wrong_clock, self._random.choice((900, 1_500, 2_500))
         if self._alone():
             return  # as above
+        self._stage.watch.astray |= {governor.member.name}
 
         def wrong() -> None:
             governor.clock.step_ms = step_ms
@@ -357,11 +366,25 @@ class Faults:
         self._at(at_us, f"{count} processes ask {name}", ask)
 
     def _revocation(self, at_us: int) -> None:
-        """An operator revokes a key: node after node is given the statement and reloads; enforcers too, in any order."""
-        learning = [governor.learn for governor in self._stage.governors.values()]
-        learning += [enforcer.learn for enforcer in self._stage.enforcers.values()]
-        self._random.shuffle(learning)
-        self._spread(f"{REVOKED} is revoked somewhere", at_us, [(learn, self._stage.setting.revoking) for learn in learning])
+        """An operator revokes a key: each statement is offered to a member or two, in any order; the rest is gossip."""
+        for statement in self._random.sample(self._stage.setting.revocations, 3):
+            self._offered(f"{REVOKED} is revoked", at_us + self._random.randrange(_S), statement)
+
+    def _forked_revoker(self, at_us: int) -> None:
+        """A revoker says two things under one number, to different members."""
+        for statement in self._stage.setting.forked:
+            self._offered("a revoker forks", at_us + self._random.randrange(_S), statement)
+
+    def _offered(self, what: str, at_us: int, statement: Statement[Revocation]) -> None:
+        """To one member, and to others when all is whole, for that one may lie: an operator asks until k say that they hold it."""
+        target, data = self._governor().member.name, pack(Offer(statements=[msgspec.Raw(statement.envelope)]))
+        number = -1 - self._random.randrange(1 << 30)
+
+        def offer(member: str) -> None:
+            self._stage.send(Message(WORKLOADS[0], member, "sync", data, number))
+
+        self._at(at_us, f"{what} at {target}", partial(offer, target))
+        self._ends += [partial(offer, member) for member in self._stage.setting.members]
 
     def _renewal(self) -> None:
         """A second policy epoch: k members and all enforcers hold it early enough before it begins, the others learn of it whenever."""

@@ -14,8 +14,9 @@ import msgspec
 from mesh.core import subjects
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
+from mesh.core.law.streams import Cursor
 from mesh.core.log.record import read_record
-from mesh.core.messages import Pull, RefusedAnswer, Sync, SyncAnswer, pack, unpack, unpack_asked
+from mesh.core.messages import LawAsked, LawBatch, Offer, Pull, RefusedAnswer, Sync, SyncAnswer, pack, unpack, unpack_asked
 from mesh.errors import Alarm, Refused, Unavailable
 from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.begin import begin
@@ -26,16 +27,18 @@ from mesh.protocol.governor import (
     GovernorState,
     HeartbeatArrived,
     IntentArrived,
+    LawArrived,
     LineageArrived,
     Machine,
     NoteArrived,
+    OfferArrived,
     OutcomesArrived,
     Shed,
     SyncArrived,
     Tick,
 )
 from mesh.protocol.serving import announce_batches, body_ids, opening_ids, pull_answer
-from mesh.protocol.step import Announce, Ask, KeyUse, Persist, Reply, Send, Step
+from mesh.protocol.step import Announce, Ask, AskLaw, KeyUse, Outgoing, Persist, Reply, Send, Step
 from mesh.testing.world import keys
 from mesh.testing.world.clock import WorldClock
 from mesh.testing.world.disk import Disk
@@ -51,6 +54,8 @@ QUEUE_MAX: Final = 24
 _TICK_US: Final = 100_000
 _SYNC_US: Final = 150_000
 _REOPEN_US: Final = 700_000
+_LAW_PAGE: Final = 1
+"""Governance statements in one answer: so few that worlds see more than one page."""
 
 
 class Bus(Protocol):
@@ -226,6 +231,8 @@ class Governor:
                 self._enqueue(NoteArrived(message.data))
             case "cosig":
                 self._enqueue(CosigArrived(message.data))
+            case "law":
+                self._enqueue(LawArrived(message.data))
             case _:
                 pass
 
@@ -248,6 +255,11 @@ class Governor:
             self._enqueue(SyncArrived(self._waiter(message), asked.nonce))
         elif isinstance(asked, Pull):
             self._reply(message, self._pulled(asked))
+        elif isinstance(asked, Offer):
+            self._enqueue(OfferArrived(self._waiter(message), message.data))
+        elif isinstance(asked, LawAsked):
+            held = self.disk.statements(asked.stream, Cursor(asked.sequence, asked.id), _LAW_PAGE)
+            self._reply(message, pack(LawBatch(statements=[msgspec.Raw(data) for data in held])))
 
     def _pulled(self, ask: Pull) -> bytes:
         leaves = self.disk.records(ask.origin, ask.first, min(ask.count, BATCH_RECORDS_MAX))
@@ -378,11 +390,14 @@ class Governor:
 
     # --------------------------------------------------------------------------------------------------------- outbound
 
-    def transmit(self, item: Send | Announce | Ask, data: bytes) -> None:
+    def transmit(self, item: Outgoing, data: bytes) -> None:
         """Send one thing."""
         match item:
             case Ask(member=member, origin=origin, first=first):
                 self._call(member, pack(Pull(origin=origin, first=first, count=BATCH_RECORDS_MAX)), partial(_pulled, member))
+            case AskLaw(member=member, stream=stream, after=after):
+                ask = LawAsked(stream=stream, sequence=after.sequence, id=after.id)
+                self._call(member, pack(ask), partial(_law, member))
             case Announce():
                 self._announce(item, data)
             case Send(to=Reply(waiter=waiter)):
@@ -409,6 +424,10 @@ class Governor:
 
 def _sync_answer(data: bytes) -> Event:
     return HeartbeatArrived(bytes(unpack(SyncAnswer, data).heartbeat))
+
+
+def _law(member: str, data: bytes) -> Event:
+    return LawArrived(data, node=member)
 
 
 def _pulled(member: str, data: bytes) -> Event:

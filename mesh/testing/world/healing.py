@@ -63,6 +63,10 @@ class Healing:
             found = self._held(governor)
             if found:
                 return found
+        states = {governor.name: governor.state.governance.digest for governor in stage.watch.honest if governor.state is not None}
+        states |= {enforcer.name: enforcer.governance.digest for enforcer in stage.enforcers.values()}
+        if len(set(states.values())) > 1:
+            return f"not all hold the same law: {states}"
         for (origin, index), leaf in stage.watch.acknowledged.items():
             final = stage.watch.final.get(origin, [])
             if index >= len(final) or final[index].hex() != leaf:

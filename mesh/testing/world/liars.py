@@ -40,6 +40,10 @@ class Braggart:
         self._origin = roster.origin(roster.member(member))
         self._random = random
         self._boasts = random.choice((0.5, 1.0, 1.0))
+        # Whoever lies about one thing only is believed for longer.
+        bends = random.random() < 0.5
+        self._times = _MS if bends else (0,)
+        self._numbers = (0, 0, 0, 1, 1_000) if bends else (0,)
 
     def heartbeat(self, data: bytes) -> bytes:
         """Another heartbeat instead of this one, as well signed."""
@@ -47,12 +51,14 @@ class Braggart:
         frontier = {head.stream: head for head in beat.frontier}
         if random.random() < self._boasts:
             stream = random.choice([*frontier, f"revoke/{keys.public('revoker')}", "policy/other"])
-            frontier[stream] = StreamHead(stream=stream, sequence=random.randrange(2, 9), head=keys.nonce("head", random.random()))
+            frontier[stream] = StreamHead(
+                stream=stream, sequence=random.randrange(2, 9), head=keys.nonce("head", random.random()), forked=False
+            )
         changed = msgspec.structs.replace(
             beat,
             frontier=[frontier[stream] for stream in sorted(frontier)],
-            signed_ms=beat.signed_ms + random.choice(_MS),
-            sequence=beat.sequence + random.choice((0, 0, 0, 1, 1_000)),
+            signed_ms=beat.signed_ms + random.choice(self._times),
+            sequence=beat.sequence + random.choice(self._numbers),
             checkpoint=self._checkpoint() if random.random() < 0.3 else beat.checkpoint,
         )
         return keys.signed(envelope.draft(changed), f"{self._member} decision")

@@ -9,7 +9,7 @@ I5  incarnations and sequences of one member only rise
 I6  an intent runs at most once
 I7  nothing is signed before the disk knows it, and no two signed statements contradict each other, across all starts
 I8  no honest member signs that an honest member's record is wrong, or that an honest log has two histories
-I9  what a node knows to be revoked only grows
+I9  what a node knows to be revoked only grows, and so does what it says that it holds, whatever it starts from
 I10 after healing, within a bound: what was acknowledged is final, all hold the same, work is allowed again
 I11 the same input gives the same bytes; every recorded decision replays
 I12 every request that reached a living process is answered exactly once
@@ -24,7 +24,7 @@ from typing import Final, TypeVar
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.heartbeat import Heartbeat, covers
+from mesh.core.law.heartbeat import Heartbeat, StreamHead, covers
 from mesh.core.law.roster import Roster
 from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import Checkpoint, log_verifier
@@ -34,7 +34,8 @@ from mesh.core.messages import SyncAnswer, unpack
 from mesh.core.run.authorization import Authorization, Receipt, RecordRef
 from mesh.errors import Refused
 from mesh.limits import STATEMENT_BYTES_MAX
-from mesh.protocol.governor import Event, Facts, GovernorState, IntentArrived, OutcomesArrived, SyncArrived
+from mesh.protocol.gossip import read_law
+from mesh.protocol.governor import Event, Facts, GovernorState, IntentArrived, OfferArrived, OutcomesArrived, SyncArrived
 from mesh.protocol.step import Append, Head, InsertOnce, KeyUse, Persist, PutNote, Reply, Send, Step
 from mesh.testing.world import keys
 from mesh.testing.world.governor import Governor
@@ -60,6 +61,8 @@ class Watch:
         self.honest: list[Governor] = []
         self.liars: frozenset[str] = frozenset()
         """Members that lie."""
+        self.astray: frozenset[str] = frozenset()
+        """Members whose clocks were ahead for a while: what they said then looks younger than it is, as a liar's word may."""
         self.acknowledged: dict[tuple[str, int], str] = {}
         """(origin, index) to leaf hash, of what a client was told is recorded."""
         self.final: dict[str, list[bytes]] = {}
@@ -71,6 +74,7 @@ class Watch:
         self._newest: dict[tuple[str, str, str], tuple[int, int]] = {}
         self._said: dict[tuple[str, str, str], str] = {}
         self._beats: dict[str, tuple[int, int]] = {}
+        self._frontiers: dict[str, list[StreamHead]] = {}
         self.beat_us: dict[bytes, tuple[str, int]] = {}
         """Heartbeat as it was sent to (member, true µs of its signature)."""
         self._heard: dict[str, dict[str, int]] = {}
@@ -86,7 +90,8 @@ class Watch:
 
     def booted(self, governor: Governor) -> None:
         """A governor begins: it has heard nothing yet, and has forgotten no revocation."""
-        name, revoked = governor.name, governor.governance.revoked
+        name, held = governor.name, [read_law(item.envelope).claims.target for item in governor.disk.law.values()]
+        revoked = governor.governance.revoked | {(target.type, target.value) for target in held}
         if not self._revoked.get(name, frozenset()) <= revoked:
             raise Violation("I9", f"{name} has forgotten a revocation")
         self._revoked[name] = revoked
@@ -124,9 +129,10 @@ class Watch:
             me: the member that the process itself is, which vouches for itself.
             slow_ms: by how much its clock was set back. No rule helps who lives in the past and hears only of the past.
         """
-        needed = self._roster.k - len(self.liars) - bool(me)
+        faulty = self.liars | self.astray - {me}
+        needed = self._roster.k - len(faulty) - bool(me)
         oldest_us = self._ground.now_us - 1_000 * (self._roster.bounds.stale_ms + slow_ms + _ROUNDING_MS)
-        times = [said_us for member, said_us in self._heard[name].items() if member != me and member not in self.liars]
+        times = [said_us for member, said_us in self._heard[name].items() if member != me and member not in faulty]
         recent, since = sum(said_us >= oldest_us for said_us in times), sum(said_us >= self._begun_us[name] for said_us in times)
         return recent >= needed and since >= needed
 
@@ -134,7 +140,9 @@ class Watch:
 
     def stepped(self, governor: Governor, before: GovernorState, events: Sequence[Event], facts: Facts, step: Step[GovernorState]) -> None:
         """I1, I11 and I12 of one step, before it is performed."""
-        waiting = sorted(event.waiter for event in events if isinstance(event, IntentArrived | OutcomesArrived | SyncArrived))
+        waiting = sorted(
+            event.waiter for event in events if isinstance(event, IntentArrived | OfferArrived | OutcomesArrived | SyncArrived)
+        )
         told = sorted(effect.to.waiter for effect in step.effects if isinstance(effect, Send) and isinstance(effect.to, Reply))
         if waiting != told:
             raise Violation("I12", f"{governor.name}: asked by {waiting}, answered {told}")
@@ -297,6 +305,9 @@ class Watch:
         if place <= self._beats.get(governor.name, (0, -1)):
             raise Violation("I5", f"{governor.name} signs heartbeat {place} after {self._beats[governor.name]}")
         self._beats[governor.name] = place
+        if not covers(list(beat.frontier), self._frontiers.get(governor.name, [])):
+            raise Violation("I9", f"{governor.name} says that it holds less than it said before")
+        self._frontiers[governor.name] = list(beat.frontier)
         if covers(list(beat.frontier), list(self._setting.revoking.frontier)):
             self._knowing.setdefault(governor.name, self._ground.now_us)
 

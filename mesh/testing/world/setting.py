@@ -3,7 +3,7 @@
 The same for the same n, whatever the seed, so it is made once per process.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -60,6 +60,10 @@ class Setting(msgspec.Struct, frozen=True):
     governance: Governance
     revoking: Governance
     """The same with :data:`REVOKED`'s key revoked."""
+    revocations: tuple[Statement[Revocation], ...]
+    """A stream of three, the second of which revokes that key."""
+    forked: tuple[Statement[Revocation], ...]
+    """Two by another revoker under one number."""
     renewed: Governance
     """The same with a second policy epoch, which begins at :data:`RENEWED_MS`."""
     identities: Mapping[str, Statement[Identity]]
@@ -83,28 +87,35 @@ def setting(n: int) -> Setting:
     roster = envelope.read(Roster, keys.signed(envelope.draft(_roster(n)), "root"))
     bundle = canonical.encode(_bundle())
     manifest = envelope.read(Manifest, keys.signed(envelope.draft(_manifest(bundle_digest(bundle))), "policy"))
-    revocation = Revocation(
-        mesh=MESH,
-        revoker=keys.public("revoker"),
-        sequence=1,
-        previous="",
-        target=Target(type="key", value=keys.public(REVOKED)),
-        reason="a world's test",
-        issued_ms=EPOCH_MS,
-    )
-    said = envelope.read(Revocation, keys.signed(envelope.draft(revocation), "revoker"))
+    revocations = list[Statement[Revocation]]()
+    for target in (_spiffe("left"), keys.public(REVOKED), _spiffe("gone")):
+        revocations.append(_revocation("revoker", target, revocations[-1:]))
+    forked = tuple(_revocation("second revoker", _spiffe(name), []) for name in ("one", "other"))
     second = canonical.encode(msgspec.structs.replace(_bundle(), schema="// the second"))
     claims = msgspec.structs.replace(
         manifest.claims, epoch=2, previous=manifest.id, digest=bundle_digest(second), not_before_ms=EPOCH_MS + RENEWED_MS
     )
     renewal = envelope.read(Manifest, keys.signed(envelope.draft(claims), "policy"))
     plain, revoking = (
-        admit_governance(roster, pin=roster.id, manifests=[manifest], bundles=[bundle], revocations=revocations)
-        for revocations in ((), (said,))
+        admit_governance(roster, pin=roster.id, manifests=[manifest], bundles=[bundle], revocations=held) for held in ((), revocations[:2])
     )
     renewed = admit_governance(roster, pin=roster.id, manifests=[manifest, renewal], bundles=[bundle, second], revocations=())
     identities = {name: _identity(name, "workload") for name in WORKLOADS} | {name: _identity(name, "enforcer") for name in ENFORCERS}
-    return Setting(plain, revoking, renewed, identities)
+    return Setting(plain, revoking, tuple(revocations), forked, renewed, identities)
+
+
+def _revocation(revoker: str, value: str, before: Sequence[Statement[Revocation]]) -> Statement[Revocation]:
+    """The next one after those before, of a key or a subject."""
+    claims = Revocation(
+        mesh=MESH,
+        revoker=keys.public(revoker),
+        sequence=before[-1].claims.sequence + 1 if before else 1,
+        previous=before[-1].id if before else "",
+        target=Target(type="subject" if value.startswith("spiffe:") else "key", value=value),
+        reason="a world's test",
+        issued_ms=EPOCH_MS,
+    )
+    return envelope.read(Revocation, keys.signed(envelope.draft(claims), revoker))
 
 
 def _roster(n: int) -> Roster:
@@ -122,7 +133,7 @@ def _roster(n: int) -> Roster:
         k=k,
         root=_role("root"),
         issuers=_role("issuer"),
-        revoker=_role("revoker"),
+        revoker=Role(keys=[keys.public("revoker"), keys.public("second revoker")], threshold=1),
         policy={DOMAIN: _role("policy")},
         bounds=_BOUNDS,
     )

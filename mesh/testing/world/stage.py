@@ -109,7 +109,8 @@ class Stage:
     def publish(self, source: str, subject: str, data: bytes) -> None:
         """To whoever subscribes to the subject, the sender included."""
         _, _, place, *rest = subject.split(".")
-        kind, ends = (place, [*self.governors, *self.enforcers]) if place == "hb" else (rest[0], list(self.governors))
+        everybody = place in {"hb", "law"}
+        kind, ends = (place, [*self.governors, *self.enforcers]) if everybody else (rest[0], list(self.governors))
         if kind == "cosig":
             ends = [rest[1]]
         elif kind == "fraud":

@@ -18,7 +18,7 @@ from mesh.core.run.authorization import RecordRef
 from mesh.errors import Alarm, MeshError, Unavailable
 from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol.governor import Event, Facts, GovernorState, Machine
-from mesh.protocol.step import Announce, Ask, Commit, InsertOnce, KeyUse, Persist, Send, Sending, Step, phases
+from mesh.protocol.step import Commit, InsertOnce, KeyUse, Outgoing, Persist, Sending, Step, phases
 from mesh.testing.world import keys
 from mesh.testing.world.disk import Disk, Taken
 from mesh.testing.world.ground import Violation
@@ -67,7 +67,7 @@ class Host(Protocol):
         """The signature (64 bytes) of a message."""
         ...
 
-    def transmit(self, item: Send | Announce | Ask, data: bytes) -> None:
+    def transmit(self, item: Outgoing, data: bytes) -> None:
         """Send one thing."""
         ...
 

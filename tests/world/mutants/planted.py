@@ -9,9 +9,10 @@ from typing import Any, Final, NamedTuple, cast
 import msgspec
 import pytest
 
+from mesh.core.law.governance import extend
 from mesh.core.law.heartbeat import covers
 from mesh.core.log.checkpoint import read_checkpoint
-from mesh.protocol import attester, begin, freshness, governor, intake, lineage, mirror, step
+from mesh.protocol import attester, begin, freshness, gossip, governor, intake, lineage, mirror, step
 from mesh.protocol.freshness import Freshness
 from mesh.protocol.step import Commit, Head, InsertOnce, Sending, SetMeta, Step
 from mesh.testing.world import governor as shell
@@ -115,6 +116,21 @@ def _one_ahead_stops_all(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(freshness, "vouchers", vouchers)
 
 
+def _forgets_the_law(patch: pytest.MonkeyPatch) -> None:
+    """What was taken in is believed and advertised, and not kept."""
+    real = extend
+
+    def take(*arguments: Any) -> Any:
+        return msgspec.structs.replace(real(*arguments), new=())
+
+    patch.setattr(gossip, "extend", take)
+
+
+def _never_asks_for_law(patch: pytest.MonkeyPatch) -> None:
+    """It relies on what is published."""
+    patch.setattr(gossip.Gossip, "due", lambda *_, **__: [])
+
+
 def _attests_what_is_wrong(patch: pytest.MonkeyPatch) -> None:
     def examine(*arguments: Any, **named: Any) -> Any:
         found = attester.examine_records(*arguments, **named)
@@ -215,9 +231,11 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "signs before it persists": _mutant(_signs_before_it_persists, "I7"),
     "a majority certifies": _mutant(_majority_certifies, "I3", nodes=5, trouble=("twins",)),
     "staging is stored without looking at the root": _mutant(_staging_without_root_check, "I3", "I8", "I10", trouble=("weather",) * 4),
-    "freshness by arrival": _mutant(_freshness_by_arrival, "I1", "I2", trouble=("old news",) * 4),
-    "no boot echo": _mutant(_no_boot_echo, "I1", trouble=("old news",) * 4),
+    "freshness by arrival": _mutant(_freshness_by_arrival, "I1", "I2", trouble=("old news",) * 7),
+    "no boot echo": _mutant(_no_boot_echo, "I1", trouble=("old news",) * 7),
     "one member that is ahead stops all": _mutant(_one_ahead_stops_all, "I10", trouble=("braggart",)),
+    "advertises law that it does not keep": _mutant(_forgets_the_law, "I9", "I10", trouble=("revocation", "reload", "reload")),
+    "never asks for law that it lacks": _mutant(_never_asks_for_law, "I10", trouble=("revocation", "partition", "hold")),
     "attests what it would not have decided": _mutant(_attests_what_is_wrong, "I11", trouble=("turncoat",)),
     "takes a spoilt statement for a wrong record": _mutant(_spoilt_is_wrong, "I8"),
     "forgets its incarnation": _mutant(_forgets_its_incarnation, "I5"),

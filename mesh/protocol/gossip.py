@@ -1,0 +1,206 @@
+"""How governance statements spread: offered or published, verified, kept, told; and pulled from whoever holds more.
+
+Rules
+-----
+1. Nothing is kept, answered or handed on before it was verified, and nothing is advertised before it is durable.
+2. What is new and was not heard on the published subject is published once by whoever takes it in. That is fast; it is not what
+   is relied on: a heartbeat that is ahead of mine makes me ask its member for what I lack, so a bus that swallows one message,
+   or all of a day, costs time only.
+3. One question at a time to each member. What a member advertises and cannot serve costs only that member: it is asked ever
+   more rarely, and those first who answered.
+4. Each step that took something in is recorded, once the clock can be trusted; what was taken in denies at once.
+
+Not here: what the statements mean (:mod:`mesh.core.law.governance`), which of them make a view fresh.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from mesh.core import subjects
+from mesh.core.bytes import canonical, envelope
+from mesh.core.bytes.envelope import Statement
+from mesh.core.law.governance import Governance, extend
+from mesh.core.law.heartbeat import StreamHead
+from mesh.core.law.revocation import Revocation, stream_of
+from mesh.core.law.streams import Cursor, Fork, ahead
+from mesh.core.messages import LawBatch, Offer, Offered, unpack
+from mesh.errors import Refused
+from mesh.protocol.freshness import Freshness
+from mesh.protocol.step import AskLaw, Effect, PutLaw, Reply, Send, Signed
+
+__all__ = ["Asking", "Gossip", "LawArrived", "OfferArrived", "put", "read_law", "wanted"]
+
+_PATIENCE_MS: Final = 400
+"""How long one member has to answer before another is asked about the same stream."""
+_WAIT_MS: Final = 500
+"""How long a member is left alone after a question; twice as long after each that brought nothing."""
+_WAIT_MS_MAX: Final = 8_000
+
+
+class OfferArrived(msgspec.Struct, frozen=True):
+    """Somebody offers statements and waits."""
+
+    waiter: int
+    data: bytes
+
+
+class LawArrived(msgspec.Struct, frozen=True):
+    """Statements that were published, or that I asked for."""
+
+    data: bytes
+    node: str = ""
+    """Whom I asked; empty for what was published."""
+
+
+class Asking(msgspec.Struct, frozen=True):
+    """What one member was asked last."""
+
+    asked_ms: int
+    """0 once it has answered with something new."""
+    stream: str
+    after: Cursor
+    fruitless: int
+    """Questions in a row that brought nothing."""
+
+
+class Gossip:
+    """The working copy of one step."""
+
+    def __init__(self, governance: Governance, asking: Mapping[str, Asking], untold: Sequence[str], *, now_ms: int) -> None:
+        """Begin with what is in force, whom was asked what, and what was not recorded yet."""
+        self.governance = governance
+        self.asking = dict(asking)
+        self.untold = list(untold)
+        self.news = False
+        """Whether something was taken in: a heartbeat should say so."""
+        self.more = False
+        """Whether an answer brought something, so that there may be more."""
+        self._now_ms = now_ms
+
+    def offered(self, event: OfferArrived) -> tuple[list[Effect], list[str]]:
+        """Take what was offered and answer; the effects, and the codes of what was refused."""
+        offer = unpack(Offer, event.data)
+        statements, results = list[Statement[Revocation]](), dict[str, str]()
+        for raw in offer.statements:
+            try:
+                statements.append(read_law(bytes(raw)))
+            except Refused as refusal:
+                results[_name_of(bytes(raw))] = refusal.code
+        effects, refused = self._take(statements, tell=True)
+        results |= {statement.id: refused.get(statement.id, "") for statement in statements}
+        answer = canonical.encode(Offered(results=results))
+        return [*effects, Send(Reply(event.waiter), partial(_constant, answer))], [code for code in results.values() if code]
+
+    def arrived(self, event: LawArrived) -> tuple[list[Effect], list[str]]:
+        """Take what was published or pulled; as :meth:`offered`."""
+        batch = unpack(LawBatch, event.data)
+        statements, codes = list[Statement[Revocation]](), list[str]()
+        for raw in batch.statements:
+            try:
+                statements.append(read_law(bytes(raw)))
+            except Refused as refusal:
+                codes.append(refusal.code)
+        held = self.governance
+        effects, refused = self._take(statements, tell=bool(event.node))
+        if event.node:
+            self._answered(event.node, statements, new=self.governance is not held)
+        return effects, codes + list(refused.values())
+
+    def due(self, fresh: Freshness, *, me: str = "") -> list[AskLaw]:
+        """The questions to ask now, by the newest heartbeat of each member but ``me``."""
+        frontiers = {name: kept[-1].frontier for name, kept in fresh.heard.items() if kept and name != me}
+        effects = list[AskLaw]()
+        busy = {item.stream for item in self.asking.values() if item.asked_ms and self._now_ms - item.asked_ms < _PATIENCE_MS}
+        for member, frontier in sorted(frontiers.items(), key=lambda item: (self._fruitless(item[0]), item[0])):
+            lacking = wanted(self.governance, frontier)
+            if not lacking:
+                self.asking.pop(member, None)
+                continue
+            former = self.asking.get(member)
+            if former is not None and former.asked_ms and self._now_ms - former.asked_ms < _wait_ms(former):
+                continue
+            for stream, after in sorted(lacking.items()):
+                if stream not in busy:
+                    if former is not None and former.stream == stream:
+                        after = max(after, former.after)  # noqa: PLW2901 -- a fork is pulled page by page
+                    busy.add(stream)
+                    self.asking[member] = Asking(self._now_ms, stream, after, self._fruitless(member) + 1)
+                    effects.append(AskLaw(member, stream, after))
+                    break
+        return effects
+
+    def _fruitless(self, member: str) -> int:
+        former = self.asking.get(member)
+        return former.fruitless if former is not None else 0
+
+    def _take(self, statements: Sequence[Statement[Revocation]], *, tell: bool) -> tuple[list[Effect], dict[str, str]]:
+        taken = extend(self.governance, statements)
+        self.governance = taken.governance
+        effects: list[Effect] = [put(statement) for statement in taken.new]
+        by_stream = dict[str, list[Statement[Revocation]]]()
+        for statement in taken.new:
+            by_stream.setdefault(stream_of(statement.claims.revoker), []).append(statement)
+        for stream, items in by_stream.items():
+            self.news = True
+            self.untold.append(_told(stream, items, forked=isinstance(taken.governance.streams[stream], Fork)))
+            if tell:
+                batch = canonical.encode(LawBatch(statements=[msgspec.Raw(item.envelope) for item in items]))
+                effects.append(Send(subjects.law(subjects.short(stream)), partial(_constant, batch)))
+        return effects, {identity: refusal.code for identity, refusal in taken.refused.items()}
+
+    def _answered(self, member: str, statements: Sequence[Statement[Revocation]], *, new: bool) -> None:
+        asking = self.asking.get(member)
+        if asking is None:
+            return
+        places = [Cursor(item.claims.sequence, item.id) for item in statements if stream_of(item.claims.revoker) == asking.stream]
+        if new or (places and max(places) > asking.after):  # a page of a fork may hold nothing new, and the next one does
+            self.asking[member] = Asking(0, asking.stream, max([asking.after, *places]), 0 if new else asking.fruitless)
+            self.more = True
+        else:
+            self.asking[member] = msgspec.structs.replace(asking, after=Cursor(0))
+
+
+def read_law(data: bytes) -> Statement[Revocation]:
+    """A governance statement that travels in a stream. Nothing in it is believed.
+
+    Raises:
+        Refused: the codec's codes, ``wrong_kind``.
+    """
+    return envelope.read(Revocation, data)
+
+
+def put(statement: Statement[Revocation]) -> PutLaw:
+    """How a believed statement is kept."""
+    stream, sequence, _ = statement.claims.link
+    return PutLaw(stream, sequence, statement.id, statement.envelope)
+
+
+def wanted(governance: Governance, frontier: Sequence[StreamHead]) -> dict[str, Cursor]:
+    """Which streams to ask for whoever holds ``frontier``; one of nobody whom the roster knows is not asked for."""
+    known = {stream_of(key) for key in governance.roster.revoker.keys}
+    return {stream: after for stream, after in ahead(governance.streams, frontier).items() if stream in known}
+
+
+def _wait_ms(asking: Asking) -> int:
+    return min(_WAIT_MS << min(asking.fruitless, 8), _WAIT_MS_MAX)
+
+
+def _told(stream: str, items: Sequence[Statement[Revocation]], *, forked: bool) -> str:
+    numbers = sorted(item.claims.sequence for item in items)
+    which = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]}..{numbers[-1]}"
+    return f"{'forked ' if forked else ''}{stream} {which} {items[-1].id}"
+
+
+def _name_of(data: bytes) -> str:
+    """What an unreadable statement is answered under."""
+    try:
+        return envelope.identify(data)[1]
+    except Refused:
+        return canonical.sha256_hex(data)
+
+
+def _constant(data: bytes, _signed: Signed) -> bytes:
+    return data
