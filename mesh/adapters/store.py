@@ -14,7 +14,8 @@ Rules
 
 :class:`File` is the part of this that :mod:`mesh.adapters.spent` shares. Foreign exceptions become ours here and nowhere else.
 
-Not here: the tables (:mod:`mesh.adapters.store_schema`), the questions (:mod:`mesh.adapters.storequeries`).
+Not here: the tables (:mod:`mesh.adapters.store_schema`), the index by id (:mod:`mesh.adapters.storeindex`), the questions
+(:mod:`mesh.adapters.storequeries`, :mod:`mesh.adapters.storefind`).
 """
 
 import asyncio
@@ -29,7 +30,9 @@ from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 import aiosqlite
 
-from mesh.adapters.store_schema import ADD_ORIGINS, ADD_USES, SCHEMA, rows
+from mesh.adapters.store_schema import ADD_BODIES, ADD_ORIGINS, ADD_PLACES, ADD_USES, SCHEMA, rows
+from mesh.adapters.storefind import Finding
+from mesh.adapters.storeindex import Index
 from mesh.adapters.storequeries import Queries
 from mesh.core.log.merkle import Branch, Frontier
 from mesh.errors import Alarm, MeshError, Refused, Unavailable
@@ -71,8 +74,10 @@ class Conflict(Refused):
 class Duplicate(Exception):
     """A row has a key that is already there."""
 
-    def __init__(self, position: int) -> None:
-        super().__init__(position)
+    def __init__(self, sql: str, position: int) -> None:
+        super().__init__(sql, position)
+        self.sql = sql
+        """What was to insert it."""
         self.position = position
 
 
@@ -90,7 +95,7 @@ class Layout(NamedTuple):
     """How many jobs at most share one transaction."""
 
 
-_LAYOUT: Final = Layout(application=0x6D657368, version=1, journal="wal", synchronous="FULL", schema=SCHEMA, together=1)
+_LAYOUT: Final = Layout(application=0x6D657368, version=2, journal="wal", synchronous="FULL", schema=SCHEMA, together=1)
 
 
 class Session:
@@ -114,7 +119,7 @@ class Session:
             await self._connection.executemany(sql, (row for _, row in zip(taken, values)))  # noqa: B905 -- one of them has no end
         except sqlite3.IntegrityError as error:
             if error.sqlite_errorcode in {sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE}:
-                raise Duplicate(next(taken) - 1) from None
+                raise Duplicate(sql, next(taken) - 1) from None
             raise
 
     async def together(self, writes: Iterable[tuple[str, Sequence[Sequence[object]]]]) -> None:
@@ -285,11 +290,11 @@ class File:
         return ours if harmless or (not begun and _busy(error)) else self._end(ours)
 
 
-class Store(Queries):
+class Store(Finding):
     """A node's file."""
 
-    def __init__(self, file: File, lock: int, ids: dict[str, int]) -> None:
-        super().__init__(file.read)
+    def __init__(self, file: File, lock: int, ids: dict[str, int], index: Index) -> None:
+        super().__init__(file.read, index)
         self._file = file
         self._lock: int | None = lock
         self._ids = ids
@@ -310,7 +315,11 @@ class Store(Queries):
         file: File | None = None
         try:
             file = await File.open(path, _LAYOUT, owner=owner)
-            return cls(file, lock, dict(await file.read("SELECT origin, id FROM log")))
+            index = Index()
+            await file.write(lambda session: index.load(session.fetch))
+            while await file.write(lambda session: _catch_up(session, index)):
+                pass
+            return cls(file, lock, dict(await file.read("SELECT origin, id FROM log")), index)
         except BaseException:
             if file is not None:
                 await file.close()
@@ -350,13 +359,23 @@ class Store(Queries):
                 branches += [(effect.origin, branch) for branch in completed]
         batch = rows(effects, ids, branches)
         origins = [(number, origin) for origin, number in ids.items() if origin not in self._ids]
+        index = self._index
+        fresh = [row for row in batch.bodies if not index.holds(row[0])]
+        bodies = [(number, *row) for number, row in enumerate(fresh, index.bodies + 1)]
+        places = [(number, *row) for number, row in enumerate(batch.places, index.places + 1)]
+        turn = await index.turn(session.fetch, [row[0] for row in fresh], [row[0] for row in batch.places])
         try:
-            await session.together([(ADD_ORIGINS, origins), (ADD_USES, batch.uses), *batch.writes])
+            await session.together(
+                [(ADD_ORIGINS, origins), (ADD_USES, batch.uses), *batch.writes, (ADD_BODIES, bodies), (ADD_PLACES, places), *turn.writes]
+            )
         except Duplicate as duplicate:
+            if duplicate.sql != ADD_USES:
+                raise Alarm("storage_corrupt", f"{duplicate.sql}: somebody else wrote into the file") from None
             used = [(effect.space, effect.key) for effect in effects if isinstance(effect, InsertOnce)]
             raise Conflict(*used[duplicate.position]) from None
         # Last: should the COMMIT that follows fail, the store ends and this is forgotten with it.
         self._ids, self._frontiers = ids, frontiers
+        index.adopt(turn)
 
     async def _grow(self, session: Session, append: Append, frontier: Frontier | None) -> tuple[Frontier, tuple[Branch, ...]]:
         if frontier is None:
@@ -364,6 +383,16 @@ class Store(Queries):
         if append.first != frontier.size:
             raise Alarm("storage_rolled_back", f"{append.origin}: record {append.first} where {frontier.size} is next")
         return frontier.grow(append.hashes)
+
+
+async def _catch_up(session: Session, index: Index) -> bool:
+    """Take some rows into the index that it does not have yet; whether there were any."""
+    turn = await index.behind(session.fetch)
+    if turn is None:
+        return False
+    await session.together(turn.writes)
+    index.adopt(turn)
+    return True
 
 
 def failure(error: Exception) -> MeshError:

@@ -10,8 +10,12 @@ Rules
    SQLite has none: it is against rot, not against an adversary, who would recompute it.
 5. Branch hashes are kept at every eighth level only: one row per 256 records instead of one per record. A proof reads at
    most 255 siblings per such level in return.
+6. Ids are random, so no table that every decision writes is ordered by them: a first use stands under the time that its own
+   statement says, and bodies and places stand as they came and are found by an index that can be made again from them
+   (:mod:`mesh.adapters.storeindex`), the only rows here that may be rewritten. Documents, which are few, are found by id directly.
 
-Not here: connections and transactions (:mod:`mesh.adapters.store`), reads (:mod:`mesh.adapters.storequeries`).
+Not here: connections and transactions (:mod:`mesh.adapters.store`), reads (:mod:`mesh.adapters.storequeries`,
+:mod:`mesh.adapters.storefind`).
 """
 
 import zlib
@@ -36,7 +40,9 @@ from mesh.protocol.step import (
 )
 
 __all__ = [
+    "ADD_BODIES",
     "ADD_ORIGINS",
+    "ADD_PLACES",
     "ADD_USES",
     "LEVELS",
     "SCHEMA",
@@ -64,11 +70,16 @@ _TABLES: Final = (
         time_s INTEGER NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY (use, log)) WITHOUT ROWID, STRICT""",
     "CREATE TABLE body (n INTEGER PRIMARY KEY, id BLOB NOT NULL, kind TEXT NOT NULL, envelope BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
     "CREATE TABLE located (n INTEGER PRIMARY KEY, id BLOB NOT NULL, log INTEGER NOT NULL REFERENCES log (id), idx INTEGER NOT NULL) STRICT",
-    # All that is found by a statement id, in one tree: ids are random, so each insertion writes a page of its own, and this
-    # way what one statement needs shares that page. A place has its record's log and index here, everything else 0 and 0;
-    # `at` is the row of `body` or `located`, or the index of the record that used the id up.
-    """CREATE TABLE named (id BLOB NOT NULL, space TEXT NOT NULL, log INTEGER NOT NULL, idx INTEGER NOT NULL, at INTEGER NOT NULL,
-        PRIMARY KEY (id, space, log, idx)) WITHOUT ROWID, STRICT""",
+    # What many records name, like identities: each is here once.
+    """CREATE TABLE document (n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, kind TEXT NOT NULL, envelope BLOB NOT NULL,
+        sum INTEGER NOT NULL) STRICT""",
+    # The time is the statement's own, so an id has one, and is new if it is new there; and rows come nearly in order.
+    """CREATE TABLE used (at_ms INTEGER NOT NULL, space TEXT NOT NULL, id BLOB NOT NULL, idx INTEGER NOT NULL,
+        PRIMARY KEY (at_ms, space, id)) WITHOUT ROWID, STRICT""",
+    # The index by id, which follows from `body` and `located`: see mesh/adapters/storeindex.py.
+    """CREATE TABLE run (run INTEGER PRIMARY KEY, level INTEGER NOT NULL, low INTEGER NOT NULL, high INTEGER NOT NULL,
+        target INTEGER NOT NULL, size INTEGER NOT NULL, body INTEGER NOT NULL, place INTEGER NOT NULL) STRICT""",
+    "CREATE TABLE part (n INTEGER PRIMARY KEY, entries BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
     """CREATE TABLE law (stream TEXT NOT NULL, sequence INTEGER NOT NULL, id BLOB NOT NULL, envelope BLOB NOT NULL, sum INTEGER NOT NULL,
         PRIMARY KEY (stream, sequence, id)) STRICT""",
     "CREATE TABLE opening (intent BLOB NOT NULL UNIQUE, openings BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
@@ -80,11 +91,11 @@ _TRIGGERS: Final = (
     """CREATE TRIGGER record_next BEFORE INSERT ON record
         WHEN NEW.idx <> (SELECT coalesce(max(idx) + 1, 0) FROM record WHERE log = NEW.log) OR EXISTS (SELECT 1 FROM record WHERE n = NEW.n)
         BEGIN SELECT RAISE(ABORT, 'a record takes the next index of its log'); END""",
-    """CREATE TRIGGER body_new BEFORE INSERT ON body WHEN EXISTS (SELECT 1 FROM named WHERE id = NEW.id AND space = 'body')
+    # Not a conflict clause: REPLACE overrides that.
+    """CREATE TRIGGER document_new BEFORE INSERT ON document WHEN EXISTS (SELECT 1 FROM document WHERE id = NEW.id OR n = NEW.n)
         BEGIN SELECT RAISE(IGNORE); END""",
-    "CREATE TRIGGER body_named AFTER INSERT ON body BEGIN INSERT INTO named VALUES (NEW.id, 'body', 0, 0, NEW.n); END",
-    """CREATE TRIGGER located_named AFTER INSERT ON located
-        BEGIN INSERT INTO named VALUES (NEW.id, 'place', NEW.log, NEW.idx, NEW.n) ON CONFLICT DO NOTHING; END""",
+    """CREATE TRIGGER body_next BEFORE INSERT ON body WHEN NEW.n <> (SELECT coalesce(max(n), 0) + 1 FROM body)
+        BEGIN SELECT RAISE(ABORT, 'a body takes the next row'); END""",
     # Before INSERT, because that also fires for an upsert and for REPLACE.
     """CREATE TRIGGER head_forward BEFORE INSERT ON head
         WHEN EXISTS (SELECT 1 FROM head WHERE use = NEW.use AND log = NEW.log AND
@@ -97,20 +108,21 @@ _TRIGGERS: Final = (
     "CREATE TRIGGER head_kept BEFORE DELETE ON head BEGIN SELECT RAISE(ABORT, 'heads are kept'); END",
     *(
         f"CREATE TRIGGER {table}_{word} BEFORE {verb} ON {table} BEGIN SELECT RAISE(ABORT, '{table}: rows are kept as they are'); END"
-        for table in ("log", "record", "branch", "body", "located", "named", "law")
+        for table in ("log", "record", "branch", "body", "document", "located", "used", "law")
         for word, verb in (("fixed", "UPDATE"), ("kept", "DELETE"))
     ),
 )
 SCHEMA: Final = (*_TABLES, *_TRIGGERS)
 
 ADD_ORIGINS: Final = "INSERT INTO log (id, origin) VALUES (?, ?)"
-ADD_USES: Final = "INSERT INTO named (id, space, log, idx, at) VALUES (?, ?, 0, 0, ?)"
+ADD_USES: Final = "INSERT INTO used (at_ms, space, id, idx) VALUES (?, ?, ?, ?)"
+ADD_BODIES: Final = "INSERT INTO body (n, id, kind, envelope, sum) VALUES (?, ?, ?, ?, ?)"
+ADD_PLACES: Final = "INSERT INTO located (n, id, log, idx) VALUES (?, ?, ?, ?)"
 _ADD_RECORDS: Final = "INSERT INTO record (log, idx, leaf, data) VALUES (?, ?, ?, ?)"
 _ADD_BRANCHES: Final = "INSERT INTO branch (log, level, number, hash) VALUES (?, ?, ?, ?)"
-_ADD_BODIES: Final = "INSERT INTO body (id, kind, envelope, sum) VALUES (?, ?, ?, ?)"
+_ADD_DOCUMENTS: Final = "INSERT INTO document (id, kind, envelope, sum) VALUES (?, ?, ?, ?)"
 _ADD_OPENINGS: Final = "INSERT INTO opening (intent, openings, sum) VALUES (?, ?, ?) ON CONFLICT (intent) DO NOTHING"
 _ADD_LAW: Final = "INSERT INTO law (stream, sequence, id, envelope, sum) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-_ADD_PLACES: Final = "INSERT INTO located (id, log, idx) VALUES (?, ?, ?)"
 _SET_HEADS: Final = """INSERT INTO head (use, log, size, root, time_s, sum) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (use, log)
     DO UPDATE SET size = excluded.size, root = excluded.root, time_s = excluded.time_s, sum = excluded.sum"""
 _SET_NOTES: Final = """INSERT INTO note (space, log, size, note, sum) VALUES (?, ?, ?, ?, ?) ON CONFLICT (space, log, size)
@@ -120,7 +132,12 @@ _DROP_CHECKPOINTS: Final = """DELETE FROM note WHERE space = 'checkpoint' AND lo
 _SET_META: Final = """INSERT INTO meta (key, value, sum) VALUES (?, ?, ?) ON CONFLICT (key)
     DO UPDATE SET value = excluded.value, sum = excluded.sum"""
 
+_OF_ONE_RECORD: Final = frozenset({"intent", "outcome"})
+"""Kinds of bodies; all others are documents."""
+
 Row = tuple[object, ...]
+Keyed = tuple[bytes, *tuple[object, ...]]
+"""A row that begins with a statement id."""
 
 
 def checksum(data: bytes) -> int:
@@ -157,9 +174,13 @@ class Batch(NamedTuple):
     """The rows of one step, in the order in which they are written."""
 
     writes: tuple[tuple[str, Sequence[Row]], ...]
-    """SQL and its rows; first uses are not among them."""
+    """SQL and its rows, without those below."""
     uses: Sequence[Row]
     """Rows of :data:`ADD_USES`, which alone may already be there."""
+    bodies: Sequence[Keyed]
+    """Rows of :data:`ADD_BODIES`, before they have numbers."""
+    places: Sequence[Keyed]
+    """The same of :data:`ADD_PLACES`."""
 
 
 def rows(  # noqa: C901 -- one branch for each kind of effect
@@ -176,22 +197,24 @@ def rows(  # noqa: C901 -- one branch for each kind of effect
         Refused: ``malformed``.
         Alarm: ``storage_corrupt`` when a record does not have the hash it comes with.
     """
-    records, openings, uses, places, heads, notes, dropped, facts, law = [list[Row]() for _ in range(9)]
-    bodies = dict[str, Row]()  # a batch of intents names the same identity documents again and again
+    records, openings, uses, heads, notes, dropped, facts, law = [list[Row]() for _ in range(8)]
+    bodies, documents = dict[str, Keyed](), dict[str, Row]()  # a batch of intents names the same identity documents again and again
+    places = list[Keyed]()
     key = cache(statement_key)
     for effect in effects:
         match effect:
             case Append():
                 records += _records(effect, ids[effect.origin])
             case PutBody():
-                if effect.id not in bodies:
-                    bodies[effect.id] = (key(effect.id), effect.kind, effect.envelope, checksum(effect.envelope))
+                group = bodies if effect.kind in _OF_ONE_RECORD else documents
+                if effect.id not in group:
+                    group[effect.id] = (key(effect.id), effect.kind, effect.envelope, checksum(effect.envelope))
             case PutLaw():
                 law.append((effect.stream, effect.sequence, key(effect.id), effect.envelope, checksum(effect.envelope)))
             case PutOpenings():
                 openings.append((key(effect.intent), effect.openings, checksum(effect.openings)))
             case InsertOnce():
-                uses.append((key(effect.key), effect.space, effect.index))
+                uses.append((effect.at_ms, effect.space, key(effect.key), effect.index))
             case Locate():
                 places.append((key(effect.id), ids[effect.origin], effect.index))
             case SetHead():
@@ -208,16 +231,16 @@ def rows(  # noqa: C901 -- one branch for each kind of effect
     writes = (
         (_ADD_RECORDS, records),
         (_ADD_BRANCHES, kept),
-        (_ADD_BODIES, list(bodies.values())),
+        (_ADD_DOCUMENTS, list(documents.values())),
         (_ADD_LAW, law),
         (_ADD_OPENINGS, openings),
-        (_ADD_PLACES, list(dict.fromkeys(places))),
         (_SET_NOTES, notes),
         (_DROP_CHECKPOINTS, dropped),
         (_SET_META, facts),
         (_SET_HEADS, heads),
     )
-    return Batch(tuple((sql, values) for sql, values in writes if values), uses)
+    written = tuple((sql, values) for sql, values in writes if values)
+    return Batch(written, uses, list(bodies.values()), list(dict.fromkeys(places)))
 
 
 def _records(append: Append, log: int) -> Iterable[Row]:

@@ -8,29 +8,25 @@ Rules
 3. A missing row is an answer (``None``, or left out); a wrong one is an :class:`~mesh.errors.Alarm`.
 4. Proofs read O(log n) branch hashes and at most 255 hashes per eighth level; whoever checks the proof checks them.
 
-Not here: how a query reaches SQLite (``fetch`` is handed in).
+Not here: how a query reaches SQLite (``fetch`` is handed in), and what is asked by statement id (:mod:`mesh.adapters.storefind`).
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Final, Literal, NamedTuple
 
 from mesh.adapters.store_schema import LEVELS, checksum, fact_sum, head_sum, statement_key
+from mesh.adapters.storeindex import Fetch
 from mesh.core.log import merkle
 from mesh.core.log.merkle import Frontier, Get, branch_hash, leaf_hash
 from mesh.errors import Alarm, Refused
 from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.step import Head, HeadUse
 
-__all__ = ["Fetch", "Queries", "StoredNote"]
+__all__ = ["KEYS_MAX", "Queries", "StoredNote"]
 
-Fetch = Callable[[str, Sequence[object]], Awaitable[list[tuple[Any, ...]]]]
-"""SQL and its values to all its rows."""
-
-_KEYS_MAX: Final = 512
+KEYS_MAX: Final = 512
 """Keys in one query: SQLite bounds its variables, and a statement is kept for each count."""
-_SCAN_DIGITS: Final = 2
-"""Prefixes up to this long are found by walking back from the newest: their range of the index is a 256th of everything or more."""
 _ORIGIN: Final = "(SELECT id FROM log WHERE origin = ?)"
 _EMPTY: Final = bytes(32)
 
@@ -43,7 +39,7 @@ class StoredNote(NamedTuple):
 
 
 class Queries:
-    """The reads; :class:`mesh.adapters.store.Store` is one of these.
+    """The reads of records and of what is signed about them.
 
     All of them raise :class:`~mesh.errors.Unavailable` ``storage_failed`` when the file cannot be read, and
     :class:`~mesh.errors.Alarm` ``storage_corrupt`` when what it says cannot be.
@@ -94,10 +90,6 @@ class Queries:
         """Leaf data of the records from ``first`` on: at most ``count``, fewer where the log ends."""
         return [data for data, _ in await self._records(origin, first, count)]
 
-    async def bodies(self, ids: Iterable[str]) -> dict[str, bytes]:
-        """Envelopes of those of the statements that are held, by id."""
-        return await self._summed(_BODIES, ids)
-
     async def law(self, stream: str, sequence: int, after: str, count: int) -> list[bytes]:
         """Envelopes of a governance stream's statements behind (sequence, after) in the order (number, id): at most ``count``.
 
@@ -111,28 +103,6 @@ class Queries:
     async def all_law(self) -> list[tuple[str, bytes]]:
         """(id, envelope) of every governance statement, by stream and number."""
         return _believed(await self._fetch("SELECT id, envelope, sum FROM law ORDER BY stream, sequence, id", ()))
-
-    async def openings(self, intents: Iterable[str]) -> dict[str, bytes]:
-        """Openings of those of the intents that have any here, by intent."""
-        return await self._summed("SELECT intent, openings, sum FROM opening WHERE intent IN", intents)
-
-    async def once(self, space: Literal["intent", "outcome"], keys: Iterable[str]) -> dict[str, int]:
-        """Index of the record that used each of the keys; unused ones are left out."""
-        found = await self._by_keys("SELECT id, at FROM named WHERE log = 0 AND idx = 0 AND space = ? AND id IN", keys, space)
-        return {key.hex(): index for key, index in found}
-
-    async def find(self, prefix: str, count: int) -> list[tuple[str, str, int]]:
-        """(id, origin, index) of records about statements whose id begins with these hex digits, newest first; of all, for none.
-
-        Raises:
-            Refused: ``malformed``.
-        """
-        digits = 64 - len(prefix)
-        if digits < 0:
-            raise Refused("malformed", "a prefix longer than an id")
-        low, high = statement_key(prefix + "0" * digits), statement_key(prefix + "f" * digits)
-        rows = await self._fetch(_SCAN if len(prefix) <= _SCAN_DIGITS else _SEEK, (low, high, count))
-        return [(key.hex(), origin, index) for key, origin, index in rows]
 
     async def note(
         self, space: Literal["checkpoint", "certificate"], origin: str, *, at_least: int = 0, latest: bool = False
@@ -240,17 +210,6 @@ class Queries:
             records.append((data, leaf))
         return records
 
-    async def _by_keys(self, sql: str, keys: Iterable[str], *values: object) -> list[tuple[Any, ...]]:
-        wanted = [statement_key(key) for key in dict.fromkeys(keys)]
-        rows = list[tuple[Any, ...]]()
-        for start in range(0, len(wanted), _KEYS_MAX):
-            part = wanted[start : start + _KEYS_MAX]
-            rows += await self._fetch(f"{sql} ({','.join('?' * len(part))})", (*values, *part))
-        return rows
-
-    async def _summed(self, sql: str, keys: Iterable[str]) -> dict[str, bytes]:
-        return dict(_believed(await self._by_keys(sql, keys)))
-
     async def _lookups(self, origin: str, walk: Callable[[Get], object]) -> Get:
         """The hashes that ``walk`` will ask for: it is first walked with none, only to see which."""
         wanted = dict[tuple[int, int], None]()
@@ -266,8 +225,8 @@ class Queries:
     async def _hashes(self, origin: str, spans: Sequence[tuple[int, int, int]]) -> dict[tuple[int, int], bytes]:
         """Stored hashes of (level, first, end) spans of numbers; level 0 is the leaves."""
         known = dict[tuple[int, int], bytes]()
-        for start in range(0, len(spans), _KEYS_MAX):
-            part = spans[start : start + _KEYS_MAX]
+        for start in range(0, len(spans), KEYS_MAX):
+            part = spans[start : start + KEYS_MAX]
             values = [value for span in part for value in span]
             rows = await self._fetch(_SPANS.format(spans=",".join(["(?, ?, ?)"] * len(part))), (*values, origin))
             known.update({(level, number): value for level, number, value in rows})
@@ -276,14 +235,8 @@ class Queries:
         return known
 
 
-_BODIES: Final = """SELECT body.id, envelope, sum FROM named JOIN body ON body.n = at AND body.id = named.id
-    WHERE log = 0 AND idx = 0 AND space = 'body' AND named.id IN"""
 _LAW: Final = """SELECT id, envelope, sum FROM law WHERE stream = ? AND (sequence, id) > (?, ?)
     ORDER BY sequence, id LIMIT ?"""
-_SEEK: Final = """SELECT named.id, origin, idx FROM named JOIN log ON log.id = named.log
-    WHERE named.id BETWEEN ? AND ? AND space = 'place' ORDER BY at DESC LIMIT ?"""
-_SCAN: Final = """SELECT located.id, origin, idx FROM located JOIN log ON log.id = located.log
-    WHERE located.id BETWEEN ? AND ? ORDER BY n DESC LIMIT ?"""
 # CROSS JOIN keeps SQLite's planner from walking the log and comparing spans.
 _SPANS: Final = """WITH span (level, first, beyond) AS (VALUES {spans}), own (log) AS (SELECT id FROM log WHERE origin = ?)
     SELECT 0, idx, leaf FROM own CROSS JOIN span CROSS JOIN record

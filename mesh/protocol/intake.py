@@ -196,7 +196,7 @@ class Intake:
         )
         self._keep(item, asked, ref)
         if draft is not None:
-            self.effects.append(InsertOnce("intent", asked.intent.id, ref.index))
+            self.effects.append(InsertOnce("intent", asked.intent.id, asked.intent.claims.created_ms, ref.index))
             self.effects.append(Locate(draft.id, ref.origin, ref.index))
             self._authorize(item.waiters, draft, self.governance.frontier)
         else:

@@ -77,7 +77,8 @@ def take_outcomes(
         if ref is None:
             ref = _record(outcome, writer)
             seen[outcome.id] = ref
-            effects += [PutBody(outcome.id, "outcome", outcome.envelope), InsertOnce("outcome", outcome.id, ref.index)]
+            effects.append(PutBody(outcome.id, "outcome", outcome.envelope))
+            effects.append(InsertOnce("outcome", outcome.id, outcome.claims.at_ms, ref.index))
             effects += [
                 Locate(identity, ref.origin, ref.index) for identity in (outcome.id, outcome.claims.intent, outcome.claims.authorization)
             ]

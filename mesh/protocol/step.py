@@ -116,6 +116,9 @@ class InsertOnce(msgspec.Struct, frozen=True):
 
     space: Literal["intent", "outcome"]
     key: str
+    """Id of a statement."""
+    at_ms: int
+    """The time that the statement itself says. The id is its content, so the same key never comes with another time."""
     index: int
 
 

@@ -215,10 +215,10 @@ class Performer:
 
     async def _facts(self, step: Step[GovernorState], known: Facts) -> Facts:
         """What storage knows of the step's keys, added to what was ``known``: a step made with facts no longer names their keys."""
-        keys: dict[str, list[str]] = {"intent": [], "outcome": []}
+        keys: dict[str, dict[str, int]] = {"intent": {}, "outcome": {}}
         for effect in step.effects:
             if isinstance(effect, InsertOnce):
-                keys[effect.space].append(effect.key)
+                keys[effect.space][effect.key] = effect.at_ms
         origin = self.state.log.origin
         intents = dict(known.intents)
         for key, index in (await self.store.once("intent", keys["intent"])).items():

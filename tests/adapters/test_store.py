@@ -25,8 +25,9 @@ async def test_everything_that_was_committed_is_there_after_reopening(tmp_path: 
     assert await store.records(LOG, 298, 10) == list(append(LOG, 298, 2).leaves)
     assert await store.bodies([ident(1), ident(9)]) == {ident(1): b"envelope one"}
     assert await store.openings([ident(1), ident(2)]) == {ident(1): b"openings one"}
-    assert await store.once("intent", [ident(1), ident(2)]) == {ident(1): 299}
-    assert await store.once("outcome", [ident(1)]) == {}
+    assert await store.once("intent", {ident(1): 7, ident(2): 7}) == {ident(1): 299}
+    assert await store.once("intent", {ident(1): 8}) == {}
+    assert await store.once("outcome", {ident(1): 7}) == {}
     assert await store.find(ident(2), 9) == [(ident(2), PEER, 1)]
     assert await store.note("checkpoint", LOG) == (300, b"checkpoint 300")
     assert await store.note("certificate", LOG) == (300, b"certificate 300")
@@ -123,14 +124,17 @@ async def test_what_would_move_back_is_an_alarm_and_leaves_nothing(tmp_path: Pat
         "DELETE FROM branch",
         "DELETE FROM body",
         "DELETE FROM located",
-        "DELETE FROM named",
+        "DELETE FROM document",
+        "DELETE FROM used",
         "DELETE FROM head",
         "UPDATE log SET origin = 'x'",
         "UPDATE record SET data = x'00'",
         "UPDATE branch SET hash = zeroblob(32)",
         "UPDATE body SET envelope = x'00'",
         "UPDATE located SET idx = 5",
-        "UPDATE named SET at = 5",
+        "UPDATE document SET envelope = x'00'",
+        "UPDATE used SET at_ms = 5",
+        "UPDATE used SET idx = 5",
         "UPDATE head SET size = size - 1",
         "UPDATE head SET root = zeroblob(32)",
         "UPDATE head SET time_s = 0",
@@ -138,6 +142,7 @@ async def test_what_would_move_back_is_an_alarm_and_leaves_nothing(tmp_path: Pat
         "REPLACE INTO head SELECT use, log, size - 1, root, time_s, sum FROM head",
         "REPLACE INTO record SELECT n, log, idx, leaf, x'00' FROM record WHERE idx = 0",
         "REPLACE INTO record SELECT n, log, idx + 1, leaf, data FROM record WHERE idx = 299",
+        "REPLACE INTO body SELECT n, id, kind, x'00', sum FROM body",
         "INSERT INTO record SELECT 9999, log, idx + 2, leaf, data FROM record WHERE idx = 299",
     ],
 )
@@ -151,25 +156,25 @@ async def test_the_file_itself_refuses_to_forget_whoever_writes(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    "again", [[InsertOnce("intent", ident(1), 5)], [InsertOnce("intent", ident(3), 5), InsertOnce("intent", ident(3), 6)]]
+    "again", [[InsertOnce("intent", ident(1), 7, 5)], [InsertOnce("intent", ident(3), 9, 5), InsertOnce("intent", ident(3), 9, 6)]]
 )
 async def test_a_key_that_is_not_new_is_named_and_leaves_nothing(tmp_path: Path, again: list[InsertOnce]) -> None:
     store = await filled(tmp_path)
     step: list[Persist] = [
         append(LOG, 300, 1),
-        InsertOnce("intent", ident(4), 300),
-        InsertOnce("outcome", ident(1), 300),
+        InsertOnce("intent", ident(4), 7, 300),
+        InsertOnce("outcome", ident(1), 7, 300),
         *again,
         SetMeta("x", 1),
     ]
     error = await refused(store.commit(step), Conflict, "intent_conflict")
     assert isinstance(error, Conflict)
     assert (error.space, error.key) == ("intent", again[-1].key)
-    assert await store.once("intent", [ident(number) for number in range(9)]) == {ident(1): 299}
+    assert await store.once("intent", dict.fromkeys([ident(number) for number in range(9)], 7)) == {ident(1): 299}
     assert (await store.sizes())[LOG] == 300
     assert await store.meta("x") is None
     await store.commit(step[:3])
-    assert await store.once("outcome", [ident(1)]) == {ident(1): 300}
+    assert await store.once("outcome", {ident(1): 7}) == {ident(1): 300}
     await store.close()
 
 
@@ -179,7 +184,7 @@ async def test_a_key_that_is_not_new_is_named_and_leaves_nothing(tmp_path: Path,
         PutBody(ident(5).upper(), "intent", b""),
         PutBody(ident(5)[:-2], "intent", b""),
         PutOpenings("z" * 64, b""),
-        InsertOnce("intent", " " + ident(5)[1:], 1),
+        InsertOnce("intent", " " + ident(5)[1:], 7, 1),
         Locate("", LOG, 1),
         Append(LOG, 300, (b"one", b"two"), (leaf_hash(b"one"),)),
     ],

@@ -66,6 +66,7 @@ async def test_one_flipped_bit_of_a_record_is_found_by_whoever_reads_it(tmp_path
         ("UPDATE head SET size = 299, sum = sum + 1", ("heads",)),
         ("UPDATE head SET time_s = 5", ("heads",)),
         ("UPDATE body SET envelope = x'00'", ("bodies",)),
+        ("UPDATE document SET envelope = x'00'", ("documents",)),
         ("UPDATE opening SET openings = x'00'", ("openings",)),
         ("UPDATE note SET note = x'00'", ("note",)),
         ("UPDATE meta SET value = 6", ("meta",)),
@@ -258,11 +259,11 @@ async def test_a_disk_that_fills_up_anywhere_inside_a_step_keeps_nothing_of_it(t
     ((used,),) = await session.fetch("PRAGMA page_count")
     await session.fetch(f"PRAGMA max_page_count = {used + pages}")
     step: list[Persist] = [append(LOG, 300, 9, size=3_000), PutBody(ident(8), "intent", bytes(30_000)), SetMeta("x", 1)]
-    await refused(store.commit([*step, InsertOnce("intent", ident(8), 300)]), Unavailable, "storage_failed")
+    await refused(store.commit([*step, InsertOnce("intent", ident(8), 7, 300)]), Unavailable, "storage_failed")
     await store.close()
     store = await Store.open(tmp_path / NAME, owner="a")
     assert (await store.sizes())[LOG] == 300
-    assert (await store.meta("x"), await store.bodies([ident(8)]), await store.once("intent", [ident(8)])) == (None, {}, {})
+    assert (await store.meta("x"), await store.bodies([ident(8)]), await store.once("intent", {ident(8): 7})) == (None, {}, {})
     await store.commit(step)
     await store.close()
 
@@ -320,7 +321,7 @@ async def main(path):
     store = await Store.open(path, owner="a")
     size = (await store.sizes()).get(LOG, 0)
     while True:
-        step = [append(LOG, size, 3), head(LOG, size + 3), *(InsertOnce("intent", ident(size + more), size + more) for more in range(3))]
+        step = [append(LOG, size, 3), head(LOG, size + 3), *(InsertOnce("intent", ident(size + more), 7, size + more) for more in range(3))]
         await store.commit([*step, *(PutBody(ident(size + more), "intent", b"body") for more in range(3))])
         size += 3
         print(size, flush=True)
@@ -336,7 +337,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged_and_tears_nothing(tmp_path: 
         assert size % 3 == 0
         assert await store.scrub(LOG) == size
         ids = [ident(number) for number in range(size + 3)]
-        assert len(await store.once("intent", ids)) == len(await store.bodies(ids)) == size
+        assert len(await store.once("intent", dict.fromkeys(ids, 7))) == len(await store.bodies(ids)) == size
         if size:
             assert (await store.heads())["log", LOG].size == size
         await store.close()

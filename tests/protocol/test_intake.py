@@ -109,7 +109,7 @@ def test_everything_a_replay_needs_is_kept_with_the_record() -> None:
         (identity, "intent"), (record.identity, "identity"), (record.enforcer, "identity"),
     }  # fmt: skip
     assert only(PutOpenings, effects) == [PutOpenings(identity, canonical.encode(Openings(intent=identity, openings=[opening])))]
-    assert only(InsertOnce, effects) == [InsertOnce("intent", identity, 0)]
+    assert only(InsertOnce, effects) == [InsertOnce("intent", identity, NOW, 0)]
     assert {place.id for place in only(Locate, effects)} == {identity, record.authorization}
 
 

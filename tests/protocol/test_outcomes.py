@@ -74,9 +74,9 @@ def test_outcomes_are_recorded_in_order_and_each_is_receipted() -> None:
     assert [receipt.record for receipt in receipts] == [
         RecordRef(origin=ORIGIN, index=at, leaf=leaf_hash(leaf).hex()) for at, leaf in enumerate(leaves)
     ]
-    assert [(once.space, once.key, once.index) for once in only(InsertOnce, desk.effects)] == [
-        ("outcome", ids[0], 0),
-        ("outcome", ids[1], 1),
+    assert only(InsertOnce, desk.effects) == [
+        InsertOnce("outcome", identity, envelope.read(Outcome, said).claims.at_ms, index)
+        for index, (identity, said) in enumerate(zip(ids, (STARTED, FINISHED), strict=True))
     ]
 
 

@@ -1,7 +1,7 @@
 """While one step goes to the disk the next is made, and still nothing is sent before it is durable, nor in another order."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,7 +48,7 @@ class SlowDisk(Store):
 class Forgetful(SlowDisk):
     """Storage that finds only one of the keys it is asked for at a time."""
 
-    async def once(self, space: Literal["intent", "outcome"], keys: Iterable[str]) -> dict[str, int]:
+    async def once(self, space: Literal["intent", "outcome"], keys: Mapping[str, int]) -> dict[str, int]:
         return dict(list((await super().once(space, keys)).items())[:1])
 
 

@@ -47,7 +47,10 @@ class Disk:
         self.heads: dict[tuple[HeadUse, str], Head] = {}
         self.bodies: dict[str, bytes] = {}
         self.openings: dict[str, bytes] = {}
-        self.once: dict[tuple[Literal["intent", "outcome"], str], int] = {}
+        self.once: dict[tuple[int, Literal["intent", "outcome"], str], int] = {}
+        """Index of the record, by time, space and key, as the file has them."""
+        self.keys: set[tuple[Literal["intent", "outcome"], str]] = set()
+        """What was used, at whatever time."""
         self.places: set[tuple[str, str, int]] = set()
         self.notes: dict[tuple[str, str], dict[int, bytes]] = {}
         self.meta: dict[str, int] = {}
@@ -86,7 +89,7 @@ class Disk:
     def _check(self, effects: Sequence[Persist]) -> None:
         sizes: dict[str, int] = {}
         heads: dict[tuple[HeadUse, str], Head] = {}
-        once: set[tuple[str, str]] = set()
+        once: set[tuple[int, str, str]] = set()
         for effect in effects:
             match effect:
                 case Append(origin=origin, first=first, leaves=leaves, hashes=hashes):
@@ -99,10 +102,10 @@ class Disk:
                 case SetHead(use=use, origin=origin, head=head):
                     _check_head(use, origin, heads.get((use, origin), self.heads.get((use, origin))), head)
                     heads[use, origin] = head
-                case InsertOnce(space=space, key=key):
-                    if (space, key) in self.once or (space, key) in once:
+                case InsertOnce(space=space, key=key, at_ms=at_ms):
+                    if (at_ms, space, key) in self.once or (at_ms, space, key) in once:
                         raise Taken(effect)
-                    once.add((space, key))
+                    once.add((at_ms, space, key))
                 case _:
                     pass
 
@@ -120,8 +123,9 @@ class Disk:
                 self.law.setdefault(identity, effect)
             case PutOpenings(intent=intent, openings=data):
                 self.openings.setdefault(intent, data)
-            case InsertOnce(space=space, key=key, index=index):
-                self.once[space, key] = index
+            case InsertOnce(space=space, key=key, at_ms=at_ms, index=index):
+                self.once[at_ms, space, key] = index
+                self.keys.add((space, key))
             case Locate(id=identity, origin=origin, index=index):
                 self.places.add((identity, origin, index))
             case PutNote(space=space, origin=origin, size=size, note=note):

@@ -257,7 +257,7 @@ class Watch:
         if kind == "authorization":
             authorization = _read(Authorization, payload)
             identity = envelope.draft(authorization).id
-            if ("intent", authorization.intent) not in governor.disk.once or self._decided_at(governor, authorization, identity) is None:
+            if ("intent", authorization.intent) not in governor.disk.keys or self._decided_at(governor, authorization, identity) is None:
                 raise Violation("I7", f"{name} authorizes what its disk does not know")
             self._once(name, kind, authorization.intent, payload)
         elif kind == "receipt":

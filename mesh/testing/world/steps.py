@@ -196,8 +196,8 @@ class Steps:
         intents: dict[str, bytes] = {}
         outcomes: dict[str, RecordRef] = {}
         for effect in step.effects:
-            if isinstance(effect, InsertOnce) and (effect.space, effect.key) in disk.once:
-                index = disk.once[effect.space, effect.key]
+            if isinstance(effect, InsertOnce) and (effect.at_ms, effect.space, effect.key) in disk.once:
+                index = disk.once[effect.at_ms, effect.space, effect.key]
                 leaf = disk.records(origin, index, 1)[0]
                 if effect.space == "intent":
                     intents[effect.key] = leaf
