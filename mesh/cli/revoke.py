@@ -272,7 +272,8 @@ class Spread:
         except MeshError as error:
             self.answers[member] = error.code
         else:
-            self.answers[member] = (answer.results[self._statement.id] or _HELD) if self._statement.id in answer.results else "malformed"
+            code = answer.results.get(self._statement.id, "malformed")
+            self.answers[member] = _registered(code) if code else _HELD
         if len(self.answers) == len(self._names) and not self.held and not self.covered_ms:
             self._end.set()
         self._show(self)
@@ -395,7 +396,7 @@ def _nobody(answers: Mapping[str, str], plan: _Plan) -> MeshError:
     told = ", ".join(f"{name} {code}" for name, code in answers.items())
     detail = f"nobody took it: {told}. Number {plan.statement.claims.sequence} is signed and kept: run the same command again"
     codes = [code for code in answers.values() if code != "unreachable"]
-    return Unavailable("unreachable", detail) if not codes else Refused(_registered(codes[0]), detail)
+    return Unavailable("unreachable", detail) if not codes else Refused(codes[0], detail)
 
 
 def _registered(code: str) -> str:
