@@ -1,5 +1,6 @@
 """A little mesh whose governors also take, serve and pass on revocations, and a desk from which an operator commands it."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -154,6 +155,10 @@ class Desk:
         assert status == 0, err
         rows: list[dict[str, Any]] = json.loads(out)
         return rows
+
+    def offer(self, *statements: Statement[Revocation], to: str = "eu-1") -> None:
+        """Hand a member statements that no command made."""
+        asyncio.run(self.mesh.ask(to, Offer(statements=[msgspec.Raw(item.envelope) for item in statements])))
 
     def losing(self, kind: type[Payload], members: Sequence[str]) -> None:
         """From now on these members do not answer such questions."""
