@@ -13,7 +13,8 @@ from mesh.adapters.store import hold
 from mesh.cli.revoke import parse_target
 from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload
-from mesh.core.law.revocation import Revocation
+from mesh.core.law.heartbeat import StreamHead
+from mesh.core.law.revocation import Revocation, stream_of
 from mesh.core.messages import Offer, Offered, Sync, pack
 from mesh.errors import Refused
 from mesh.limits import BATCH_EVENTS_MAX
@@ -124,6 +125,7 @@ def test_a_key_of_the_roster_takes_the_threshold_of_revokers(desk: Desk) -> None
     target = f"key:{desk.lab.issuer.public}"
     status, _, err = desk.revoke(target)
     assert (status, code_of(err)) == (5, "threshold_not_met")
+    assert "2 revokers must sign, and 1 did; add --co-sign FILE for each" in err
     assert code_of(desk.revoke(target, "--co-sign", str(desk.key))[2]) == "threshold_not_met", "one key twice is one key"
     assert not desk.signed.exists()
     status, shown, _ = desk.revoke(target, "--co-sign", str(desk.second))
@@ -135,8 +137,9 @@ def test_a_key_of_the_roster_takes_the_threshold_of_revokers(desk: Desk) -> None
 
 def test_only_revokers_of_the_roster_sign(desk: Desk) -> None:
     stranger, holder = desk.key_file("stranger"), desk.key_file("holder", use="holder")
-    assert code_of(desk.revoke(ANNA, key=stranger)[2]) == "bad_signature"
-    assert code_of(desk.revoke(ANNA, "--co-sign", str(stranger))[2]) == "bad_signature"
+    for err in (desk.revoke(ANNA, key=stranger)[2], desk.revoke(ANNA, "--co-sign", str(stranger))[2]):
+        assert code_of(err) == "bad_signature"
+        assert "is no revoker of this roster" in err
     assert code_of(desk.revoke(ANNA, key=holder)[2]) == "config_invalid"
     assert code_of(desk.revoke(ANNA, key=desk.folder / "none.key")[2]) == "config_invalid"
     assert desk.mesh.law == {}
@@ -178,9 +181,12 @@ def test_what_only_a_liar_says_it_holds_is_not_lost(desk: Desk) -> None:
 
     desk.ask = ask
     desk.losing(Offer, ALL[1:])
-    assert desk.revoke(ANNA)[1]["held"] == 1
+    first = desk.revoke(ANNA)[1]
+    assert first["held"] == 1
+    stream = stream_of(desk.lab.revoker.public)
+    desk.lying("eu-1", StreamHead(stream=stream, sequence=1, head=first["id"], forked=False))
     assert desk.revoke(BERT)[1]["held"] == 1
-    assert _kept(desk) == [1, 2]
+    assert _kept(desk) == [1, 2], "what only f members sign that they hold may be lost with them"
     desk.ask = honest
     assert desk.revoke(CARL)[1]["sequence"] == 3
     assert desk.mesh.revoked() == {name: {ANNA, BERT, CARL} for name in ALL}
