@@ -90,6 +90,15 @@ CODES: Final[dict[str, Code]] = {
     "clock_unsure": _code("the clock cannot be trusted now", "governor, enforcer", "Mend time synchronisation on this host.", 4),
     # --- governance
     "stream_full": _code("this author has said as much as every node will hold", "governor", "Sign with another revoker key.", 2),
+    "stream_forked": _code(
+        "the author of this stream has said two things under one number",
+        "cli",
+        "What it said still denies. Sign with another revoker key, and find out who else has this one.",
+        5,
+    ),
+    "not_acknowledged": _code(
+        "fewer than k members hold it yet", "cli", "Run the same command again: nothing new is signed, and it watches on.", 4
+    ),
     # --- node
     "overloaded": _code("the node sheds load", "governor", "Try again later, or another governor.", 4),
     "unavailable": _code("the node could not do it durably", "governor", "Try again; see the node's log.", 4),

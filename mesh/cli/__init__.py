@@ -49,6 +49,8 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "prove": Entry("mesh.cli.proofs:prove", "Write the proof of a record to a file."),
     "replay": Entry("mesh.cli.proofs:replay", "Repeat a recorded decision here."),
     "request": Entry("mesh.cli.run:request", "Ask for an authorization."),
+    "revocations": Entry("mesh.cli.revocations:revocations", "What has been revoked."),
+    "revoke": Entry("mesh.cli.revoke:revoke", "Revoke a key, subject, document, intent, authorization or digest, for ever."),
     "run": Entry("mesh.cli.run:run", "Run a program only if it is authorized."),
     "schema": Entry("mesh.cli.meta:schema", "The JSON Schema of a kind of statement."),
     "status": Entry("mesh.cli.evidence:status", "How the nodes are."),

@@ -3,7 +3,7 @@
 Rules
 -----
 1. Whoever answers first does not win: searches ask all members and merge, proofs are asked for until one is final.
-2. Finality is checked here, with the keys of the context's roster.
+2. Finality, heartbeats and governance statements are checked here, with the keys of the context's roster.
 3. A name is an id, a unique beginning of one, or ``NODE/INDEX``.
 
 Not here: how it is printed.
@@ -11,6 +11,7 @@ Not here: how it is printed.
 
 import asyncio
 import re
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,16 +21,37 @@ import msgspec
 
 from mesh.cli.output import Cli
 from mesh.codes import CODES
+from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload
+from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance
+from mesh.core.law.heartbeat import Heartbeat
+from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import Roster
+from mesh.core.law.streams import Cursor
 from mesh.core.log.certificate import Attested
 from mesh.core.log.checkpoint import log_verifier
 from mesh.core.log.record import DecisionMade, Denied, OutcomeRecorded, Record
 from mesh.core.log.tlogproof import TlogProof
-from mesh.core.messages import Find, Found, LineageBatch, NodeStatus, Prove, Proved, Pull, RefusedAnswer, StatusAsked, unpack
+from mesh.core.messages import (
+    Find,
+    Found,
+    LawAsked,
+    LawBatch,
+    LineageBatch,
+    NodeStatus,
+    Prove,
+    Proved,
+    Pull,
+    RefusedAnswer,
+    StatusAsked,
+    Sync,
+    SyncAnswer,
+    unpack,
+)
 from mesh.errors import MeshError, Refused, Unavailable
 from mesh.limits import BUNDLE_BYTES_MAX, ENVELOPE_BYTES_MAX
+from mesh.protocol.gossip import read_law
 from mesh.protocol.proving import record_of
 
 if TYPE_CHECKING:
@@ -88,15 +110,33 @@ class MeshClient:
 
     async def everyone(self, message: Payload, kind: type[T]) -> dict[str, T | MeshError]:
         """Every member's answer, or why there is none, in the roster's order."""
+        return await self._all(lambda member: self.ask(member, message, kind))
 
-        async def one(member: str) -> T | MeshError:
-            try:
-                return await self.ask(member, message, kind)
-            except MeshError as error:
-                return error
+    async def heartbeat(self, member: str) -> Heartbeat:
+        """What the member signs now about what it holds.
 
-        names = [member.name for member in self.roster.members]
-        return dict(zip(names, await asyncio.gather(*(one(name) for name in names)), strict=True))
+        Raises:
+            Refused: ``wrong_mesh``, ``bad_signature`` for one that it did not sign, or signed before it was asked; as :meth:`ask`.
+            Unavailable: as :meth:`ask`.
+        """
+        nonce = secrets.token_hex(32)
+        answer = await self.ask(member, Sync(nonce=nonce), SyncAnswer)
+        statement = envelope.read(Heartbeat, bytes(answer.heartbeat))
+        if statement.claims.mesh != self.roster.mesh:
+            raise Refused("wrong_mesh", statement.claims.mesh)
+        beat = statement.verify(self.roster.member(member).decision_key)
+        if beat.member != member or nonce not in beat.echo:
+            raise Refused("bad_signature", f"{member} answered with a heartbeat that it did not make now")
+        return beat
+
+    async def heartbeats(self) -> dict[str, Heartbeat | MeshError]:
+        """What every member signs now, or why there is nothing to believe."""
+        return await self._all(self.heartbeat)
+
+    async def law(self, member: str, stream: str, after: Cursor) -> list[Statement[Revocation]]:
+        """A page of a governance stream, as the member holds it. Nothing in it is believed. Raises as :meth:`ask`."""
+        batch = await self.ask(member, LawAsked(stream=stream, sequence=after.sequence, id=after.id), LawBatch)
+        return [read_law(bytes(raw)) for raw in batch.statements]
 
     async def status(self) -> dict[str, NodeStatus | MeshError]:
         """How every node says it is."""
@@ -203,6 +243,16 @@ class MeshClient:
     async def records(self, member: str, origin: str, first: int, count: int) -> LineageBatch:
         """Records of a log as one member holds them. Raises as :meth:`ask`."""
         return await self.ask(member, Pull(origin=origin, first=first, count=count), LineageBatch)
+
+    async def _all(self, ask: Callable[[str], Awaitable[R]]) -> dict[str, R | MeshError]:
+        async def one(member: str) -> R | MeshError:
+            try:
+                return await ask(member)
+            except MeshError as error:
+                return error
+
+        names = [member.name for member in self.roster.members]
+        return dict(zip(names, await asyncio.gather(*(one(name) for name in names)), strict=True))
 
     async def _prove_all(self, places: Iterable[Place]) -> list[Proved]:
         answers = await asyncio.gather(*(self.prove(place) for place in sorted(places)))

@@ -1,6 +1,7 @@
 """`mesh status`, `mesh lineage`, `mesh log`, `mesh why`: what the nodes hold, with what of it is final checked here."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -30,17 +31,20 @@ def status(cli: Cli) -> int:
         return await mesh.status(), mesh.roster.k
 
     answers, k = client.run(cli, work)
-    cli.rows(
-        ("node", "region", "state", "log", "final", "mirrors", "vouched", "policies", "up"),
-        [_node_row(name, answer) for name, answer in answers.items()],
-    )
+    frontiers = Counter(answer.frontier for answer in answers.values() if isinstance(answer, NodeStatus))
+    usual = next((digest for digest, _ in frontiers.most_common(1)), "")
+    rows = [_node_row(name, answer, usual) for name, answer in answers.items()]
+    cli.rows(("node", "region", "state", "roster_epoch", "policies", "frontier", "log", "final", "mirrors", "vouched", "up"), rows)
     fresh = sum(isinstance(answer, NodeStatus) and answer.fresh for answer in answers.values())
     cli.say(f"{fresh} of {len(answers)} fresh, {k} needed")
+    if len(frontiers) > 1:
+        others = ", ".join(row["node"] for row in rows if row.get("differs"))
+        cli.say(f"not all hold the same roster, policies and revocations: {others} differ from most; what is missing is pulled at once")
     cli.next("mesh lineage ls")
     return 0 if fresh >= k else _STALE
 
 
-def _node_row(name: str, answer: NodeStatus | MeshError) -> dict[str, Any]:
+def _node_row(name: str, answer: NodeStatus | MeshError, usual: str) -> dict[str, Any]:
     if isinstance(answer, MeshError):
         return {"node": name, "state": answer.code, "detail": answer.detail}
     trouble = [telling.node_of(mirror.origin) for mirror in answer.mirrors if mirror.refused or mirror.conflicted]
@@ -49,6 +53,7 @@ def _node_row(name: str, answer: NodeStatus | MeshError) -> dict[str, Any]:
         "node": name,
         "region": answer.region,
         "state": "fresh" if answer.fresh else answer.code,
+        "frontier": answer.frontier[:12] + (" differs" if answer.frontier != usual else ""),
         "log": answer.size,
         "final": answer.certified,
         "mirrors": f"{len(answer.mirrors)} logs, {held} final" + (f", refuses {', '.join(trouble)}" if trouble else ""),
@@ -57,6 +62,8 @@ def _node_row(name: str, answer: NodeStatus | MeshError) -> dict[str, Any]:
         "up": f"{answer.uptime_ms // 1000} s",
         "incarnation": answer.incarnation,
         "roster_epoch": answer.roster_epoch,
+        "frontier_digest": answer.frontier,
+        "differs": answer.frontier != usual,
         "counters": answer.counters,
     }
 

@@ -73,9 +73,34 @@ def test_status_shows_every_node(shell: Shell) -> None:
     assert [row["node"] for row in rows] == ["eu-1", "us-1", "ap-1", "sa-1"]
     assert all(row["state"] == "fresh" and row["log"] == row["final"] for row in rows)
     status, out, err = shell.run("status")
-    assert out.splitlines()[0].split() == ["node", "region", "state", "log", "final", "mirrors", "vouched", "policies", "up"]
+    wanted = ["node", "region", "state", "roster_epoch", "policies", "frontier", "log", "final", "mirrors", "vouched", "up"]
+    assert out.splitlines()[0].split() == wanted
     assert "4 of 4 fresh, 3 needed" in err
+    assert "differ" not in out + err
     assert status == 0
+
+
+def test_status_shows_which_node_holds_other_statements_than_most(own: Shell) -> None:
+    honest, digest = own.ask, own.story.lab.governance.digest
+
+    async def ask(member: str, message: Payload) -> bytes:
+        data = await honest(member, message)
+        return data.replace(digest.encode(), b"ab" * 32) if member == "us-1" else data
+
+    own.ask = ask
+    rows = own.json("status")
+    assert [(row["differs"], row["frontier_digest"]) for row in rows] == [
+        (False, digest),
+        (True, "ab" * 32),
+        (False, digest),
+        (False, digest),
+    ]
+    assert [row["roster_epoch"] for row in rows] == [1] * 4
+    assert [row["policies"] for row in rows] == [["payments@1"]] * 4
+    _, out, err = own.run("status")
+    assert f"{digest[:12]} " in out
+    assert "abababababab differs" in out
+    assert "us-1 differ from most" in err
 
 
 def test_status_ends_with_4_below_k_fresh_nodes(own: Shell) -> None:

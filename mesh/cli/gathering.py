@@ -1,0 +1,150 @@
+"""What members hold of the revocation streams: their signed word says how far, the statements themselves say what.
+
+Rules
+-----
+1. A claim counts only once its statements were seen: one lying member can neither make a revoker skip numbers, nor stop it by
+   calling its stream forked.
+2. Every statement is verified with the roster; a page with one that is not believed ends what that member is asked.
+3. Members are asked one after the other, each only for what is still lacking.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from mesh.cli.client import MeshClient
+from mesh.core.bytes.envelope import Statement
+from mesh.core.law.governance import Governance, extend
+from mesh.core.law.heartbeat import StreamHead
+from mesh.core.law.revocation import Revocation, admit_revocation, stream_of
+from mesh.core.law.streams import Cursor, Fork, head_of
+from mesh.errors import MeshError, Refused, Unavailable
+from mesh.protocol.gossip import wanted
+
+__all__ = ["Frontiers", "Gathered", "Head", "frontiers", "furthest", "gather", "holders"]
+
+Frontiers = Mapping[str, Sequence[StreamHead]]
+"""Member to what it signed that it holds."""
+
+
+class Head(NamedTuple):
+    """How far a stream goes: the last number, and the id under it."""
+
+    sequence: int
+    id: str
+
+
+class Gathered(NamedTuple):
+    """What was seen."""
+
+    governance: Governance
+    """All of it, folded."""
+    statements: tuple[Statement[Revocation], ...]
+    """Believed, in the order in which they came."""
+    withheld: tuple[tuple[str, str], ...]
+    """(member, stream) where the member claims more than it showed."""
+
+
+async def frontiers(mesh: MeshClient) -> tuple[dict[str, list[StreamHead]], dict[str, MeshError]]:
+    """What each member signs now that it holds, and why nothing is believed of the others.
+
+    Raises:
+        Unavailable: ``unreachable`` if there is nothing to believe at all.
+    """
+    answers = await mesh.heartbeats()
+    failed = {name: answer for name, answer in answers.items() if isinstance(answer, MeshError)}
+    if len(failed) == len(answers):
+        raise Unavailable("unreachable", f"no heartbeat to believe: {_reasons(failed)}")
+    return {name: answer.frontier for name, answer in answers.items() if not isinstance(answer, MeshError)}, failed
+
+
+async def gather(mesh: MeshClient, claimed: Frontiers, governance: Governance) -> Gathered:
+    """All revocations that members claim to hold, pulled from them and verified; ``governance`` says whom to believe."""
+    state = msgspec.structs.replace(governance, streams={}, revoked=frozenset())
+    statements, withheld = list[Statement[Revocation]](), list[tuple[str, str]]()
+    for member, frontier in claimed.items():
+        for stream, after in sorted(wanted(state, frontier).items()):
+            state, new = await _pull(mesh, member, frontier, stream, after, state)
+            statements += new
+            if stream in wanted(state, frontier):
+                withheld.append((member, stream))
+    return Gathered(state, tuple(statements), tuple(withheld))
+
+
+async def furthest(mesh: MeshClient, claimed: Frontiers, revoker: str, governance: Governance, known: Head | None) -> Head | None:
+    """How far the stream of ``revoker`` (hex) goes, as far as members can show; ``known`` needs not be shown.
+
+    Raises:
+        Refused: ``stream_forked`` if members show that it is.
+    """
+    stream = stream_of(revoker)
+    claims = dict[Head, list[str]]()
+    for member, frontier in claimed.items():
+        for claim in frontier:
+            if claim.stream == stream and claim.forked:
+                await _check_fork(mesh, member, claim, governance)
+            elif claim.stream == stream:
+                claims.setdefault(Head(claim.sequence, claim.head), []).append(member)
+    found: Head | None = None
+    for head, members in sorted(claims.items(), reverse=True):
+        if found is not None and head.sequence < found.sequence:
+            break
+        if head != known and not await _any_shows(mesh, members, stream, head, governance):
+            continue
+        if found is not None:
+            raise Refused("stream_forked", f"number {head.sequence} is {found.id[:12]}… and {head.id[:12]}…")
+        found = head
+    return found
+
+
+async def _check_fork(mesh: MeshClient, member: str, head: StreamHead, governance: Governance) -> None:
+    gathered = await gather(mesh, {member: [head]}, governance)
+    if isinstance(gathered.governance.streams.get(head.stream), Fork):
+        raise Refused("stream_forked", f"{member} holds two statements of this key that cannot both be")
+
+
+async def _any_shows(mesh: MeshClient, members: Sequence[str], stream: str, head: Head, governance: Governance) -> bool:
+    for member in members:
+        try:
+            page = await mesh.law(member, stream, Cursor(head.sequence))
+            for statement in page:
+                if statement.id == head.id:
+                    claims = admit_revocation(statement, governance.roster)
+                    if (stream_of(claims.revoker), claims.sequence) == (stream, head.sequence):
+                        return True
+        except MeshError:
+            continue
+    return False
+
+
+async def _pull(
+    mesh: MeshClient, member: str, frontier: Sequence[StreamHead], stream: str, after: Cursor, state: Governance
+) -> tuple[Governance, list[Statement[Revocation]]]:
+    new = list[Statement[Revocation]]()
+    while stream in wanted(state, frontier):
+        try:
+            page = await mesh.law(member, stream, after)
+        except MeshError:
+            break
+        taken = extend(state, [item for item in page if stream_of(item.claims.revoker) == stream])
+        state = taken.governance
+        new += taken.new
+        last = max((Cursor(item.claims.sequence, item.id) for item in page), default=after)
+        if taken.refused or last <= after:  # rule 2; and a member that brings nothing further would be asked for ever
+            break
+        after = last
+    return state, new
+
+
+def holders(gathered: Gathered, claimed: Frontiers, stream: str, sequence: int) -> list[str]:
+    """Who signed that it holds the stream that far; of a fork, who holds all of it that was seen."""
+    held = gathered.governance.streams[stream]
+    whole = head_of(stream, held)
+    forked = isinstance(held, Fork)
+    heads = {member: head for member, frontier in claimed.items() for head in frontier if head.stream == stream}
+    return [member for member, head in heads.items() if (head == whole if forked else not head.forked and head.sequence >= sequence)]
+
+
+def _reasons(failed: Mapping[str, MeshError]) -> str:
+    return ", ".join(f"{name} {error.code}" for name, error in failed.items())

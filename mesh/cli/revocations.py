@@ -1,0 +1,61 @@
+"""`mesh revocations ls`: every revocation that any member holds, verified here, with how many hold it."""
+
+from typing import Any
+
+import click
+
+from mesh.cli import client, telling
+from mesh.cli.gathering import frontiers, gather, holders
+from mesh.cli.output import Cli, format_option, pass_cli
+from mesh.core.law.revocation import stream_of
+from mesh.core.law.streams import Fork
+
+__all__ = ["revocations"]
+
+
+@click.group()
+def revocations() -> None:
+    """What has been revoked."""
+
+
+@revocations.command("ls")
+@format_option
+@pass_cli
+def ls(cli: Cli) -> None:
+    """All revocations that any member holds, and how many of the members hold each, by their signed word."""
+
+    async def work(mesh: client.MeshClient, library: client.Library) -> list[dict[str, Any]]:
+        claimed, failed = await frontiers(mesh)
+        for name, error in failed.items():
+            cli.say(f"{name} is not counted on: {error.code} {error.detail}".rstrip())
+        gathered = await gather(mesh, claimed, library.governance)
+        for member, stream in gathered.withheld:
+            cli.say(f"{member} claims more of {stream[:19]}… than it shows")
+        rows: list[dict[str, Any]] = []
+        for statement in gathered.statements:
+            claims = statement.claims
+            stream = stream_of(claims.revoker)
+            held = holders(gathered, claimed, stream, claims.sequence)
+            forked = isinstance(gathered.governance.streams[stream], Fork)
+            rows.append(
+                {
+                    "number": claims.sequence,
+                    "by": claims.revoker[:12],
+                    "target": f"{claims.target.type}:{claims.target.value}",
+                    "reason": claims.reason,
+                    "at": telling.when(claims.issued_ms),
+                    "held": f"{len(held)} of {len(mesh.roster.members)}" + (", forked" if forked else ""),
+                    "held_by": held,
+                    "forked": forked,
+                    "revoker": claims.revoker,
+                    "id": statement.id,
+                    "signed_by": sorted(statement.signatures),
+                }
+            )
+        return sorted(rows, key=lambda row: (row["revoker"], row["number"], row["id"]))
+
+    rows = client.run(cli, work)
+    cli.rows(("number", "by", "target", "reason", "at", "held"), rows)
+    if any(row["forked"] for row in rows):
+        cli.say("forked: this key has said two things under one number. All of it denies; `mesh explain stream_forked` says what to do")
+    cli.next("mesh revoke TARGET --key FILE --watch")
