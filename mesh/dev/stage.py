@@ -5,29 +5,35 @@ guarantee fail.
 """
 
 import asyncio
+import json
 import re
+import secrets
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from mesh.adapters import signer
 from mesh.adapters.bus import Bus
 from mesh.adapters.bus_table import bus_options
+from mesh.adapters.clock import wall_ms
 from mesh.core import subjects
+from mesh.core.bytes import envelope
 from mesh.core.law.governance import Governance
 from mesh.core.log.record import Record, read_record
 from mesh.core.messages import Asked as Question
 from mesh.core.messages import Find, Found, NodeStatus, Prove, Proved, StatusAsked, pack, unpack
+from mesh.core.run.identity import Identity
 from mesh.core.run.intent import EntityRef, Measurement
 from mesh.core.run.outcome import Finished
 from mesh.core.run.params import Value
 from mesh.dev.cluster import Cluster
 from mesh.errors import MeshError, Unavailable
 from mesh.gate.connect import open_core
-from mesh.gate.context import Context, load_context
+from mesh.gate.context import Context, Holder, load_context
 from mesh.gate.core import Asked, Core, Wish, Work
 
 __all__ = ["Located", "Ran", "Stage", "wish"]
@@ -38,6 +44,7 @@ Condition = Callable[[], Awaitable[bool]]
 _ASK_MS = 2_000
 _LOOK_S = 0.05
 _COMMAND_S = 60
+_HIRED_MS = 3_600_000
 
 
 class Located(msgspec.Struct, frozen=True):
@@ -96,6 +103,42 @@ class Stage:
         if identity not in self.cores:
             self.cores[identity] = await open_core(self.context, identity)
         return self.cores[identity]
+
+    def hire(self, name: str, *, groups: list[str]) -> str:
+        """A new workload with a new document: what is revoked stays so, and a story may be told again. Answers its SPIFFE id."""
+        subject, now_ms = f"spiffe://{self.context.mesh}/temp/{name}-{secrets.token_hex(4)}", wall_ms()
+        issuer = signer.load(self.cluster.files.folder / "people" / "issuer.key").key
+        paths = self.folder / f"{name}-{now_ms}.json", self.folder / f"{name}-{now_ms}.key"
+        draft = envelope.draft(
+            Identity(
+                mesh=self.context.mesh,
+                subject=subject,
+                key=signer.generate(paths[1], "workload", secrets.token_bytes(32)).key.public,
+                role="workload",
+                enforcer_class="",
+                person="",
+                groups=groups,
+                attributes={},
+                not_before_ms=now_ms,
+                expires_ms=now_ms + _HIRED_MS,
+            )
+        )
+        paths[0].write_bytes(envelope.assemble(draft.payload_type, draft.payload, {issuer.public: issuer.sign(draft.message)}))
+        holder = Holder(document=str(paths[0].resolve()), key=str(paths[1].resolve()))
+        self.context = msgspec.structs.replace(self.context, identities={**self.context.identities, name: holder})
+        return subject
+
+    async def revoke(self, subject: str) -> dict[str, Any]:
+        """Revoke it as a person would, and wait until that is acknowledged; what the command told."""
+        key = str(self.cluster.files.folder / "people" / "revoker.key")
+        told = await self.command(
+            "--context", str(self.cluster.files.context), "-o", "json", "revoke", subject, "--key", key, "--reason", "the story", "--watch"
+        )
+        try:
+            found = json.loads(told.out)
+        except ValueError:
+            raise Unavailable("unavailable", told.err[-300:]) from None
+        return found if isinstance(found, dict) else {}
 
     async def authorize(self, identity: str, wanted: Wish) -> Asked:
         """Ask for an authorization; nothing is spent."""

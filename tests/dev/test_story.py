@@ -24,8 +24,8 @@ from mesh.gate.errors import Denied
 ROOT = Path(__file__).parents[2]
 NAMES = [
     "injected_agent_stopped", "permit_runs_once", "deny_leaves_no_trace", "replay_refused", "changed_arguments_refused",
-    "expired_refused", "forged_refused", "final_by_k", "proof_verifies_offline", "stale_denies", "heals_without_loss",
-    "auditor_agrees",
+    "expired_refused", "forged_refused", "final_by_k", "proof_verifies_offline",
+    "revocation_everywhere", "running_execution_cancelled", "stale_denies", "heals_without_loss", "auditor_agrees",
 ]  # fmt: skip
 
 
@@ -167,6 +167,13 @@ class Disagreeing(Stage):
         return Ran(0, json.dumps({**report, "match": report["match"] - 1, "mismatch": 1}), ran.err)
 
 
+class Unrevoked(Stage):
+    """A revocation that reaches nobody."""
+
+    async def revoke(self, subject: str) -> dict[str, Any]:
+        return {"acknowledged_ms": 1, "target": subject}
+
+
 BREAKS: dict[str, type[Stage]] = {
     "injected_agent_stopped": Lax,
     "permit_runs_once": Twice,
@@ -177,6 +184,8 @@ BREAKS: dict[str, type[Stage]] = {
     "forged_refused": Lax,
     "final_by_k": Unattested,
     "proof_verifies_offline": Credulous,
+    "revocation_everywhere": Unrevoked,
+    "running_execution_cancelled": Unrevoked,
     "stale_denies": Immortal,
     "heals_without_loss": Forgetful,
     "auditor_agrees": Disagreeing,

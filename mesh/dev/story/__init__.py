@@ -13,6 +13,8 @@ from mesh.dev.story import (
     permit_runs_once,
     proof_verifies_offline,
     replay_refused,
+    revocation_everywhere,
+    running_execution_cancelled,
     stale_denies,
 )
 
@@ -28,6 +30,8 @@ STORY: tuple[Guarantee, ...] = (
     forged_refused.GUARANTEE,
     final_by_k.GUARANTEE,
     proof_verifies_offline.GUARANTEE,
+    revocation_everywhere.GUARANTEE,
+    running_execution_cancelled.GUARANTEE,
     stale_denies.GUARANTEE,
     heals_without_loss.GUARANTEE,
     auditor_agrees.GUARANTEE,
