@@ -199,7 +199,7 @@ def _turn(former: Asking | None, stream: str) -> int:
 
 
 def _wait_ms(asking: Asking) -> int:
-    return min(_WAIT_MS << min(asking.fruitless, 8), _WAIT_MS_MAX)
+    return min(_WAIT_MS << min(asking.fruitless - 1, 8), _WAIT_MS_MAX)
 
 
 def _told(stream: str, items: Sequence[Statement[Revocation]], *, forked: bool) -> str:

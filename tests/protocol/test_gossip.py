@@ -354,3 +354,14 @@ def test_another_member_is_asked_when_one_has_not_answered_in_time() -> None:
     assert [ask.member for ask in mine.due(NOW, one, two)] == ["ap-1"]
     assert mine.due(NOW + PATIENCE_MS - 1, one, two) == []
     assert [ask.member for ask in mine.due(NOW + PATIENCE_MS, one, two)] == ["us-1"]
+
+
+def test_a_member_that_has_not_answered_is_left_alone_for_twice_as_long_each_time() -> None:
+    mine, silent = _Holder("eu-1"), _Holder("us-1", GOOD)
+    asked = [now_ms for now_ms in range(NOW, NOW + 40_000, TICK_MS) if mine.due(now_ms, silent)]
+    assert [later - earlier for earlier, later in pairwise(asked)] == [500, 1_000, 2_000, 4_000, 8_000, 8_000, 8_000, 8_000]
+    for ask in mine.due(NOW + 50_000, silent):
+        mine.take(NOW + 50_000, silent.page(ask, len(GOOD)), ask.member)
+    assert mine.governance.digest == silent.governance.digest
+    silent.claims = _claims(99)
+    assert mine.due(NOW + 50_000, silent) != []  # what it served has cleared its name
