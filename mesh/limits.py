@@ -135,7 +135,7 @@ QUEUE_OUTCOMES_MAX: Final = 1_024
 QUEUE_SYNCS_MAX: Final = 512
 """Starting members and enforcers waiting for a heartbeat that names their boot: half a second's worth of heartbeats."""
 QUEUE_LAW_MAX: Final = 256
-"""Messages with governance statements that wait; beyond, whoever offers is told `overloaded`, and the rest is pulled later."""
+"""Messages with governance statements that wait, and offers of some: beyond, whoever offers is told, and the rest is pulled later."""
 QUEUE_LINEAGE_MAX: Final = 4_096
 """Records, checkpoints and certificates of other members that wait; beyond, new ones are dropped and pulled later."""
 QUEUE_URGENT_MAX: Final = 4_096

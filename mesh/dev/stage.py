@@ -5,7 +5,6 @@ guarantee fail.
 """
 
 import asyncio
-import json
 import re
 import secrets
 import sys
@@ -135,10 +134,9 @@ class Stage:
             "--context", str(self.cluster.files.context), "-o", "json", "revoke", subject, "--key", key, "--reason", "the story", "--watch"
         )
         try:
-            found = json.loads(told.out)
-        except ValueError:
+            return msgspec.json.decode(told.out, type=dict[str, Any])
+        except msgspec.MsgspecError:
             raise Unavailable("unavailable", told.err[-300:]) from None
-        return found if isinstance(found, dict) else {}
 
     async def authorize(self, identity: str, wanted: Wish) -> Asked:
         """Ask for an authorization; nothing is spent."""

@@ -106,7 +106,8 @@ class Gossip:
         held = self.governance
         effects, refused = self._take(statements, tell=bool(event.node))
         if event.node:
-            self._answered(event.node, statements, new=self.governance is not held)
+            believed = [item for item in statements if item.id not in refused]  # numbers that anybody can invent lead nowhere
+            self._answered(event.node, believed, new=self.governance is not held)
         return effects, codes + list(refused.values())
 
     def due(self, fresh: Freshness, *, me: str = "") -> list[AskLaw]:
@@ -116,13 +117,13 @@ class Gossip:
         busy = {item.stream for item in self.asking.values() if item.asked_ms and self._now_ms - item.asked_ms < _PATIENCE_MS}
         for member, frontier in sorted(frontiers.items(), key=lambda item: (self._fruitless(item[0]), item[0])):
             lacking = wanted(self.governance, frontier)
-            if not lacking:
-                self.asking.pop(member, None)
-                continue
             former = self.asking.get(member)
+            if not lacking:
+                self._content(member)
+                continue
             if former is not None and former.asked_ms and self._now_ms - former.asked_ms < _wait_ms(former):
                 continue
-            for stream, after in sorted(lacking.items()):
+            for stream, after in sorted(lacking.items(), key=lambda item: (_turn(former, item[0]), item[0])):
                 if stream not in busy:
                     if former is not None and former.stream == stream:
                         after = max(after, former.after)  # noqa: PLW2901 -- a fork is pulled page by page
@@ -131,6 +132,12 @@ class Gossip:
                     effects.append(AskLaw(member, stream, after))
                     break
         return effects
+
+    def _content(self, member: str) -> None:
+        """It claims nothing that I lack. That it owes an answer is remembered, or claiming now and then would look new each time."""
+        former = self.asking.pop(member, None)
+        if former is not None and former.asked_ms:
+            self.asking[member] = msgspec.structs.replace(former, after=Cursor(0))
 
     def _fruitless(self, member: str) -> int:
         former = self.asking.get(member)
@@ -184,8 +191,15 @@ def wanted(governance: Governance, frontier: Sequence[StreamHead]) -> dict[str, 
     return {stream: after for stream, after in ahead(governance.streams, frontier).items() if stream in known}
 
 
+def _turn(former: Asking | None, stream: str) -> int:
+    """What it is just serving comes first, what it did not answer last: a stream that it cannot serve hides none that it can."""
+    if former is None or former.stream != stream:
+        return 1
+    return 2 if former.asked_ms else 0
+
+
 def _wait_ms(asking: Asking) -> int:
-    return min(_WAIT_MS << min(asking.fruitless, 8), _WAIT_MS_MAX)
+    return min(_WAIT_MS << min(asking.fruitless - 1, 8), _WAIT_MS_MAX)
 
 
 def _told(stream: str, items: Sequence[Statement[Revocation]], *, forked: bool) -> str:

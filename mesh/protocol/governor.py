@@ -241,6 +241,7 @@ class _Work:
                 case Tick():
                     self.ticked = True
                 case Stopping() if not self._unsure():
+                    self._record_law()  # before the last word
                     self._govern("stopped", "drained")
                 case IntentArrived() | Stopping():
                     pass

@@ -376,8 +376,8 @@ class GovernorNode:
                 self._wake.set()
         elif isinstance(asked, Offer):
             size = len(message.data)
-            if self._admit(message, fits=self._inbox.law.fits(size)):
-                self._inbox.law.put(OfferArrived(self._waiter(message), message.data), size)
+            if self._admit(message, fits=self._inbox.offers.fits(size)):
+                self._inbox.offers.put(OfferArrived(self._waiter(message), message.data), size)
                 self._wake.set()
         elif self._admit(message, fits=self._looking < QUESTIONS_MAX, draining=False):  # others may need it to make us final
             self._looking += 1

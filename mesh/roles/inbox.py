@@ -2,7 +2,8 @@
 
 Rules
 -----
-1. Heartbeats and cosignatures come first and never wait behind records; then records, syncs, outcomes, intents.
+1. A few governance statements come first: what they deny is denied in that very turn. Then heartbeats and cosignatures, which
+   never wait behind records; then records, syncs, outcomes, intents.
 2. However many wait in a queue, those behind it keep some places of every turn: a flood delays the others, it does not stop them.
 3. Syncs are handed over once between two ticks, so there is one echoing heartbeat a tick, however many ask.
 4. Ticks and counts of what was shed are never queued: one tick waits at most, counts add up.
@@ -47,6 +48,7 @@ _TURN_INTENTS: Final = 32
 
 _TURN_LAW: Final = 2
 """Each may bring a hundred statements to verify: some 10 ms."""
+_TURN_OFFERS: Final = 1
 _TURN_SYNCS: Final = BATCH_EVENTS_MAX - 1
 """Named by one heartbeat, which also names its own boot."""
 
@@ -94,7 +96,9 @@ class Inbox:
         """Empty."""
         self.urgent: Queue[HeartbeatArrived | CosigArrived] = Queue(QUEUE_URGENT_MAX)
         self.lineage: Queue[LineageArrived | NoteArrived] = Queue(QUEUE_LINEAGE_MAX)
-        self.law: Queue[OfferArrived | LawArrived] = Queue(QUEUE_LAW_MAX)
+        self.law: Queue[LawArrived] = Queue(QUEUE_LAW_MAX)
+        self.offers: Queue[OfferArrived] = Queue(QUEUE_LAW_MAX)
+        """Apart from what members say: a flood of offers must not keep a revocation out."""
         self.syncs: Queue[SyncArrived] = Queue(QUEUE_SYNCS_MAX)
         self.outcomes: Queue[OutcomesArrived] = Queue(QUEUE_OUTCOMES_MAX)
         self.intents: Queue[IntentArrived] = Queue(QUEUE_REQUESTS_MAX)
@@ -107,12 +111,12 @@ class Inbox:
     def ready(self) -> bool:
         """Whether :meth:`take` has anything."""
         syncs = self._echoes and self.syncs
-        return bool(self._ticked or self.urgent or self.law or self.lineage or syncs or self.outcomes or self.intents)
+        return bool(self._ticked or self.urgent or self.law or self.offers or self.lineage or syncs or self.outcomes or self.intents)
 
     @property
     def asked(self) -> bool:
         """Whether somebody waits for an answer."""
-        return bool(self.law or self.syncs or self.outcomes or self.intents)
+        return bool(self.offers or self.syncs or self.outcomes or self.intents)
 
     def tick(self) -> None:
         """Time has passed."""
@@ -137,7 +141,8 @@ class Inbox:
         outcomes = min(len(self.outcomes), left // 8)
         syncs = min(len(self.syncs), left // 8) if self._echoes else 0
         lineage = min(len(self.lineage), left // 8)
-        events += self.law.take(min(left, _TURN_LAW))  # before all else: what it denies is denied in this very step
+        events += self.law.take(min(left, _TURN_LAW))  # rule 1
+        events += self.offers.take(min(room - len(events), _TURN_OFFERS))
         events += self.urgent.take(room - len(events) - lineage - syncs - outcomes - intents)
         events += self.lineage.take(room - len(events) - syncs - outcomes - intents)
         if self._echoes:  # rule 3
@@ -150,6 +155,5 @@ class Inbox:
 
     def forget_requests(self) -> None:
         """Forget whoever waits for an answer; the owner tells them."""
-        self.law.clear()  # what was published or pulled comes again
-        for queue in (self.syncs, self.outcomes, self.intents):
+        for queue in (self.offers, self.syncs, self.outcomes, self.intents):
             queue.clear()

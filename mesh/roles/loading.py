@@ -7,7 +7,7 @@ from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import Member
 from mesh.core.log.merkle import Frontier
 from mesh.core.log.record import read_record
-from mesh.errors import Alarm
+from mesh.errors import Alarm, Refused
 from mesh.protocol.begin import INCARNATION, Stored, StoredLog
 from mesh.protocol.gossip import read_law
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
@@ -28,7 +28,10 @@ async def load_state(store: Store, governance: Governance, me: Member) -> Stored
 
 
 def _statement(identity: str, data: bytes) -> Statement[Revocation]:
-    statement = read_law(data)
+    try:
+        statement = read_law(data)
+    except Refused as refusal:
+        raise Alarm("storage_corrupt", f"governance statement {identity}: {refusal}") from None
     if statement.id != identity:
         raise Alarm("storage_corrupt", f"governance statement {identity}")
     return statement

@@ -12,7 +12,7 @@ import pytest
 from mesh.adapters.store import Store
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.errors import MeshError
-from mesh.protocol.step import Append, Head, HeadUse, InsertOnce, Locate, Persist, PutBody, PutNote, PutOpenings, SetHead, SetMeta
+from mesh.protocol.step import Append, Head, HeadUse, InsertOnce, Locate, Persist, PutBody, PutLaw, PutNote, PutOpenings, SetHead, SetMeta
 
 __all__ = ["LOG", "NAME", "PEER", "READS", "append", "child", "filled", "frontier_of", "head", "ident", "refused", "tamper"]
 
@@ -46,6 +46,7 @@ def _everything() -> list[Persist]:
         head(PEER, 2, use="witness"),
         PutBody(ident(1), "intent", b"envelope one"),
         PutBody(ident(3), "identity", b"document three"),
+        PutLaw("revoke/aa", 1, ident(3), b"revocation one"),
         PutOpenings(ident(1), b"openings one"),
         InsertOnce("intent", ident(1), 7, 299),
         Locate(ident(1), LOG, 299),
@@ -100,6 +101,8 @@ READS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "heads": lambda store: store.heads(),
     "bodies": lambda store: store.bodies([ident(1)]),
     "documents": lambda store: store.bodies([ident(3)]),
+    "law": lambda store: store.law("revoke/aa", 0, "", 9),
+    "all law": lambda store: store.all_law(),
     "openings": lambda store: store.openings([ident(1)]),
     "note": lambda store: store.note("certificate", LOG),
     "meta": lambda store: store.meta("incarnation"),

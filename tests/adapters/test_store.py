@@ -10,7 +10,7 @@ from mesh.adapters import store as store_module
 from mesh.adapters.store import Conflict, Store
 from mesh.core.log.merkle import EMPTY_ROOT, Frontier, leaf_hash, verify_consistency, verify_inclusion
 from mesh.errors import Alarm, Refused, Unavailable
-from mesh.protocol.step import Append, Head, InsertOnce, Locate, Persist, PutBody, PutNote, PutOpenings, SetHead, SetMeta
+from mesh.protocol.step import Append, Head, InsertOnce, Locate, Persist, PutBody, PutLaw, PutNote, PutOpenings, SetHead, SetMeta
 from tests.adapters.storekit import LOG, NAME, PEER, append, filled, frontier_of, head, ident, refused, tamper
 
 # ---------------------------------------------------------------------------------------------------------- what is kept
@@ -24,6 +24,7 @@ async def test_everything_that_was_committed_is_there_after_reopening(tmp_path: 
     assert await store.frontier(LOG) == frontier_of(LOG, 300)
     assert await store.records(LOG, 298, 10) == list(append(LOG, 298, 2).leaves)
     assert await store.bodies([ident(1), ident(9)]) == {ident(1): b"envelope one"}
+    assert await store.all_law() == [(ident(3), b"revocation one")]
     assert await store.openings([ident(1), ident(2)]) == {ident(1): b"openings one"}
     assert await store.once("intent", {ident(1): 7, ident(2): 7}) == {ident(1): 299}
     assert await store.once("intent", {ident(1): 8}) == {}
@@ -44,6 +45,7 @@ async def test_what_was_never_stored_is_an_answer_not_an_error(tmp_path: Path) -
     assert (await store.frontier(LOG)).root() == EMPTY_ROOT
     assert await store.records(LOG, 0, 5) == []
     assert (await store.bodies([]), await store.find("", 5)) == ({}, [])
+    assert (await store.all_law(), await store.law("revoke/aa", 0, "", 5)) == ([], [])
     assert await store.note("certificate", LOG, latest=True) is None
     assert await store.meta("nothing") is None
     assert await store.scrub(LOG) == 0
@@ -126,6 +128,7 @@ async def test_what_would_move_back_is_an_alarm_and_leaves_nothing(tmp_path: Pat
         "DELETE FROM located",
         "DELETE FROM document",
         "DELETE FROM used",
+        "DELETE FROM law",
         "DELETE FROM head",
         "UPDATE log SET origin = 'x'",
         "UPDATE record SET data = x'00'",
@@ -135,6 +138,8 @@ async def test_what_would_move_back_is_an_alarm_and_leaves_nothing(tmp_path: Pat
         "UPDATE document SET envelope = x'00'",
         "UPDATE used SET at_ms = 5",
         "UPDATE used SET idx = 5",
+        "UPDATE law SET envelope = x'00'",
+        "UPDATE law SET sequence = 2",
         "UPDATE head SET size = size - 1",
         "UPDATE head SET root = zeroblob(32)",
         "UPDATE head SET time_s = 0",
@@ -183,6 +188,7 @@ async def test_a_key_that_is_not_new_is_named_and_leaves_nothing(tmp_path: Path,
     [
         PutBody(ident(5).upper(), "intent", b""),
         PutBody(ident(5)[:-2], "intent", b""),
+        PutLaw("revoke/aa", 1, "z" * 64, b""),
         PutOpenings("z" * 64, b""),
         InsertOnce("intent", " " + ident(5)[1:], 7, 1),
         Locate("", LOG, 1),
@@ -213,6 +219,50 @@ async def test_a_body_and_a_place_can_come_again(tmp_path: Path) -> None:
     assert await store.openings([ident(1)]) == {ident(1): b"openings one"}
     assert await store.find(ident(1), 9) == [(ident(1), LOG, 299)]
     assert await store.find(ident(5), 9) == [(ident(5), LOG, 7)]
+    await store.close()
+
+
+async def test_not_even_replacing_changes_a_governance_statement_on_a_connection_of_the_store(tmp_path: Path) -> None:
+    store = await filled(tmp_path)
+    with pytest.raises(sqlite3.IntegrityError):
+        await store._file._writer.execute("REPLACE INTO law SELECT stream, sequence, id, x'00', sum FROM law")
+    await store._file._writer.rollback()
+    assert await store.all_law() == [(ident(3), b"revocation one")]
+    await store.close()
+
+
+async def test_a_governance_statement_can_come_again_and_stays_as_it_came_first(tmp_path: Path) -> None:
+    store = await filled(tmp_path)
+    again = PutLaw("revoke/aa", 1, ident(3), b"other signatures")
+    await store.commit([again, PutLaw("revoke/aa", 2, ident(4), b"two"), again])
+    assert await store.law("revoke/aa", 0, "", 9) == [b"revocation one", b"two"]
+    assert await store.all_law() == [(ident(3), b"revocation one"), (ident(4), b"two")]
+    await store.close()
+
+
+async def test_a_governance_stream_is_read_page_by_page_in_the_order_of_number_and_id(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / NAME, owner="a")
+    numbers = [1, 1, 1, 2, 3, 9, 9, 10, 11, 100, 2**53 - 1]
+    keys = [(number, ident(at)) for at, number in enumerate(numbers)]
+    said = [PutLaw("revoke/aa", number, key, f"{number} {key}".encode()) for number, key in keys]
+    others = [PutLaw(stream, number, ident(50 + number), b"another stream") for stream in ("revoke/a", "revoke/aaa") for number in (0, 5)]
+    shuffled = [*said, *others]
+    random.Random(1).shuffle(shuffled)
+    await store.commit(shuffled)
+    ordered = [f"{number} {key}".encode() for number, key in sorted(keys)]
+    for count in (1, 2, 3, 20):
+        after, read = (0, ""), list[bytes]()
+        while page := await store.law("revoke/aa", *after, count):
+            assert len(page) <= count
+            read += page
+            number, _, key = page[-1].decode().partition(" ")
+            after = (int(number), key)
+        assert read == ordered
+    assert await store.law("revoke/aa", 9, "", 1) == [ordered[5]]  # an empty id is before all of its number
+    assert await store.law("revoke/aa", 9, "ff" * 32, 1) == [ordered[7]]
+    assert await store.law("revoke/none", 0, "", 9) == []
+    await refused(store.law("revoke/aa", 9, "z" * 64, 1), Refused, "malformed")
+    assert len(await store.all_law()) == len(shuffled)
     await store.close()
 
 

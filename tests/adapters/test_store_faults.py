@@ -67,6 +67,8 @@ async def test_one_flipped_bit_of_a_record_is_found_by_whoever_reads_it(tmp_path
         ("UPDATE head SET time_s = 5", ("heads",)),
         ("UPDATE body SET envelope = x'00'", ("bodies",)),
         ("UPDATE document SET envelope = x'00'", ("documents",)),
+        ("UPDATE law SET envelope = x'00'", ("law", "all law")),
+        ("UPDATE law SET sum = sum + 1", ("law", "all law")),
         ("UPDATE opening SET openings = x'00'", ("openings",)),
         ("UPDATE note SET note = x'00'", ("note",)),
         ("UPDATE meta SET value = 6", ("meta",)),

@@ -93,13 +93,16 @@ class FakeBus:
         """May change an answer, given subject and request, or raise instead."""
         self.hold: Callable[[str], Awaitable[None]] | None = None
         """May wait before a request is taken."""
+        self.law = list[Callable[[bytes], None]]()
+        """Who hears governance statements; nobody here publishes any."""
         self.silent = False
         """Whether the governors' heartbeats are lost."""
         self.closed = False
         self._pump: asyncio.Task[None] | None = None
 
     async def subscribe(self, subject: str, handler: Callable[[Message], None]) -> None:
-        if not subject.startswith("mesh.v1.hb."):
+        if subject == "mesh.v1.law.*":
+            self.law.append(lambda data: handler(Message("mesh.v1.law.x", data, "", NO_HEADERS, self)))
             return
 
         def hear(data: bytes) -> None:

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mesh.adapters.bus_message import Message
 from mesh.adapters.decision_thread import DecisionThread
-from mesh.core.messages import RefusedAnswer, StatusAsked, Sync, pack, unpack
+from mesh.core.messages import Offer, RefusedAnswer, StatusAsked, Sync, pack, unpack
 from mesh.errors import Alarm, Unavailable
-from mesh.limits import QUESTIONS_MAX, QUEUE_BYTES_MAX, QUEUE_OUTCOMES_MAX, QUEUE_SYNCS_MAX
+from mesh.limits import BATCH_EVENTS_MAX, QUESTIONS_MAX, QUEUE_BYTES_MAX, QUEUE_LAW_MAX, QUEUE_OUTCOMES_MAX, QUEUE_SYNCS_MAX
 from mesh.protocol.governor import HeartbeatArrived
 from mesh.roles.config import load_config
 from mesh.roles.governor import GovernorNode
@@ -83,14 +84,31 @@ async def test_a_flood_of_syncs_is_told_overloaded_and_holds_no_waiters(node: Go
     assert len(node._waiters) == QUEUE_SYNCS_MAX
 
 
+async def test_a_flood_of_offers_is_told_overloaded_holds_no_waiters_and_leaves_what_members_say_its_places(node: GovernorNode) -> None:
+    wire = Wire()
+    offer = pack(Offer(statements=[msgspec.Raw(b"1")]))
+    for _ in range(QUEUE_LAW_MAX + 3):
+        node._asked(wire.message(offer))
+    await _settled()
+    assert [code for _, code in wire.said] == ["overloaded"] * 3
+    assert len(node._inbox.offers) == len(node._waiters) == QUEUE_LAW_MAX
+    for _ in range(QUEUE_LAW_MAX + 2):
+        node._law(wire.message(b"published"))
+    assert len(node._inbox.law) == QUEUE_LAW_MAX
+    assert node.counters["system_dropped"] == 2
+    node._take(HeartbeatArrived, wire.message(b"beat"))
+    assert HeartbeatArrived(b"beat") in node._inbox.take(BATCH_EVENTS_MAX)
+
+
 async def test_whatever_comes_while_draining_is_told_so(node: GovernorNode) -> None:
     wire = Wire()
     node.stop()
     node._intent(wire.message(b"i"))
     node._outcomes(wire.message(b"o"))
     node._asked(wire.message(pack(Sync(nonce="00" * 32))))
+    node._asked(wire.message(pack(Offer(statements=[msgspec.Raw(b"1")]))))
     await _settled()
-    assert [code for _, code in wire.said] == ["draining"] * 3
+    assert [code for _, code in wire.said] == ["draining"] * 4
     assert not node._waiters
 
 

@@ -7,17 +7,30 @@ import pytest
 from mesh.limits import (
     BATCH_EVENTS_MAX,
     QUEUE_BYTES_MAX,
+    QUEUE_LAW_MAX,
     QUEUE_LINEAGE_MAX,
     QUEUE_OUTCOMES_MAX,
     QUEUE_REQUESTS_MAX,
     QUEUE_SYNCS_MAX,
     QUEUE_URGENT_MAX,
 )
-from mesh.protocol.governor import HeartbeatArrived, IntentArrived, LineageArrived, OutcomesArrived, Shed, SyncArrived, Tick
+from mesh.protocol.governor import (
+    HeartbeatArrived,
+    IntentArrived,
+    LawArrived,
+    LineageArrived,
+    OfferArrived,
+    OutcomesArrived,
+    Shed,
+    SyncArrived,
+    Tick,
+)
 from mesh.roles.inbox import Inbox, Queue
 
 QUEUES: dict[str, tuple[int, Callable[[Inbox], bool]]] = {
     "urgent": (QUEUE_URGENT_MAX, lambda inbox: inbox.urgent.put(HeartbeatArrived(b""), 1)),
+    "law": (QUEUE_LAW_MAX, lambda inbox: inbox.law.put(LawArrived(b""), 1)),
+    "offers": (QUEUE_LAW_MAX, lambda inbox: inbox.offers.put(OfferArrived(0, b""), 1)),
     "lineage": (QUEUE_LINEAGE_MAX, lambda inbox: inbox.lineage.put(LineageArrived(b"", pulled=False), 1)),
     "syncs": (QUEUE_SYNCS_MAX, lambda inbox: inbox.syncs.put(SyncArrived(0, ""), 1)),
     "outcomes": (QUEUE_OUTCOMES_MAX, lambda inbox: inbox.outcomes.put(OutcomesArrived(0, b""), 1)),
@@ -55,11 +68,10 @@ def _flooded() -> Inbox:
     return inbox
 
 
-def test_when_everything_is_full_every_kind_has_places_in_a_turn_and_heartbeats_come_first() -> None:
+def test_when_everything_is_full_every_kind_has_places_in_a_turn_and_little_law_and_heartbeats_come_first() -> None:
     events = _flooded().take(BATCH_EVENTS_MAX)
     assert len(events) == BATCH_EVENTS_MAX
-    assert isinstance(events[0], Tick)
-    assert isinstance(events[1], HeartbeatArrived)
+    assert [type(event) for event in events[:5]] == [Tick, LawArrived, LawArrived, OfferArrived, HeartbeatArrived]
     for kind, least in ((HeartbeatArrived, 20), (LineageArrived, 7), (SyncArrived, 7), (OutcomesArrived, 7), (IntentArrived, 15)):
         assert sum(isinstance(event, kind) for event in events) >= least
 
@@ -113,3 +125,35 @@ def test_what_was_shed_is_counted_by_its_code_and_takes_no_queue() -> None:
     assert not inbox.ready
     inbox.tick()
     assert inbox.take(BATCH_EVENTS_MAX) == [Tick(), Shed("overloaded", 100_000)]
+
+
+def test_what_may_revoke_is_taken_before_heartbeats_and_intents_and_a_few_at_a_time() -> None:
+    inbox = Inbox()
+    inbox.intents.put(IntentArrived(0, b""), 1)
+    inbox.urgent.put(HeartbeatArrived(b""), 1)
+    inbox.offers.put(OfferArrived(1, b""), 1)
+    inbox.offers.put(OfferArrived(2, b""), 1)
+    said = [LawArrived(b"published"), LawArrived(b"pulled", "us-1"), LawArrived(b"more")]
+    for event in said:
+        inbox.law.put(event, 1)
+    assert inbox.take(BATCH_EVENTS_MAX) == [*said[:2], OfferArrived(1, b""), HeartbeatArrived(b""), IntentArrived(0, b"")]
+    assert inbox.asked
+    assert inbox.take(BATCH_EVENTS_MAX) == [said[2], OfferArrived(2, b"")]
+    assert not inbox.ready
+
+
+def test_a_flood_of_offers_keeps_no_revocation_out() -> None:
+    inbox = Inbox()
+    while inbox.offers.put(OfferArrived(0, b""), 1):
+        pass
+    assert inbox.law.put(LawArrived(b""), 1)
+    assert LawArrived(b"") in inbox.take(1)
+
+
+def test_when_requests_are_forgotten_so_are_offers_but_not_what_members_say() -> None:
+    inbox = Inbox()
+    inbox.offers.put(OfferArrived(1, b""), 1)
+    inbox.law.put(LawArrived(b""), 1)
+    inbox.forget_requests()
+    assert not inbox.asked
+    assert inbox.take(BATCH_EVENTS_MAX) == [LawArrived(b"")]

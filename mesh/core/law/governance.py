@@ -105,6 +105,7 @@ def extend(governance: Governance, statements: Sequence[Statement[Revocation]]) 
             continue
         growing[name] = growth
         new.append(statement)
+        refused.pop(statement.id, None)  # it came before with signatures that do not hold, which say nothing about it
     if not new:
         return Taken(governance, (), refused)
     return Taken(_with(governance, growing, [item.claims for item in new]), tuple(new), refused)

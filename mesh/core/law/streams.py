@@ -12,6 +12,7 @@ Not here: what statements mean (:mod:`mesh.core.law.governance`), how they trave
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
@@ -46,6 +47,14 @@ class Fork(msgspec.Struct, frozen=True):
     """A stream whose author has said two things."""
 
     ids: frozenset[str]
+    digest: str
+    """Of all of them, by which two holders see that they differ: made once, because every heartbeat is compared with it."""
+
+    @classmethod
+    def of(cls, ids: Iterable[str]) -> "Fork":
+        """A fork of these statements."""
+        held = frozenset(ids)
+        return cls(held, sha256_hex("".join(sorted(held)).encode()))
 
 
 Stream = Chain | Fork
@@ -59,21 +68,23 @@ class Cursor(msgspec.Struct, frozen=True, order=True):
 
 
 class Growth:
-    """A stream while statements are added to it: one copy for all of them, however long it is."""
+    """A stream while statements are added to it: one copy for all of them, however long it is, and none for what is held."""
 
     def __init__(self, stream: Stream) -> None:
         """Begin from ``stream``, which stays as it is."""
         self._before = stream
-        self._ids: list[str] | set[str] = list(stream.ids) if isinstance(stream, Chain) else set(stream.ids)
-        self._loose: dict[int, Link] = dict(stream.loose) if isinstance(stream, Chain) else {}
-        self._new = False
+        self._held: Sequence[str] | AbstractSet[str] = stream.ids
+        self._loose: Mapping[int, Link] = stream.loose if isinstance(stream, Chain) else {}
+        self._grown: tuple[list[str] | set[str], dict[int, Link]] | None = None
+        """The same two, once something was added."""
 
     def holds(self, link: Link) -> bool:
         """Whether that statement is held already."""
-        if isinstance(self._ids, set):
-            return link.id in self._ids
-        if link.sequence <= len(self._ids):
-            return link.sequence > 0 and self._ids[link.sequence - 1] == link.id
+        held = self._held
+        if isinstance(held, AbstractSet):
+            return link.id in held
+        if link.sequence <= len(held):
+            return link.sequence > 0 and held[link.sequence - 1] == link.id
         found = self._loose.get(link.sequence)
         return found is not None and found.id == link.id
 
@@ -85,24 +96,27 @@ class Growth:
         """
         if link.sequence < 1 or (link.sequence == 1) != (link.previous == ""):
             raise Refused("malformed", f"number {link.sequence} of a stream after {link.previous[:12]!r}")
-        if len(self._ids) + len(self._loose) >= STREAM_STATEMENTS_MAX:
+        if len(self._held) + len(self._loose) >= STREAM_STATEMENTS_MAX:
             raise Refused("stream_full", f"{STREAM_STATEMENTS_MAX} statements")
-        self._new = True
-        if isinstance(self._ids, list) and self._contradicts(self._ids, link):
-            self._ids = {*self._ids, *(item.id for item in self._loose.values())}
-            self._loose = {}
-        if isinstance(self._ids, set):
-            self._ids.add(link.id)
-            return
-        self._loose[link.sequence] = link
-        while (found := self._loose.pop(len(self._ids) + 1, None)) is not None:
-            self._ids.append(found.id)
+        held = self._held
+        ids, loose = self._grown or (set(held) if isinstance(held, AbstractSet) else list(held), dict(self._loose))
+        if isinstance(ids, list) and self._contradicts(ids, link):
+            ids = {*ids, *(item.id for item in loose.values())}
+            loose.clear()
+        if isinstance(ids, set):
+            ids.add(link.id)
+        else:
+            loose[link.sequence] = link
+            while (found := loose.pop(len(ids) + 1, None)) is not None:
+                ids.append(found.id)
+        self._held, self._loose = self._grown = ids, loose
 
     def finish(self) -> Stream:
         """The stream now; the very same object if nothing was added."""
-        if not self._new:
+        if self._grown is None:
             return self._before
-        return Fork(frozenset(self._ids)) if isinstance(self._ids, set) else Chain(tuple(self._ids), self._loose)
+        ids, loose = self._grown
+        return Fork.of(ids) if isinstance(ids, set) else Chain(tuple(ids), loose)
 
     def _contradicts(self, ids: list[str], link: Link) -> bool:
         """Whether what is held under this number, before it or after it, cannot stand beside it."""
@@ -129,10 +143,10 @@ def take(stream: Stream, links: Iterable[Link]) -> Stream:
 def head_of(name: str, stream: Stream) -> StreamHead | None:
     """What a frontier says of the stream; nothing as long as nothing can be said.
 
-    Of a fork: how many statements are held, and a digest of all their ids, by which two holders see that they differ.
+    Of a fork: how many statements are held, and the digest of all their ids.
     """
     if isinstance(stream, Fork):
-        return StreamHead(stream=name, sequence=len(stream.ids), head=sha256_hex("".join(sorted(stream.ids)).encode()), forked=True)
+        return StreamHead(stream=name, sequence=len(stream.ids), head=stream.digest, forked=True)
     return StreamHead(stream=name, sequence=len(stream.ids), head=stream.ids[-1], forked=False) if stream.ids else None
 
 
@@ -149,6 +163,6 @@ def ahead(streams: Mapping[str, Stream], theirs: Sequence[StreamHead]) -> dict[s
             wanted[head.stream] = Cursor(0)
         elif head.sequence > len(own.ids):
             wanted[head.stream] = Cursor(len(own.ids) + 1)
-        elif own.ids[head.sequence - 1] != head.head:
+        elif head.sequence > 0 and own.ids[head.sequence - 1] != head.head:
             wanted[head.stream] = Cursor(head.sequence)  # two histories: what they hold is the other half of the proof
     return wanted

@@ -1,0 +1,73 @@
+"""What a governor took in denies again when it starts, is handed to whoever asks, and is not believed when the file was changed."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from mesh.adapters.store import Store
+from mesh.core.bytes.canonical import sha256_hex
+from mesh.core.law.governance import restore
+from mesh.core.messages import LawAsked, LawBatch, unpack
+from mesh.errors import Alarm
+from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX
+from mesh.protocol.begin import begin
+from mesh.protocol.gossip import put
+from mesh.protocol.governor import Machine
+from mesh.protocol.step import PutLaw
+from mesh.roles.answers import law
+from mesh.roles.loading import load_state
+from tests.support.factory import T0, Lab
+from tests.support.revocations import STREAM, WORLD, chained, governance
+
+LAB = Lab()
+PLAIN = governance(LAB)
+ME = PLAIN.roster.members[0]
+
+
+async def _store(path: Path, *said: PutLaw) -> Store:
+    store = await Store.open(path / "node.db", owner=ME.name)
+    await store.commit(said)
+    return store
+
+
+async def test_what_was_taken_in_denies_again_after_a_restart(tmp_path: Path) -> None:
+    await (await _store(tmp_path, *map(put, reversed(WORLD)))).close()
+    store = await Store.open(tmp_path / "node.db", owner=ME.name)
+    state = begin(Machine(PLAIN, ME, LAB.engine), await load_state(store, PLAIN, ME), boot="b0" * 32, now_ms=T0).state
+    held = restore(PLAIN, WORLD)
+    assert state.governance.digest == held.digest
+    assert state.governance.revoked == held.revoked
+    assert dict(state.governance.streams) == dict(held.streams)
+    await store.close()
+
+
+@pytest.mark.parametrize("what", ["another statement", "no statement", "a statement of another kind"])
+async def test_a_statement_that_is_not_the_one_it_is_kept_as_stops_the_start(tmp_path: Path, what: str) -> None:
+    one, two = chained(2)
+    data = {"another statement": two.envelope, "no statement": b"{}", "a statement of another kind": LAB.roster_envelope}[what]
+    store = await _store(tmp_path, PutLaw(STREAM, 1, one.id, data))
+    with pytest.raises(Alarm) as caught:
+        await load_state(store, PLAIN, ME)
+    assert caught.value.code == "storage_corrupt"
+    await store.close()
+
+
+@pytest.mark.parametrize(("size", "least"), [(100, BATCH_RECORDS_MAX), (131_072, 7)])
+async def test_an_answer_holds_as_many_statements_as_fit_one_message_and_the_next_goes_on_behind_them(
+    tmp_path: Path, size: int, least: int
+) -> None:
+    said = sorted((1 + number % 3, sha256_hex(b"%d" % number)) for number in range(300 if size < 1000 else 20))
+    store = await _store(tmp_path, *(PutLaw(STREAM, number, key, b'"%s"' % key.encode().ljust(size - 2, b".")) for number, key in said))
+    after, read = (0, ""), list[str]()
+    while True:
+        answer = await law(store, LawAsked(stream=STREAM, sequence=after[0], id=after[1]))
+        assert len(answer) <= MESSAGE_BYTES_MAX
+        page = [msgspec.json.decode(raw)[:64] for raw in unpack(LawBatch, answer).statements]
+        if not page:
+            break
+        read += page
+        assert len(page) >= min(least, len(said) - len(read) + len(page))
+        after = said[len(read) - 1]
+    assert read == [key for _, key in said]
+    await store.close()
