@@ -11,7 +11,7 @@ The order of :func:`admit`
  7. times: not before, not after; the manifest's and the intent's own limits hold whatever a governor wrote
  8. fresh: the clock agrees with its peers, k members vouch for this view
  9. frontier: this view is at least as new as the one the authorization was made in
-10. revoked: no key, subject, document, intent or authorization of the chain is
+10. revoked: no key, subject, document, intent, authorization or digest of the chain is
 11. obligations: each is understood here
 
 Then the shell spends the intent durably and asks :func:`recheck` (4, 7, 8, 10 again): a wait for a disk is time in which a
@@ -361,4 +361,6 @@ def _check_unrevoked(grant: Grant, place: Place, governance: Governance) -> None
         ("subject", own.claims.subject),
         ("document", own.id),
         *(("key", key) for key in (*grant.signers, *issuers)),
+        *(("digest", item.digest) for item in claims.measurements),
+        ("digest", claims.bundle),
     )

@@ -20,7 +20,7 @@ class Target(Payload):
 
     type: Literal["key", "subject", "document", "intent", "authorization", "digest"]
     value: Text
-    """Lowercase hex for a key or an id, a SPIFFE id, or a digest as it stands in a measurement (``blake3:<hex>``)."""
+    """Lowercase hex for a key or an id, a SPIFFE id, or the digest of something measured or of a policy bundle (``blake3:<hex>``)."""
 
 
 @statement("revocation")
