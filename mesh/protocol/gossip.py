@@ -31,7 +31,7 @@ from mesh.errors import Refused
 from mesh.protocol.freshness import Freshness
 from mesh.protocol.step import AskLaw, Effect, PutLaw, Reply, Send, Signed
 
-__all__ = ["Asking", "Gossip", "LawArrived", "OfferArrived", "put", "read_law", "wanted"]
+__all__ = ["Asking", "Gossip", "LawArrived", "OfferArrived", "put", "read_law", "told", "wanted"]
 
 _PATIENCE_MS: Final = 400
 """How long one member has to answer before another is asked about the same stream."""
@@ -200,6 +200,11 @@ def _turn(former: Asking | None, stream: str) -> int:
 
 def _wait_ms(asking: Asking) -> int:
     return min(_WAIT_MS << min(asking.fruitless - 1, 8), _WAIT_MS_MAX)
+
+
+def told(statement: Statement[Revocation]) -> str:
+    """How one that was not heard but configured is recorded."""
+    return _told(statement.claims.link[0], [statement], forked=False)
 
 
 def _told(stream: str, items: Sequence[Statement[Revocation]], *, forked: bool) -> str:

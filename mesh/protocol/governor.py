@@ -7,8 +7,8 @@ Rules
 3. Nothing here reads a clock, a disk or a random number; ``now_ms`` is the steady time, ``wall_ms`` the wall clock's.
 4. Garbage changes nothing: what cannot be read is counted, and the aggregate recorded at most every :data:`NOISE_MS`.
 5. The state is small; what grows is in storage, and what must be known of it is handed in as :class:`Facts`.
-6. While the clock is not trusted nothing is decided or recorded here: a record of a time to come holds up the log until then.
-   Who asks is refused unsigned, and counted.
+6. While the clock is not trusted nothing is decided, recorded, cosigned or attested here: what is signed under a time to come
+   binds this node until then. Who asks is refused unsigned, and counted. A start is recorded once it is trusted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -148,6 +148,8 @@ class GovernorState(msgspec.Struct, frozen=True):
     """Member to what it was asked last about governance."""
     untold: tuple[str, ...]
     """What was taken in and not recorded yet."""
+    unstarted: str
+    """Under which roster this boot started, as long as that is not recorded."""
     log: LogState
     mirrors: Mapping[str, Mirror]
     fresh: Freshness
@@ -193,6 +195,7 @@ class _Work:
         self.wall_ms = wall_ms
         self.facts = facts
         self.gossip = Gossip(state.governance, state.asking, state.untold, now_ms=now_ms)
+        self.unstarted = state.unstarted
         self.roster = machine.governance.roster
         self.writer = Writer(state.log, mesh=self.roster.mesh, now_ms=now_ms)
         self.log = state.log
@@ -257,6 +260,7 @@ class _Work:
             self.effects += [refuse(item.waiter, stale.code, stale.detail) for item in intents]
             self._count(stale.code, len(intents))
             return
+        self._record_law()
         intake = Intake(
             governance=self.governance,
             me=self.machine.me,
@@ -273,18 +277,19 @@ class _Work:
     def finish(self) -> Step[GovernorState]:
         """Heartbeat, checkpoint and pulls as they fall due; then the new state."""
         if self.ticked:
-            self._watch_freshness()
             self._record_law()
+            self._watch_freshness()
             self._record_noise()
         if self.ticked or self.gossip.more:
             self._ask_for_law()
         if self.nonces or self.gossip.news or (self.ticked and self.now_ms - self.beat_ms >= self.roster.bounds.heartbeat_ms):
             self._beat()
-        if self.ticked:
+        sure = not self._unsure()
+        if self.ticked and sure:
             for origin, held in self.mirrors.items():
                 self._adopt(mirror.pull_due(held, self._context(self.roster.owner(origin))))
         self.log, appended = self.writer.finish(self.log)
-        if self.ticked:
+        if self.ticked and sure:
             self.log, effects = lineage.checkpoint_due(self.log, self.roster, self.machine.me, now_ms=self.now_ms)
             self.effects += effects
         state = GovernorState(
@@ -293,6 +298,7 @@ class _Work:
             governance=self.governance,
             asking=self.gossip.asking,
             untold=tuple(self.gossip.untold),
+            unstarted=self.unstarted,
             log=self.log,
             mirrors=self.mirrors,
             fresh=self.fresh,
@@ -327,7 +333,11 @@ class _Work:
             self._count(code, 1)
 
     def _record_law(self) -> None:
-        if self.gossip.untold and not self._unsure():
+        """What happened before the clock could be trusted, the start first."""
+        if (self.unstarted or self.gossip.untold) and not self._unsure():
+            if self.unstarted:
+                self._govern("started", self.unstarted)
+                self.unstarted = ""
             for about in self.gossip.untold:
                 self._govern("revocation", about)
             self.gossip.untold.clear()
@@ -425,7 +435,7 @@ class _Work:
         owner = self.roster.owner(origin)
         if owner.name == self.machine.me.name:
             lineage.recognize(self.log, owner, data)
-        else:
+        elif not self._unsure():  # rule 6: it is said again
             self._adopt(mirror.take_note(self.mirrors[origin], data, self._context(owner), answer=answer))
 
     def _lineage(self, event: LineageArrived) -> None:
@@ -433,10 +443,10 @@ class _Work:
         owner = self.roster.owner(batch.origin)
         if not event.pulled and event.node != owner.name:
             raise Refused("record_invalid", f"records of {batch.origin} published by {event.node[:32]!r}")
-        if owner.name != self.machine.me.name:
+        if owner.name != self.machine.me.name and not self._unsure():
             held, helper = self.mirrors[batch.origin], event.node if event.pulled else ""
             self._adopt(mirror.take_batch(held, batch, self._context(owner), helper=helper))
-        elif batch.checkpoint:
+        elif owner.name == self.machine.me.name and batch.checkpoint:
             lineage.recognize(self.log, owner, batch.checkpoint.encode())
 
     def _adopt(self, answer: tuple[Mirror, list[Effect]]) -> None:
@@ -453,6 +463,7 @@ class _Work:
             self.effects.append(refuse(event.waiter, _UNSURE, ""))
             self._count(_UNSURE, 1)
             return
+        self._record_law()
         effects, noise = take_outcomes(
             event,
             governance=self.governance,

@@ -250,6 +250,7 @@ class Governor:
             governance=governance,
             asking={},
             untold=(),
+            unstarted="",
             log=empty_log(LAB.roster.origin(ME)),
             mirrors={},
             fresh=Freshness.begin(BOOT),
