@@ -117,8 +117,8 @@ MEMBERS_MAX: Final = 100
 """Members of one roster; larger meshes use groups."""
 FRONTIER_STREAMS_MAX: Final = 256
 """Governance streams in one frontier."""
-STREAM_STATEMENTS_MAX: Final = 200_000
-"""Statements of one governance stream: what a stolen revoker key can make every node hold."""
+STREAM_STATEMENTS_MAX: Final = 100_000
+"""Statements of one governance stream: what a stolen revoker key can make every node hold, of some kilobyte each."""
 PROOF_HASHES_MAX: Final = 63
 """Hashes of one Merkle proof: C2SP tlog-witness caps consistency proofs there, and trees end at 2^63."""
 TREE_SIZE_MAX: Final = 2**53 - 1

@@ -90,6 +90,7 @@ def begin(machine: Machine, stored: Stored, *, boot: str, now_ms: int, given: Se
         asking={},
         untold=tuple(told(statement) for statement in new),
         unstarted=machine.governance.roster_id,
+        news=False,
         log=log,
         mirrors=mirrors,
         # Where there are not more than f others nobody could ever bear this clock out: there it must do.

@@ -332,7 +332,7 @@ def _check_documents(grant: Grant, place: Place, now_ms: int) -> None:
 def _check_fresh(view: View) -> tuple[str, ...]:
     governance = view.governance
     check_clock(view.fresh, governance.roster, wall_ms=view.wall_ms, now_ms=view.now_ms)
-    vouchers = check_fresh(view.fresh, governance.frontier, governance.roster, now_ms=view.now_ms)
+    vouchers = check_fresh(view.fresh, governance.frontier, governance.roster, now_ms=view.now_ms, whole=governance.whole)
     return tuple(vouchers[member] for member in sorted(vouchers))
 
 
@@ -342,7 +342,7 @@ def _check_frontier(claims: Authorization, frontier: tuple[StreamHead, ...], gov
     theirs = list(frontier)
     if frontier_digest(theirs) != claims.frontier:
         raise Refused("frontier_behind", "the frontier beside it is not the one it names")
-    if not covers(list(governance.frontier), theirs):
+    if not covers(list(governance.frontier), theirs, governance.whole):
         raise Refused("frontier_behind", "the governor knew more")
 
 

@@ -58,6 +58,8 @@ __all__ = [
 ]
 
 NOISE_MS: Final = 10_000
+_NEWS_MS: Final = 50
+"""Between heartbeats that are said for what was taken in: as fast as ticks, or whoever may sign could make all of us shout."""
 _UNSURE: Final = "clock_unsure"
 _ASKED_MAX: Final = BATCH_EVENTS_MAX - 1
 """Boot nonces of others that one heartbeat names: it also names its own."""
@@ -150,6 +152,8 @@ class GovernorState(msgspec.Struct, frozen=True):
     """What was taken in and not recorded yet."""
     unstarted: str
     """Under which roster this boot started, as long as that is not recorded."""
+    news: bool
+    """Whether something was taken in that no heartbeat has said yet."""
     log: LogState
     mirrors: Mapping[str, Mirror]
     fresh: Freshness
@@ -194,7 +198,7 @@ class _Work:
         self.now_ms = now_ms
         self.wall_ms = wall_ms
         self.facts = facts
-        self.gossip = Gossip(state.governance, state.asking, state.untold, now_ms=now_ms)
+        self.gossip = Gossip(state.governance, state.asking, state.untold, news=state.news, now_ms=now_ms)
         self.unstarted = state.unstarted
         self.roster = machine.governance.roster
         self.writer = Writer(state.log, mesh=self.roster.mesh, now_ms=now_ms)
@@ -282,7 +286,9 @@ class _Work:
             self._record_noise()
         if self.ticked or self.gossip.more:
             self._ask_for_law()
-        if self.nonces or self.gossip.news or (self.ticked and self.now_ms - self.beat_ms >= self.roster.bounds.heartbeat_ms):
+        since_ms = self.now_ms - self.beat_ms
+        news = self.gossip.news and since_ms >= _NEWS_MS
+        if self.nonces or news or (self.ticked and since_ms >= self.roster.bounds.heartbeat_ms):
             self._beat()
         sure = not self._unsure()
         if self.ticked and sure:
@@ -299,6 +305,7 @@ class _Work:
             asking=self.gossip.asking,
             untold=tuple(self.gossip.untold),
             unstarted=self.unstarted,
+            news=self.gossip.news,
             log=self.log,
             mirrors=self.mirrors,
             fresh=self.fresh,
@@ -312,7 +319,7 @@ class _Work:
     def _stale(self) -> Refused | None:
         try:
             check_clock(self.fresh, self.roster, wall_ms=self.wall_ms, now_ms=self.now_ms)
-            check_fresh(self.fresh, self.governance.frontier, self.roster, now_ms=self.now_ms)
+            check_fresh(self.fresh, self.governance.frontier, self.roster, now_ms=self.now_ms, whole=self.governance.whole)
         except Refused as refusal:
             return refusal
         return None
@@ -414,6 +421,7 @@ class _Work:
         self.fresh = hear(self.fresh, beat, draft.id, now_ms=self.now_ms, bounds=self.roster.bounds, own=True)
         self.sequence += 1
         self.beat_ms = self.now_ms
+        self.gossip.news = False
 
     def _heartbeat(self, data: bytes) -> None:
         statement = envelope.read(Heartbeat, data)

@@ -118,8 +118,8 @@ class GovernorNode:
         self._waiters: dict[int, Message] = {}
         self._next_waiter = 0
         self._draining = False
-        self._looking = 0
-        """Questions being looked up."""
+        self._looking = {True: 0, False: 0}
+        """Questions being looked up: about law, which nobody else's may keep out, and others."""
         self._shared: list[Subscription] = []
         """Where other governors of the region could answer as well."""
         self._fatal: MeshError | None = None
@@ -380,8 +380,9 @@ class GovernorNode:
             if self._admit(message, fits=self._inbox.offers.fits(size)):
                 self._inbox.offers.put(OfferArrived(self._waiter(message), message.data), size)
                 self._wake.set()
-        elif self._admit(message, fits=self._looking < QUESTIONS_MAX, draining=False):  # others may need it to make us final
-            self._looking += 1
+        # Others may need it to make us final, or to be fresh: also while this node drains.
+        elif self._admit(message, fits=self._looking[isinstance(asked, LawAsked)] < QUESTIONS_MAX, draining=False):
+            self._looking[isinstance(asked, LawAsked)] += 1
             self._spawn(self._look_up(message, asked))
 
     def _admit(self, message: Message, *, fits: bool, bytes_max: int = MESSAGE_BYTES_MAX, draining: bool = True) -> bool:
@@ -420,7 +421,7 @@ class GovernorNode:
             self.counters["failed_questions"] += 1
             answer = pack(RefusedAnswer(code="internal_error", detail=""))
         finally:
-            self._looking -= 1
+            self._looking[isinstance(asked, LawAsked)] -= 1
         await self._reply(message, answer)
 
     def _waiter(self, message: Message) -> int:

@@ -251,6 +251,7 @@ class Governor:
             asking={},
             untold=(),
             unstarted="",
+            news=False,
             log=empty_log(LAB.roster.origin(ME)),
             mirrors={},
             fresh=Freshness.begin(BOOT),

@@ -4,17 +4,18 @@ Everything that decides or verifies is handed one of these. It is never changed,
 after more statements. The order in which they came makes no difference.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.heartbeat import StreamHead, frontier_digest
+from mesh.core.law.heartbeat import NOTHING, StreamHead, frontier_digest
 from mesh.core.law.policy import Bundle, Manifest, admit_manifest, read_bundle
 from mesh.core.law.revocation import Revocation, admit_revocation
 from mesh.core.law.roster import Member, Roster, admit_roster
-from mesh.core.law.streams import Chain, Growth, Link, Stream, head_of
+from mesh.core.law.streams import Chain, Fork, Growth, Link, Stream, head_of
 from mesh.errors import Refused
 
 __all__ = ["Governance", "Law", "Taken", "admit_governance", "extend", "restore"]
@@ -46,6 +47,8 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     frontier: tuple[StreamHead, ...]
     digest: str
     """Digest of the frontier."""
+    whole: Mapping[str, Container[str]]
+    """Forked stream to the ids that are held with all before them."""
     former: Mapping[str, tuple[StreamHead, ...]]
     """Digest to frontier, of this state and some before it, oldest first."""
     keys: Mapping[str, Member]
@@ -112,11 +115,11 @@ def extend(governance: Governance, statements: Sequence[Statement[Revocation]]) 
 
 
 def restore(governance: Governance, statements: Iterable[Statement[Revocation]]) -> Governance:
-    """The state after statements that were believed before they were stored."""
+    """The state after statements that were believed before they were stored: what was taken in once is taken up again, however much."""
     growing, claims = dict[str, Growth](), list[Revocation]()
     for statement in statements:
         name, link = _link(statement)
-        growth = growing.setdefault(name, Growth(governance.streams.get(name, Chain())))
+        growth = growing.setdefault(name, Growth(governance.streams.get(name, Chain()), most=sys.maxsize))
         if not growth.holds(link):
             growth.add(link)
             claims.append(statement.claims)
@@ -156,6 +159,7 @@ def admit_governance(
         streams={},
         frontier=frontier,
         digest=frontier_digest(list(frontier)),
+        whole=NOTHING,
         former={frontier_digest(list(frontier)): frontier},
         keys={member.decision_key: member for member in believed.members},
     )
@@ -206,5 +210,6 @@ def _with(governance: Governance, growing: Mapping[str, Growth], said: Iterable[
         streams=streams,
         frontier=frontier,
         digest=digest,
+        whole={name: stream.whole for name, stream in streams.items() if isinstance(stream, Fork)},
         former=dict(list(former.items())[-_FORMER_MAX:]),
     )

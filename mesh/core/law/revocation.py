@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from mesh.core.bytes.canonical import Count, KeyHex, Millis, Payload, Text, Token
+from mesh.core.bytes.canonical import Count, KeyHex, Millis, Payload, Token
 from mesh.core.bytes.envelope import Statement, statement
 from mesh.core.law.roster import Roster
 from mesh.errors import Refused
@@ -19,7 +19,7 @@ class Target(Payload):
     """What is revoked: a public key, a SPIFFE id, the id of an identity document, intent or authorization, or whatever was measured."""
 
     type: Literal["key", "subject", "document", "intent", "authorization", "digest"]
-    value: Text
+    value: Annotated[str, msgspec.Meta(pattern="^[ -~]{1,254}$(?!\\n)", min_length=1, max_length=254)]
     """Lowercase hex for a key or an id, a SPIFFE id, or the digest of something measured or of a policy bundle (``blake3:<hex>``)."""
 
 
@@ -36,7 +36,8 @@ class Revocation(Payload):
     """Dense per revoker key, from 1."""
     previous: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
     target: Target
-    reason: Text
+    reason: Annotated[str, msgspec.Meta(max_length=200)]
+    """For people; short, because every node and every program holds every revocation for ever."""
     issued_ms: Millis
 
     @property
