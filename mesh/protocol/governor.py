@@ -31,7 +31,7 @@ from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol import decide, lineage, mirror
 from mesh.protocol.documents import Documents
 from mesh.protocol.freshness import Freshness, check_clock, check_fresh, hear, leap
-from mesh.protocol.gossip import Asking, Gossip, LawArrived, OfferArrived
+from mesh.protocol.gossip import Asking, Gossip, LawArrived, OfferArrived, Told
 from mesh.protocol.intake import Intake, IntentArrived, refuse
 from mesh.protocol.lineage import LogState, Writer
 from mesh.protocol.mirror import Mirror, MirrorContext
@@ -146,7 +146,7 @@ class GovernorState(msgspec.Struct, frozen=True):
     governance: Governance
     asking: Mapping[str, Asking]
     """Member to what it was asked last about governance."""
-    untold: tuple[str, ...]
+    untold: tuple[Told, ...]
     """What was taken in and not recorded yet."""
     log: LogState
     mirrors: Mapping[str, Mirror]
@@ -328,8 +328,8 @@ class _Work:
 
     def _record_law(self) -> None:
         if self.gossip.untold and not self._unsure():
-            for about in self.gossip.untold:
-                self._govern("revocation", about)
+            for change, about in self.gossip.untold:
+                self._govern(change, about)
             self.gossip.untold.clear()
 
     def _ask_for_law(self) -> None:
