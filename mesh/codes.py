@@ -58,6 +58,9 @@ CODES: Final[dict[str, Code]] = {
     "revoked": _code(
         "a revocation names something in the chain", "governor, enforcer", "Revocations are never undone; use another identity.", 2
     ),
+    "halted": _code(
+        "a halt of this domain is in force", "governor, enforcer", "Wait for the revokers to lift it: `mesh resume DOMAIN --key FILE`.", 2
+    ),
     # --- intents
     "unauthenticated": _code("the intent is not signed by its holder key", "governor", "Sign the intent with the holder key.", 2),
     "intent_expired": _code("the intent's time is over, or not yet begun", "governor", _RESEND, 2),

@@ -17,6 +17,7 @@ __all__ = [
     "INTENT_LIFE_MS_MAX",
     "INT_MAX",
     "KEY_FILE_BYTES_MAX",
+    "LIFTS_MAX",
     "LIST_ITEMS_MAX",
     "MEASUREMENTS_MAX",
     "MEMBERS_MAX",
@@ -115,8 +116,10 @@ SIGNATURES_MAX: Final = 128
 """Signatures on one statement: more than members plus signers of any sound roster."""
 MEMBERS_MAX: Final = 100
 """Members of one roster; larger meshes use groups."""
-FRONTIER_STREAMS_MAX: Final = 256
-"""Governance streams in one frontier."""
+FRONTIER_STREAMS_MAX: Final = 320
+"""Governance streams in one frontier: more than the roster's own, two for each domain and one for each revoker."""
+LIFTS_MAX: Final = 256
+"""Halts that one resume lifts: far more than anybody signs in a day; beyond, it takes another resume."""
 STREAM_STATEMENTS_MAX: Final = 100_000
 """Statements of one governance stream: what a stolen revoker key can make every node hold, of some kilobyte each."""
 PROOF_HASHES_MAX: Final = 63

@@ -26,9 +26,9 @@ from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import Heartbeat
-from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import Roster
 from mesh.core.law.streams import Cursor
+from mesh.core.law.travel import Said, read_law
 from mesh.core.log.certificate import Attested
 from mesh.core.log.checkpoint import log_verifier
 from mesh.core.log.record import DecisionMade, Denied, OutcomeRecorded, Record
@@ -51,7 +51,6 @@ from mesh.core.messages import (
 )
 from mesh.errors import MeshError, Refused, Unavailable
 from mesh.limits import BUNDLE_BYTES_MAX, ENVELOPE_BYTES_MAX
-from mesh.protocol.gossip import read_law
 from mesh.protocol.proving import record_of
 
 if TYPE_CHECKING:
@@ -133,7 +132,7 @@ class MeshClient:
         """What every member signs now, or why there is nothing to believe."""
         return await self._all(self.heartbeat)
 
-    async def law(self, member: str, stream: str, after: Cursor) -> list[Statement[Revocation]]:
+    async def law(self, member: str, stream: str, after: Cursor) -> list[Statement[Said]]:
         """A page of a governance stream, as the member holds it. Nothing in it is believed. Raises as :meth:`ask`."""
         batch = await self.ask(member, LawAsked(stream=stream, sequence=after.sequence, id=after.id), LawBatch)
         return [read_law(bytes(raw)) for raw in batch.statements]

@@ -37,9 +37,14 @@ def status(cli: Cli) -> int:
     cli.rows(("node", "region", "state", "roster_epoch", "policies", "frontier", "log", "final", "mirrors", "vouched", "up"), rows)
     fresh = sum(isinstance(answer, NodeStatus) and answer.fresh for answer in answers.values())
     cli.say(f"{fresh} of {len(answers)} fresh, {k} needed")
+    for domain in sorted({domain for answer in answers.values() if isinstance(answer, NodeStatus) for domain in answer.halted}):
+        says = [name for name, answer in answers.items() if isinstance(answer, NodeStatus) and domain in answer.halted]
+        cli.say(f"{domain} is halted, say {', '.join(says)}: nothing starts there until it is resumed")
     if len(frontiers) > 1:
         others = ", ".join(row["node"] for row in rows if row.get("differs"))
-        cli.say(f"not all hold the same roster, policies and revocations: {others} differ from most; what is missing is pulled at once")
+        cli.say(
+            f"not all hold the same roster, policies, revocations and halts: {others} differ from most; what is missing is pulled at once"
+        )
     cli.next("mesh lineage ls")
     return 0 if fresh >= k else _STALE
 
@@ -58,7 +63,10 @@ def _node_row(name: str, answer: NodeStatus | MeshError, usual: str) -> dict[str
         "final": answer.certified,
         "mirrors": f"{len(answer.mirrors)} logs, {held} final" + (f", refuses {', '.join(trouble)}" if trouble else ""),
         "vouched": answer.vouchers,
-        "policies": [f"{policy.domain}@{policy.epoch}" for policy in answer.policies],
+        "policies": [
+            f"{policy.domain}@{policy.epoch}" + (" halted" if policy.domain in answer.halted else "") for policy in answer.policies
+        ],
+        "halted": answer.halted,
         "up": f"{answer.uptime_ms // 1000} s",
         "incarnation": answer.incarnation,
         "roster_epoch": answer.roster_epoch,

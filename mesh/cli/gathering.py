@@ -1,9 +1,9 @@
-"""What members hold of the revocation streams: their signed word says how far, the statements themselves say what.
+"""What members hold of the streams that travel: their signed word says how far, the statements themselves say what.
 
 Rules
 -----
-1. A claim counts only once its statements were seen: one lying member can neither make a revoker skip numbers, nor stop it by
-   calling its stream forked.
+1. A claim counts only once its statements were seen: one lying member can neither make a command skip numbers, nor stop it by
+   calling a stream forked.
 2. Every statement is verified with the roster; a page with one that is not believed ends what that member is asked.
 3. Members are asked one after the other, each only for what is still lacking.
 """
@@ -11,14 +11,12 @@ Rules
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from mesh.cli.client import MeshClient
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import Governance, extend
+from mesh.core.law.governance import Governance, extend, unsaid
 from mesh.core.law.heartbeat import StreamHead
-from mesh.core.law.revocation import Revocation, admit_revocation, stream_of
 from mesh.core.law.streams import Cursor, Fork, head_of
+from mesh.core.law.travel import Said, admit_law, cursor_of, link_of
 from mesh.errors import MeshError, Refused, Unavailable
 from mesh.protocol.gossip import wanted
 
@@ -40,7 +38,7 @@ class Gathered(NamedTuple):
 
     governance: Governance
     """All of it, folded."""
-    statements: tuple[Statement[Revocation], ...]
+    statements: tuple[Statement[Said], ...]
     """Believed, in the order in which they came."""
     withheld: tuple[tuple[str, str], ...]
     """(member, stream) where the member claims more than it showed."""
@@ -60,9 +58,9 @@ async def frontiers(mesh: MeshClient) -> tuple[dict[str, list[StreamHead]], dict
 
 
 async def gather(mesh: MeshClient, claimed: Frontiers, governance: Governance) -> Gathered:
-    """All revocations that members claim to hold, pulled from them and verified; ``governance`` says whom to believe."""
-    state = msgspec.structs.replace(governance, streams={}, revoked=frozenset())
-    statements, withheld = list[Statement[Revocation]](), list[tuple[str, str]]()
+    """All that members claim to hold, pulled from them and verified; ``governance`` says whom to believe."""
+    state = unsaid(governance)
+    statements, withheld = list[Statement[Said]](), list[tuple[str, str]]()
     for member, frontier in claimed.items():
         for stream, after in sorted(wanted(state, frontier).items()):
             state, new = await _pull(mesh, member, frontier, stream, after, state)
@@ -72,13 +70,12 @@ async def gather(mesh: MeshClient, claimed: Frontiers, governance: Governance) -
     return Gathered(state, tuple(statements), tuple(withheld))
 
 
-async def furthest(mesh: MeshClient, claimed: Frontiers, revoker: str, governance: Governance, known: Head | None) -> Head | None:
-    """How far the stream of ``revoker`` (hex) goes, as far as members can show; ``known`` needs not be shown.
+async def furthest(mesh: MeshClient, claimed: Frontiers, stream: str, governance: Governance, known: Head | None) -> Head | None:
+    """How far the stream goes, as far as members can show; ``known`` needs not be shown.
 
     Raises:
         Refused: ``stream_forked`` if members show that it is.
     """
-    stream = stream_of(revoker)
     claims = dict[Head, list[str]]()
     for member, frontier in claimed.items():
         for claim in frontier:
@@ -101,7 +98,7 @@ async def furthest(mesh: MeshClient, claimed: Frontiers, revoker: str, governanc
 async def _check_fork(mesh: MeshClient, member: str, head: StreamHead, governance: Governance) -> None:
     gathered = await gather(mesh, {member: [head]}, governance)
     if isinstance(gathered.governance.streams.get(head.stream), Fork):
-        raise Refused("stream_forked", f"{member} holds two statements of this key that cannot both be")
+        raise Refused("stream_forked", f"{member} holds two statements of {head.stream[:19]}… that cannot both be")
 
 
 async def _any_shows(mesh: MeshClient, members: Sequence[str], stream: str, head: Head, governance: Governance) -> bool:
@@ -110,8 +107,9 @@ async def _any_shows(mesh: MeshClient, members: Sequence[str], stream: str, head
             page = await mesh.law(member, stream, Cursor(head.sequence))
             for statement in page:
                 if statement.id == head.id:
-                    claims = admit_revocation(statement, governance.roster)
-                    if (stream_of(claims.revoker), claims.sequence) == (stream, head.sequence):
+                    admit_law(statement, governance.roster)
+                    name, link = link_of(statement)
+                    if (name, link.sequence) == (stream, head.sequence):
                         return True
         except MeshError:
             continue
@@ -120,17 +118,17 @@ async def _any_shows(mesh: MeshClient, members: Sequence[str], stream: str, head
 
 async def _pull(
     mesh: MeshClient, member: str, frontier: Sequence[StreamHead], stream: str, after: Cursor, state: Governance
-) -> tuple[Governance, list[Statement[Revocation]]]:
-    new = list[Statement[Revocation]]()
+) -> tuple[Governance, list[Statement[Said]]]:
+    new = list[Statement[Said]]()
     while stream in wanted(state, frontier):
         try:
             page = await mesh.law(member, stream, after)
         except MeshError:
             break
-        taken = extend(state, [item for item in page if stream_of(item.claims.revoker) == stream])
+        taken = extend(state, [item for item in page if link_of(item)[0] == stream])
         state = taken.governance
         new += taken.new
-        last = max((Cursor(item.claims.sequence, item.id) for item in page), default=after)
+        last = max(map(cursor_of, page), default=after)
         if taken.refused or last <= after:  # rule 2; and a member that brings nothing further would be asked for ever
             break
         after = last

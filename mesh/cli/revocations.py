@@ -7,7 +7,7 @@ import click
 from mesh.cli import client, telling
 from mesh.cli.gathering import frontiers, gather, holders
 from mesh.cli.output import Cli, format_option, pass_cli
-from mesh.core.law.revocation import stream_of
+from mesh.core.law.revocation import Revocation, stream_of
 from mesh.core.law.streams import Fork
 
 __all__ = ["revocations"]
@@ -34,6 +34,8 @@ def ls(cli: Cli) -> None:
         rows: list[dict[str, Any]] = []
         for statement in gathered.statements:
             claims = statement.claims
+            if not isinstance(claims, Revocation):
+                continue
             stream = stream_of(claims.revoker)
             held = holders(gathered, claimed, stream, claims.sequence)
             forked = isinstance(gathered.governance.streams[stream], Fork)

@@ -153,7 +153,7 @@ async def _plan(
             " this key has come. Without that many the mesh starts nothing anyway",
         )
     known = Head(newest.claims.sequence, newest.id) if newest else None
-    head = await furthest(mesh, claimed, revoker, library.governance, known)
+    head = await furthest(mesh, claimed, stream_of(revoker), library.governance, known)
     last = _last(known, head, path)
     if newest is not None and known == last and newest.claims.target == target:
         cli.say(f"number {newest.claims.sequence} of this key says so already; it is offered again, and nothing new is signed")

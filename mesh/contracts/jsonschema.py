@@ -29,6 +29,7 @@ from mesh.limits import ENVELOPE_BYTES_MAX, MESSAGE_BYTES_MAX, PROOF_BUNDLE_BYTE
 __all__ = ["KIND_MODULES", "MESSAGES", "RAW", "json_text", "known_kinds", "record_tags", "schema_files"]
 
 KIND_MODULES: Final = (
+    "mesh.core.law.halt",
     "mesh.core.law.heartbeat",
     "mesh.core.law.policy",
     "mesh.core.law.revocation",
@@ -66,8 +67,8 @@ RAW: Final[Mapping[tuple[str, str], str]] = {
     ("OutcomeRequest", "identity"): "identity",
     ("OutcomeRequest", "outcomes"): "outcome",
     ("OutcomeAnswer", "receipts"): "receipt",
-    ("LawBatch", "statements"): "revocation",
-    ("Offer", "statements"): "revocation",
+    ("LawBatch", "statements"): "revocation or halt",
+    ("Offer", "statements"): "revocation or halt",
     ("LineageBatch", "bodies"): "",
     ("LineageBatch", "records"): "record",
     ("SyncAnswer", "heartbeat"): "heartbeat",
@@ -78,7 +79,7 @@ RAW: Final[Mapping[tuple[str, str], str]] = {
     ("Proven", "record"): "record",
     ("Proven", "bodies"): "",
 }
-"""(message, field) to the kind of statement inside; any kind if empty. What is in ``_BARE`` is no statement and stands there bare."""
+"""(message, field) to the kind or kinds of statement inside; any if empty. What is in ``_BARE`` is no statement and stands there bare."""
 _BARE: Final = ("record", "policy-bundle")
 
 _DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"

@@ -10,6 +10,7 @@ import msgspec
 
 from mesh.contracts.example import MEMBERS, MESH, NODE, OPENING, Signed, asked, base, decided, hex32, key, sign, start_ms
 from mesh.core.bytes import envelope
+from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import Heartbeat
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.log.bundle import Proven, encode_proof, make_proof
@@ -157,7 +158,7 @@ class _Teller:
                 record=reference,
             ),
         )
-        self.statements += [first, beats[0], unpaid, denial, self._revocation(), self._rest()]
+        self.statements += [first, beats[0], unpaid, denial, self._revocation(), *self._halts(), self._rest()]
         return self._told(permitted, denied, _Said(intent, authorization, denial, beats[0]), outcomes)
 
     # ---------------------------------------------------------------------------------------------------------- records
@@ -277,6 +278,15 @@ class _Teller:
             issued_ms=start_ms(4),
         )
         return sign("revocation", said, "revoker")
+
+    def _halts(self) -> tuple[Signed, Signed]:
+        """A halt, and the resume that lifts it."""
+        plain = Halt(mesh=MESH, domain="payments", sequence=1, previous="", lifts=[], reason="books do not balance", issued_ms=start_ms(5))
+        halt = sign("halt", plain, "revoker")
+        resume = msgspec.structs.replace(
+            plain, sequence=2, previous=halt.draft.id, lifts=[halt.draft.id], reason="they do again", issued_ms=start_ms(6)
+        )
+        return halt, sign("halt-resume", resume, "revoker")
 
     # -------------------------------------------------------------------------------------------------------------- log
 

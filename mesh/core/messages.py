@@ -243,6 +243,8 @@ class NodeStatus(Payload, tag_field="answer", tag="status"):
     roster_epoch: Count
     frontier: Hex32
     policies: list[PolicyStatus]
+    halted: list[Token]
+    """Domains in which a halt is in force."""
     origin: Origin
     size: Count
     """Records in its own log."""

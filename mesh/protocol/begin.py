@@ -16,7 +16,7 @@ import msgspec
 
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import restore
-from mesh.core.law.revocation import Revocation
+from mesh.core.law.travel import Said
 from mesh.core.log.checkpoint import Checkpoint
 from mesh.core.log.merkle import Frontier
 from mesh.errors import Alarm
@@ -56,11 +56,11 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     own: StoredLog
     mirrors: Mapping[str, StoredLog]
     """By origin; a log never seen may be absent."""
-    law: tuple[Statement[Revocation], ...] = ()
+    law: tuple[Statement[Said], ...] = ()
     """Governance statements, believed before they were stored."""
 
 
-def begin(machine: Machine, stored: Stored, *, boot: str, now_ms: int, given: Sequence[Statement[Revocation]] = ()) -> Step[GovernorState]:
+def begin(machine: Machine, stored: Stored, *, boot: str, now_ms: int, given: Sequence[Statement[Said]] = ()) -> Step[GovernorState]:
     """The first step of a boot.
 
     Args:
@@ -88,8 +88,7 @@ def begin(machine: Machine, stored: Stored, *, boot: str, now_ms: int, given: Se
         sequence=0,
         governance=restore(machine.governance, stored.law),
         asking={},
-        untold=tuple(told(statement) for statement in new),
-        unstarted=machine.governance.roster_id,
+        untold=(("started", machine.governance.roster_id), *(told(statement) for statement in new)),
         news=False,
         log=log,
         mirrors=mirrors,

@@ -11,11 +11,12 @@ The order of :func:`admit`
  7. times: not before, not after; the manifest's and the intent's own limits hold whatever a governor wrote
  8. fresh: the clock agrees with its peers, k members vouch for this view
  9. frontier: this view is at least as new as the one the authorization was made in
-10. revoked: no key, subject, document, intent, authorization or digest of the chain is
+10. revoked, halted: no key, subject, document, intent, authorization or digest of the chain is revoked, and the domain is not
+    halted
 11. obligations: each is understood here
 
 Then the shell spends the intent durably and asks :func:`recheck` (4, 7, 8, 10 again): a wait for a disk is time in which a
-revocation may have come. While it runs, :func:`watch` says when it must end.
+revocation or a halt may have come. While it runs, :func:`watch` says when it must end.
 
 The intent's own signature is not checked again: the holder's answer in step 3 names the intent's id, which is a hash over
 all that it says. Not here: spending (:mod:`mesh.adapters.spent`), outcomes (:mod:`mesh.protocol.outcomechain`), running.
@@ -42,7 +43,7 @@ from mesh.protocol.freshness import Freshness, check_clock, check_fresh, hear
 
 __all__ = ["Actual", "Grant", "Place", "Presented", "Running", "View", "admit", "check_receipt", "recheck", "take_heartbeat", "watch"]
 
-_AT_ONCE: Final = frozenset({"revoked", "identity_expired", "identity_mismatch"})
+_AT_ONCE: Final = frozenset({"revoked", "halted", "identity_expired", "identity_mismatch"})
 """What ends running work at once; anything else is uncertainty, which the lease gives time to clear up."""
 
 
@@ -165,7 +166,7 @@ def admit(presented: Presented, actual: Actual, *, challenge: str, place: Place,
     _check_times(grant, place, view)  # (7)
     heartbeats = _check_fresh(view)  # (8)
     _check_frontier(claims, presented.frontier, governance)  # (9)
-    _check_unrevoked(grant, place, governance)  # (10)
+    _check_allowed(grant, place, governance)  # (10)
     unknown = sorted(set(claims.obligations) - place.obligations)  # (11)
     if unknown:
         raise Refused("obligation_unknown", unknown[0][:80])
@@ -181,14 +182,14 @@ def recheck(grant: Grant, *, place: Place, view: View) -> Grant:
     _check_place(grant.authorization.claims, grant.authorization.claims.domain, place, view)
     _check_times(grant, place, view)
     heartbeats = _check_fresh(view)
-    _check_unrevoked(grant, place, view.governance)
+    _check_allowed(grant, place, view.governance)
     return msgspec.structs.replace(grant, heartbeats=heartbeats)
 
 
 def watch(running: Running, *, place: Place, view: View) -> Running:
     """The same work, if it may go on. The authorization's own end does not matter any more: that is for starting.
 
-    Revocation ends it at once. What merely cannot be shown (freshness, the clock, a policy in force) has the lease less one
+    Revocation and a halt end it at once. What merely cannot be shown (freshness, the clock, a policy in force) has the lease less one
     heartbeat interval, in which the watcher may look late, to come back.
 
     Raises:
@@ -196,7 +197,7 @@ def watch(running: Running, *, place: Place, view: View) -> Running:
     """
     grant = running.grant
     try:
-        _check_unrevoked(grant, place, view.governance)
+        _check_allowed(grant, place, view.governance)
         _check_documents(grant, place, view.now_ms)
         view.governance.active(grant.authorization.claims.domain, view.now_ms)
         _check_fresh(view)
@@ -346,7 +347,8 @@ def _check_frontier(claims: Authorization, frontier: tuple[StreamHead, ...], gov
         raise Refused("frontier_behind", "the governor knew more")
 
 
-def _check_unrevoked(grant: Grant, place: Place, governance: Governance) -> None:
+def _check_allowed(grant: Grant, place: Place, governance: Governance) -> None:
+    governance.check_unhalted(grant.authorization.claims.domain)
     if not governance.revoked:
         return
     claims, own = grant.authorization.claims, place.document

@@ -11,8 +11,8 @@ Steps, in this order; the first failure is the answer:
 
 Time and frontier are the *record's*, so a replay asks exactly the same question.
 
-Not here: freshness, load and revocations that came later, which need no justification afterwards
-(:mod:`mesh.protocol.intake` asks :func:`check_chain` before it decides).
+Not here: freshness, load, halts and revocations that came later, which need no justification afterwards
+(:mod:`mesh.protocol.intake` asks :func:`check_halt` and :func:`check_chain` before it decides).
 """
 
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ from mesh.errors import Refused
 from mesh.protocol import decide
 from mesh.protocol.documents import Documents
 
-__all__ = ["Authenticated", "Question", "authenticate", "authorization_draft", "check_chain", "question"]
+__all__ = ["Authenticated", "Question", "authenticate", "authorization_draft", "check_chain", "check_halt", "question"]
 
 
 class Authenticated(msgspec.Struct, frozen=True):
@@ -108,6 +108,18 @@ def question(
     )
     request = decide.prepare(intent, identity, openings, law, attested)
     return Question(sender.intent, sender.identity, place, law, attested, request)
+
+
+def check_halt(sender: Authenticated, governance: Governance, *, at_ms: int) -> None:
+    """That the intent's domain is not halted now. Asked before all else, so no policy, or lack of one, has a say in it.
+
+    Raises:
+        Refused: ``halted``; ``intent_too_long`` or ``intent_expired`` for an intent that is not alive, which anybody may send again.
+    """
+    intent = sender.intent.claims
+    if intent.domain in governance.halted:
+        check_intent_times(intent, now_ms=at_ms, skew_ms=governance.roster.bounds.skew_ms)
+        governance.check_unhalted(intent.domain)
 
 
 def check_chain(asked: Question, governance: Governance) -> None:

@@ -23,15 +23,20 @@ from mesh.core import subjects
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance, extend
+from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import StreamHead
-from mesh.core.law.revocation import Revocation, stream_of
 from mesh.core.law.streams import Cursor, Fork, ahead
+from mesh.core.law.travel import Said, cursor_of, link_of, read_law, streams_of
+from mesh.core.log.record import Change
 from mesh.core.messages import LawBatch, Offer, Offered, unpack
 from mesh.errors import Refused
 from mesh.protocol.freshness import Freshness
 from mesh.protocol.step import AskLaw, Effect, PutLaw, Reply, Send, Signed
 
-__all__ = ["Asking", "Gossip", "LawArrived", "OfferArrived", "put", "read_law", "told", "wanted"]
+__all__ = ["Asking", "Gossip", "LawArrived", "OfferArrived", "Told", "put", "told", "wanted"]
+
+Told = tuple[Change, str]
+"""What is to be recorded of what was taken in: the kind, and which."""
 
 _PATIENCE_MS: Final = 400
 """How long one member has to answer before another is asked about the same stream."""
@@ -72,7 +77,7 @@ class Gossip:
     """The working copy of one step."""
 
     def __init__(
-        self, governance: Governance, asking: Mapping[str, Asking], untold: Sequence[str], *, now_ms: int, news: bool = False
+        self, governance: Governance, asking: Mapping[str, Asking], untold: Sequence[Told], *, now_ms: int, news: bool = False
     ) -> None:
         """Begin with what is in force, whom was asked what, what was not recorded yet, and whether there was news already."""
         self.governance = governance
@@ -87,7 +92,7 @@ class Gossip:
     def offered(self, event: OfferArrived) -> tuple[list[Effect], list[str]]:
         """Take what was offered and answer; the effects, and the codes of what was refused."""
         offer = unpack(Offer, event.data)
-        statements, results = list[Statement[Revocation]](), dict[str, str]()
+        statements, results = list[Statement[Said]](), dict[str, str]()
         for raw in offer.statements:
             try:
                 statements.append(read_law(bytes(raw)))
@@ -101,7 +106,7 @@ class Gossip:
     def arrived(self, event: LawArrived) -> tuple[list[Effect], list[str]]:
         """Take what was published or pulled; as :meth:`offered`."""
         batch = unpack(LawBatch, event.data)
-        statements, codes = list[Statement[Revocation]](), list[str]()
+        statements, codes = list[Statement[Said]](), list[str]()
         for raw in batch.statements:
             try:
                 statements.append(read_law(bytes(raw)))
@@ -152,13 +157,13 @@ class Gossip:
         former = self.asking.get(member)
         return former.fruitless if former is not None else 0
 
-    def _take(self, statements: Sequence[Statement[Revocation]], *, tell: bool) -> tuple[list[Effect], dict[str, str]]:
+    def _take(self, statements: Sequence[Statement[Said]], *, tell: bool) -> tuple[list[Effect], dict[str, str]]:
         taken = extend(self.governance, statements)
         self.governance = taken.governance
         effects: list[Effect] = [put(statement) for statement in taken.new]
-        by_stream = dict[str, list[Statement[Revocation]]]()
+        by_stream = dict[str, list[Statement[Said]]]()
         for statement in taken.new:
-            by_stream.setdefault(stream_of(statement.claims.revoker), []).append(statement)
+            by_stream.setdefault(link_of(statement)[0], []).append(statement)
         for stream, items in by_stream.items():
             self.news = True
             self.untold.append(_told(stream, items, forked=isinstance(taken.governance.streams[stream], Fork)))
@@ -167,11 +172,11 @@ class Gossip:
                 effects.append(Send(subjects.law(subjects.short(stream)), partial(_constant, batch)))
         return effects, {identity: refusal.code for identity, refusal in taken.refused.items()}
 
-    def _answered(self, member: str, statements: Sequence[Statement[Revocation]], *, new: bool) -> None:
+    def _answered(self, member: str, statements: Sequence[Statement[Said]], *, new: bool) -> None:
         asking = self.asking.get(member)
         if asking is None:
             return
-        places = [Cursor(item.claims.sequence, item.id) for item in statements if stream_of(item.claims.revoker) == asking.stream]
+        places = [cursor_of(item) for item in statements if link_of(item)[0] == asking.stream]
         if new or (places and max(places) > asking.after):  # a page of a fork may hold nothing new, and the next one does
             self.asking[member] = Asking(0, asking.stream, max([asking.after, *places]), 0 if new else asking.fruitless, asking.last_ms)
             self.more = True
@@ -179,24 +184,15 @@ class Gossip:
             self.asking[member] = msgspec.structs.replace(asking, after=Cursor(0))
 
 
-def read_law(data: bytes) -> Statement[Revocation]:
-    """A governance statement that travels in a stream. Nothing in it is believed.
-
-    Raises:
-        Refused: the codec's codes, ``wrong_kind``.
-    """
-    return envelope.read(Revocation, data)
-
-
-def put(statement: Statement[Revocation]) -> PutLaw:
+def put(statement: Statement[Said]) -> PutLaw:
     """How a believed statement is kept."""
     stream, sequence, _ = statement.claims.link
     return PutLaw(stream, sequence, statement.id, statement.envelope)
 
 
 def wanted(governance: Governance, frontier: Sequence[StreamHead]) -> dict[str, Cursor]:
-    """Which streams to ask for whoever holds ``frontier``; one of nobody whom the roster knows is not asked for."""
-    known = {stream_of(key) for key in governance.roster.revoker.keys}
+    """Which streams to ask for whoever holds ``frontier``; one in which nobody whom the roster knows can speak is not asked for."""
+    known = streams_of(governance.roster)
     return {stream: after for stream, after in ahead(governance.streams, frontier).items() if stream in known}
 
 
@@ -211,15 +207,16 @@ def _wait_ms(asking: Asking) -> int:
     return min(_WAIT_MS << min(asking.fruitless - 1, 8), _WAIT_MS_MAX)
 
 
-def told(statement: Statement[Revocation]) -> str:
+def told(statement: Statement[Said]) -> Told:
     """How one that was not heard but configured is recorded."""
-    return _told(statement.claims.link[0], [statement], forked=False)
+    return _told(link_of(statement)[0], [statement], forked=False)
 
 
-def _told(stream: str, items: Sequence[Statement[Revocation]], *, forked: bool) -> str:
+def _told(stream: str, items: Sequence[Statement[Said]], *, forked: bool) -> Told:
     numbers = sorted(item.claims.sequence for item in items)
     which = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]}..{numbers[-1]}"
-    return f"{'forked ' if forked else ''}{stream} {which} {items[-1].id}"
+    change: Change = "halt" if isinstance(items[-1].claims, Halt) else "revocation"
+    return change, f"{'forked ' if forked else ''}{stream} {which} {items[-1].id}"
 
 
 def _name_of(data: bytes) -> str:

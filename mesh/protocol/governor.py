@@ -31,7 +31,7 @@ from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol import decide, lineage, mirror
 from mesh.protocol.documents import Documents
 from mesh.protocol.freshness import Freshness, check_clock, check_fresh, hear, leap
-from mesh.protocol.gossip import Asking, Gossip, LawArrived, OfferArrived
+from mesh.protocol.gossip import Asking, Gossip, LawArrived, OfferArrived, Told
 from mesh.protocol.intake import Intake, IntentArrived, refuse
 from mesh.protocol.lineage import LogState, Writer
 from mesh.protocol.mirror import Mirror, MirrorContext
@@ -148,10 +148,8 @@ class GovernorState(msgspec.Struct, frozen=True):
     governance: Governance
     asking: Mapping[str, Asking]
     """Member to what it was asked last about governance."""
-    untold: tuple[str, ...]
+    untold: tuple[Told, ...]
     """What was taken in and not recorded yet."""
-    unstarted: str
-    """Under which roster this boot started, as long as that is not recorded."""
     news: bool
     """Whether something was taken in that no heartbeat has said yet."""
     log: LogState
@@ -199,7 +197,6 @@ class _Work:
         self.wall_ms = wall_ms
         self.facts = facts
         self.gossip = Gossip(state.governance, state.asking, state.untold, news=state.news, now_ms=now_ms)
-        self.unstarted = state.unstarted
         self.roster = machine.governance.roster
         self.writer = Writer(state.log, mesh=self.roster.mesh, now_ms=now_ms)
         self.log = state.log
@@ -304,7 +301,6 @@ class _Work:
             governance=self.governance,
             asking=self.gossip.asking,
             untold=tuple(self.gossip.untold),
-            unstarted=self.unstarted,
             news=self.gossip.news,
             log=self.log,
             mirrors=self.mirrors,
@@ -341,12 +337,9 @@ class _Work:
 
     def _record_law(self) -> None:
         """What happened before the clock could be trusted, the start first."""
-        if (self.unstarted or self.gossip.untold) and not self._unsure():
-            if self.unstarted:
-                self._govern("started", self.unstarted)
-                self.unstarted = ""
-            for about in self.gossip.untold:
-                self._govern("revocation", about)
+        if self.gossip.untold and not self._unsure():
+            for change, about in self.gossip.untold:
+                self._govern(change, about)
             self.gossip.untold.clear()
 
     def _ask_for_law(self) -> None:

@@ -5,7 +5,7 @@ Rules
 1. Before somebody is authenticated a refusal costs no signature and no record of its own: it is answered unsigned and counted
    in an aggregate.
 2. Afterwards every no is signed and recorded, like every yes; but for an intent whose time is over, which anybody may send again.
-3. Freshness is judged once per batch, before any decision.
+3. Freshness is judged once per batch, before any decision. A halted domain is denied without asking for it, or for policy.
 4. An intent for which an authorization was issued gets the same bytes again; denials are not cached.
 5. The record of a permit names the authorization's id and commits before the authorization is signed.
 """
@@ -29,7 +29,7 @@ from mesh.errors import MeshError, Refused
 from mesh.limits import REQUEST_BYTES_MAX
 from mesh.protocol import decide
 from mesh.protocol.documents import Documents
-from mesh.protocol.examine import Authenticated, Question, authenticate, authorization_draft, check_chain, question
+from mesh.protocol.examine import Authenticated, Question, authenticate, authorization_draft, check_chain, check_halt, question
 from mesh.protocol.lineage import Writer
 from mesh.protocol.step import Effect, InsertOnce, Locate, PutBody, PutOpenings, Reply, Send, Sign, Signed
 
@@ -122,6 +122,7 @@ class Intake:
         if item.sender.intent.id in self.known:
             return
         try:
+            check_halt(item.sender, self.governance, at_ms=self.writer.at_ms)
             if stale is not None:
                 raise stale
             item.asked = question(
@@ -270,6 +271,7 @@ class Intake:
             self._deny(item, "intent_conflict", "")
             return
         try:
+            check_halt(item.sender, self.governance, at_ms=self.writer.at_ms)
             asked = question(
                 item.sender,
                 bytes(item.request.enforcer),
@@ -282,7 +284,8 @@ class Intake:
             )
             check_chain(asked, self.governance)
         except MeshError as error:
-            self._deny(item, error.code, error.detail)
+            item.code, item.detail = error.code, error.detail
+            self._turn_away(item)
             return
         draft = self._draft(asked, record.decision, record.index, record.at_ms)
         frontier = self.governance.former.get(record.attested.frontier)

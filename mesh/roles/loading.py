@@ -3,13 +3,12 @@
 from mesh.adapters.store import Store
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance
-from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import Member
+from mesh.core.law.travel import Said, read_law
 from mesh.core.log.merkle import Frontier
 from mesh.core.log.record import read_record
 from mesh.errors import Alarm, Refused
 from mesh.protocol.begin import INCARNATION, Stored, StoredLog
-from mesh.protocol.gossip import read_law
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
 from mesh.protocol.mirror import conflict_key, refused_key
 from mesh.protocol.step import Head, HeadUse
@@ -27,7 +26,7 @@ async def load_state(store: Store, governance: Governance, me: Member) -> Stored
     return Stored(incarnation=await store.meta(INCARNATION) or 0, own=own, mirrors=logs, law=law)
 
 
-def _statement(identity: str, data: bytes) -> Statement[Revocation]:
+def _statement(identity: str, data: bytes) -> Statement[Said]:
     try:
         statement = read_law(data)
     except Refused as refusal:

@@ -30,6 +30,7 @@ def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms
             PolicyStatus(domain=domain, epoch=epochs[-1].manifest.epoch, digest=epochs[-1].manifest.digest)
             for domain, epochs in sorted(governance.laws.items())
         ],
+        halted=sorted(governance.halted),
         origin=state.log.origin,
         size=state.log.frontier.size,
         certified=state.log.certified,

@@ -8,6 +8,7 @@ import pytest
 from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Params
 from mesh.core.bytes.keys import SecretKey
+from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import StreamHead
 from mesh.core.law.revocation import Revocation
 from mesh.core.run.authorization import Authorization, Possession
@@ -35,7 +36,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.manifest: dict[str, Any] = {}
-        self.revoked: list[Revocation] = []
+        self.revoked: list[Revocation | Halt] = []
         self.holder_document: dict[str, Any] = {}
         self.own_document: dict[str, Any] = {}
         self.issuer: SecretKey = ISSUER

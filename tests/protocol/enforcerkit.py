@@ -9,10 +9,12 @@ from mesh.core.bytes.canonical import Params, Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.bytes.keys import SecretKey
 from mesh.core.law.governance import Governance, admit_governance
+from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import Heartbeat
 from mesh.core.law.policy import ActionSpec, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.law.roster import Bounds, Member, Role, Roster
+from mesh.core.law.travel import read_law
 from mesh.core.run.identity import EnforcerClass, Identity
 from mesh.core.run.identity import Role as IdentityRole
 from mesh.core.run.intent import Assurance
@@ -182,7 +184,7 @@ def revocation(kind: str, value: str, *, sequence: int = 1, previous: str = "") 
 
 
 def governance(
-    *manifests: Manifest, revoked: tuple[Revocation, ...] = (), of: Roster | None = None, bundles: tuple[bytes, ...] = ()
+    *manifests: Manifest, revoked: tuple[Revocation | Halt, ...] = (), of: Roster | None = None, bundles: tuple[bytes, ...] = ()
 ) -> Governance:
     """What is in force; without manifests, the plain one."""
     believed = envelope.read(Roster, sign(of or roster(), ROOT))
@@ -191,7 +193,7 @@ def governance(
         pin=believed.id,
         manifests=[envelope.read(Manifest, sign(item, POLICY)) for item in manifests or (manifest(),)],
         bundles=bundles,
-        revocations=[envelope.read(Revocation, sign(item, REVOKER)) for item in revoked],
+        revocations=[read_law(sign(item, REVOKER)) for item in revoked],
     )
 
 

@@ -7,7 +7,8 @@ import msgspec
 
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.canonical import Payload
-from mesh.core.law.governance import Governance, admit_governance
+from mesh.core.law.governance import Governance, admit_governance, restore
+from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.policy import Manifest
 from mesh.core.law.revocation import Revocation, Target
@@ -45,6 +46,7 @@ __all__ = [
     "beat",
     "checkpoint",
     "empty_log",
+    "halted",
     "intent_of",
     "line",
     "only",
@@ -143,6 +145,15 @@ def revoking(*targets: tuple[str, str], manifest: Manifest | None = None, bundle
         bundles=[LAB.bundle_bytes] if bundles is None else bundles,
         revocations=said,
     )
+
+
+def halted(*, resumed: bool = False) -> Governance:
+    """The lab's governance with its domain halted, or resumed again."""
+    plain = Halt(mesh=MESH, domain=DOMAIN, sequence=1, previous="", lifts=[], reason="test", issued_ms=T0)
+    halt = envelope.read(Halt, sign(plain, LAB.revoker))
+    resume = msgspec.structs.replace(plain, sequence=2, previous=halt.id, lifts=[halt.id])
+    said = [halt, envelope.read(Halt, sign(resume, LAB.revoker))] if resumed else [halt]
+    return restore(LAB.governance, said)
 
 
 def line(member: Member, use: str, text: bytes, time_s: int = NOW // 1000) -> Line:
@@ -250,7 +261,6 @@ class Governor:
             governance=governance,
             asking={},
             untold=(),
-            unstarted="",
             news=False,
             log=empty_log(LAB.roster.origin(ME)),
             mirrors={},

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.core.bytes import envelope
+from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import StreamHead, frontier_digest
 from mesh.core.run.authorization import Possession, Receipt, RecordRef
 from mesh.core.run.identity import Identity
@@ -40,6 +41,19 @@ def _revoke(kind: str, value: str) -> Callable[[Bench], None]:
         bench.revoked.append(kit.revocation(kind, value))
 
     return change
+
+
+def _halt(bench: Bench) -> None:
+    halt = Halt(mesh=kit.MESH, domain="ops", sequence=1, previous="", lifts=[], reason="", issued_ms=NOW_MS)
+    bench.revoked.append(halt)
+
+
+def _resumed(bench: Bench) -> None:
+    _halt(bench)
+    (halt,) = bench.revoked
+    identity = envelope.draft(halt).id
+    assert isinstance(halt, Halt)
+    bench.revoked.append(msgspec.structs.replace(halt, sequence=2, previous=identity, lifts=[identity]))
 
 
 def _set(part: str, **fields: Any) -> Callable[[Bench], None]:
@@ -174,6 +188,16 @@ def test_a_revoked_authorization_is_denied() -> None:
     assert refused(bench) == "revoked"
 
 
+def test_nothing_starts_in_a_halted_domain_until_it_is_resumed() -> None:
+    bench = Bench()
+    _halt(bench)
+    assert refused(bench) == "halted"
+    resumed = Bench()
+    _resumed(resumed)
+    assert resumed.admit().lease_ms
+    assert _watch(Running(Bench().admit()), resumed).uncertain_ms == -1
+
+
 def test_a_revocation_of_something_else_denies_nothing() -> None:
     bench = Bench()
     _revoke("key", STRANGER.public)(bench)
@@ -269,6 +293,7 @@ def test_an_obligation_that_is_understood_is_no_obstacle() -> None:
 RECHECKED: dict[str, tuple[str, Callable[[Bench], None]]] = {
     "time has passed": ("expired", _attr(now_ms=NOW_MS + 10_000, heard_ms=NOW_MS + 10_000, wall_ms=NOW_MS + 10_000)),
     "a revocation has come": ("revoked", _revoke("key", HOLDER.public)),
+    "the domain was halted": ("halted", _halt),
     "the mesh fell silent": ("stale", _attr(now_ms=NOW_MS + 2_701)),
     "the clock jumped back": ("clock_unsure", _attr(wall_ms=NOW_MS - 301)),
     "the policy ended": ("policy_expired", _set("manifest", end_ms=NOW_MS)),
@@ -305,6 +330,7 @@ def test_running_work_goes_on_past_the_end_of_its_authorization() -> None:
 
 ENDED: dict[str, tuple[str, Callable[[Bench], None]]] = {
     "the subject is revoked": ("revoked", _revoke("subject", SUBJECT)),
+    "the domain is halted": ("halted", _halt),
     "the workload's document ends": ("identity_expired", _attr(now_ms=NOW_MS + kit.YEAR_MS)),
     "the enforcer's document ends": ("identity_expired", _set("own_document", expires_ms=NOW_MS)),
 }

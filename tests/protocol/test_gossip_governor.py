@@ -11,8 +11,9 @@ from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import restore
 from mesh.core.law.heartbeat import Heartbeat, StreamHead, frontier_digest
-from mesh.core.law.revocation import Revocation, Target, stream_of
+from mesh.core.law.revocation import Target, stream_of
 from mesh.core.law.streams import Cursor
+from mesh.core.law.travel import Said
 from mesh.core.log.merkle import Frontier
 from mesh.core.log.record import DecisionMade, Denied, GovernanceChanged
 from mesh.core.messages import (
@@ -32,6 +33,7 @@ from mesh.protocol.gossip import LawArrived, OfferArrived, put
 from mesh.protocol.governor import Event, Facts, HeartbeatArrived, IntentArrived, Stopping, Tick
 from mesh.protocol.step import Append, AskLaw, Effect, PutLaw, Send
 from tests.protocol.machines import BOOT, LAB, ME, NOW, Governor, answers, beat, only, perform
+from tests.support import halts
 from tests.support.factory import secret, sign
 from tests.support.revocations import REVOKERS, STREAM, branch, chained, governance, revocation
 
@@ -66,7 +68,7 @@ def _fresh() -> Governor:
     return governor
 
 
-def _offered(*statements: Statement[Revocation], waiter: int = 9) -> OfferArrived:
+def _offered(*statements: Statement[Said], waiter: int = 9) -> OfferArrived:
     return OfferArrived(waiter, _offer(*(item.envelope for item in statements)))
 
 
@@ -159,6 +161,59 @@ def test_an_intent_in_the_batch_of_the_revocation_is_denied(first: str) -> None:
     assert isinstance(answer, DeniedAnswer)
     assert envelope.read(Denial, bytes(answer.denial)).claims.code == "revoked"
     assert [record.code for record in governor.records() if isinstance(record, Denied)] == ["revoked"]
+
+
+HALT, SECOND_HALT, RESUME = halts.SAID[:3]
+
+
+@pytest.mark.parametrize("first", ["halt", "intent"])
+def test_an_intent_in_the_batch_of_the_halt_is_denied_and_after_the_resume_it_is_not(first: str) -> None:
+    governor = _fresh()
+    events: list[Event] = [_offered(HALT, SECOND_HALT), _intent()]
+    effects = governor.take(*(events if first == "halt" else events[::-1]))
+    answer = unpack_answer(answers(effects)[1])
+    assert isinstance(answer, DeniedAnswer)
+    assert envelope.read(Denial, bytes(answer.denial)).verify(ME.decision_key).code == "halted"
+    assert [record.code for record in governor.records() if isinstance(record, Denied)] == ["halted"]
+    assert {effect.id for effect in only(PutLaw, effects)} == {HALT.id, SECOND_HALT.id}
+    told = [effect for effect in only(Send, effects) if effect.to == subjects.law(subjects.short(halts.STREAM))]
+    assert len(told) == 1
+    assert isinstance(unpack_answer(answers(governor.take(_offered(RESUME), _intent(2)))[1]), Authorized)
+
+
+def test_a_resume_that_comes_before_what_stands_between_allows_nothing_yet() -> None:
+    governor = _fresh()
+    answer = unpack_answer(answers(governor.take(_offered(HALT, RESUME), _intent()))[1])
+    assert isinstance(answer, DeniedAnswer)
+    assert isinstance(unpack_answer(answers(governor.take(_offered(SECOND_HALT), _intent(2)))[1]), Authorized)
+
+
+def test_halts_and_revocations_are_recorded_as_what_they_are() -> None:
+    governor = _fresh()
+    governor.take(_offered(HALT, GOOD[0], SECOND_HALT))
+    governor.take(Tick())
+    assert _changes(governor) == [
+        ("halt", f"{halts.STREAM} 1..2 {SECOND_HALT.id}"),
+        ("revocation", f"{STREAM} 1 {GOOD[0].id}"),
+    ]
+
+
+def test_a_halt_that_a_member_holds_is_asked_for() -> None:
+    governor = _fresh()
+    claims = [*PLAIN.frontier, StreamHead(stream=halts.STREAM, sequence=2, head=SECOND_HALT.id, forked=False)]
+    governor.take(*_beats(NOW, 2, frontier=sorted(claims, key=lambda head: head.stream)))
+    (asked,) = only(AskLaw, governor.take(Tick()))
+    assert (asked.stream, asked.after) == (halts.STREAM, Cursor(1))
+    governor.take(LawArrived(_batch(HALT.envelope, SECOND_HALT.envelope), asked.member))
+    assert governor.state.governance.halted == {halts.DOMAIN: tuple(sorted((HALT.id, SECOND_HALT.id)))}
+
+
+def test_a_start_remembers_what_is_halted() -> None:
+    empty = StoredLog(frontier=Frontier.empty(), last_ms=0, certified=0)
+    stored = Stored(incarnation=0, own=empty, mirrors={}, law=(SECOND_HALT, GOOD[0], HALT))
+    state = begin(Governor(PLAIN).machine, stored, boot=BOOT, now_ms=NOW).state
+    assert state.governance.digest == restore(PLAIN, [HALT, SECOND_HALT, GOOD[0]]).digest
+    assert list(state.governance.halted) == [halts.DOMAIN]
 
 
 def test_who_asks_again_gets_the_same_authorization_with_the_frontier_that_it_names_until_that_is_forgotten() -> None:

@@ -23,7 +23,23 @@ from mesh.protocol.documents import Documents
 from mesh.protocol.intake import Intake, IntentArrived
 from mesh.protocol.lineage import Writer
 from mesh.protocol.step import Append, InsertOnce, Locate, PutBody, PutOpenings, Sign
-from tests.protocol.machines import DOMAIN, LAB, ME, MESH, NOW, T0, altered, answers, empty_log, intent_of, only, revoking, secret, sign
+from tests.protocol.machines import (
+    DOMAIN,
+    LAB,
+    ME,
+    MESH,
+    NOW,
+    T0,
+    altered,
+    answers,
+    empty_log,
+    halted,
+    intent_of,
+    only,
+    revoking,
+    secret,
+    sign,
+)
 from tests.support.factory import RuleEngine
 
 ORIGIN = LAB.roster.origin(ME)
@@ -257,6 +273,25 @@ def test_nothing_in_the_chain_may_be_revoked(target: tuple[str, str]) -> None:
     assert isinstance(Desk(revoking((target[0], "somebody else"))).take(_good())[0], Authorized)
 
 
+def test_every_intent_of_a_halted_domain_is_denied_whatever_policy_says() -> None:
+    desk = Desk(halted())
+    frozen = EntityRef(type="Account", id="frozen")
+    asked: list[dict[str, Any]] = [{}, {"action": "unheard-of"}, {"resource": frozen}, {"assurance_min": "final"}]
+    answers_ = desk.take(*(_good(number, **changes) for number, changes in enumerate(asked)))
+    assert [(_denial(answer).code, _denial(answer).determining) for answer in answers_] == [("halted", [])] * 4
+    assert [record.code for record in desk.records if isinstance(record, Denied)] == ["halted"] * 4
+    assert len(desk.records) == 4
+    assert _denial(Desk(halted()).take(_good(), stale=Refused("stale", ""))[0]).code == "halted"
+    assert isinstance(Desk(halted(resumed=True)).take(_good())[0], Authorized)
+
+
+def test_an_intent_whose_time_is_over_is_not_recorded_because_its_domain_is_halted() -> None:
+    desk = Desk(halted())
+    (answer,) = desk.take(_good(created_ms=NOW - 60_000, expires_ms=NOW - 1))
+    assert isinstance(answer, RefusedAnswer)
+    assert (answer.code, desk.records) == ("intent_expired", [])
+
+
 @pytest.mark.parametrize(("at_ms", "code"), [(T0 - 1, "domain_unknown"), (LAB.manifest.expires_ms, "policy_expired")])
 def test_outside_of_the_policys_time_nothing_is_decided(at_ms: int, code: str) -> None:
     who = altered(LAB.identity_envelope, Identity, LAB.issuer, not_before_ms=0, expires_ms=at_ms + 10**9)
@@ -341,6 +376,20 @@ def test_what_was_revoked_since_is_not_authorized_again() -> None:
     assert isinstance(record, DecisionMade)
     again = Desk(revoking(("key", LAB.holder.public)), known={record.intent: desk.leaves[0]})
     assert _denial(again.take(_good())[0]).code == "revoked"
+
+
+def test_what_was_authorized_is_not_authorized_again_while_its_domain_is_halted() -> None:
+    desk = Desk()
+    desk.take(_good())
+    (record,) = desk.records
+    assert isinstance(record, DecisionMade)
+    known = {record.intent: desk.leaves[0]}
+    again = Desk(halted(), known=known)
+    assert _denial(again.take(_good())[0]).code == "halted"
+    over = Desk(halted(), known=known, now_ms=NOW + 30_000)
+    (answer,) = over.take(_good())
+    assert isinstance(answer, RefusedAnswer)
+    assert over.records == []
 
 
 def test_the_same_intent_beside_another_enforcers_document_is_not_the_same_request() -> None:

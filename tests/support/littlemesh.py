@@ -170,6 +170,7 @@ class Node:
                 PolicyStatus(domain=domain, epoch=laws[-1].manifest.epoch, digest=laws[-1].manifest.digest)
                 for domain, laws in governance.laws.items()
             ],
+            halted=sorted(state.governance.halted),
             origin=self.origin,
             size=len(self.logs[self.origin]),
             certified=state.log.certified,

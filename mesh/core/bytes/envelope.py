@@ -13,7 +13,7 @@ Rules
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Final, Generic, TypeVar
 
 import msgspec
@@ -24,7 +24,7 @@ from mesh.core.bytes.keys import SIGNATURE_BYTES, verify
 from mesh.errors import Refused
 from mesh.limits import ENVELOPE_BYTES_MAX, SIGNATURES_MAX, STATEMENT_BYTES_MAX
 
-__all__ = ["KINDS", "Draft", "Kind", "Statement", "assemble", "draft", "identify", "kind_of", "pae", "read", "statement"]
+__all__ = ["KINDS", "Draft", "Kind", "Statement", "assemble", "draft", "identify", "kind_of", "pae", "read", "read_any", "statement"]
 
 P = TypeVar("P", bound=Payload)
 P_co = TypeVar("P_co", bound=Payload, covariant=True)
@@ -165,12 +165,22 @@ def read(payload: type[P], data: bytes) -> Statement[P]:
     Raises:
         Refused: ``too_large``, ``malformed``, ``non_canonical``, ``wrong_kind``.
     """
-    kind = kind_of(payload)
+    return read_any((payload,), data)
+
+
+def read_any(payloads: Sequence[type[P]], data: bytes) -> Statement[P]:
+    """Parse an envelope that must hold a statement of one of these kinds; as :func:`read`."""
     if len(data) > ENVELOPE_BYTES_MAX:
         raise Refused("too_large", f"{len(data)} bytes, at most {ENVELOPE_BYTES_MAX}")
     wire = _decode_wire(data)
-    if wire.payloadType != kind.payload_type:
-        raise Refused("wrong_kind", f"{wire.payloadType[:80]!r} is not {kind.name}")
+    for payload in payloads:
+        kind = _BY_PAYLOAD[payload]
+        if wire.payloadType == kind.payload_type:
+            return _open(wire, payload, kind, data)
+    raise Refused("wrong_kind", f"{wire.payloadType[:80]!r} is not {' or '.join(kind_of(payload).name for payload in payloads)}")
+
+
+def _open(wire: _Wire, payload: type[P], kind: Kind, data: bytes) -> Statement[P]:
     body = wire.payload
     signatures = {line.keyid: line.sig for line in wire.signatures}
     # Re-encoding is what refuses stray base64 bits, unsorted or doubled signatures, spaces and escapes.

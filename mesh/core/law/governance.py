@@ -11,14 +11,16 @@ from typing import Final
 import msgspec
 
 from mesh.core.bytes.envelope import Statement
+from mesh.core.law.halt import Halt, halt_stream, in_force
 from mesh.core.law.heartbeat import NOTHING, StreamHead, frontier_digest
 from mesh.core.law.policy import Bundle, Manifest, admit_manifest, read_bundle
-from mesh.core.law.revocation import Revocation, admit_revocation
+from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import Member, Roster, admit_roster
-from mesh.core.law.streams import Chain, Fork, Growth, Link, Stream, head_of
+from mesh.core.law.streams import Chain, Fork, Growth, Stream, head_of
+from mesh.core.law.travel import Said, admit_law, link_of
 from mesh.errors import Refused
 
-__all__ = ["Governance", "Law", "Taken", "admit_governance", "extend", "restore"]
+__all__ = ["Governance", "Law", "Taken", "admit_governance", "extend", "restore", "unsaid"]
 
 _FORMER_MAX: Final = 32
 """Former frontiers that are remembered, for whoever asks for an authorization again that was made in one."""
@@ -42,6 +44,10 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     """Domain to its epochs, oldest first."""
     revoked: frozenset[tuple[str, str]]
     """(target type, value)."""
+    halts: Mapping[str, Mapping[str, tuple[str, ...]]]
+    """Domain to every halt and resume that is held of it: its id, and what it lifts."""
+    halted: Mapping[str, tuple[str, ...]]
+    """Halted domain to the ids of the halts in force there."""
     streams: Mapping[str, Stream]
     """What is held of the streams that travel, by name."""
     frontier: tuple[StreamHead, ...]
@@ -78,30 +84,40 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
             if link in self.revoked:
                 raise Refused("revoked", f"{link[0]} {link[1][:80]}")
 
+    def check_unhalted(self, domain: str) -> None:
+        """That no halt of ``domain`` is in force.
+
+        Raises:
+            Refused: ``halted``.
+        """
+        if domain in self.halted:
+            halts = self.halted[domain]
+            raise Refused("halted", f"{domain} by {halts[0][:12]}" + (f" and {len(halts) - 1} more" if len(halts) > 1 else ""))
+
 
 class Taken(msgspec.Struct, frozen=True):
     """What became of statements that were offered."""
 
     governance: Governance
-    new: tuple[Statement[Revocation], ...]
+    new: tuple[Statement[Said], ...]
     """Those that were not held before, in the order in which they came."""
     refused: Mapping[str, Refused]
     """Statement id to why it was not believed."""
 
 
-def extend(governance: Governance, statements: Sequence[Statement[Revocation]]) -> Taken:
+def extend(governance: Governance, statements: Sequence[Statement[Said]]) -> Taken:
     """The state after these statements, each verified; what cannot be believed is left out, and named.
 
-    The cost is that of verifying what is new, and of one copy of what is revoked.
+    The cost is that of verifying what is new, and of one copy of what is revoked or said about the same domains.
     """
-    growing, new, refused = dict[str, Growth](), list[Statement[Revocation]](), dict[str, Refused]()
+    growing, new, refused = dict[str, Growth](), list[Statement[Said]](), dict[str, Refused]()
     for statement in statements:
-        name, link = _link(statement)
+        name, link = link_of(statement)
         growth = growing.get(name) or Growth(governance.streams.get(name, Chain()))
         if growth.holds(link):
             continue
         try:
-            admit_revocation(statement, governance.roster)  # so there are no more streams than revokers in the roster
+            admit_law(statement, governance.roster)  # so there are no more streams than the roster has revokers and domains
             growth.add(link)
         except Refused as refusal:
             refused[statement.id] = refusal
@@ -111,19 +127,24 @@ def extend(governance: Governance, statements: Sequence[Statement[Revocation]]) 
         refused.pop(statement.id, None)  # it came before with signatures that do not hold, which say nothing about it
     if not new:
         return Taken(governance, (), refused)
-    return Taken(_with(governance, growing, [item.claims for item in new]), tuple(new), refused)
+    return Taken(_with(governance, growing, new), tuple(new), refused)
 
 
-def restore(governance: Governance, statements: Iterable[Statement[Revocation]]) -> Governance:
+def restore(governance: Governance, statements: Iterable[Statement[Said]]) -> Governance:
     """The state after statements that were believed before they were stored: what was taken in once is taken up again, however much."""
-    growing, claims = dict[str, Growth](), list[Revocation]()
+    growing, new = dict[str, Growth](), list[Statement[Said]]()
     for statement in statements:
-        name, link = _link(statement)
+        name, link = link_of(statement)
         growth = growing.setdefault(name, Growth(governance.streams.get(name, Chain()), most=sys.maxsize))
         if not growth.holds(link):
             growth.add(link)
-            claims.append(statement.claims)
-    return _with(governance, growing, claims) if claims else governance
+            new.append(statement)
+    return _with(governance, growing, new) if new else governance
+
+
+def unsaid(governance: Governance) -> Governance:
+    """The same roster and laws, as if nothing had been said in any stream; its frontier is not made anew."""
+    return msgspec.structs.replace(governance, streams={}, revoked=frozenset(), halts={}, halted={}, whole=NOTHING)
 
 
 def admit_governance(
@@ -132,7 +153,7 @@ def admit_governance(
     pin: str,
     manifests: Iterable[Statement[Manifest]],
     bundles: Iterable[bytes],
-    revocations: Iterable[Statement[Revocation]],
+    revocations: Iterable[Statement[Said]],
 ) -> Governance:
     """The state that these statements make, each verified; unbelievable ones are refused, not skipped.
 
@@ -156,6 +177,8 @@ def admit_governance(
         roster_id=roster.id,
         laws={domain: tuple(epochs) for domain, epochs in laws.items()},
         revoked=frozenset(),
+        halts={},
+        halted={},
         streams={},
         frontier=frontier,
         digest=frontier_digest(list(frontier)),
@@ -192,24 +215,43 @@ def _fixed(roster: Roster, roster_id: str, laws: Mapping[str, list[Law]]) -> tup
     return tuple(sorted(heads, key=lambda head: head.stream))
 
 
-def _link(statement: Statement[Revocation]) -> tuple[str, Link]:
-    name, sequence, previous = statement.claims.link
-    return name, Link(sequence, statement.id, previous)
-
-
-def _with(governance: Governance, growing: Mapping[str, Growth], said: Iterable[Revocation]) -> Governance:
+def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[Statement[Said]]) -> Governance:
     streams = {**governance.streams, **{name: growth.finish() for name, growth in growing.items()}}
     heads = [head for head in governance.frontier if head.stream not in streams]
     heads += [head for name, stream in streams.items() if (head := head_of(name, stream)) is not None]
     frontier = tuple(sorted(heads, key=lambda head: head.stream))
     digest = frontier_digest(list(frontier))
     former = {**governance.former, digest: frontier}
+    halts, halted = _halting(governance, streams, new)
     return msgspec.structs.replace(
         governance,
-        revoked=governance.revoked | {(item.target.type, item.target.value) for item in said},
+        revoked=governance.revoked | {(said.target.type, said.target.value) for item in new if isinstance(said := item.claims, Revocation)},
+        halts=halts,
+        halted=halted,
         streams=streams,
         frontier=frontier,
         digest=digest,
         whole={name: stream.whole for name, stream in streams.items() if isinstance(stream, Fork)},
         former=dict(list(former.items())[-_FORMER_MAX:]),
     )
+
+
+def _halting(
+    governance: Governance, streams: Mapping[str, Stream], new: Sequence[Statement[Said]]
+) -> tuple[Mapping[str, Mapping[str, tuple[str, ...]]], Mapping[str, tuple[str, ...]]]:
+    """What is held of each domain's halts, and which are in force."""
+    touched = dict[str, dict[str, tuple[str, ...]]]()
+    for item in new:
+        if isinstance(item.claims, Halt):
+            domain = item.claims.domain
+            said = touched.get(domain)
+            if said is None:
+                said = touched[domain] = dict(governance.halts.get(domain, {}))
+            said[item.id] = tuple(item.claims.lifts)
+    if not touched:
+        return governance.halts, governance.halted
+    halted = {domain: halts for domain, halts in governance.halted.items() if domain not in touched}
+    for domain, said in touched.items():
+        if halts := in_force(said, streams[halt_stream(domain)]):
+            halted[domain] = halts
+    return {**governance.halts, **touched}, dict(sorted(halted.items()))

@@ -13,11 +13,11 @@ import msgspec
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
 from mesh.core.law.streams import Cursor
+from mesh.core.law.travel import read_law
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.record import read_record
 from mesh.errors import Alarm, Refused, Unavailable
 from mesh.protocol.begin import INCARNATION, Stored, StoredLog
-from mesh.protocol.gossip import read_law
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
 from mesh.protocol.mirror import conflict_key, refused_key
 from mesh.protocol.step import Append, Head, HeadUse, InsertOnce, Locate, Persist, PutBody, PutLaw, PutNote, PutOpenings, SetHead, SetMeta

@@ -17,7 +17,7 @@ import msgspec
 
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance
-from mesh.core.law.revocation import Revocation
+from mesh.core.law.travel import Said
 from mesh.core.messages import Offer, Sync, pack
 from mesh.protocol.step import FAILPOINTS
 from mesh.testing.world import keys
@@ -53,6 +53,8 @@ class Faults:
         self._stage = stage
         self._random = stage.ground.random("faults")
         self._ends: list[Callable[[], None]] = []
+        self._offers: list[Callable[[], None]] = []
+        """What operators do not give up to offer."""
         self._healed = False
         self._wrong_clock: Governor | None = None
         self.plan: list[str] = []
@@ -69,6 +71,7 @@ class Faults:
             "engine": (1, self._engine),
             "everybody": (1, self._everybody),
             "failpoint": (2, self._failpoint),
+            "halt": (1, self._halt),
             "hold": (1, self._hold),
             "isolate": (1, self._isolate),
             "mended clock": (1, self._mended_clock),
@@ -109,6 +112,9 @@ class Faults:
         for end in self._ends:
             end()
         self._ends.clear()
+        for at_us in range(0, 6 * _S, 2 * _S):  # once everything has ended; and again, for whoever is still down
+            for offer in self._offers:
+                self._stage.ground.after(at_us + 1, offer)
         for governor in self._stage.governors.values():
             governor.crash_at, governor.failing, governor.slow_us, governor.disk.full = None, 0, 0, False
             governor.engine.down = False
@@ -370,21 +376,30 @@ class Faults:
         for statement in self._random.sample(self._stage.setting.revocations, 3):
             self._offered(f"{REVOKED} is revoked", at_us + self._random.randrange(_S), statement)
 
+    def _halt(self, at_us: int) -> None:
+        """Operators halt the domain, twice, and lift both halts: in some worlds the second halt is heard of long after the resume."""
+        first, second, resume = self._stage.setting.halts
+        later_us = [at_us + self._random.randrange(_S, 8 * _S) for _ in range(2)]
+        self._offered("the domain is halted", at_us // 2, first)
+        self._offered("the domain is halted again", later_us[0], second)
+        self._offered("the domain is resumed", later_us[1], resume)
+
     def _forked_revoker(self, at_us: int) -> None:
         """A revoker says two things under one number, to different members."""
         for statement in self._stage.setting.forked:
             self._offered("a revoker forks", at_us + self._random.randrange(_S), statement)
 
-    def _offered(self, what: str, at_us: int, statement: Statement[Revocation]) -> None:
+    def _offered(self, what: str, at_us: int, statement: Statement[Said]) -> None:
         """To one member, and to others when all is whole, for that one may lie: an operator asks until k say that they hold it."""
         target, data = self._governor().member.name, pack(Offer(statements=[msgspec.Raw(statement.envelope)]))
         number = -1 - self._random.randrange(1 << 30)
 
         def offer(member: str) -> None:
+            self._stage.watch.offered.add(statement.id)
             self._stage.send(Message(WORKLOADS[0], member, "sync", data, number))
 
         self._at(at_us, f"{what} at {target}", partial(offer, target))
-        self._ends += [partial(offer, member) for member in self._stage.setting.members]
+        self._offers += [partial(offer, member) for member in self._stage.setting.members]
 
     def _renewal(self) -> None:
         """A second policy epoch: k members and all enforcers hold it early enough before it begins, the others learn of it whenever."""

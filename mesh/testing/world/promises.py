@@ -2,14 +2,15 @@
 
 === =====================================================================================================================
 I1  nothing starts without an authorization that is valid, fresh by true time, at the last check before it
-I2  once k members that know of a revocation said so, nothing of the revoked key starts later than Δ
+I2  once k members that know of a revocation said so, nothing of the revoked key starts later than Δ; and nothing in a halted
+    domain, until all is said that lifts its halt
 I3  any two final checkpoints of one log are prefixes of one history, and each carries k lines
 I4  a final record is on the disks of at least k-f honest members
 I5  incarnations and sequences of one member only rise
 I6  an intent runs at most once
 I7  nothing is signed before the disk knows it, and no two signed statements contradict each other, across all starts
 I8  no honest member signs that an honest member's record is wrong, or that an honest log has two histories
-I9  what a node knows to be revoked only grows, and so does what it says that it holds, whatever it starts from
+I9  what a node knows of revocations and halts only grows, and so does what it says that it holds, whatever it starts from
 I10 after healing, within a bound: what was acknowledged is final, all hold the same, work is allowed again
 I11 the same input gives the same bytes; every recorded decision replays
 I12 every request that reached a living process is answered exactly once
@@ -25,7 +26,9 @@ from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.heartbeat import Heartbeat, StreamHead, covers
+from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import Roster
+from mesh.core.law.travel import Said, read_law
 from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import Checkpoint, log_verifier
 from mesh.core.log.merkle import Frontier
@@ -34,7 +37,6 @@ from mesh.core.messages import SyncAnswer, unpack
 from mesh.core.run.authorization import Authorization, Receipt, RecordRef
 from mesh.errors import Refused
 from mesh.limits import STATEMENT_BYTES_MAX
-from mesh.protocol.gossip import read_law
 from mesh.protocol.governor import Event, Facts, GovernorState, IntentArrived, OfferArrived, OutcomesArrived, SyncArrived
 from mesh.protocol.step import Append, Head, InsertOnce, KeyUse, Persist, PutNote, Reply, Send, Step
 from mesh.testing.world import keys
@@ -79,8 +81,11 @@ class Watch:
         """Heartbeat as it was sent to (member, true µs of its signature)."""
         self._heard: dict[str, dict[str, int]] = {}
         self._begun_us: dict[str, int] = {}
-        self._revoked: dict[str, frozenset[tuple[str, str]]] = {}
-        self._knowing: dict[str, int] = {}
+        self._law: dict[str, frozenset[tuple[str, str]]] = {}
+        self._knowing: dict[str, dict[str, int]] = {"revoked": {}, "halted": {}}
+        """Of what, to who said since when (true µs) that it knows."""
+        self.offered = set[str]()
+        """Ids of governance statements that somebody has been told."""
         self._steps = 0
         self.started: dict[str, str] = {}
         """Intent id to where it ran."""
@@ -89,12 +94,12 @@ class Watch:
     # ------------------------------------------------------------------------------------------------------- processes
 
     def booted(self, governor: Governor) -> None:
-        """A governor begins: it has heard nothing yet, and has forgotten no revocation."""
-        name, held = governor.name, [read_law(item.envelope).claims.target for item in governor.disk.law.values()]
-        revoked = governor.governance.revoked | {(target.type, target.value) for target in held}
-        if not self._revoked.get(name, frozenset()) <= revoked:
-            raise Violation("I9", f"{name} has forgotten a revocation")
-        self._revoked[name] = revoked
+        """A governor begins: it has heard nothing yet, and has forgotten no revocation and no halt."""
+        name, held = governor.name, [read_law(item.envelope) for item in governor.disk.law.values()]
+        law = governor.governance.revoked | {_what(statement) for statement in held}
+        if not self._law.get(name, frozenset()) <= law:
+            raise Violation("I9", f"{name} has forgotten a revocation or a halt")
+        self._law[name] = law
         self.listens(name)
 
     def listens(self, name: str) -> None:
@@ -310,8 +315,9 @@ class Watch:
         if not covers(list(beat.frontier), before):
             raise Violation("I9", f"{governor.name} says that it holds less than it said before")
         self._frontiers[governor.name] = list(beat.frontier)
-        if covers(list(beat.frontier), list(self._setting.revoking.frontier)):
-            self._knowing.setdefault(governor.name, self._ground.now_us)
+        for what, state in (("revoked", self._setting.revoking), ("halted", self._setting.halting)):
+            if covers(list(beat.frontier), list(state.frontier)):
+                self._knowing[what].setdefault(governor.name, self._ground.now_us)
 
     # -------------------------------------------------------------------------------------------------------- executions
 
@@ -322,13 +328,15 @@ class Watch:
         self.started[authorization.intent] = place
         if not self.fresh(place):
             raise Violation("I1", f"{place} starts while k members have not been heard of within the staleness bound")
-        knowing = sorted(self._knowing.values())
-        k, stale_us = self._roster.k, 1_000 * self._roster.bounds.stale_ms
-        revoked = ("key", holder) in self._setting.revoking.revoked
-        if revoked and len(knowing) >= k and self._ground.now_us > knowing[k - 1] + stale_us:
-            raise Violation(
-                "I2", f"{place} starts work of a revoked key {self._ground.now_us - knowing[k - 1]} µs after {k} members said so"
-            )
+        if ("key", holder) in self._setting.revoking.revoked:
+            self._denied(place, "revoked")
+        if not self.offered.issuperset(statement.id for statement in self._setting.halts):  # all of them: what allows must be complete
+            self._denied(place, "halted")
+
+    def _denied(self, place: str, what: str) -> None:
+        knowing, k = sorted(self._knowing[what].values()), self._roster.k
+        if len(knowing) >= k and self._ground.now_us > knowing[k - 1] + 1_000 * self._roster.bounds.stale_ms:
+            raise Violation("I2", f"{place} starts what is {what} {self._ground.now_us - knowing[k - 1]} µs after {k} members said so")
 
     def authorizes(self, authorization: Statement[Authorization]) -> None:
         """A client was told by an authorization that its decision is recorded; a liar's word is no promise."""
@@ -345,6 +353,12 @@ class Watch:
         """A client was told, with a member's signature, that something is recorded there; a liar's word is no promise."""
         if self._roster.owner(ref.origin).name not in self.liars:
             self.acknowledged[ref.origin, ref.index] = ref.leaf
+
+
+def _what(statement: Statement[Said]) -> tuple[str, str]:
+    """What a statement denies; or which it is."""
+    claims = statement.claims
+    return (claims.target.type, claims.target.value) if isinstance(claims, Revocation) else ("halt", statement.id)
 
 
 def _read(kind: type[P], payload: bytes) -> P:

@@ -12,6 +12,7 @@ import msgspec
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance, admit_governance
+from mesh.core.law.halt import Halt
 from mesh.core.law.policy import ActionSpec, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.law.roster import Bounds, Member, Role, Roster
@@ -64,6 +65,10 @@ class Setting(msgspec.Struct, frozen=True):
     """A stream of three, the second of which revokes that key."""
     forked: tuple[Statement[Revocation], ...]
     """Two by another revoker under one number."""
+    halting: Governance
+    """The same with :data:`DOMAIN` halted."""
+    halts: tuple[Statement[Halt], ...]
+    """A stream of three: two halts of that domain, and the resume that lifts both."""
     renewed: Governance
     """The same with a second policy epoch, which begins at :data:`RENEWED_MS`."""
     identities: Mapping[str, Statement[Identity]]
@@ -91,17 +96,21 @@ def setting(n: int) -> Setting:
     for target in (_spiffe("left"), keys.public(REVOKED), _spiffe("gone")):
         revocations.append(_revocation("revoker", target, revocations[-1:]))
     forked = tuple(_revocation("second revoker", _spiffe(name), []) for name in ("one", "other"))
+    halts = [_halt([])]
+    halts.append(_halt(halts))
+    halts.append(_halt(halts, lifts=[item.id for item in halts]))
     second = canonical.encode(msgspec.structs.replace(_bundle(), schema="// the second"))
     claims = msgspec.structs.replace(
         manifest.claims, epoch=2, previous=manifest.id, digest=bundle_digest(second), not_before_ms=EPOCH_MS + RENEWED_MS
     )
     renewal = envelope.read(Manifest, keys.signed(envelope.draft(claims), "policy"))
-    plain, revoking = (
-        admit_governance(roster, pin=roster.id, manifests=[manifest], bundles=[bundle], revocations=held) for held in ((), revocations[:2])
+    plain, revoking, halting = (
+        admit_governance(roster, pin=roster.id, manifests=[manifest], bundles=[bundle], revocations=held)
+        for held in ((), revocations[:2], halts[:1])
     )
     renewed = admit_governance(roster, pin=roster.id, manifests=[manifest, renewal], bundles=[bundle, second], revocations=())
     identities = {name: _identity(name, "workload") for name in WORKLOADS} | {name: _identity(name, "enforcer") for name in ENFORCERS}
-    return Setting(plain, revoking, tuple(revocations), forked, renewed, identities)
+    return Setting(plain, revoking, tuple(revocations), forked, halting, tuple(halts), renewed, identities)
 
 
 def _revocation(revoker: str, value: str, before: Sequence[Statement[Revocation]]) -> Statement[Revocation]:
@@ -116,6 +125,20 @@ def _revocation(revoker: str, value: str, before: Sequence[Statement[Revocation]
         issued_ms=EPOCH_MS,
     )
     return envelope.read(Revocation, keys.signed(envelope.draft(claims), revoker))
+
+
+def _halt(before: Sequence[Statement[Halt]], *, lifts: Sequence[str] = ()) -> Statement[Halt]:
+    """The next one after those before: a halt, or what lifts these."""
+    claims = Halt(
+        mesh=MESH,
+        domain=DOMAIN,
+        sequence=len(before) + 1,
+        previous=before[-1].id if before else "",
+        lifts=list(lifts),
+        reason="a world's test",
+        issued_ms=EPOCH_MS,
+    )
+    return envelope.read(Halt, keys.signed(envelope.draft(claims), "revoker"))
 
 
 def _roster(n: int) -> Roster:

@@ -9,8 +9,11 @@ from typing import Any, Final, NamedTuple, cast
 import msgspec
 import pytest
 
+from mesh.core.law import governance
 from mesh.core.law.governance import extend
+from mesh.core.law.halt import in_force
 from mesh.core.law.heartbeat import covers
+from mesh.core.law.streams import Chain
 from mesh.core.log.checkpoint import read_checkpoint
 from mesh.protocol import attester, begin, freshness, gossip, governor, intake, lineage, mirror, step
 from mesh.protocol.freshness import Freshness
@@ -131,6 +134,16 @@ def _never_asks_for_law(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(gossip.Gossip, "due", lambda *_, **__: [])
 
 
+def _resumes_by_a_loose_word(patch: pytest.MonkeyPatch) -> None:
+    """A resume counts before what stands between it and the chain is held."""
+
+    def found(said: Any, stream: Any) -> Any:
+        loose = tuple(link.id for link in stream.loose.values()) if isinstance(stream, Chain) else ()
+        return in_force(said, Chain((*stream.ids, *loose)))
+
+    patch.setattr(governance, "in_force", found)
+
+
 def _attests_what_is_wrong(patch: pytest.MonkeyPatch) -> None:
     def examine(*arguments: Any, **named: Any) -> Any:
         found = attester.examine_records(*arguments, **named)
@@ -236,6 +249,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "one member that is ahead stops all": _mutant(_one_ahead_stops_all, "I10", trouble=("braggart",)),
     "advertises law that it does not keep": _mutant(_forgets_the_law, "I9", "I10", trouble=("revocation", "reload", "reload")),
     "never asks for law that it lacks": _mutant(_never_asks_for_law, "I10", trouble=("revocation", "partition", "hold")),
+    "resumes by what does not follow yet": _mutant(_resumes_by_a_loose_word, "I2", trouble=("halt", "halt")),
     "attests what it would not have decided": _mutant(_attests_what_is_wrong, "I11", trouble=("turncoat",)),
     "takes a spoilt statement for a wrong record": _mutant(_spoilt_is_wrong, "I8"),
     "forgets its incarnation": _mutant(_forgets_its_incarnation, "I5"),
