@@ -5,13 +5,14 @@ after more statements. The order in which they came makes no difference.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 import msgspec
 
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.heartbeat import StreamHead, frontier_digest
-from mesh.core.law.policy import Bundle, Manifest, admit_manifest, read_bundle
+from mesh.core.law.policy import Bundle, Manifest, admit_manifest, check_succession, read_bundle
 from mesh.core.law.revocation import Revocation, admit_revocation
 from mesh.core.law.roster import Member, Roster, admit_roster
 from mesh.core.law.streams import Chain, Growth, Link, Stream, head_of
@@ -147,6 +148,8 @@ def admit_governance(
         epochs.sort(key=lambda law: law.manifest.epoch)
         if len({law.manifest.epoch for law in epochs}) != len(epochs):
             raise Refused("policy_invalid", f"two manifests for {epochs[0].manifest.domain} epoch {epochs[-1].manifest.epoch}")
+        for law, after in pairwise(epochs):
+            check_succession(law.manifest, law.manifest_id, after.manifest)
     frontier = _fixed(believed, roster.id, laws)
     plain = Governance(
         roster=believed,
