@@ -51,6 +51,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "request": Entry("mesh.cli.run:request", "Ask for an authorization."),
     "revocations": Entry("mesh.cli.revocations:revocations", "What has been revoked."),
     "revoke": Entry("mesh.cli.revoke:revoke", "Revoke a key, subject, document, intent, authorization or digest, for ever."),
+    "roster": Entry("mesh.cli.roster:roster", "Read rosters, and judge a planned change."),
     "run": Entry("mesh.cli.run:run", "Run a program only if it is authorized."),
     "schema": Entry("mesh.cli.meta:schema", "The JSON Schema of a kind of statement."),
     "status": Entry("mesh.cli.evidence:status", "How the nodes are."),

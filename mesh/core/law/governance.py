@@ -6,6 +6,7 @@ after more statements. The order in which they came makes no difference.
 
 import sys
 from collections.abc import Container, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.halt import Halt, halt_stream, in_force
 from mesh.core.law.heartbeat import NOTHING, StreamHead, frontier_digest
-from mesh.core.law.policy import Bundle, Manifest, admit_manifest, read_bundle
+from mesh.core.law.policy import Bundle, Manifest, admit_manifest, check_succession, read_bundle
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import Member, Roster, admit_roster
 from mesh.core.law.streams import Chain, Fork, Growth, Stream, head_of
@@ -171,6 +172,8 @@ def admit_governance(
         epochs.sort(key=lambda law: law.manifest.epoch)
         if len({law.manifest.epoch for law in epochs}) != len(epochs):
             raise Refused("policy_invalid", f"two manifests for {epochs[0].manifest.domain} epoch {epochs[-1].manifest.epoch}")
+        for law, after in pairwise(epochs):
+            check_succession(law.manifest, law.manifest_id, after.manifest)
     frontier = _fixed(believed, roster.id, laws)
     plain = Governance(
         roster=believed,
