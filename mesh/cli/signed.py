@@ -1,4 +1,4 @@
-"""What a revoker key has signed last lies beside the key, so that it never signs a second statement under one number.
+"""What a revoker key has signed last in a stream lies beside the key, so that it never signs a second statement under one number.
 
 Rules
 -----
@@ -7,7 +7,8 @@ Rules
    and every later statement of the stream would wait for it in vain. It is for whoever calls :func:`keep` to know that.
 3. One command at a time signs with a key: a lock file beside it.
 
-The file is ``<key file>.signed``, JSON: the statements with number and id, oldest first. It holds nothing secret.
+The file is ``<key file>.signed``, and ``<key file>.halt-<domain>.signed`` for each domain that was halted. It is JSON: the
+statements with number and id, oldest first. It holds nothing secret.
 
 Not here: what the mesh holds (:mod:`mesh.cli.gathering`).
 """
@@ -22,10 +23,10 @@ import msgspec
 
 from mesh.adapters.store import hold
 from mesh.adapters.trustfiles import read_bounded
-from mesh.core.bytes import canonical, envelope
+from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Count, Hex32, Payload
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.revocation import Revocation
+from mesh.core.law.travel import Said, link_of, read_law
 from mesh.errors import Refused, Unavailable
 from mesh.limits import BATCH_EVENTS_MAX, MESSAGE_BYTES_MAX
 
@@ -42,10 +43,13 @@ class _File(Payload):
     signed: Annotated[list[_Entry], msgspec.Meta(max_length=BATCH_EVENTS_MAX)]
 
 
-def path_of(key_file: Path) -> Path:
-    """Where it is kept what the key in that file has signed; beside the file itself, not beside a link to it."""
+def path_of(key_file: Path, shared: str = "") -> Path:
+    """Where it is kept what the key in that file has signed, in its own stream or in a ``shared`` one.
+
+    Beside the file itself, not beside a link to it.
+    """
     real = key_file.resolve()
-    return real.with_name(f"{real.name}.signed")
+    return real.with_name(f"{real.name}.{shared.replace('/', '-')}.signed" if shared else f"{real.name}.signed")
 
 
 @contextmanager
@@ -64,8 +68,8 @@ def locked(path: Path) -> Generator[None]:
         os.close(descriptor)
 
 
-def kept(path: Path, *, revoker: str, mesh: str) -> list[Statement[Revocation]]:
-    """What the key ``revoker`` (hex) signed last for ``mesh``, oldest first; nothing if it never did.
+def kept(path: Path, *, stream: str, key: str, mesh: str) -> list[Statement[Said]]:
+    """What ``key`` (hex) signed last in ``stream`` of ``mesh``, oldest first; nothing if it never did.
 
     Raises:
         Refused: ``wrong_mesh``; ``config_invalid`` for a file that this module did not write.
@@ -74,15 +78,16 @@ def kept(path: Path, *, revoker: str, mesh: str) -> list[Statement[Revocation]]:
         return []
     try:
         entries = canonical.decode(_File, read_bounded(path, MESSAGE_BYTES_MAX), bytes_max=MESSAGE_BYTES_MAX).signed
-        found = [(entry, envelope.read(Revocation, bytes(entry.envelope))) for entry in entries]
+        found = [(entry, read_law(bytes(entry.envelope))) for entry in entries]
     except Refused as refusal:
         raise _spoilt(path, refusal.detail or refusal.code) from None
     former = 0
     for entry, statement in found:
         claims = statement.claims
         if claims.mesh != mesh:
-            raise Refused("wrong_mesh", f"{path} is about {claims.mesh}: a key revokes in one mesh only")
-        if (entry.sequence, entry.id, claims.revoker) != (claims.sequence, statement.id, revoker) or not statement.signed_by(revoker):
+            raise Refused("wrong_mesh", f"{path} is about {claims.mesh}: a key signs in one mesh only")
+        place = link_of(statement)[0], claims.sequence, statement.id
+        if place != (stream, entry.sequence, entry.id) or not statement.signed_by(key):
             raise _spoilt(path, f"number {entry.sequence} is not signed by this key")
         if entry.sequence <= former:
             raise _spoilt(path, f"number {entry.sequence} stands after {former}")
@@ -90,7 +95,7 @@ def kept(path: Path, *, revoker: str, mesh: str) -> list[Statement[Revocation]]:
     return [statement for _, statement in found]
 
 
-def keep(path: Path, statements: Sequence[Statement[Revocation]]) -> None:
+def keep(path: Path, statements: Sequence[Statement[Said]]) -> None:
     """Replace the file (rule 1).
 
     Raises:

@@ -1,4 +1,4 @@
-"""A little mesh whose governors also take, serve and pass on revocations, and a desk from which an operator commands it."""
+"""A little mesh whose governors also take, serve and pass on revocations and halts, and a desk from which an operator commands it."""
 
 import asyncio
 import json
@@ -23,11 +23,12 @@ from mesh.core.law.policy import Manifest
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.law.roster import Role, Roster
 from mesh.core.law.streams import Fork
+from mesh.core.law.travel import Said, read_law
 from mesh.core.messages import LawAsked, LawBatch, Offer, Sync, SyncAnswer, pack, unpack
 from mesh.errors import Unavailable
 from mesh.protocol.governor import Event, LawArrived, OfferArrived, SyncArrived
 from mesh.protocol.step import AskLaw, Outgoing
-from tests.support.factory import MESH, T0, Lab, secret, sign
+from tests.support.factory import DOMAIN, MESH, T0, Lab, secret, sign
 from tests.support.littlemesh import LittleMesh, Node
 
 
@@ -67,7 +68,7 @@ class LawMesh(LittleMesh):
     """The real machines; what a governor has taken in it serves."""
 
     def __init__(self, lab: RevokersLab) -> None:
-        self.law: dict[str, Statement[Revocation]] = {}
+        self.law: dict[str, Statement[Said]] = {}
         """Everything that was ever offered, by id."""
         self.gossips = True
         """Whether members pull from each other."""
@@ -81,7 +82,7 @@ class LawMesh(LittleMesh):
             case Sync(nonce=nonce):
                 return self._answer(node, partial(SyncArrived, nonce=nonce))
             case Offer(statements=statements):
-                self.law |= {item.id: item for item in (envelope.read(Revocation, bytes(raw)) for raw in statements)}
+                self.law |= {item.id: item for item in (read_law(bytes(raw)) for raw in statements)}
                 return self._answer(node, partial(OfferArrived, data=pack(message)))
             case LawAsked():
                 return self._served(self.nodes[node], message.stream, message.sequence, message.id)
@@ -149,6 +150,17 @@ class Desk:
         status, out, err = self.run("-o", "json", "revoke", target, "--key", str(key or self.key), *more)
         return status, json.loads(out) if out else None, err
 
+    def halting(self, command: str, *more: str, keys: Sequence[Path] = ()) -> tuple[int, Any, str]:
+        """`mesh halt` or `mesh resume` of the lab's domain by both revokers; as :meth:`revoke`."""
+        first, *others = keys or (self.key, self.second)
+        signing = [part for path in others for part in ("--co-sign", str(path))]
+        status, out, err = self.run("-o", "json", command, DOMAIN, "--key", str(first), *signing, *more)
+        return status, json.loads(out) if out else None, err
+
+    def halted(self) -> dict[str, int]:
+        """How many halts of the lab's domain are in force for each member."""
+        return {name: len(node.state.governance.halted.get(DOMAIN, ())) for name, node in self.mesh.nodes.items()}
+
     def ls(self) -> list[dict[str, Any]]:
         """`mesh revocations ls`."""
         status, out, err = self.run("-o", "json", "revocations", "ls")
@@ -156,7 +168,7 @@ class Desk:
         rows: list[dict[str, Any]] = json.loads(out)
         return rows
 
-    def offer(self, *statements: Statement[Revocation], to: str = "eu-1") -> None:
+    def offer(self, *statements: Statement[Said], to: str = "eu-1") -> None:
         """Hand a member statements that no command made."""
         asyncio.run(self.mesh.ask(to, Offer(statements=[msgspec.Raw(item.envelope) for item in statements])))
 
