@@ -102,7 +102,7 @@ CODES: Final[dict[str, Code]] = {
     "stream_forked": _code(
         "the author of this stream has said two things under one number",
         "cli",
-        "What it said still denies. Sign with another revoker key, and find out who else has this one.",
+        "Revoke again with another key whatever this one revoked: nobody waits for this stream any more. Find out who else has the key.",
         5,
     ),
     "not_acknowledged": _code(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from mesh.core.bytes.canonical import Count, KeyHex, Millis, Payload, Token
+from mesh.core.bytes.canonical import Count, KeyHex, Millis, Payload, Reason, Token
 from mesh.core.bytes.envelope import Statement, statement
 from mesh.core.law.roster import Roster
 from mesh.errors import Refused
@@ -36,8 +36,7 @@ class Revocation(Payload):
     """Dense per revoker key, from 1."""
     previous: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
     target: Target
-    reason: Annotated[str, msgspec.Meta(max_length=200)]
-    """For people; short, because every node and every program holds every revocation for ever."""
+    reason: Reason
     issued_ms: Millis
 
     @property
