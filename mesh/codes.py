@@ -96,7 +96,7 @@ CODES: Final[dict[str, Code]] = {
     "stream_forked": _code(
         "the author of this stream has said two things under one number",
         "cli",
-        "What it said still denies. Sign with another revoker key, and find out who else has this one.",
+        "What it said still denies. Sign with another revoker key, and find out who else has this one; of halts: docs/operations.md.",
         5,
     ),
     "not_acknowledged": _code(

@@ -17,7 +17,7 @@ __all__ = ["Frontier", "Heartbeat", "StreamHead", "StreamName", "covers", "front
 
 
 StreamName = Annotated[str, msgspec.Meta(pattern="^[a-z]{1,16}(/[a-z0-9-]{1,64})?$(?!\\n)", max_length=81)]
-"""``roster``, ``policy/<domain>``, ``revoke/<key>``."""
+"""``roster``, ``policy/<domain>``, ``revoke/<key>``, ``halt/<domain>``."""
 
 
 class StreamHead(Payload):
