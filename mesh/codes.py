@@ -42,6 +42,12 @@ CODES: Final[dict[str, Code]] = {
     "threshold_not_met": _code("fewer distinct keys signed than the role demands", "envelope", "Collect the missing signatures.", 5),
     # --- rosters, policy, identity
     "roster_unsound": _code("n, f and k do not make a safe quorum", "roster", "Need 2k > n + f and k <= n - f.", 3),
+    "roster_unsafe": _code(
+        "a quorum of the old roster and one of the new may have no honest member in common",
+        "succession",
+        "Make the change in several steps: `mesh roster check` shows the arithmetic.",
+        3,
+    ),
     "wrong_mesh": _code("it belongs to another mesh", "any verifier", "Use the roster of the mesh it was made for.", 5),
     "wrong_epoch": _code("it names another roster or policy epoch than the active one", "any verifier", _RESEND, 2),
     "unknown_member": _code("no such member in the roster", "any verifier", "Check the roster: `mesh roster show`.", 5),
@@ -96,7 +102,7 @@ CODES: Final[dict[str, Code]] = {
     "stream_forked": _code(
         "the author of this stream has said two things under one number",
         "cli",
-        "What it said still denies. Sign with another revoker key, and find out who else has this one; of halts: docs/operations.md.",
+        "Revoke again with another key whatever this one revoked: nobody waits for this stream any more. Find out who else has the key.",
         5,
     ),
     "not_acknowledged": _code(

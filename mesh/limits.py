@@ -42,6 +42,7 @@ __all__ = [
     "QUEUE_REQUESTS_MAX",
     "QUEUE_SYNCS_MAX",
     "QUEUE_URGENT_MAX",
+    "REASON_CHARS_MAX",
     "RECORD_BYTES_MAX",
     "REQUEST_BYTES_MAX",
     "SCHEMA_BYTES_MAX",
@@ -120,8 +121,10 @@ FRONTIER_STREAMS_MAX: Final = 320
 """Governance streams in one frontier: more than the roster's own, two for each domain and one for each revoker."""
 LIFTS_MAX: Final = 256
 """Halts that one resume lifts: far more than anybody signs in a day; beyond, it takes another resume."""
-STREAM_STATEMENTS_MAX: Final = 200_000
-"""Statements of one governance stream: what a stolen revoker key can make every node hold."""
+REASON_CHARS_MAX: Final = 200
+"""Why somebody revoked or halted: every node and every program keeps it for ever."""
+STREAM_STATEMENTS_MAX: Final = 100_000
+"""Statements of one governance stream: what a stolen revoker key can make every node hold, of some kilobyte each."""
 PROOF_HASHES_MAX: Final = 63
 """Hashes of one Merkle proof: C2SP tlog-witness caps consistency proofs there, and trees end at 2^63."""
 TREE_SIZE_MAX: Final = 2**53 - 1

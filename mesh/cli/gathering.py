@@ -9,9 +9,10 @@ Rules
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from mesh.cli.client import MeshClient
+from mesh.codes import CODES
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance, extend, unsaid
 from mesh.core.law.heartbeat import StreamHead
@@ -22,6 +23,8 @@ from mesh.protocol.gossip import wanted
 
 __all__ = ["Frontiers", "Gathered", "Head", "frontiers", "furthest", "gather", "holders"]
 
+_LATER_EXIT: Final = 4
+"""Of codes that say: not now."""
 Frontiers = Mapping[str, Sequence[StreamHead]]
 """Member to what it signed that it holds."""
 
@@ -70,8 +73,12 @@ async def gather(mesh: MeshClient, claimed: Frontiers, governance: Governance) -
     return Gathered(state, tuple(statements), tuple(withheld))
 
 
-async def furthest(mesh: MeshClient, claimed: Frontiers, stream: str, governance: Governance, known: Head | None) -> Head | None:
+async def furthest(
+    mesh: MeshClient, claimed: Frontiers, stream: str, governance: Governance, known: Head | None
+) -> tuple[Head | None, tuple[str, ...]]:
     """How far the stream goes, as far as members can show; ``known`` needs not be shown.
+
+    And the members that claim more, and could not be asked to show it: a claim that nobody looked at is not one that failed.
 
     Raises:
         Refused: ``stream_forked`` if members show that it is.
@@ -84,15 +91,19 @@ async def furthest(mesh: MeshClient, claimed: Frontiers, stream: str, governance
             elif claim.stream == stream:
                 claims.setdefault(Head(claim.sequence, claim.head), []).append(member)
     found: Head | None = None
+    unsure = list[str]()
     for head, members in sorted(claims.items(), reverse=True):
         if found is not None and head.sequence < found.sequence:
             break
-        if head != known and not await _any_shows(mesh, members, stream, head, governance):
-            continue
+        if head != known:
+            shows, silent = await _any_shows(mesh, members, stream, head, governance)
+            if not shows:
+                unsure += silent
+                continue
         if found is not None:
             raise Refused("stream_forked", f"number {head.sequence} is {found.id[:12]}… and {head.id[:12]}…")
         found = head
-    return found
+    return found, tuple(sorted(unsure))
 
 
 async def _check_fork(mesh: MeshClient, member: str, head: StreamHead, governance: Governance) -> None:
@@ -101,7 +112,9 @@ async def _check_fork(mesh: MeshClient, member: str, head: StreamHead, governanc
         raise Refused("stream_forked", f"{member} holds two statements of {head.stream[:19]}… that cannot both be")
 
 
-async def _any_shows(mesh: MeshClient, members: Sequence[str], stream: str, head: Head, governance: Governance) -> bool:
+async def _any_shows(mesh: MeshClient, members: Sequence[str], stream: str, head: Head, governance: Governance) -> tuple[bool, list[str]]:
+    """Whether one of them shows that statement, and who gave no answer."""
+    silent = list[str]()
     for member in members:
         try:
             page = await mesh.law(member, stream, Cursor(head.sequence))
@@ -110,10 +123,13 @@ async def _any_shows(mesh: MeshClient, members: Sequence[str], stream: str, head
                     admit_law(statement, governance.roster)
                     name, link = link_of(statement)
                     if (name, link.sequence) == (stream, head.sequence):
-                        return True
-        except MeshError:
-            continue
-    return False
+                        return True, []
+        except Unavailable:
+            silent.append(member)
+        except MeshError as error:
+            if CODES[error.code].exit == _LATER_EXIT:
+                silent.append(member)
+    return False, silent
 
 
 async def _pull(

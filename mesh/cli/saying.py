@@ -35,7 +35,7 @@ from mesh.core.law.roster import Roster
 from mesh.core.law.travel import Said, admit_law, link_of, read_law
 from mesh.core.messages import Offer, Offered
 from mesh.errors import MeshError, Refused, Unavailable
-from mesh.limits import BATCH_EVENTS_MAX, STRING_CHARS_MAX
+from mesh.limits import BATCH_EVENTS_MAX, REASON_CHARS_MAX
 
 __all__ = ["Pen", "Plan", "Spread", "check_reason", "ended", "hear", "pen", "plan", "report", "revoker_keys", "signing", "spread"]
 
@@ -89,8 +89,8 @@ def check_reason(reason: str) -> None:
     Raises:
         Refused: ``usage``.
     """
-    if len(reason) > STRING_CHARS_MAX:
-        raise Refused("usage", f"--reason has {len(reason)} characters, at most {STRING_CHARS_MAX}")
+    if len(reason) > REASON_CHARS_MAX:
+        raise Refused("usage", f"--reason has {len(reason)} characters, at most {REASON_CHARS_MAX}")
 
 
 # ------------------------------------------------------------------------------------------------------------------ to sign
@@ -169,7 +169,13 @@ async def plan(
             f" {'this key' if by.alone else 'it'} has come. Without that many the mesh starts nothing anyway",
         )
     known = Head(newest.claims.sequence, newest.id) if newest else None
-    last = _last(known, await furthest(mesh, claimed, by.stream, governance, known), by.paths[0])
+    shown, unsure = await furthest(mesh, claimed, by.stream, governance, known)
+    if unsure and len(claimed) - len(unsure) < roster.k:
+        raise Unavailable(
+            "unreachable",
+            f"{', '.join(unsure)} claim more than they could be asked to show, and fewer than {roster.k} others say how far it has come",
+        )
+    last = _last(known, shown, by.paths[0])
     if newest is not None and known == last and same(newest.claims):
         whose = "this key" if by.alone else by.stream
         cli.say(f"number {newest.claims.sequence} of {whose} says so already; it is offered again, and nothing new is signed")

@@ -26,6 +26,7 @@ __all__ = [
     "fraud",
     "hb",
     "intent",
+    "is_urgent",
     "law",
     "law_stored",
     "lineage",
@@ -38,6 +39,7 @@ __all__ = [
 _PREFIX: Final = "mesh.v1"
 _TOKEN: Final = re.compile(r"[a-z0-9-]{1,32}")
 _WORDS: Final = frozenset({"ctl", "hb", "law", "sync"})
+_URGENT: Final = tuple(f"{_PREFIX}.{word}." for word in sorted(_WORDS))
 _SHORT_CHARS: Final = 26
 
 
@@ -114,6 +116,11 @@ def sync(node: str) -> str:
 def ctl(node: str, verb: str) -> str:
     """Signed requests of operators to one node."""
     return f"{_PREFIX}.ctl.{_token(node)}.{_token(verb)}"
+
+
+def is_urgent(subject: str) -> bool:
+    """Whether it is of those that no stream binds: heartbeats, the fast path of law, questions, requests of operators."""
+    return subject.startswith(_URGENT)
 
 
 def _token(token: str) -> str:

@@ -5,6 +5,7 @@ Rules
 1. The incarnation rises before anything is signed, so no heartbeat of this boot repeats one of an earlier boot.
 2. A checkpoint that was persisted and has no certificate is outstanding: it is signed and announced again with the same bytes.
 3. Nothing is fresh yet: freshness begins empty.
+4. A start is a leap of time: nobody has borne out what the clock says. So nothing is recorded yet, not even the start.
 
 Not here: collecting what peers know of this node's own signatures.
 """
@@ -18,12 +19,11 @@ from mesh.core.law.governance import restore
 from mesh.core.law.travel import Said
 from mesh.core.log.checkpoint import Checkpoint
 from mesh.core.log.merkle import Frontier
-from mesh.core.log.record import GovernanceChanged
 from mesh.errors import Alarm
-from mesh.protocol.freshness import Freshness
-from mesh.protocol.gossip import put
+from mesh.protocol.freshness import Freshness, leap
+from mesh.protocol.gossip import put, told
 from mesh.protocol.governor import GovernorState, Machine
-from mesh.protocol.lineage import LogState, Outstanding, Writer
+from mesh.protocol.lineage import LogState, Outstanding
 from mesh.protocol.mirror import Mirror
 from mesh.protocol.step import Head, SetMeta, Step
 
@@ -81,36 +81,25 @@ def begin(machine: Machine, stored: Stored, *, boot: str, now_ms: int, given: Se
         for member in roster.members
         if member.name != me.name
     }
-    writer = Writer(log, mesh=roster.mesh, now_ms=now_ms)
-    writer.append(
-        GovernanceChanged(
-            mesh=writer.mesh,
-            origin=origin,
-            index=writer.index,
-            at_ms=writer.at_ms,
-            change="started",
-            about=machine.governance.roster_id,
-        )
-    )
-    log, appended = writer.finish(log)
-    incarnation = stored.incarnation + 1
+    held, incarnation = {statement.id for statement in stored.law}, stored.incarnation + 1
+    new = [statement for statement in given if statement.id not in held]
     state = GovernorState(
         incarnation=incarnation,
         sequence=0,
         governance=restore(machine.governance, stored.law),
         asking={},
-        untold=(),
+        untold=(("started", machine.governance.roster_id), *(told(statement) for statement in new)),
+        news=False,
         log=log,
         mirrors=mirrors,
-        fresh=Freshness.begin(boot),
+        # Where there are not more than f others nobody could ever bear this clock out: there it must do.
+        fresh=leap(Freshness.begin(boot)) if len(roster.members) - 1 > roster.f else Freshness.begin(boot),
         was_fresh=False,
         beat_ms=0,
         noise={},
         noise_ms=0,
     )
-    held = {statement.id for statement in stored.law}
-    kept = [put(statement) for statement in given if statement.id not in held]
-    return Step(state, (SetMeta(INCARNATION, incarnation), *kept, *appended))
+    return Step(state, (SetMeta(INCARNATION, incarnation), *(put(statement) for statement in new)))
 
 
 def _own_log(origin: str, stored: StoredLog, *, now_ms: int) -> LogState:

@@ -11,7 +11,8 @@ The order of :func:`admit`
  7. times: not before, not after; the manifest's and the intent's own limits hold whatever a governor wrote
  8. fresh: the clock agrees with its peers, k members vouch for this view
  9. frontier: this view is at least as new as the one the authorization was made in
-10. revoked, halted: no key, subject, document, intent or authorization of the chain is revoked, and the domain is not halted
+10. revoked, halted: no key, subject, document, intent, authorization or digest of the chain is revoked, and the domain is not
+    halted
 11. obligations: each is understood here
 
 Then the shell spends the intent durably and asks :func:`recheck` (4, 7, 8, 10 again): a wait for a disk is time in which a
@@ -332,7 +333,7 @@ def _check_documents(grant: Grant, place: Place, now_ms: int) -> None:
 def _check_fresh(view: View) -> tuple[str, ...]:
     governance = view.governance
     check_clock(view.fresh, governance.roster, wall_ms=view.wall_ms, now_ms=view.now_ms)
-    vouchers = check_fresh(view.fresh, governance.frontier, governance.roster, now_ms=view.now_ms)
+    vouchers = check_fresh(view.fresh, governance.frontier, governance.roster, now_ms=view.now_ms, whole=governance.whole)
     return tuple(vouchers[member] for member in sorted(vouchers))
 
 
@@ -342,7 +343,7 @@ def _check_frontier(claims: Authorization, frontier: tuple[StreamHead, ...], gov
     theirs = list(frontier)
     if frontier_digest(theirs) != claims.frontier:
         raise Refused("frontier_behind", "the frontier beside it is not the one it names")
-    if not covers(list(governance.frontier), theirs):
+    if not covers(list(governance.frontier), theirs, governance.whole):
         raise Refused("frontier_behind", "the governor knew more")
 
 
@@ -362,4 +363,6 @@ def _check_allowed(grant: Grant, place: Place, governance: Governance) -> None:
         ("subject", own.claims.subject),
         ("document", own.id),
         *(("key", key) for key in (*grant.signers, *issuers)),
+        *(("digest", item.digest) for item in claims.measurements),
+        ("digest", claims.bundle),
     )

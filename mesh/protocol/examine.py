@@ -130,7 +130,7 @@ def check_chain(asked: Question, governance: Governance) -> None:
     """
     if not governance.revoked:
         return
-    intent, place = asked.intent.claims, asked.enforcer
+    intent, place, issuers = asked.intent.claims, asked.enforcer, governance.roster.issuers.keys
     governance.check_unrevoked(
         ("key", intent.holder),
         ("subject", intent.subject),
@@ -139,6 +139,9 @@ def check_chain(asked: Question, governance: Governance) -> None:
         ("key", place.claims.key),
         ("subject", place.claims.subject),
         ("document", place.id),
+        *(("key", key) for document in (asked.identity, place) for key in document.signatures if key in issuers),
+        *(("digest", item.digest) for item in intent.measurements),
+        ("digest", asked.law.manifest.digest),
     )
 
 

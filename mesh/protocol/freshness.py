@@ -21,12 +21,12 @@ Rules
 Not here: how heartbeats travel.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Final
 
 import msgspec
 
-from mesh.core.law.heartbeat import Heartbeat, StreamHead, covers
+from mesh.core.law.heartbeat import NOTHING, Heartbeat, StreamHead, covers
 from mesh.core.law.roster import Bounds, Roster
 from mesh.errors import Refused
 
@@ -111,14 +111,16 @@ def leap(state: Freshness) -> Freshness:
     return msgspec.structs.replace(state, timed={}, leapt=True)
 
 
-def vouchers(state: Freshness, frontier: tuple[StreamHead, ...], *, now_ms: int, bounds: Bounds) -> dict[str, str]:
-    """Member to the id of its newest heartbeat by which it vouches for ``frontier``."""
+def vouchers(
+    state: Freshness, frontier: tuple[StreamHead, ...], *, now_ms: int, bounds: Bounds, whole: Mapping[str, Container[str]] = NOTHING
+) -> dict[str, str]:
+    """Member to the id of its newest heartbeat by which it vouches for ``frontier``; ``whole`` as in :func:`covers`."""
     found: dict[str, str] = {}
     mine = list(frontier)
     for member, kept in state.heard.items():
         for item in reversed(kept):
             # Identity first: in a quiet mesh all frontiers are equal, and comparing them is the hot path.
-            if counts(item.signed_ms, now_ms, bounds) and (item.frontier == frontier or covers(mine, list(item.frontier))):
+            if counts(item.signed_ms, now_ms, bounds) and (item.frontier == frontier or covers(mine, list(item.frontier), whole)):
                 found[member] = item.id
                 break
     return found
@@ -145,13 +147,15 @@ def check_clock(state: Freshness, roster: Roster, *, wall_ms: int, now_ms: int) 
         raise Refused("clock_unsure", f"{late_ms} ms ahead of its peers")
 
 
-def check_fresh(state: Freshness, frontier: tuple[StreamHead, ...], roster: Roster, *, now_ms: int) -> dict[str, str]:
-    """That k members vouch for ``frontier`` now; answers who, by which heartbeat.
+def check_fresh(
+    state: Freshness, frontier: tuple[StreamHead, ...], roster: Roster, *, now_ms: int, whole: Mapping[str, Container[str]] = NOTHING
+) -> dict[str, str]:
+    """That k members vouch for ``frontier`` now; answers who, by which heartbeat. ``whole`` as in :func:`covers`.
 
     Raises:
         Refused: ``stale``.
     """
-    found = vouchers(state, frontier, now_ms=now_ms, bounds=roster.bounds)
+    found = vouchers(state, frontier, now_ms=now_ms, bounds=roster.bounds, whole=whole)
     if len(state.echoed) < roster.k:
         raise Refused("stale", f"{len(state.echoed)} of {roster.k} members have answered since the start")
     if len(found) < roster.k:

@@ -33,7 +33,7 @@ from mesh.errors import Refused
 from mesh.protocol.freshness import Freshness
 from mesh.protocol.step import AskLaw, Effect, PutLaw, Reply, Send, Signed
 
-__all__ = ["Asking", "Gossip", "LawArrived", "OfferArrived", "Told", "put", "wanted"]
+__all__ = ["Asking", "Gossip", "LawArrived", "OfferArrived", "Told", "put", "told", "wanted"]
 
 Told = tuple[Change, str]
 """What is to be recorded of what was taken in: the kind, and which."""
@@ -69,17 +69,21 @@ class Asking(msgspec.Struct, frozen=True):
     after: Cursor
     fruitless: int
     """Questions in a row that brought nothing."""
+    last_ms: int
+    """When it was asked last, whatever it answered."""
 
 
 class Gossip:
     """The working copy of one step."""
 
-    def __init__(self, governance: Governance, asking: Mapping[str, Asking], untold: Sequence[Told], *, now_ms: int) -> None:
-        """Begin with what is in force, whom was asked what, and what was not recorded yet."""
+    def __init__(
+        self, governance: Governance, asking: Mapping[str, Asking], untold: Sequence[Told], *, now_ms: int, news: bool = False
+    ) -> None:
+        """Begin with what is in force, whom was asked what, what was not recorded yet, and whether there was news already."""
         self.governance = governance
         self.asking = dict(asking)
         self.untold = list(untold)
-        self.news = False
+        self.news = news
         """Whether something was taken in: a heartbeat should say so."""
         self.more = False
         """Whether an answer brought something, so that there may be more."""
@@ -120,7 +124,7 @@ class Gossip:
         frontiers = {name: kept[-1].frontier for name, kept in fresh.heard.items() if kept and name != me}
         effects = list[AskLaw]()
         busy = {item.stream for item in self.asking.values() if item.asked_ms and self._now_ms - item.asked_ms < _PATIENCE_MS}
-        for member, frontier in sorted(frontiers.items(), key=lambda item: (self._fruitless(item[0]), item[0])):
+        for member, frontier in sorted(frontiers.items(), key=lambda item: self._order(item[0])):
             lacking = wanted(self.governance, frontier)
             former = self.asking.get(member)
             if not lacking:
@@ -133,7 +137,7 @@ class Gossip:
                     if former is not None and former.stream == stream:
                         after = max(after, former.after)  # noqa: PLW2901 -- a fork is pulled page by page
                     busy.add(stream)
-                    self.asking[member] = Asking(self._now_ms, stream, after, self._fruitless(member) + 1)
+                    self.asking[member] = Asking(self._now_ms, stream, after, self._fruitless(member) + 1, self._now_ms)
                     effects.append(AskLaw(member, stream, after))
                     break
         return effects
@@ -143,6 +147,11 @@ class Gossip:
         former = self.asking.pop(member, None)
         if former is not None and former.asked_ms:
             self.asking[member] = msgspec.structs.replace(former, after=Cursor(0))
+
+    def _order(self, member: str) -> tuple[int, int, str]:
+        """Those first who answered, and among them who was not asked for longest: who always has one thing more keeps nobody out."""
+        former = self.asking.get(member)
+        return (former.fruitless, former.last_ms, member) if former is not None else (0, 0, member)
 
     def _fruitless(self, member: str) -> int:
         former = self.asking.get(member)
@@ -169,7 +178,7 @@ class Gossip:
             return
         places = [cursor_of(item) for item in statements if link_of(item)[0] == asking.stream]
         if new or (places and max(places) > asking.after):  # a page of a fork may hold nothing new, and the next one does
-            self.asking[member] = Asking(0, asking.stream, max([asking.after, *places]), 0 if new else asking.fruitless)
+            self.asking[member] = Asking(0, asking.stream, max([asking.after, *places]), 0 if new else asking.fruitless, asking.last_ms)
             self.more = True
         else:
             self.asking[member] = msgspec.structs.replace(asking, after=Cursor(0))
@@ -196,6 +205,11 @@ def _turn(former: Asking | None, stream: str) -> int:
 
 def _wait_ms(asking: Asking) -> int:
     return min(_WAIT_MS << min(asking.fruitless - 1, 8), _WAIT_MS_MAX)
+
+
+def told(statement: Statement[Said]) -> Told:
+    """How one that was not heard but configured is recorded."""
+    return _told(link_of(statement)[0], [statement], forked=False)
 
 
 def _told(stream: str, items: Sequence[Statement[Said]], *, forked: bool) -> Told:

@@ -7,8 +7,8 @@ Rules
 3. Nothing here reads a clock, a disk or a random number; ``now_ms`` is the steady time, ``wall_ms`` the wall clock's.
 4. Garbage changes nothing: what cannot be read is counted, and the aggregate recorded at most every :data:`NOISE_MS`.
 5. The state is small; what grows is in storage, and what must be known of it is handed in as :class:`Facts`.
-6. While the clock is not trusted nothing is decided or recorded here: a record of a time to come holds up the log until then.
-   Who asks is refused unsigned, and counted.
+6. While the clock is not trusted nothing is decided, recorded, cosigned or attested here: what is signed under a time to come
+   binds this node until then. Who asks is refused unsigned, and counted. A start is recorded once it is trusted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,6 +58,8 @@ __all__ = [
 ]
 
 NOISE_MS: Final = 10_000
+_NEWS_MS: Final = 50
+"""Between heartbeats that are said for what was taken in: as fast as ticks, or whoever may sign could make all of us shout."""
 _UNSURE: Final = "clock_unsure"
 _ASKED_MAX: Final = BATCH_EVENTS_MAX - 1
 """Boot nonces of others that one heartbeat names: it also names its own."""
@@ -148,6 +150,8 @@ class GovernorState(msgspec.Struct, frozen=True):
     """Member to what it was asked last about governance."""
     untold: tuple[Told, ...]
     """What was taken in and not recorded yet."""
+    news: bool
+    """Whether something was taken in that no heartbeat has said yet."""
     log: LogState
     mirrors: Mapping[str, Mirror]
     fresh: Freshness
@@ -192,7 +196,7 @@ class _Work:
         self.now_ms = now_ms
         self.wall_ms = wall_ms
         self.facts = facts
-        self.gossip = Gossip(state.governance, state.asking, state.untold, now_ms=now_ms)
+        self.gossip = Gossip(state.governance, state.asking, state.untold, news=state.news, now_ms=now_ms)
         self.roster = machine.governance.roster
         self.writer = Writer(state.log, mesh=self.roster.mesh, now_ms=now_ms)
         self.log = state.log
@@ -257,6 +261,7 @@ class _Work:
             self.effects += [refuse(item.waiter, stale.code, stale.detail) for item in intents]
             self._count(stale.code, len(intents))
             return
+        self._record_law()
         intake = Intake(
             governance=self.governance,
             me=self.machine.me,
@@ -273,18 +278,21 @@ class _Work:
     def finish(self) -> Step[GovernorState]:
         """Heartbeat, checkpoint and pulls as they fall due; then the new state."""
         if self.ticked:
-            self._watch_freshness()
             self._record_law()
+            self._watch_freshness()
             self._record_noise()
         if self.ticked or self.gossip.more:
             self._ask_for_law()
-        if self.nonces or self.gossip.news or (self.ticked and self.now_ms - self.beat_ms >= self.roster.bounds.heartbeat_ms):
+        since_ms = self.now_ms - self.beat_ms
+        news = self.gossip.news and since_ms >= _NEWS_MS
+        if self.nonces or news or (self.ticked and since_ms >= self.roster.bounds.heartbeat_ms):
             self._beat()
-        if self.ticked:
+        sure = not self._unsure()
+        if self.ticked and sure:
             for origin, held in self.mirrors.items():
                 self._adopt(mirror.pull_due(held, self._context(self.roster.owner(origin))))
         self.log, appended = self.writer.finish(self.log)
-        if self.ticked:
+        if self.ticked and sure:
             self.log, effects = lineage.checkpoint_due(self.log, self.roster, self.machine.me, now_ms=self.now_ms)
             self.effects += effects
         state = GovernorState(
@@ -293,6 +301,7 @@ class _Work:
             governance=self.governance,
             asking=self.gossip.asking,
             untold=tuple(self.gossip.untold),
+            news=self.gossip.news,
             log=self.log,
             mirrors=self.mirrors,
             fresh=self.fresh,
@@ -306,7 +315,7 @@ class _Work:
     def _stale(self) -> Refused | None:
         try:
             check_clock(self.fresh, self.roster, wall_ms=self.wall_ms, now_ms=self.now_ms)
-            check_fresh(self.fresh, self.governance.frontier, self.roster, now_ms=self.now_ms)
+            check_fresh(self.fresh, self.governance.frontier, self.roster, now_ms=self.now_ms, whole=self.governance.whole)
         except Refused as refusal:
             return refusal
         return None
@@ -327,6 +336,7 @@ class _Work:
             self._count(code, 1)
 
     def _record_law(self) -> None:
+        """What happened before the clock could be trusted, the start first."""
         if self.gossip.untold and not self._unsure():
             for change, about in self.gossip.untold:
                 self._govern(change, about)
@@ -404,6 +414,7 @@ class _Work:
         self.fresh = hear(self.fresh, beat, draft.id, now_ms=self.now_ms, bounds=self.roster.bounds, own=True)
         self.sequence += 1
         self.beat_ms = self.now_ms
+        self.gossip.news = False
 
     def _heartbeat(self, data: bytes) -> None:
         statement = envelope.read(Heartbeat, data)
@@ -425,7 +436,7 @@ class _Work:
         owner = self.roster.owner(origin)
         if owner.name == self.machine.me.name:
             lineage.recognize(self.log, owner, data)
-        else:
+        elif not self._unsure():  # rule 6: it is said again
             self._adopt(mirror.take_note(self.mirrors[origin], data, self._context(owner), answer=answer))
 
     def _lineage(self, event: LineageArrived) -> None:
@@ -433,10 +444,10 @@ class _Work:
         owner = self.roster.owner(batch.origin)
         if not event.pulled and event.node != owner.name:
             raise Refused("record_invalid", f"records of {batch.origin} published by {event.node[:32]!r}")
-        if owner.name != self.machine.me.name:
+        if owner.name != self.machine.me.name and not self._unsure():
             held, helper = self.mirrors[batch.origin], event.node if event.pulled else ""
             self._adopt(mirror.take_batch(held, batch, self._context(owner), helper=helper))
-        elif batch.checkpoint:
+        elif owner.name == self.machine.me.name and batch.checkpoint:
             lineage.recognize(self.log, owner, batch.checkpoint.encode())
 
     def _adopt(self, answer: tuple[Mirror, list[Effect]]) -> None:
@@ -453,6 +464,7 @@ class _Work:
             self.effects.append(refuse(event.waiter, _UNSURE, ""))
             self._count(_UNSURE, 1)
             return
+        self._record_law()
         effects, noise = take_outcomes(
             event,
             governance=self.governance,

@@ -74,6 +74,7 @@ from mesh.protocol.step import Announce, Ask, AskLaw, Outgoing, Reply
 from mesh.roles import answers
 from mesh.roles.config import NodeConfig
 from mesh.roles.inbox import Inbox
+from mesh.roles.lanes import Lanes
 from mesh.roles.loading import load_state
 from mesh.roles.outbox import Outbox
 from mesh.roles.peers import Peers
@@ -117,8 +118,8 @@ class GovernorNode:
         self._waiters: dict[int, Message] = {}
         self._next_waiter = 0
         self._draining = False
-        self._looking = 0
-        """Questions being looked up."""
+        self._looking = {True: 0, False: 0}
+        """Questions being looked up: about law, which nobody else's may keep out, and others."""
         self._shared: list[Subscription] = []
         """Where other governors of the region could answer as well."""
         self._fatal: MeshError | None = None
@@ -129,7 +130,7 @@ class GovernorNode:
         self.performer: Performer | None = None
         self.outbox: Outbox | None = None
         self.peers: Peers | None = None
-        self.bus: Bus | None = None
+        self.lanes: Lanes | None = None
 
     # ------------------------------------------------------------------------------------------------------------ life
 
@@ -147,16 +148,16 @@ class GovernorNode:
         """
         engine = self._engine()
         name = f"gov-{self.me.name}"
-        self.bus = await Bus.connect(bus_options(self.config.bus, name=name, base=self.config.path(".")), wait_ms=30_000)
-        self.outbox = Outbox(self.bus)
-        self.peers = Peers(self.bus, self._enqueue)
+        self.lanes = await Lanes.connect(bus_options(self.config.bus, name=name, base=self.config.path(".")), wait_ms=30_000)
+        self.outbox = Outbox(self.lanes.bulk)
+        self.peers = Peers(self.lanes.urgent, self._enqueue)
         try:
             await self._open(engine)
-            await self._subscribe(self.bus)
+            await self._subscribe(self.lanes.bulk, self.lanes.urgent)
             self._spawn(self._tick())
             ready()
             await self._serve(engine)
-            await self._drain(self.bus)
+            await self._drain(self.lanes.bulk)
         except MeshError as error:
             _log.critical("stopped: %s", error)
             raise
@@ -164,7 +165,7 @@ class GovernorNode:
             _log.exception("stopped")
             raise _unforeseen(error) from error
         finally:
-            await self._close(self.bus, self.outbox)
+            await self._close(self.lanes, self.outbox)
 
     async def _serve(self, engine: CedarEngine) -> None:
         while not self._draining:
@@ -176,7 +177,7 @@ class GovernorNode:
             except MeshError as error:
                 await self._recover(error, engine)
 
-    async def _close(self, bus: Bus, outbox: Outbox) -> None:
+    async def _close(self, lanes: Lanes, outbox: Outbox) -> None:
         """Sign nothing more, answer whoever waits, let go of everything."""
         self._draining = True
         tasks = list(self._tasks)
@@ -186,7 +187,7 @@ class GovernorNode:
             await self.performer.stop()
         await self._tell_waiters()
         await outbox.close(wait_s=1.0)
-        await bus.close()
+        await lanes.close()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self.performer is not None:
             await self.performer.store.close()
@@ -269,8 +270,8 @@ class GovernorNode:
     def status(self) -> NodeStatus:
         """How this node is."""
         counters = dict(self.counters)
-        if self.bus is not None:
-            counters.update({f"bus_{name}": count for name, count in self.bus.counters.items()})
+        if self.lanes is not None:
+            counters.update({f"bus_{name}": count for name, count in self.lanes.counters.items()})
         if self.outbox is not None:
             counters.update({f"outbox_{name}": count for name, count in self.outbox.counters.items()})
         return node_status(self._performing(), counters, started_ms=self._started_ms)
@@ -318,14 +319,14 @@ class GovernorNode:
 
     # --------------------------------------------------------------------------------------------------------- inbound
 
-    async def _subscribe(self, bus: Bus) -> None:
+    async def _subscribe(self, bus: Bus, urgent: Bus) -> None:
         region, name, everyone = self.me.region, self.me.name, subjects.ANY
-        await bus.subscribe(subjects.hb(everyone), partial(self._take, HeartbeatArrived))
+        await urgent.subscribe(subjects.hb(everyone), partial(self._take, HeartbeatArrived))
         await bus.subscribe(subjects.lineage(everyone, everyone), self._lineage)
         await bus.subscribe(subjects.checkpoint(everyone, everyone), partial(self._take, NoteArrived))
         await bus.subscribe(subjects.cosig(region, name), partial(self._take, CosigArrived))
-        await bus.subscribe(subjects.law(everyone), self._law)
-        await bus.subscribe(subjects.sync(name), self._asked)
+        await urgent.subscribe(subjects.law(everyone), self._law)
+        await urgent.subscribe(subjects.sync(name), self._asked)
         self._shared = [
             await bus.subscribe(subjects.outcome(region, everyone), self._outcomes, queue=f"gov-{region}"),
             await bus.subscribe(subjects.intent(region, everyone, everyone), self._intent, queue=f"gov-{region}"),
@@ -379,8 +380,9 @@ class GovernorNode:
             if self._admit(message, fits=self._inbox.offers.fits(size)):
                 self._inbox.offers.put(OfferArrived(self._waiter(message), message.data), size)
                 self._wake.set()
-        elif self._admit(message, fits=self._looking < QUESTIONS_MAX, draining=False):  # others may need it to make us final
-            self._looking += 1
+        # Others may need it to make us final, or to be fresh: also while this node drains.
+        elif self._admit(message, fits=self._looking[isinstance(asked, LawAsked)] < QUESTIONS_MAX, draining=False):
+            self._looking[isinstance(asked, LawAsked)] += 1
             self._spawn(self._look_up(message, asked))
 
     def _admit(self, message: Message, *, fits: bool, bytes_max: int = MESSAGE_BYTES_MAX, draining: bool = True) -> bool:
@@ -419,7 +421,7 @@ class GovernorNode:
             self.counters["failed_questions"] += 1
             answer = pack(RefusedAnswer(code="internal_error", detail=""))
         finally:
-            self._looking -= 1
+            self._looking[isinstance(asked, LawAsked)] -= 1
         await self._reply(message, answer)
 
     def _waiter(self, message: Message) -> int:
@@ -454,9 +456,9 @@ class GovernorNode:
                 self.outbox.put(subject, data)
 
     async def _publish(self, subject: str, data: bytes) -> None:
-        if self.bus is not None:
+        if self.lanes is not None:
             try:
-                await self.bus.publish(subject, data)
+                await self.lanes.publish(subject, data)
             except MeshError:
                 self.counters["unsent"] += 1
 

@@ -16,6 +16,7 @@ from mesh.protocol.step import Ask, AskLaw
 __all__ = ["Peers"]
 
 _TIMEOUT_MS: Final = 2_000
+_REFUSED: Final = b'{"answer":"refused",'
 
 
 class Peers:
@@ -34,7 +35,9 @@ class Peers:
                 self._enqueue(LineageArrived(await self._request(item.member, ask), pulled=True, node=item.member))
             else:
                 law = LawAsked(stream=item.stream, sequence=item.after.sequence, id=item.after.id)
-                self._enqueue(LawArrived(await self._request(item.member, law), node=item.member))
+                answer = await self._request(item.member, law)
+                if not answer.startswith(_REFUSED):  # it was busy: that is no answer, and it is asked again like one that was silent
+                    self._enqueue(LawArrived(answer, node=item.member))
 
     async def sync(self, member: str, nonce: str) -> None:
         """A heartbeat of now that names ``nonce``."""

@@ -17,7 +17,7 @@ def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms
     now_ms, code = performer.clock.now_ms(), ""
     try:
         check_clock(state.fresh, roster, wall_ms=performer.clock.wall_ms(), now_ms=now_ms)
-        check_fresh(state.fresh, governance.frontier, roster, now_ms=now_ms)
+        check_fresh(state.fresh, governance.frontier, roster, now_ms=now_ms, whole=governance.whole)
     except Refused as refusal:
         code = refusal.code
     return NodeStatus(
@@ -48,7 +48,7 @@ def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms
         ],
         fresh=not code,
         code=code,
-        vouchers=sorted(vouchers(state.fresh, governance.frontier, now_ms=now_ms, bounds=roster.bounds)),
+        vouchers=sorted(vouchers(state.fresh, governance.frontier, now_ms=now_ms, bounds=roster.bounds, whole=governance.whole)),
         now_ms=now_ms,
         uptime_ms=max(0, now_ms - started_ms),
         counters=dict(counters),

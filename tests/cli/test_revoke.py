@@ -15,9 +15,9 @@ from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.law.heartbeat import StreamHead
 from mesh.core.law.revocation import Revocation, stream_of
-from mesh.core.messages import Offer, Offered, Sync, pack
+from mesh.core.messages import LawAsked, Offer, Offered, Sync, pack
 from mesh.errors import Refused
-from mesh.limits import BATCH_EVENTS_MAX
+from mesh.limits import BATCH_EVENTS_MAX, REASON_CHARS_MAX
 from tests.cli.lawmesh import Desk, code_of
 
 ANNA, BERT, CARL = (f"spiffe://lab/agent/{name}" for name in ("anna", "bert", "carl"))
@@ -64,8 +64,8 @@ def test_anything_else_is_refused_before_a_key_is_touched(desk: Desk, text: str)
 
 
 def test_a_reason_that_fits_no_statement_is_refused(desk: Desk) -> None:
-    assert code_of(desk.revoke(ANNA, "--reason", "x" * 1_025)[2]) == "usage"
-    assert desk.revoke(ANNA, "--reason", "x" * 1_024)[0] == 0
+    assert code_of(desk.revoke(ANNA, "--reason", "x" * (REASON_CHARS_MAX + 1))[2]) == "usage"
+    assert desk.revoke(ANNA, "--reason", "x" * REASON_CHARS_MAX)[0] == 0
 
 
 def test_a_target_is_refused_with_its_own_words() -> None:
@@ -310,3 +310,17 @@ def test_what_cannot_be_kept_is_not_sent(desk: Desk) -> None:
     status, _, err = desk.revoke(ANNA)
     assert (status, code_of(err)) == (1, "storage_failed")
     assert desk.mesh.law == {}
+
+
+def test_a_number_is_never_signed_twice_because_nobody_could_be_asked_what_he_claims(desk: Desk) -> None:
+    """On a new machine, while members answer with heartbeats and are too busy for questions."""
+    assert desk.revoke(ANNA)[0] == 0
+    assert desk.revoke(BERT)[0] == 0
+    desk.signed.unlink()
+    honest = desk.ask
+    desk.losing(LawAsked, ALL)
+    status, shown, err = desk.revoke(CARL)
+    assert (status, shown) == (4, None)
+    assert "claim more than they could be asked to show" in err
+    desk.ask = honest
+    assert desk.revoke(CARL)[1]["sequence"] == 3

@@ -227,7 +227,7 @@ def test_ten_thousand_revocations_are_taken_in_and_restored_in_bounded_time_and_
 def test_what_is_held_of_a_long_stream_costs_next_to_nothing_to_hear_again() -> None:
     ids = [f"{number:064x}" for number in range(STREAM_STATEMENTS_MAX - 1)]
     known = chained(1)[0]
-    fork = Fork.of([known.id, *ids[1:]])
+    fork = Fork(frozenset([known.id, *ids[1:]]), {}, (), "00" * 32)
     begun = time.monotonic()
     for stream in (Chain((known.id, *ids[1:])), fork):
         held = msgspec.structs.replace(PLAIN, streams={STREAM: stream})

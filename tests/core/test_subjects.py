@@ -81,3 +81,14 @@ def test_short_names_are_tokens_and_130_bits_of_the_hash() -> None:
     alphabet = "abcdefghijklmnopqrstuvwxyz234567"
     value = int.from_bytes(hashlib.sha256(name.encode()).digest(), "big") >> (256 - 130)
     assert token == "".join(alphabet[(value >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def test_what_no_stream_binds_is_urgent_and_nothing_else_is() -> None:
+    urgent = [subjects.hb("eu-1"), subjects.law(subjects.short("roster")), subjects.sync("eu-1"), subjects.ctl("eu-1", "drain")]
+    rest = [
+        subjects.intent("eu", "demo", "w"),
+        subjects.outcome("eu", "gate"),
+        subjects.lineage("eu", "eu-1"),
+        subjects.law_stored("eu", "x"),
+    ]
+    assert [subject for subject in (*urgent, *rest) if subjects.is_urgent(subject)] == urgent

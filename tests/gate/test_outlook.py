@@ -27,7 +27,7 @@ from mesh.protocol.gossip import _PATIENCE_MS, _WAIT_MS, _WAIT_MS_MAX
 from tests.gate.wire import FakeBus, FakeTime, events_of, settings, wish
 from tests.protocol.machines import LAB, beat
 from tests.support.factory import Lab, secret
-from tests.support.revocations import STREAM, WORLD, chained, governance, revocation
+from tests.support.revocations import STREAM, WORLD, branch, chained, governance, revocation
 
 PLAIN = governance(LAB)
 BOOT = "b1" * 32
@@ -218,3 +218,40 @@ async def test_what_is_running_ends_at_once_when_it_is_revoked_and_nothing_start
     assert caught.value.code == "revoked"
     await patient.outbox.wait_taken_in(2_000)
     assert events_of(bus)[:2] == ["started", "aborted"]
+
+
+@pytest.mark.parametrize("said_by_the_thief", [2, 9])
+@pytest.mark.parametrize("forked_for_all", [False, True])
+async def test_a_fork_that_a_thief_shows_to_one_program_hides_no_revocation_from_it(
+    view: View, said_by_the_thief: int, *, forked_for_all: bool
+) -> None:
+    """One stolen revoker key, one lying member: before the program has heard anybody else it is shown a fork of that key's stream."""
+    honest = chained(5)
+    if forked_for_all:
+        honest += branch([5], honest[3], "known to all")
+    shown = [item for number in range(said_by_the_thief) for item in branch([1], None, f"shown to one {number}")]
+    view.wire.held = {"eu-1": honest, "us-1": honest, "sa-1": honest, "ap-1": shown}
+    frontier = restore(PLAIN, honest).frontier
+    view.hear("ap-1", frontier)
+    await view.settle()
+    for _ in range(20):
+        for member in ("eu-1", "us-1", "ap-1", "sa-1"):
+            view.hear(member, frontier)
+        await view.settle()
+        view.time.ahead_ms += _WAIT_MS_MAX // 4
+    wanted = {(item.claims.target.type, item.claims.target.value) for item in honest}
+    assert wanted <= view.outlook.governance.revoked
+
+
+async def test_a_member_that_always_has_one_thing_more_keeps_nobody_else_from_being_asked(view: View) -> None:
+    honest = chained(5)
+    endless = [item for number in range(200) for item in branch([1], None, f"one more {number}")]
+    view.wire.held = {"eu-1": honest, "us-1": honest, "sa-1": honest, "ap-1": sorted(endless, key=lambda item: item.id)}
+    frontier = restore(PLAIN, honest).frontier
+    for _ in range(6):
+        for member in ("ap-1", "eu-1", "sa-1", "us-1"):
+            view.hear(member, frontier)
+        await view.settle()
+        view.time.ahead_ms += _PATIENCE_MS
+    assert {member for member, _ in view.wire.asked} >= {"ap-1", "eu-1"}
+    assert {item.claims.target.value for item in honest} <= {value for _, value in view.outlook.governance.revoked}

@@ -147,3 +147,22 @@ async def test_one_governor_that_invents_a_frontier_stops_nobody(own_mesh: Clust
     assert counters.get("system_dropped", 0) == 0
     await bus.close()
     await client.bus.close()
+
+
+@pytest.mark.asyncio
+async def test_a_flood_of_intents_keeps_no_revocation_out(own_mesh: Cluster) -> None:
+    client, quiet = await Client.connect(own_mesh.files.context), await Client.connect(own_mesh.files.context)
+    before = (await quiet.until("eu-1", "fresh", lambda status: status.fresh)).frontier
+    requests = [client.request(client.intent())[1] for _ in range(2_000)]
+    flood = asyncio.create_task(client.flood(requests, width=256))
+    await asyncio.sleep(0.3)
+    begun = time.monotonic()
+    await _offer(quiet, "us-1", _revocations(own_mesh, ["spiffe://dev/somebody"]))
+    await quiet.until("eu-1", "told", lambda status: status.frontier != before)
+    took_s = time.monotonic() - begun
+    assert not flood.done(), "it was told while the flood lasted"
+    codes = {code_of(answer) for answer in await flood}
+    assert codes <= {"authorized", "overloaded"}
+    assert took_s < 1.0, "some milliseconds on a quiet machine, some hundred here; behind 2,000 intents it would be two seconds"
+    await client.bus.close()
+    await quiet.bus.close()

@@ -261,6 +261,7 @@ class Governor:
             governance=governance,
             asking={},
             untold=(),
+            news=False,
             log=empty_log(LAB.roster.origin(ME)),
             mirrors={},
             fresh=Freshness.begin(BOOT),

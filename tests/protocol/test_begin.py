@@ -7,10 +7,10 @@ from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.record import GovernanceChanged, read_record
 from mesh.errors import Alarm
 from mesh.protocol.begin import INCARNATION, Stored, StoredLog, begin
-from mesh.protocol.governor import GovernorState, Machine, Tick
+from mesh.protocol.governor import GovernorState, HeartbeatArrived, Machine, Tick
 from mesh.protocol.lineage import checkpoint_due
 from mesh.protocol.step import Announce, Append, Head, Send, SetHead, SetMeta, Sign, Step
-from tests.protocol.machines import BOOT, LAB, ME, NOW, OWNER, Governor, only, perform
+from tests.protocol.machines import BOOT, LAB, ME, NOW, OWNER, Governor, beat, only, perform
 
 ORIGIN = LAB.roster.origin(ME)
 LEAVES = [b"a", b"b", b"c"]
@@ -36,8 +36,13 @@ def test_the_incarnation_rises_before_anything_is_signed(before: int) -> None:
     assert (step.state.incarnation, step.state.sequence) == (before + 1, 0)
 
 
-def test_a_start_is_recorded() -> None:
-    (append,) = only(Append, _begin(HELD).effects)
+def test_a_start_is_recorded_as_soon_as_others_have_borne_its_clock_out_and_nothing_before() -> None:
+    governor = Governor()
+    governor.state = _begin(HELD).state
+    assert only(Append, _begin(HELD).effects) == []
+    assert only(Append, governor.take(Tick())) == []
+    heard = [HeartbeatArrived(beat(member.name, 1, NOW)) for member in LAB.roster.members[1 : LAB.roster.f + 2]]
+    (append,) = only(Append, governor.take(*heard, Tick()))
     record = read_record(append.leaves[0])
     assert isinstance(record, GovernanceChanged)
     assert (record.change, record.about, record.index, append.first) == ("started", LAB.pin, 3, 3)
@@ -69,8 +74,9 @@ def test_a_certified_log_has_nothing_outstanding() -> None:
 
 def test_a_log_remembers_under_which_time_it_signed_last() -> None:
     ahead = msgspec.structs.replace(HEAD, time_s=NOW // 1000 + 5)
-    state = _begin(msgspec.structs.replace(HELD, certified=3, log=ahead)).state
-    _, effects = checkpoint_due(state.log, LAB.roster, ME, now_ms=NOW)
+    governor = Governor()
+    governor.state = _begin(msgspec.structs.replace(HELD, certified=3, log=ahead)).state
+    effects = governor.take(*(HeartbeatArrived(beat(member.name, 1, NOW)) for member in LAB.roster.members[1:]), Tick())
     assert {item.head.time_s for item in only(SetHead, effects)} == {NOW // 1000 + 5}
 
 

@@ -167,6 +167,8 @@ def _revocable() -> dict[str, tuple[str, str]]:
         "enforcer's document": ("document", Bench().place().document.id),
         "governor's key": ("key", kit.decision_key("anna").public),
         "issuer's key": ("key", ISSUER.public),
+        "something measured": ("digest", MEASURED[0].digest),
+        "policy bundle": ("digest", grant.authorization.claims.bundle),
     }
 
 

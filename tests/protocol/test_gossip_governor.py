@@ -94,9 +94,22 @@ def _own_beats(effects: Sequence[Effect]) -> list[Heartbeat]:
 )
 def test_a_heartbeat_says_at_once_what_was_taken_in(event: Event) -> None:
     governor = _fresh()
+    governor.now_ms += 50
     (said,) = _own_beats(governor.take(event))
     assert [(head.sequence, head.head) for head in said.frontier if head.stream == STREAM] == [(1, GOOD[0].id)]
     assert only(Send, governor.take(LawArrived(_batch(GOOD[0].envelope)))) == []
+
+
+def test_whoever_signs_without_end_makes_nobody_shout_but_the_last_word_is_said() -> None:
+    governor = _fresh()
+    governor.now_ms += 50
+    beats = [_own_beats(governor.take(_offered(statement))) for statement in GOOD[:3]]
+    assert [len(said) for said in beats] == [1, 0, 0]
+    governor.now_ms += 50
+    (said,) = _own_beats(governor.take(Tick()))
+    assert [head.sequence for head in said.frontier if head.stream == STREAM] == [3]
+    governor.now_ms += 50
+    assert _own_beats(governor.take(Tick())) == []
 
 
 def test_what_is_taken_in_is_recorded_at_the_next_tick() -> None:

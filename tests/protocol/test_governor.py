@@ -47,6 +47,13 @@ def _governor() -> Governor:
     return governor
 
 
+def _trusting() -> Governor:
+    """One whose clock enough others have borne out, though nobody has answered its boot."""
+    governor = _governor()
+    governor.take(*(HeartbeatArrived(beat(name, 0, NOW)) for name in OTHERS[: LAB.roster.f + 1]), Tick())
+    return governor
+
+
 def _beats(now_ms: int, members: Sequence[str] = tuple(OTHERS), *, sequence: int = 1, **changes: Any) -> list[HeartbeatArrived]:
     return [HeartbeatArrived(beat(name, sequence, now_ms, echo=[BOOT], **changes)) for name in members]
 
@@ -79,6 +86,10 @@ def test_a_decision_sees_the_heartbeats_of_its_own_batch_wherever_they_stand() -
     (answer,) = answers(governor.take(_intent(), *beats)).values()
     assert isinstance(unpack_answer(answer), Authorized)
     governor = _governor()
+    (answer,) = answers(governor.take(_intent(), *beats[:1])).values()
+    assert b'"clock_unsure"' in answer, "one other alone may lie about the time"
+    assert governor.records() == []
+    governor = _trusting()
     (answer,) = answers(governor.take(_intent(), *beats[:1])).values()
     assert b'"denied"' in answer
     (record,) = governor.records()
@@ -255,7 +266,7 @@ def test_ones_own_words_coming_back_are_no_news() -> None:
 def test_a_checkpoint_in_a_heartbeat_is_followed_up() -> None:
     owner = Owner()
     owner.decide(LAB.request(LAB.intent(1, at_ms=NOW)[1], []))
-    governor = _governor()
+    governor = _trusting()
     effects = governor.take(HeartbeatArrived(beat(OWNER.name, 1, NOW, checkpoint=owner.note().decode())), Tick())
     assert only(Ask, effects) == [Ask(OWNER.name, owner.origin, 0)]
 
@@ -264,7 +275,7 @@ def test_a_checkpoint_in_a_heartbeat_is_followed_up() -> None:
 
 
 def test_becoming_fresh_and_stale_are_recorded_once_each() -> None:
-    governor = _governor()
+    governor = _trusting()
     changes: list[tuple[str, str]] = []
     for number in range(10):
         events: list[Event] = list(_beats(governor.now_ms, sequence=number)) if number in {2, 3} else []
@@ -283,8 +294,7 @@ def test_one_that_is_ahead_makes_nobody_stale() -> None:
 
 
 def test_noise_is_recorded_in_aggregate_and_not_more_often_than_it_must() -> None:
-    governor = _governor()
-    governor.take(Tick())
+    governor = _trusting()
     found = []
     for number in range(25):
         governor.take(HeartbeatArrived(b"garbage"), IntentArrived(1, b"x"), Shed("overloaded", 3), Tick())
@@ -345,7 +355,10 @@ def test_lines_of_k_members_make_its_records_final() -> None:
 def test_a_members_records_are_mirrored_and_answered() -> None:
     owner, governor = Owner(), _governor()
     owner.decide(LAB.request(LAB.intent(1, at_ms=NOW)[1], []))
-    effects = governor.take(LineageArrived(pack(batch(owner, note=owner.note())), pulled=False, node=OWNER.name))
+    published = LineageArrived(pack(batch(owner, note=owner.note())), pulled=False, node=OWNER.name)
+    assert governor.take(published) == [], "nothing is signed under a time that nobody has borne out"
+    governor = _trusting()
+    effects = governor.take(published)
     (append,) = only(Append, effects)
     assert (append.origin, append.leaves) == (owner.origin, tuple(owner.leaves))
     assert {sign.use for sign in only(Sign, effects)} == {"witness", "attest"}

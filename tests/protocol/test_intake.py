@@ -15,7 +15,7 @@ from mesh.core.messages import Authorized, DeniedAnswer, IntentRequest, Openings
 from mesh.core.run.authorization import Authorization, Denial
 from mesh.core.run.decision import Verdict, decision_digest
 from mesh.core.run.identity import Identity
-from mesh.core.run.intent import Audience, EntityRef, Intent
+from mesh.core.run.intent import Audience, EntityRef, Intent, Measurement
 from mesh.core.run.params import Opening, commit
 from mesh.errors import Refused
 from mesh.limits import INTENT_LIFE_MS_MAX, REQUEST_BYTES_MAX
@@ -243,6 +243,12 @@ def test_the_bounds_themselves_are_within(data: bytes, allowed: bool) -> None:
     assert isinstance(Desk().take(data)[0], Authorized) is allowed
 
 
+def test_what_was_measured_may_not_be_revoked() -> None:
+    measured = Measurement(name="script", digest="blake3:" + "0a" * 32)
+    desk = Desk(revoking(("digest", measured.digest)))
+    assert _denial(desk.take(_good(measurements=[measured]))[0]).code == "revoked"
+
+
 def test_the_policies_that_decided_are_named() -> None:
     (answer,) = Desk().take(_good(resource=EntityRef(type="Account", id="frozen")))
     assert _denial(answer).determining == ["never-frozen"]
@@ -258,6 +264,8 @@ def test_the_policies_that_decided_are_named() -> None:
         ("subject", "spiffe://lab/enforcer/till"),
         ("document", PLACE.id),
         ("intent", intent_of(1, created_ms=NOW, expires_ms=NOW + 30_000)[0]),
+        ("key", LAB.roster.issuers.keys[0]),
+        ("digest", LAB.governance.active(DOMAIN, NOW).manifest.digest),
     ],
 )
 def test_nothing_in_the_chain_may_be_revoked(target: tuple[str, str]) -> None:

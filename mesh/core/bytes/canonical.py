@@ -18,7 +18,7 @@ from typing import Annotated, Final, TypeVar, cast, dataclass_transform
 import msgspec
 
 from mesh.errors import Refused
-from mesh.limits import CLOCK_MS_MAX, INT_MAX, LIST_ITEMS_MAX, PARAMS_MAX, STRING_CHARS_MAX
+from mesh.limits import CLOCK_MS_MAX, INT_MAX, LIST_ITEMS_MAX, PARAMS_MAX, REASON_CHARS_MAX, STRING_CHARS_MAX
 
 __all__ = [
     "Count",
@@ -30,6 +30,7 @@ __all__ = [
     "Name",
     "Params",
     "Payload",
+    "Reason",
     "Scalar",
     "Spiffe",
     "Text",
@@ -58,6 +59,8 @@ Token = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9-]{0,31}$(?!\\n)", 
 Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z_][A-Za-z0-9_.-]{0,63}$(?!\\n)", min_length=1, max_length=64)]
 """A parameter, attribute, action verb, entity type or measurement."""
 Text = Annotated[str, msgspec.Meta(max_length=STRING_CHARS_MAX)]
+Reason = Annotated[str, msgspec.Meta(max_length=REASON_CHARS_MAX)]
+"""Why somebody did it, for people."""
 Spiffe = Annotated[
     str,
     msgspec.Meta(

@@ -4,18 +4,20 @@ Everything that decides or verifies is handed one of these. It is never changed,
 after more statements. The order in which they came makes no difference.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Container, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 import msgspec
 
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.halt import Halt, halt_stream, in_force
-from mesh.core.law.heartbeat import StreamHead, frontier_digest
-from mesh.core.law.policy import Bundle, Manifest, admit_manifest, read_bundle
+from mesh.core.law.heartbeat import NOTHING, StreamHead, frontier_digest
+from mesh.core.law.policy import Bundle, Manifest, admit_manifest, check_succession, read_bundle
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import Member, Roster, admit_roster
-from mesh.core.law.streams import Chain, Growth, Stream, head_of
+from mesh.core.law.streams import Chain, Fork, Growth, Stream, head_of
 from mesh.core.law.travel import Said, admit_law, link_of
 from mesh.errors import Refused
 
@@ -52,6 +54,8 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     frontier: tuple[StreamHead, ...]
     digest: str
     """Digest of the frontier."""
+    whole: Mapping[str, Container[str]]
+    """Forked stream to the ids that are held with all before them."""
     former: Mapping[str, tuple[StreamHead, ...]]
     """Digest to frontier, of this state and some before it, oldest first."""
     keys: Mapping[str, Member]
@@ -128,11 +132,11 @@ def extend(governance: Governance, statements: Sequence[Statement[Said]]) -> Tak
 
 
 def restore(governance: Governance, statements: Iterable[Statement[Said]]) -> Governance:
-    """The state after statements that were believed before they were stored."""
+    """The state after statements that were believed before they were stored: what was taken in once is taken up again, however much."""
     growing, new = dict[str, Growth](), list[Statement[Said]]()
     for statement in statements:
         name, link = link_of(statement)
-        growth = growing.setdefault(name, Growth(governance.streams.get(name, Chain())))
+        growth = growing.setdefault(name, Growth(governance.streams.get(name, Chain()), most=sys.maxsize))
         if not growth.holds(link):
             growth.add(link)
             new.append(statement)
@@ -141,7 +145,7 @@ def restore(governance: Governance, statements: Iterable[Statement[Said]]) -> Go
 
 def unsaid(governance: Governance) -> Governance:
     """The same roster and laws, as if nothing had been said in any stream; its frontier is not made anew."""
-    return msgspec.structs.replace(governance, streams={}, revoked=frozenset(), halts={}, halted={})
+    return msgspec.structs.replace(governance, streams={}, revoked=frozenset(), halts={}, halted={}, whole=NOTHING)
 
 
 def admit_governance(
@@ -168,6 +172,8 @@ def admit_governance(
         epochs.sort(key=lambda law: law.manifest.epoch)
         if len({law.manifest.epoch for law in epochs}) != len(epochs):
             raise Refused("policy_invalid", f"two manifests for {epochs[0].manifest.domain} epoch {epochs[-1].manifest.epoch}")
+        for law, after in pairwise(epochs):
+            check_succession(law.manifest, law.manifest_id, after.manifest)
     frontier = _fixed(believed, roster.id, laws)
     plain = Governance(
         roster=believed,
@@ -179,6 +185,7 @@ def admit_governance(
         streams={},
         frontier=frontier,
         digest=frontier_digest(list(frontier)),
+        whole=NOTHING,
         former={frontier_digest(list(frontier)): frontier},
         keys={member.decision_key: member for member in believed.members},
     )
@@ -227,6 +234,7 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
         streams=streams,
         frontier=frontier,
         digest=digest,
+        whole={name: stream.whole for name, stream in streams.items() if isinstance(stream, Fork)},
         former=dict(list(former.items())[-_FORMER_MAX:]),
     )
 

@@ -19,7 +19,7 @@ from typing import Annotated
 
 import msgspec
 
-from mesh.core.bytes.canonical import Count, Hex32, Millis, Payload, Text, Token
+from mesh.core.bytes.canonical import Count, Hex32, Millis, Payload, Reason, Token
 from mesh.core.bytes.envelope import Statement, statement
 from mesh.core.law.roster import Roster
 from mesh.core.law.streams import Fork, Stream
@@ -40,7 +40,7 @@ class Halt(Payload):
     previous: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
     lifts: Annotated[list[Hex32], msgspec.Meta(max_length=LIFTS_MAX)]
     """Empty: a halt. Else a resume: the ids of the halts that it lifts; it halts nothing."""
-    reason: Text
+    reason: Reason
     issued_ms: Millis
 
     @property

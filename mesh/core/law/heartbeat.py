@@ -4,7 +4,8 @@ It is freshness, completeness and anti-entropy digest in one message. A *frontie
 member holds it without a gap: (sequence, head), the head being the id of the last statement.
 """
 
-from typing import Annotated
+from collections.abc import Container, Mapping
+from typing import Annotated, Final
 
 import msgspec
 
@@ -13,9 +14,11 @@ from mesh.core.bytes.canonical import Count, Hex32, Millis, Payload, Token, sha2
 from mesh.core.bytes.envelope import statement
 from mesh.limits import BATCH_EVENTS_MAX, FRONTIER_STREAMS_MAX, NOTE_BYTES_MAX
 
-__all__ = ["Frontier", "Heartbeat", "StreamHead", "StreamName", "covers", "frontier_digest"]
+__all__ = ["NOTHING", "Frontier", "Heartbeat", "StreamHead", "StreamName", "covers", "frontier_digest"]
 
 
+NOTHING: Final[Mapping[str, Container[str]]] = {}
+"""No stream is forked here."""
 StreamName = Annotated[str, msgspec.Meta(pattern="^[a-z]{1,16}(/[a-z0-9-]{1,64})?$(?!\\n)", max_length=81)]
 """``roster``, ``policy/<domain>``, ``revoke/<key>``, ``halt/<domain>``."""
 
@@ -59,16 +62,26 @@ def frontier_digest(frontier: list[StreamHead]) -> str:
     return sha256_hex(canonical.encode(frontier))
 
 
-def covers(mine: list[StreamHead], theirs: list[StreamHead]) -> bool:
+def covers(mine: list[StreamHead], theirs: list[StreamHead], whole: Mapping[str, Container[str]] = NOTHING) -> bool:
     """Whether ``mine`` holds all that ``theirs`` claims: every stream at least as far, and the same head where as far.
 
-    A stream that either knows to be forked is left out: its author could otherwise stop everybody for ever.
+    A stream that both know to be forked is left out: its author could otherwise stop everybody for ever. If I alone know, I
+    must hold the whole chain that their head ends; if they alone, I must first see the fork, which they can show.
+
+    Args:
+        mine: what I hold.
+        theirs: what another claims.
+        whole: forked stream to the ids that I hold with all before them.
     """
     held = {entry.stream: entry for entry in mine}
     for entry in theirs:
         own = held.get(entry.stream)
-        if entry.forked or (own is not None and own.forked):
+        if own is not None and own.forked:
+            if not entry.forked and entry.head not in whole.get(entry.stream, ()):
+                return False
             continue
+        if entry.forked:
+            return False
         if own is None or own.sequence < entry.sequence:
             return False
         if own.sequence == entry.sequence and own.head != entry.head:

@@ -29,7 +29,9 @@ __all__ = [
     "PolicyJson",
     "Terms",
     "admit_manifest",
+    "admit_next_manifest",
     "bundle_digest",
+    "check_succession",
     "read_bundle",
 ]
 
@@ -196,3 +198,37 @@ def admit_manifest(manifest: Statement[Manifest], roster: Roster) -> Manifest:
     if role is None:
         raise Refused("domain_unknown", claims.domain)
     return manifest.verify_threshold(role.keys, role.threshold)
+
+
+def admit_next_manifest(now: Manifest, now_id: str, statement: Statement[Manifest], roster: Roster) -> Manifest:
+    """The next manifest of a domain, believed because its policy role signed it and it follows the one before.
+
+    Args:
+        now: the manifest before, believed.
+        now_id: its statement id, lowercase hex.
+        statement: the next one, as read.
+        roster: the roster in force, which names the role.
+
+    Raises:
+        Refused: what :func:`admit_manifest` and :func:`check_succession` raise.
+    """
+    claims = admit_manifest(statement, roster)
+    check_succession(now, now_id, claims)
+    return claims
+
+
+def check_succession(now: Manifest, now_id: str, after: Manifest) -> None:
+    """That ``after`` follows ``now``, whose statement id is ``now_id``; both are believed already.
+
+    Raises:
+        Refused: ``wrong_mesh``; ``policy_invalid`` for another domain; ``wrong_epoch`` unless it is the next epoch and names its
+            predecessor.
+    """
+    if after.mesh != now.mesh:
+        raise Refused("wrong_mesh", after.mesh)
+    if after.domain != now.domain:
+        raise Refused("policy_invalid", f"a manifest of {after.domain} after one of {now.domain}")
+    if after.epoch != now.epoch + 1:
+        raise Refused("wrong_epoch", f"after {now.domain} epoch {now.epoch} comes {now.epoch + 1}, this is {after.epoch}")
+    if after.previous != now_id:
+        raise Refused("wrong_epoch", f"{now.domain} epoch {now.epoch} is {now_id[:12]}…, this follows {after.previous[:12] or 'nothing'}…")

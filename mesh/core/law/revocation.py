@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from mesh.core.bytes.canonical import Count, KeyHex, Millis, Payload, Text, Token
+from mesh.core.bytes.canonical import Count, KeyHex, Millis, Payload, Reason, Token
 from mesh.core.bytes.envelope import Statement, statement
 from mesh.core.law.roster import Roster
 from mesh.errors import Refused
@@ -19,8 +19,8 @@ class Target(Payload):
     """What is revoked: a public key, a SPIFFE id, the id of an identity document, intent or authorization, or whatever was measured."""
 
     type: Literal["key", "subject", "document", "intent", "authorization", "digest"]
-    value: Text
-    """Lowercase hex for a key or an id, a SPIFFE id, or a digest as it stands in a measurement (``blake3:<hex>``)."""
+    value: Annotated[str, msgspec.Meta(pattern="^[ -~]{1,254}$(?!\\n)", min_length=1, max_length=254)]
+    """Lowercase hex for a key or an id, a SPIFFE id, or the digest of something measured or of a policy bundle (``blake3:<hex>``)."""
 
 
 @statement("revocation")
@@ -36,7 +36,7 @@ class Revocation(Payload):
     """Dense per revoker key, from 1."""
     previous: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
     target: Target
-    reason: Text
+    reason: Reason
     issued_ms: Millis
 
     @property

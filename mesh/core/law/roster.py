@@ -3,7 +3,7 @@
 One number, k, decides everything: final, decided, fresh and acknowledged each mean *k distinct members*. A roster is sound
 only if ``2k > n + f`` (any two such sets share an honest member) and ``k <= n - f`` (f silent liars stop nobody).
 
-Not here: the chain from one epoch to the next.
+Not here: the chain from one epoch to the next (:mod:`mesh.core.law.succession`).
 """
 
 from typing import Annotated

@@ -5,14 +5,14 @@ Rules
 1. What is held is a function of the *set* of statements taken in, whatever the order and however often each came.
 2. Only the gapless chain from 1 on is advertised. A statement without its predecessor is kept (*loose*), and advances nothing.
 3. Two statements under one number, or one that names another predecessor than the one held, are a fork: their author has said
-   two things. From then on the stream is only a set. What it says still denies; nobody waits for it any more.
+   two things. From then on the stream is only a set. What it says still denies; nobody waits for what it may still say. But
+   a chain that others hold and advertise is waited for as before: a fork shown to me alone must not hide it from me.
 4. A frontier lists one head per stream; :func:`covers` compares two, :func:`ahead` says what another has and I lack.
 
 Not here: what statements mean (:mod:`mesh.core.law.governance`), how they travel (:mod:`mesh.protocol.gossip`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 
 import msgspec
 
@@ -47,14 +47,12 @@ class Fork(msgspec.Struct, frozen=True):
     """A stream whose author has said two things."""
 
     ids: frozenset[str]
+    whole: Mapping[str, int]
+    """Those whose predecessors are all held, with their numbers: whoever's chain ends in one of them, I hold all of it."""
+    broken: tuple[Link, ...]
+    """The others."""
     digest: str
-    """Of all of them, by which two holders see that they differ: made once, because every heartbeat is compared with it."""
-
-    @classmethod
-    def of(cls, ids: Iterable[str]) -> "Fork":
-        """A fork of these statements."""
-        held = frozenset(ids)
-        return cls(held, sha256_hex("".join(sorted(held)).encode()))
+    """Of all ids, by which two holders see that they differ: made once, because every heartbeat is compared with it."""
 
 
 Stream = Chain | Fork
@@ -70,22 +68,24 @@ class Cursor(msgspec.Struct, frozen=True, order=True):
 class Growth:
     """A stream while statements are added to it: one copy for all of them, however long it is, and none for what is held."""
 
-    def __init__(self, stream: Stream) -> None:
-        """Begin from ``stream``, which stays as it is."""
+    def __init__(self, stream: Stream, *, most: int = STREAM_STATEMENTS_MAX) -> None:
+        """Begin from ``stream``, which stays as it is; it will not have more than ``most`` statements."""
         self._before = stream
-        self._held: Sequence[str] | AbstractSet[str] = stream.ids
-        self._loose: Mapping[int, Link] = stream.loose if isinstance(stream, Chain) else {}
-        self._grown: tuple[list[str] | set[str], dict[int, Link]] | None = None
-        """The same two, once something was added."""
+        self._most = most
+        self._chain: _GrowingChain | None = None
+        self._fork: _GrowingFork | None = None
+        """One of the two, once something was added."""
 
     def holds(self, link: Link) -> bool:
         """Whether that statement is held already."""
-        held = self._held
-        if isinstance(held, AbstractSet):
-            return link.id in held
-        if link.sequence <= len(held):
-            return link.sequence > 0 and held[link.sequence - 1] == link.id
-        found = self._loose.get(link.sequence)
+        if self._fork is not None:
+            return link.id in self._fork.ids
+        if self._chain is None and isinstance(self._before, Fork):
+            return link.id in self._before.ids
+        ids, loose = (self._chain.ids, self._chain.loose) if self._chain is not None else _parts(self._before)
+        if link.sequence <= len(ids):
+            return link.sequence > 0 and ids[link.sequence - 1] == link.id
+        found = loose.get(link.sequence)
         return found is not None and found.id == link.id
 
     def add(self, link: Link) -> None:
@@ -96,39 +96,94 @@ class Growth:
         """
         if link.sequence < 1 or (link.sequence == 1) != (link.previous == ""):
             raise Refused("malformed", f"number {link.sequence} of a stream after {link.previous[:12]!r}")
-        if len(self._held) + len(self._loose) >= STREAM_STATEMENTS_MAX:
-            raise Refused("stream_full", f"{STREAM_STATEMENTS_MAX} statements")
-        held = self._held
-        ids, loose = self._grown or (set(held) if isinstance(held, AbstractSet) else list(held), dict(self._loose))
-        if isinstance(ids, list) and self._contradicts(ids, link):
-            ids = {*ids, *(item.id for item in loose.values())}
-            loose.clear()
-        if isinstance(ids, set):
-            ids.add(link.id)
-        else:
-            loose[link.sequence] = link
-            while (found := loose.pop(len(ids) + 1, None)) is not None:
-                ids.append(found.id)
-        self._held, self._loose = self._grown = ids, loose
+        if self._size() >= self._most:
+            raise Refused("stream_full", f"{self._most} statements")
+        if self._fork is None and isinstance(self._before, Fork):
+            self._fork = _GrowingFork.of(self._before)
+        if self._fork is None:
+            self._chain = self._chain or _GrowingChain(*_parts(self._before))
+            if not self._chain.contradicts(link):
+                self._chain.add(link)
+                return
+            self._fork = self._chain.forked()
+        self._fork.add(link)
 
     def finish(self) -> Stream:
         """The stream now; the very same object if nothing was added."""
-        if self._grown is None:
-            return self._before
-        ids, loose = self._grown
-        return Fork.of(ids) if isinstance(ids, set) else Chain(tuple(ids), loose)
+        if self._fork is not None:
+            return self._fork.finish()
+        return Chain(tuple(self._chain.ids), self._chain.loose) if self._chain is not None else self._before
 
-    def _contradicts(self, ids: list[str], link: Link) -> bool:
+    def _size(self) -> int:
+        if self._fork is not None:
+            return len(self._fork.ids)
+        if self._chain is not None:
+            return len(self._chain.ids) + len(self._chain.loose)
+        return len(self._before.ids) + (len(self._before.loose) if isinstance(self._before, Chain) else 0)
+
+
+class _GrowingChain:
+    def __init__(self, ids: Sequence[str], loose: Mapping[int, Link]) -> None:
+        self.ids = list(ids)
+        self.loose = dict(loose)
+
+    def add(self, link: Link) -> None:
+        self.loose[link.sequence] = link
+        while (found := self.loose.pop(len(self.ids) + 1, None)) is not None:
+            self.ids.append(found.id)
+
+    def contradicts(self, link: Link) -> bool:
         """Whether what is held under this number, before it or after it, cannot stand beside it."""
-        at, held, before = link.sequence, len(ids), link.previous
-        if at <= held or at in self._loose:
+        at, held, before = link.sequence, len(self.ids), link.previous
+        if at <= held or at in self.loose:
             return True
-        if at - 1 in self._loose:
-            before = self._loose[at - 1].id
+        if at - 1 in self.loose:
+            before = self.loose[at - 1].id
         elif at > 1 and at - 1 == held:
-            before = ids[-1]
-        after = self._loose.get(at + 1)
+            before = self.ids[-1]
+        after = self.loose.get(at + 1)
         return before != link.previous or (after is not None and after.previous != link.id)
+
+    def forked(self) -> "_GrowingFork":
+        fork = _GrowingFork({*self.ids}, {identity: number for number, identity in enumerate(self.ids, 1)}, {})
+        for link in self.loose.values():
+            fork.add(link)
+        return fork
+
+
+class _GrowingFork:
+    def __init__(self, ids: set[str], whole: dict[str, int], waiting: dict[str, list[Link]]) -> None:
+        self.ids = ids
+        self.whole = whole
+        self.waiting = waiting
+        """By the predecessor that they lack."""
+
+    @classmethod
+    def of(cls, fork: Fork) -> "_GrowingFork":
+        grown = cls(set(fork.ids), dict(fork.whole), {})
+        for link in fork.broken:
+            grown.waiting.setdefault(link.previous, []).append(link)
+        return grown
+
+    def add(self, link: Link) -> None:
+        self.ids.add(link.id)
+        added = [link]
+        while added:
+            item = added.pop()
+            if item.sequence == 1 or self.whole.get(item.previous) == item.sequence - 1:
+                self.whole[item.id] = item.sequence
+                added += self.waiting.pop(item.id, ())
+            else:
+                self.waiting.setdefault(item.previous, []).append(item)
+
+    def finish(self) -> Fork:
+        broken = sorted((link for links in self.waiting.values() for link in links), key=lambda link: (link.sequence, link.id))
+        digest = sha256_hex("".join(sorted(self.ids)).encode())
+        return Fork(frozenset(self.ids), self.whole, tuple(broken), digest)
+
+
+def _parts(stream: Stream) -> tuple[Sequence[str], Mapping[int, Link]]:
+    return (stream.ids, stream.loose) if isinstance(stream, Chain) else ((), {})
 
 
 def take(stream: Stream, links: Iterable[Link]) -> Stream:
@@ -156,8 +211,8 @@ def ahead(streams: Mapping[str, Stream], theirs: Sequence[StreamHead]) -> dict[s
     for head in theirs:
         own = streams.get(head.stream, Chain())
         if isinstance(own, Fork):
-            mine = head_of(head.stream, own)
-            if mine is not None and head.forked and head.sequence >= mine.sequence and head.head != mine.head:
+            # Whoever holds fewer may still hold another: counts say nothing about sets.
+            if head.head != own.digest if head.forked else head.sequence > 0 and head.head not in own.whole:
                 wanted[head.stream] = Cursor(0)
         elif head.forked:
             wanted[head.stream] = Cursor(0)

@@ -310,7 +310,9 @@ class Watch:
         if place <= self._beats.get(governor.name, (0, -1)):
             raise Violation("I5", f"{governor.name} signs heartbeat {place} after {self._beats[governor.name]}")
         self._beats[governor.name] = place
-        if not covers(list(beat.frontier), self._frontiers.get(governor.name, [])):
+        forked = {head.stream for head in beat.frontier if head.forked}
+        before = [head for head in self._frontiers.get(governor.name, []) if head.stream not in forked]
+        if not covers(list(beat.frontier), before):
             raise Violation("I9", f"{governor.name} says that it holds less than it said before")
         self._frontiers[governor.name] = list(beat.frontier)
         for what, state in (("revoked", self._setting.revoking), ("halted", self._setting.halting)):

@@ -1,0 +1,116 @@
+"""How one roster follows another: the next epoch, signed by both roots, and never so different that two quorums may miss each other.
+
+The overlap rule
+----------------
+``k + k' − |old ∪ new| > max(f, f')``, where a changed member is a new one. ``k + k' − |old ∪ new|`` (or 0) is the fewest members that a
+quorum of the old roster and one of the new share; no bound is better. So the rule holds **if and only if** every two such quorums share
+a member who does not lie, for every set of liars that keeps *at least one* of the two bounds: at most f of the old members, or at most f'
+of the new. Where both bounds are kept, ``min`` in place of ``max`` would do; the rule is stricter because a change is often made when one
+of the two is in doubt.
+
+One node is one liar, in both rosters: who lied under the old one and is honest under the new counts as a liar all along (mend it with new
+keys). If other nodes may lie in each epoch, it would take ``f + f'``, which this does not promise.
+
+Not here: the joint phase for steps that the rule refuses, the barrier, and nodes that change rosters while they run. No node does yet.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from mesh.core.bytes.envelope import Statement
+from mesh.core.law.roster import Member, Role, Roster, admit_roster
+from mesh.errors import Refused
+
+__all__ = ["Overlap", "admit_chain", "admit_successor", "overlap", "same_member"]
+
+
+class Overlap(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers of the overlap rule for one step, all counts of members."""
+
+    old: int
+    """Only in the old roster."""
+    both: int
+    new: int
+    """Only in the new roster."""
+    k: tuple[int, int]
+    """Of the old and of the new roster."""
+    f: tuple[int, int]
+
+    @property
+    def union(self) -> int:
+        """Members of either roster."""
+        return self.old + self.both + self.new
+
+    @property
+    def shared(self) -> int:
+        """What two quorums share at least; below zero, that many members keep them apart."""
+        return sum(self.k) - self.union
+
+    @property
+    def safe(self) -> bool:
+        """Whether any two quorums share more members than may lie."""
+        return self.shared > max(self.f)
+
+    def __str__(self) -> str:
+        """The rule with its numbers."""
+        sides = f"{self.k[0]} + {self.k[1]} - {self.union} = {self.shared}", f"max({self.f[0]}, {self.f[1]}) = {max(self.f)}"
+        return f"k + k' - |old or new| = {sides[0]}, {'more' if self.safe else 'not more'} than max(f, f') = {sides[1]}"
+
+
+def same_member(one: Member, other: Member) -> bool:
+    """Whether it is the same in both rosters: same name, log epoch and keys. Its region may differ, which it signs nothing under."""
+    return msgspec.structs.replace(one, region=other.region) == other
+
+
+def overlap(now: Roster, after: Roster) -> Overlap:
+    """The overlap of two rosters; it does not matter which one is older."""
+    both = sum(same_member(member, other) for member in now.members for other in after.members)
+    sizes = {"old": len(now.members) - both, "both": both, "new": len(after.members) - both}
+    return Overlap(**sizes, k=(now.k, after.k), f=(now.f, after.f))
+
+
+def admit_successor(now: Roster, now_id: str, statement: Statement[Roster]) -> Roster:
+    """The next roster, believed because the one in force and the new one itself agree to it.
+
+    Args:
+        now: the roster in force, believed.
+        now_id: its statement id, lowercase hex.
+        statement: the next one, as read.
+
+    Raises:
+        Refused: ``wrong_mesh``; ``wrong_epoch`` unless it is the next epoch and names ``now_id`` as its predecessor;
+            ``threshold_not_met`` unless both root thresholds signed; ``roster_unsafe`` if the overlap rule does not hold.
+    """
+    claims = statement.claims
+    if claims.mesh != now.mesh:
+        raise Refused("wrong_mesh", claims.mesh)
+    if claims.epoch != now.epoch + 1:
+        raise Refused("wrong_epoch", f"after epoch {now.epoch} comes {now.epoch + 1}, this is {claims.epoch}")
+    if claims.previous != now_id:
+        raise Refused("wrong_epoch", f"epoch {now.epoch} is {now_id[:12]}…, this follows {claims.previous[:12] or 'nothing'}…")
+    _check_signed(statement, now.root, f"root of epoch {now.epoch}")
+    _check_signed(statement, claims.root, f"root of epoch {claims.epoch}")
+    step = overlap(now, claims)
+    if not step.safe:
+        raise Refused("roster_unsafe", f"{step}: a step like this must be made in several")
+    return claims
+
+
+def admit_chain(genesis: Statement[Roster], pin: str, successors: Iterable[Statement[Roster]]) -> Roster:
+    """The last of a chain of rosters, each believed because of the one before it, the first because it is pinned.
+
+    Raises:
+        Refused: as :func:`~mesh.core.law.roster.admit_roster` and :func:`admit_successor` do, for the first that is wrong.
+    """
+    roster, roster_id = admit_roster(genesis, pin=pin), genesis.id
+    for statement in successors:
+        roster, roster_id = admit_successor(roster, roster_id, statement), statement.id
+    return roster
+
+
+def _check_signed(statement: Statement[Roster], root: Role, whose: str) -> None:
+    try:
+        statement.verify_threshold(root.keys, root.threshold)
+    except Refused as refusal:
+        raise Refused(refusal.code, f"{refusal.detail} of the {whose}") from None

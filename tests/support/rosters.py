@@ -1,0 +1,59 @@
+"""Rosters by the names of their members: the same name is the same member, with the same keys, in every roster."""
+
+from collections.abc import Sequence
+from functools import cache
+
+from mesh.core.bytes import envelope
+from mesh.core.bytes.envelope import Statement
+from mesh.core.bytes.keys import SecretKey
+from mesh.core.law.roster import Bounds, Member, Role, Roster
+from tests.support.factory import MESH, secret, sign
+
+__all__ = ["ROOT", "key", "member", "roster", "signed"]
+
+
+@cache
+def key(name: str) -> SecretKey:
+    """The key of that name."""
+    return secret(name)
+
+
+ROOT = tuple(key(f"root {number}") for number in range(3))
+
+
+@cache
+def member(name: str, *, generation: int = 0) -> Member:
+    """A member; another generation has the same name and other keys."""
+    uses = {f"{use}_key": key(f"{name} {use} {generation}").public for use in ("log", "witness", "attest", "decision")}
+    return Member(name=name, region="eu", log_epoch=1, **uses)
+
+
+def roster(
+    members: Sequence[Member | str],
+    f: int,
+    k: int,
+    *,
+    after: Statement[Roster] | None = None,
+    root: Sequence[SecretKey] = ROOT,
+    threshold: int = 2,
+    mesh: str = MESH,
+) -> Roster:
+    """The next epoch after another one, or the first."""
+    return Roster(
+        mesh=mesh,
+        epoch=after.claims.epoch + 1 if after else 1,
+        previous=after.id if after else "",
+        members=[member(one) if isinstance(one, str) else one for one in members],
+        f=f,
+        k=k,
+        root=Role(keys=[one.public for one in root], threshold=threshold),
+        issuers=Role(keys=[key("issuer").public], threshold=1),
+        revoker=Role(keys=[key("revoker").public], threshold=1),
+        policy={"payments": Role(keys=[key("policy").public], threshold=1)},
+        bounds=Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000),
+    )
+
+
+def signed(value: Roster, *keys: SecretKey) -> Statement[Roster]:
+    """As read, with these signatures; without any named, with two of the root."""
+    return envelope.read(Roster, sign(value, *(keys or ROOT[:2])))
