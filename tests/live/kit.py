@@ -1,7 +1,10 @@
 """A real small mesh for live tests, and a client of it that speaks the wire directly."""
 
 import asyncio
+import json
+import os
 import secrets
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +24,7 @@ from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Audience, EntityRef, Intent
 from mesh.core.run.params import Opening
 from mesh.deploy.devmesh import DevMeshFiles, Principal, create
+from mesh.dev.cluster import Cluster
 from mesh.errors import Unavailable
 from mesh.gate.context import Context, load_context
 
@@ -151,3 +155,16 @@ def code_of(answer: Authorized | DeniedAnswer | RefusedAnswer) -> str:
 def authorization_in(answer: Authorized) -> envelope.Statement[Authorization]:
     """The statement of a yes."""
     return envelope.read(Authorization, bytes(answer.authorization))
+
+
+async def command(cluster: Cluster, *arguments: str) -> tuple[int, Any, str]:
+    """A command against that mesh: exit status, its object (None if it printed none), standard error."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "mesh.cli", "--context", str(cluster.files.context), "-o", "json", *arguments),
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode or 0, json.loads(out) if out else None, err.decode()

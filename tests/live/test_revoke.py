@@ -1,31 +1,14 @@
 """Revoking on a real mesh: one command, and no governor authorizes whoever was revoked."""
 
 import asyncio
-import json
-import os
-import sys
 import time
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mesh.dev.cluster import Cluster
-from tests.live.kit import BILLING, Client, code_of
+from tests.live.kit import BILLING, Client, code_of, command
 
 pytestmark = pytest.mark.asyncio
-
-
-async def _mesh(cluster: Cluster, *arguments: str) -> tuple[int, Any, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "mesh.cli", "--context", str(cluster.files.context), "-o", "json", *arguments),
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    return process.returncode or 0, json.loads(out) if out else None, err.decode()
 
 
 async def test_whoever_is_revoked_is_denied_by_every_governor(own_mesh: Cluster) -> None:
@@ -35,7 +18,7 @@ async def test_whoever_is_revoked_is_denied_by_every_governor(own_mesh: Cluster)
         await client.until(name, "fresh", lambda status: status.fresh)
     assert {code_of(await client.ask(region=region)) for region in own_mesh.files.regions} == {"authorized"}
 
-    status, shown, err = await _mesh(own_mesh, "revoke", BILLING.subject, "--key", key, "--reason", "left", "--watch")
+    status, shown, err = await command(own_mesh, "revoke", BILLING.subject, "--key", key, "--reason", "left", "--watch")
     assert (status, shown["acknowledged"], shown["sequence"]) == (0, True, 1), err
     assert 0 <= shown["acknowledged_ms"] < 10_000
     end = time.monotonic() + shown["stale_ms"] / 1_000
@@ -46,12 +29,12 @@ async def test_whoever_is_revoked_is_denied_by_every_governor(own_mesh: Cluster)
             await asyncio.sleep(0.02)
 
     own_mesh.kill("us-1")
-    status, shown, err = await _mesh(own_mesh, "revoke", "spiffe://dev/agent/other", "--key", key, "--watch")
+    status, shown, err = await command(own_mesh, "revoke", "spiffe://dev/agent/other", "--key", key, "--watch")
     assert (status, shown["sequence"]) == (0, 2), err
     assert {row["node"]: row["covers_ms"] is None for row in shown["members"]}["us-1"]
     own_mesh.start(["us-1"])
     await client.until("us-1", "fresh", lambda item: item.fresh)
-    status, rows, err = await _mesh(own_mesh, "revocations", "ls")
+    status, rows, err = await command(own_mesh, "revocations", "ls")
     assert status == 0, err
     assert [(row["number"], row["target"], row["reason"], row["held"]) for row in rows] == [
         (1, f"subject:{BILLING.subject}", "left", "4 of 4"),

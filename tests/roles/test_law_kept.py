@@ -7,7 +7,9 @@ import pytest
 
 from mesh.adapters.store import Store
 from mesh.core.bytes.canonical import sha256_hex
+from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import restore
+from mesh.core.law.travel import Said
 from mesh.core.messages import LawAsked, LawBatch, unpack
 from mesh.errors import Alarm
 from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX
@@ -18,6 +20,7 @@ from mesh.protocol.step import PutLaw
 from mesh.roles.answers import law
 from mesh.roles.loading import load_state
 from tests.support.factory import T0, Lab
+from tests.support.halts import SAID
 from tests.support.revocations import STREAM, WORLD, chained, governance
 
 LAB = Lab()
@@ -32,11 +35,13 @@ async def _store(path: Path, *said: PutLaw) -> Store:
 
 
 async def test_what_was_taken_in_denies_again_after_a_restart(tmp_path: Path) -> None:
-    await (await _store(tmp_path, *map(put, reversed(WORLD)))).close()
+    said: tuple[Statement[Said], ...] = (*WORLD, *SAID)
+    await (await _store(tmp_path, *map(put, reversed(said)))).close()
     store = await Store.open(tmp_path / "node.db", owner=ME.name)
     state = begin(Machine(PLAIN, ME, LAB.engine), await load_state(store, PLAIN, ME), boot="b0" * 32, now_ms=T0).state
-    held = restore(PLAIN, WORLD)
+    held = restore(PLAIN, said)
     assert state.governance.digest == held.digest
+    assert state.governance.halted == held.halted != {}
     assert state.governance.revoked == held.revoked
     assert dict(state.governance.streams) == dict(held.streams)
     await store.close()

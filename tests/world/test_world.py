@@ -48,6 +48,15 @@ def test_a_liar_breaks_no_promise_to_the_honest(kind: str) -> None:
         assert any(kind in line for line in result.plan)
 
 
+def test_a_domain_is_halted_and_resumed_and_no_promise_is_broken() -> None:
+    denied = 0
+    for seed in range(8):
+        result = run_seed(seed, trouble=("halt",))
+        assert not result.promise, f"seed {seed}: {result.promise}: {result.message}\n" + "\n".join(result.plan)
+        denied += result.counts.get("answer halted", 0)
+    assert denied > 8, "and all of them permit again in the end, which I10 looks after"
+
+
 def test_every_kind_of_trouble_can_be_asked_for_and_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     usual, planned = Faults._kinds, list[str]()
 

@@ -20,7 +20,7 @@ __all__ = ["NOTHING", "Frontier", "Heartbeat", "StreamHead", "StreamName", "cove
 NOTHING: Final[Mapping[str, Container[str]]] = {}
 """No stream is forked here."""
 StreamName = Annotated[str, msgspec.Meta(pattern="^[a-z]{1,16}(/[a-z0-9-]{1,64})?$(?!\\n)", max_length=81)]
-"""``roster``, ``policy/<domain>``, ``revoke/<key>``."""
+"""``roster``, ``policy/<domain>``, ``revoke/<key>``, ``halt/<domain>``."""
 
 
 class StreamHead(Payload):

@@ -144,6 +144,10 @@ def _resumes_by_a_loose_word(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(governance, "in_force", found)
 
 
+def _ignores_halts(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(governance.Governance, "check_unhalted", lambda _self, _domain: None)
+
+
 def _attests_what_is_wrong(patch: pytest.MonkeyPatch) -> None:
     def examine(*arguments: Any, **named: Any) -> Any:
         found = attester.examine_records(*arguments, **named)
@@ -250,6 +254,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "advertises law that it does not keep": _mutant(_forgets_the_law, "I9", "I10", trouble=("revocation", "reload", "reload")),
     "never asks for law that it lacks": _mutant(_never_asks_for_law, "I10", trouble=("revocation", "partition", "hold")),
     "resumes by what does not follow yet": _mutant(_resumes_by_a_loose_word, "I2", trouble=("halt", "halt")),
+    "ignores halts": _mutant(_ignores_halts, "I2", trouble=("halt", "halt")),
     "attests what it would not have decided": _mutant(_attests_what_is_wrong, "I11", trouble=("turncoat",)),
     "takes a spoilt statement for a wrong record": _mutant(_spoilt_is_wrong, "I8"),
     "forgets its incarnation": _mutant(_forgets_its_incarnation, "I5"),
