@@ -318,8 +318,12 @@ class Faults:
             return  # as above
         self._stage.watch.astray |= {governor.member.name}
 
+        reboots = self._random.random() < 0.5
+
         def wrong() -> None:
             governor.clock.step_ms = step_ms
+            if reboots:  # it starts with a clock that is wrong already
+                governor.crash(_S // 10)
 
         def right() -> None:
             governor.clock.step_ms = 0

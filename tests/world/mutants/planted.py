@@ -109,7 +109,7 @@ def _no_boot_echo(patch: pytest.MonkeyPatch) -> None:
 
 
 def _one_ahead_stops_all(patch: pytest.MonkeyPatch) -> None:
-    def vouchers(state: Any, frontier: Any, *, now_ms: int, bounds: Any) -> dict[str, str]:
+    def vouchers(state: Any, frontier: Any, *, now_ms: int, bounds: Any, **_: Any) -> dict[str, str]:
         newest = {member: kept[-1] for member, kept in state.heard.items() if kept}
         alive = {member: item for member, item in newest.items() if freshness.counts(item.signed_ms, now_ms, bounds)}
         if any(not covers(list(frontier), list(item.frontier)) for item in alive.values()):
@@ -217,7 +217,9 @@ def _keeps_every_line(patch: pytest.MonkeyPatch) -> None:
 
 
 def _time_may_go_back(patch: pytest.MonkeyPatch) -> None:
-    """A restarted log does not know under which time it signed last."""
+    """A restarted log does not know under which time it signed last. What is signed only while the clock is trusted hardly ever goes
+    back, so that is taken away, too."""
+    patch.setattr(governor._Work, "_unsure", lambda _: False)
     real = lineage.checkpoint_due
 
     def due(state: Any, *arguments: Any, **named: Any) -> Any:
