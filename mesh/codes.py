@@ -153,7 +153,7 @@ CODES: Final[dict[str, Code]] = {
     ),
     "storage_corrupt": _code("stored bytes are not what their hash says", "store", "Restore this node from its peers.", 5),
     # --- operating
-    "config_invalid": _code("the configuration is not usable", "config", "Mend everything that is listed; all of it is listed at once.", 3),
+    "config_invalid": _code("the configuration is not usable", "config", "Mend what is named; if several things are wrong, all are.", 3),
     "key_exposed": _code("a key file can be read by others", "signer", "chmod 600 it.", 3),
     "key_exists": _code("a key file stands there already, and keys are never overwritten", "signer", "Choose another path.", 3),
     "not_installed": _code("a library that this command needs is not installed", "cli", "Install govmesh[all].", 1),

@@ -6,9 +6,8 @@ nobody here knows of stays in force.
 Not here: numbers, keeping, offering and watching (:mod:`mesh.cli.saying`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
 
 import click
 
@@ -26,30 +25,10 @@ from mesh.limits import LIFTS_MAX
 
 __all__ = ["halt", "resume"]
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-_KEY_FILE: Final = click.Path(dir_okay=False, path_type=Path)
-_OPTIONS: Final = (
-    click.argument("domain", metavar="DOMAIN"),
-    click.option("--key", "key_file", required=True, type=_KEY_FILE, help="Key file of a revoker."),
-    click.option("--co-sign", "others", multiple=True, type=_KEY_FILE, help="Another revoker's key file."),
-    click.option("--reason", default="", help="Why, in your own words; everybody can read it."),
-    click.option("--watch", is_flag=True, help="Wait until k members hold it, by their signed word."),
-    click.option(
-        "--wait", "wait_s", default=30.0, show_default=True, type=click.FloatRange(0.1, 86_400), help="With --watch: seconds at most."
-    ),
-)
-
-
-def _options(command: F) -> F:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
 
 @click.command()
-@_options
+@click.argument("domain", metavar="DOMAIN")
+@saying.options
 @format_option
 @pass_cli
 def halt(cli: Cli, *, domain: str, key_file: Path, others: tuple[Path, ...], reason: str, watch: bool, wait_s: float) -> int:
@@ -61,7 +40,8 @@ def halt(cli: Cli, *, domain: str, key_file: Path, others: tuple[Path, ...], rea
 
 
 @click.command()
-@_options
+@click.argument("domain", metavar="DOMAIN")
+@saying.options
 @format_option
 @pass_cli
 def resume(cli: Cli, *, domain: str, key_file: Path, others: tuple[Path, ...], reason: str, watch: bool, wait_s: float) -> int:

@@ -27,13 +27,7 @@ _DIGEST: Final = re.compile(r"blake3:[0-9a-f]{64}")
 
 @click.command()
 @click.argument("target", metavar="TARGET")
-@click.option("--key", "key_file", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Key file of a revoker.")
-@click.option("--reason", default="", help="Why, in your own words; everybody can read it.")
-@click.option("--co-sign", "others", multiple=True, type=click.Path(dir_okay=False, path_type=Path), help="Another revoker's key file.")
-@click.option("--watch", is_flag=True, help="Wait until k members hold it, by their signed word.")
-@click.option(
-    "--wait", "wait_s", default=30.0, show_default=True, type=click.FloatRange(0.1, 86_400), help="With --watch: seconds at most."
-)
+@saying.options
 @format_option
 @pass_cli
 def revoke(cli: Cli, *, target: str, key_file: Path, reason: str, others: tuple[Path, ...], watch: bool, wait_s: float) -> int:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 import msgspec
@@ -37,7 +37,23 @@ from mesh.core.messages import Offer, Offered
 from mesh.errors import MeshError, Refused, Unavailable
 from mesh.limits import BATCH_EVENTS_MAX, REASON_CHARS_MAX
 
-__all__ = ["Pen", "Plan", "Spread", "check_reason", "ended", "hear", "pen", "plan", "report", "revoker_keys", "signing", "spread"]
+__all__ = [
+    "Pen",
+    "Plan",
+    "Spread",
+    "check_reason",
+    "ended",
+    "hear",
+    "options",
+    "pen",
+    "plan",
+    "report",
+    "revoker_keys",
+    "signing",
+    "spread",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _POLL_S: Final = 0.05
 _HELD: Final = "held"
@@ -65,6 +81,25 @@ class Plan(NamedTuple):
     """That one, after all that were signed before and may have been lost."""
     again: bool
     """Whether it was signed before."""
+
+
+_KEY_FILE: Final = click.Path(dir_okay=False, path_type=Path)
+_OPTIONS: Final = (
+    click.option("--key", "key_file", required=True, type=_KEY_FILE, help="Key file of a revoker."),
+    click.option("--co-sign", "others", multiple=True, type=_KEY_FILE, help="Another revoker's key file."),
+    click.option("--reason", default="", help="Why, in your own words; everybody can read it."),
+    click.option("--watch", is_flag=True, help="Wait until k members hold it, by their signed word."),
+    click.option(
+        "--wait", "wait_s", default=30.0, show_default=True, type=click.FloatRange(0.1, 86_400), help="With --watch: seconds at most."
+    ),
+)
+
+
+def options(command: F) -> F:
+    """What every command takes that signs in a stream."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
 
 
 def revoker_keys(paths: Sequence[Path]) -> dict[Path, KeyFile]:
@@ -342,9 +377,14 @@ async def spread(cli: Cli, mesh: client.MeshClient, made: Plan, *, watch: bool, 
     """Offer it to every member, and watch who holds it if so wished, ``wait_s`` seconds at most."""
     live = _Live(cli, [member.name for member in mesh.roster.members]) if watch else None
     going = Spread(mesh, made.statement, made.offered, live.show if live else lambda _: None)
-    await going.run(watch_s=wait_s if watch else 0)
-    if live:
-        live.clear()
+    try:
+        await going.run(watch_s=wait_s if watch else 0)
+    except asyncio.CancelledError:  # Ctrl-C: whoever pressed it must not believe that nothing was said
+        cli.say("interrupted: it is signed and stays so; run the same command again to offer it again and watch on")
+        raise
+    finally:
+        if live:
+            live.clear()
     return going
 
 

@@ -1,16 +1,22 @@
 """Revoking on a real mesh: one command, and no governor authorizes whoever was revoked."""
 
 import asyncio
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from mesh.dev.cluster import Cluster
 from tests.live.kit import BILLING, Client, code_of, command
 
-pytestmark = pytest.mark.asyncio
+ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.asyncio
+@pytest.mark.asyncio
 async def test_whoever_is_revoked_is_denied_by_every_governor(own_mesh: Cluster) -> None:
     key = str(own_mesh.files.folder / "people" / "revoker.key")
     client = await Client.connect(own_mesh.files.context)
@@ -42,3 +48,21 @@ async def test_whoever_is_revoked_is_denied_by_every_governor(own_mesh: Cluster)
     ]
     assert code_of(await client.ask(region="us")) == "revoked", "also after a restart"
     await client.bus.close()
+
+
+def test_whoever_interrupts_is_told_that_it_is_signed(own_mesh: Cluster) -> None:
+    key = str(own_mesh.files.folder / "people" / "revoker.key")
+    assert asyncio.run(command(own_mesh, "revoke", "spiffe://dev/agent/first", "--key", key))[0] == 0
+    for node in ("ap-1", "sa-1"):
+        own_mesh.kill(node)
+    arguments = [sys.executable, "-m", "mesh.cli", "--context", str(own_mesh.files.context), "revoke", "spiffe://dev/agent/none"]
+    arguments += ["--key", key, "--watch"]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as run:
+        assert run.stderr is not None
+        for line in run.stderr:
+            if "holds it" in line:
+                break
+        run.send_signal(signal.SIGINT)
+        told = run.stderr.read()
+    assert run.returncode == 130
+    assert "interrupted: it is signed and stays so" in told
