@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
+from mesh.core.bytes.keys import SecretKey
 from mesh.core.law.governance import Governance, extend, restore, unsaid
 from mesh.core.law.halt import Halt, admit_halt
 from mesh.core.law.streams import Fork
@@ -153,11 +154,11 @@ def test_what_cannot_be_believed_is_named_and_halts_nothing(what: str) -> None:
 
 
 @pytest.mark.parametrize("signers", [(ONE, TWO), (THREE, ONE), (ONE, TWO, THREE)], ids=["two", "two others", "all"])
-def test_any_revokers_who_make_the_threshold_halt_and_resume(signers: tuple[object, ...]) -> None:
-    first = halt(None, *signers)  # type: ignore[arg-type]
+def test_any_revokers_who_make_the_threshold_halt_and_resume(signers: tuple[SecretKey, ...]) -> None:
+    first = halt(None, *signers)
     assert admit_halt(first, PLAIN.roster) == first.claims
     assert _halted(_held(first))
-    assert not _halted(_held(first, halt(first, *signers, lifts=[first.id])))  # type: ignore[arg-type]
+    assert not _halted(_held(first, halt(first, *signers, lifts=[first.id])))
 
 
 def test_who_signed_does_not_change_which_statement_it_is() -> None:
