@@ -17,7 +17,8 @@ Rules
 Traps of nats-py 2.16 behind rules 5 and 6, each with a test: an ``rtt()`` that times out leaves a cancelled future on which
 the late PONG breaks the read loop (so we never cancel one); most server errors close the client for good; ``publish`` never
 yields and swallows a cancellation under back-pressure, ``drain`` likewise; a cancelled fetch leaves its pull request on the
-server; a creds file without a token is read for ever; an advertised server is dialled with our password.
+server; a creds file without a token is read for ever; an advertised server is dialled with our password; an attempt that
+fails after it was connected stays open.
 
 Not here: making streams (:mod:`mesh.adapters.streams`), and any belief in what arrives.
 """
@@ -74,6 +75,10 @@ class _Client(Client):
         if key is not None:  # what connect() would set with a package that has no wheel
             self._auth_configured = True
             self._public_nkey = key.public
+
+    async def _connect_to_server(self, s: Any) -> None:
+        _abort(self)  # an attempt that failed after it was connected is left open by nats-py, one more with each
+        await super()._connect_to_server(s)
 
     def _connect_command(self) -> bytes:
         if "tls" in self.options and not self._server_info.get("tls_required"):  # rule 7
@@ -445,11 +450,15 @@ async def _discard(client: Any, pings: "set[asyncio.Task[float]]") -> None:
                 await client.close()
             except Exception as error:  # noqa: BLE001 -- a half-made client fails in its own ways, and it is going anyway
                 _log.debug("closing a connection: %r", error)
-        writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001 -- a peer that reads nothing keeps a polite close waiting
-        if writer is not None:
-            writer.transport.abort()
+        _abort(client)  # a peer that reads nothing keeps a polite close waiting
     while pings:
         pings.pop().cancel()
+
+
+def _abort(client: Any) -> None:
+    writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001 -- nats-py only closes it politely
+    if writer is not None:
+        writer.transport.abort()
 
 
 def _jitter(attempt: int) -> float:

@@ -15,7 +15,9 @@ class FakeServer:
         self.info = {"server_id": "X", "version": "2.15.1", "headers": True, "max_payload": 1_048_576, **info}
         self.heard = bytearray()
         self.writers: list[asyncio.StreamWriter] = []
-        self.greet_first = b""
+        self.nonsense = b""
+        """Said instead of a greeting."""
+        self.accepted = 0
         self.url = ""
         self._server: asyncio.Server | None = None
 
@@ -42,7 +44,8 @@ class FakeServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writers.append(writer)
-        writer.write(b"INFO " + json.dumps(self.info).encode() + b"\r\n")
+        self.accepted += 1
+        writer.write(self.nonsense or b"INFO " + json.dumps(self.info).encode() + b"\r\n")
         try:
             while line := await reader.readline():
                 self.heard += line
@@ -52,3 +55,5 @@ class FakeServer:
             pass
         finally:
             writer.transport.abort()
+            if writer in self.writers:
+                self.writers.remove(writer)

@@ -1,6 +1,7 @@
 """Each trap of nats-py that a node would die of, sprung on a real server; the bus comes out of each."""
 
 import asyncio
+import gc
 import os
 import signal
 import time
@@ -364,7 +365,7 @@ async def test_a_server_that_another_one_advertises_is_not_dialled(monkeypatch: 
                     good.hang_up()
                     await until(lambda: bus.counters["reconnects"] == times and bus.healthy)  # noqa: B023 -- waited for here
         assert not evil.heard
-        assert not evil.writers
+        assert not evil.accepted
 
 
 async def test_a_choice_among_our_own_servers_takes_one_that_failed_least(bus: Bus, server: NatsServer) -> None:
@@ -395,6 +396,22 @@ async def test_the_server_has_heard_of_a_subscription_before_it_answers_for_it()
         await bus.subscribe("t", print)
         words = [line.split()[0] for line in bytes(fake.heard).splitlines() if line]
         assert [word for word in words if word in {b"SUB", b"PING"}] == [b"SUB", b"PING"]
+
+
+async def test_an_attempt_that_failed_leaves_no_connection_open() -> None:
+    async with FakeServer() as fake, await Bus.connect(BusOptions(servers=(fake.url,), name="node", watch_ms=60_000)) as bus:
+        fake.nonsense = b"what?\r\n"
+        fake.hang_up()
+        most = 0
+        with anyio.fail_after(15):
+            while fake.accepted < 5:
+                await asyncio.sleep(0.001)
+                most = max(most, len(fake.writers))
+        fake.nonsense = b""
+        await until(lambda: bus.healthy)
+        gc.collect()  # a connection that was forgotten would warn
+        assert most <= 2, "the one that is dialled, and at most one whose end is not heard yet"
+        assert len(fake.writers) == 1
 
 
 async def test_a_server_that_talks_nonsense_is_left_and_dialled_again() -> None:
