@@ -59,10 +59,12 @@ def test_whoever_interrupts_is_told_that_it_is_signed(own_mesh: Cluster) -> None
     arguments += ["--key", key, "--watch"]
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as run:
         assert run.stderr is not None
+        told = ""
         for line in run.stderr:
+            told += line
             if "holds it" in line:
                 break
         run.send_signal(signal.SIGINT)
-        told = run.stderr.read()
-    assert run.returncode == 130
+        told += run.stderr.read()
+    assert run.returncode == 130, told
     assert "interrupted: it is signed and stays so" in told
