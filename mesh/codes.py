@@ -48,6 +48,12 @@ CODES: Final[dict[str, Code]] = {
         "Make the change in several steps: `mesh roster check` shows the arithmetic.",
         3,
     ),
+    "policy_conflict": _code(
+        "the domain's policy signers have signed two different things under one number",
+        "governor, enforcer",
+        "The domain stays shut; keep both statements, they prove it, and tell whoever holds the root keys.",
+        5,
+    ),
     "wrong_mesh": _code("it belongs to another mesh", "any verifier", "Use the roster of the mesh it was made for.", 5),
     "wrong_epoch": _code("it names another roster or policy epoch than the active one", "any verifier", _RESEND, 2),
     "unknown_member": _code("no such member in the roster", "any verifier", "Check the roster: `mesh roster show`.", 5),

@@ -6,6 +6,7 @@ Each is tested at the limit and one past it. They bound *cost*: what one hostile
 from typing import Final
 
 __all__ = [
+    "ACTIVATIONS_MAX",
     "BATCH_EVENTS_MAX",
     "BATCH_RECORDS_MAX",
     "BUNDLE_BYTES_MAX",
@@ -115,6 +116,8 @@ MEASUREMENTS_MAX: Final = 32
 """Measured things (executable, script, model, …) of one intent."""
 SIGNATURES_MAX: Final = 128
 """Signatures on one statement: more than members plus signers of any sound roster."""
+ACTIVATIONS_MAX: Final = 4_096
+"""Of one domain: every proof of a decision carries them all."""
 MEMBERS_MAX: Final = 100
 """Members of one roster; larger meshes use groups."""
 FRONTIER_STREAMS_MAX: Final = 320

@@ -29,6 +29,7 @@ import msgspec
 from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
+from mesh.core.law.activation import Activation
 from mesh.core.law.governance import Governance, Law, admit_governance
 from mesh.core.law.policy import Manifest
 from mesh.core.law.roster import Member, Roster, admit_roster
@@ -276,12 +277,17 @@ class _Judge:
         if role is None:
             raise Refused("domain_unknown", manifest.claims.domain)
         _sealed(manifest, role.keys, role.threshold)  # (6)
+        activations = [envelope.read(Activation, bytes(raw)) for raw in bundle.activations]
         governance = admit_governance(
-            self._statement, pin=self._statement.id, manifests=[manifest], bundles=[bytes(bundle.bundles[0])], revocations=[]
+            self._statement, pin=self._statement.id, manifests=[manifest], bundles=[bytes(bundle.bundles[0])], said=activations
         )
         law: Law = governance.laws[manifest.claims.domain][0]
-        if law.bundle is None or (law.manifest.digest, law.manifest.epoch) != (record.decision.bundle, record.attested.policy_epoch):
+        named = law.manifest_id, law.manifest.digest, law.manifest.epoch
+        if law.bundle is None or named != (record.attested.manifest, record.decision.bundle, record.attested.policy_epoch):
             raise Refused("digest_mismatch", "manifest, bundle and record do not name one another")
+        chain = governance.rollouts[manifest.claims.domain].ids if activations else ()
+        if [item.id for item in activations] != list(chain) or record.attested.activation != (chain[-1] if chain else ""):
+            raise Refused("digest_mismatch", "the activations are not those from the first to the one that the record names")
         laws.append(governance)
         return f"{law.manifest.domain} epoch {law.manifest.epoch}, signed by {len(manifest.signatures)}, {role.threshold} needed"
 
@@ -349,7 +355,7 @@ class _Judge:
         return record.event
 
     def _plain(self) -> Governance:
-        return admit_governance(self._statement, pin=self._statement.id, manifests=[], bundles=[], revocations=[])
+        return admit_governance(self._statement, pin=self._statement.id)
 
     # ---------------------------------------------------------------------------------------------------------- the ladder
 
@@ -396,7 +402,7 @@ def _sealed(statement: Statement[P], keys: Iterable[str], threshold: int) -> Non
 
 
 def _nothing_else(bundle: ProofBundle) -> str:
-    if bundle.manifests or bundle.bundles or bundle.openings:
+    if bundle.manifests or bundle.bundles or bundle.activations or bundle.openings:
         raise Refused("record_invalid", "only decisions rest on policy")
     return "no policy was asked"
 

@@ -95,7 +95,7 @@ class Layout(NamedTuple):
     """How many jobs at most share one transaction."""
 
 
-_LAYOUT: Final = Layout(application=0x6D657368, version=2, journal="wal", synchronous="FULL", schema=SCHEMA, together=1)
+_LAYOUT: Final = Layout(application=0x6D657368, version=3, journal="wal", synchronous="FULL", schema=SCHEMA, together=1)
 
 
 class Session:

@@ -2,11 +2,11 @@
 
 Rules
 -----
-1. Records, branch hashes, bodies, governance statements, origins, first uses and places only ever appear: the file refuses to
+1. Records, branch hashes, bodies, governance statements, policy bundles, origins, first uses and places only ever appear: the file refuses to
    change or delete them.
 2. A record takes the next index of its log; there is no gap and no second record at an index.
 3. A head refuses a smaller size, another root at the same size, and an earlier time.
-4. What no Merkle tree vouches for (bodies, governance statements, openings, notes, heads, meta) carries a checksum, because
+4. What no Merkle tree vouches for (bodies, governance statements, bundles, openings, notes, heads, meta) carries a checksum, because
    SQLite has none: it is against rot, not against an adversary, who would recompute it.
 5. Branch hashes are kept at every eighth level only: one row per 256 records instead of one per record. A proof reads at
    most 255 siblings per such level in return.
@@ -32,6 +32,7 @@ from mesh.protocol.step import (
     Locate,
     Persist,
     PutBody,
+    PutBundle,
     PutLaw,
     PutNote,
     PutOpenings,
@@ -82,6 +83,7 @@ _TABLES: Final = (
     "CREATE TABLE part (n INTEGER PRIMARY KEY, entries BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
     """CREATE TABLE law (stream TEXT NOT NULL, sequence INTEGER NOT NULL, id BLOB NOT NULL, envelope BLOB NOT NULL, sum INTEGER NOT NULL,
         PRIMARY KEY (stream, sequence, id)) STRICT""",
+    "CREATE TABLE bundle (digest TEXT NOT NULL PRIMARY KEY, data BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
     "CREATE TABLE opening (intent BLOB NOT NULL UNIQUE, openings BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
     """CREATE TABLE note (space TEXT NOT NULL, log INTEGER NOT NULL REFERENCES log (id), size INTEGER NOT NULL, note BLOB NOT NULL,
         sum INTEGER NOT NULL, PRIMARY KEY (space, log, size)) STRICT""",
@@ -108,7 +110,7 @@ _TRIGGERS: Final = (
     "CREATE TRIGGER head_kept BEFORE DELETE ON head BEGIN SELECT RAISE(ABORT, 'heads are kept'); END",
     *(
         f"CREATE TRIGGER {table}_{word} BEFORE {verb} ON {table} BEGIN SELECT RAISE(ABORT, '{table}: rows are kept as they are'); END"
-        for table in ("log", "record", "branch", "body", "document", "located", "used", "law")
+        for table in ("log", "record", "branch", "body", "document", "located", "used", "law", "bundle")
         for word, verb in (("fixed", "UPDATE"), ("kept", "DELETE"))
     ),
 )
@@ -123,6 +125,7 @@ _ADD_BRANCHES: Final = "INSERT INTO branch (log, level, number, hash) VALUES (?,
 _ADD_DOCUMENTS: Final = "INSERT INTO document (id, kind, envelope, sum) VALUES (?, ?, ?, ?)"
 _ADD_OPENINGS: Final = "INSERT INTO opening (intent, openings, sum) VALUES (?, ?, ?) ON CONFLICT (intent) DO NOTHING"
 _ADD_LAW: Final = "INSERT INTO law (stream, sequence, id, envelope, sum) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_ADD_BUNDLES: Final = "INSERT INTO bundle (digest, data, sum) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _SET_HEADS: Final = """INSERT INTO head (use, log, size, root, time_s, sum) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (use, log)
     DO UPDATE SET size = excluded.size, root = excluded.root, time_s = excluded.time_s, sum = excluded.sum"""
 _SET_NOTES: Final = """INSERT INTO note (space, log, size, note, sum) VALUES (?, ?, ?, ?, ?) ON CONFLICT (space, log, size)
@@ -197,7 +200,7 @@ def rows(  # noqa: C901 -- one branch for each kind of effect
         Refused: ``malformed``.
         Alarm: ``storage_corrupt`` when a record does not have the hash it comes with.
     """
-    records, openings, uses, heads, notes, dropped, facts, law = [list[Row]() for _ in range(8)]
+    records, openings, uses, heads, notes, dropped, facts, law, bundles = [list[Row]() for _ in range(9)]
     bodies, documents = dict[str, Keyed](), dict[str, Row]()  # a batch of intents names the same identity documents again and again
     places = list[Keyed]()
     key = cache(statement_key)
@@ -211,6 +214,8 @@ def rows(  # noqa: C901 -- one branch for each kind of effect
                     group[effect.id] = (key(effect.id), effect.kind, effect.envelope, checksum(effect.envelope))
             case PutLaw():
                 law.append((effect.stream, effect.sequence, key(effect.id), effect.envelope, checksum(effect.envelope)))
+            case PutBundle():
+                bundles.append((effect.digest, effect.data, checksum(effect.data)))
             case PutOpenings():
                 openings.append((key(effect.intent), effect.openings, checksum(effect.openings)))
             case InsertOnce():
@@ -233,6 +238,7 @@ def rows(  # noqa: C901 -- one branch for each kind of effect
         (_ADD_BRANCHES, kept),
         (_ADD_DOCUMENTS, list(documents.values())),
         (_ADD_LAW, law),
+        (_ADD_BUNDLES, bundles),
         (_ADD_OPENINGS, openings),
         (_SET_NOTES, notes),
         (_DROP_CHECKPOINTS, dropped),

@@ -104,6 +104,13 @@ class Queries:
         """(id, envelope) of every governance statement, by stream and number."""
         return _believed(await self._fetch("SELECT id, envelope, sum FROM law ORDER BY stream, sequence, id", ()))
 
+    async def bundle(self, digest: str) -> bytes | None:
+        """The policy bundle of that digest, if it is held."""
+        for data, total in await self._fetch("SELECT data, sum FROM bundle WHERE digest = ?", (digest,)):
+            _believe(total == checksum(data), f"policy bundle {digest}")
+            return bytes(data)
+        return None
+
     async def note(
         self, space: Literal["checkpoint", "certificate"], origin: str, *, at_least: int = 0, latest: bool = False
     ) -> StoredNote | None:

@@ -1,4 +1,4 @@
-"""Trust from files: roster, manifests, bundles and revocations that a configuration names, each verified before use.
+"""Trust from files: roster, manifests, bundles and other statements that a configuration names, each verified before use.
 
 Not here: gossip. Whoever can change these files can deny, and nothing else: every one of them is signed, and the roster is
 pinned.
@@ -14,12 +14,12 @@ from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance, admit_governance
 from mesh.core.law.policy import Manifest
-from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import Roster
+from mesh.core.law.travel import Said, read_law
 from mesh.errors import Refused
 from mesh.limits import BUNDLE_BYTES_MAX, ENVELOPE_BYTES_MAX
 
-__all__ = ["Trust", "load_revocations", "load_trust", "read_bounded"]
+__all__ = ["Trust", "load_said", "load_trust", "read_bounded"]
 
 
 class Trust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,11 +30,11 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     pin: str
     """Its statement id, lowercase hex."""
     policy: list[str]
-    """Envelopes of the manifests."""
+    """Envelopes of the manifests to begin with, of each domain without gaps. What comes later is heard."""
     bundles: list[str] = []
     """Bundles that the manifests name; nodes need them, enforcers do not."""
-    revocations: list[str] = []
-    """Envelopes of revocations."""
+    statements: list[str] = []
+    """Envelopes of what else governs: activations, revocations, halts."""
 
 
 def load_trust(trust: Trust, base: Path) -> Governance:
@@ -48,17 +48,17 @@ def load_trust(trust: Trust, base: Path) -> Governance:
         pin=trust.pin,
         manifests=[envelope.read(Manifest, read_bounded(base / name, ENVELOPE_BYTES_MAX)) for name in trust.policy],
         bundles=[read_bounded(base / name, BUNDLE_BYTES_MAX) for name in trust.bundles],
-        revocations=load_revocations(trust, base),
+        said=[read_law(read_bounded(base / name, ENVELOPE_BYTES_MAX)) for name in trust.statements],
     )
 
 
-def load_revocations(trust: Trust, base: Path) -> list[Statement[Revocation]]:
-    """The revocations among these files, as they are read; :func:`load_trust` believes them or refuses.
+def load_said(trust: Trust, base: Path) -> list[Statement[Said]]:
+    """Everything among these files that travels, as it is read; :func:`load_trust` believes it or refuses.
 
     Raises:
         Refused: ``config_invalid``, the codec's codes.
     """
-    return [envelope.read(Revocation, read_bounded(base / name, ENVELOPE_BYTES_MAX)) for name in trust.revocations]
+    return [read_law(read_bounded(base / name, ENVELOPE_BYTES_MAX)) for name in (*trust.policy, *trust.statements)]
 
 
 def read_bounded(path: Path, bytes_max: int) -> bytes:

@@ -58,7 +58,7 @@ class _Floor:
         if law.bundle is None:
             msg = "a node's configuration names its bundles"
             raise AssertionError(msg)
-        self.digest = law.manifest.digest
+        self.digest, self.manifest = law.manifest.digest, law.manifest_id
         self.engine = CedarEngine(thread)
         self.engine.load(law.bundle, self.digest)
         self.frontier = governance.digest
@@ -143,6 +143,8 @@ class _Floor:
                 now_s=now_ms // 1000,
                 region="eu",
                 policy_epoch=1,
+                manifest=self.manifest,
+                activation="",
                 frontier=self.frontier,
                 enforcer_class="in-process",
                 person=identity["person"],

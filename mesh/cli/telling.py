@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from mesh.codes import CODES
 from mesh.core.bytes import envelope
-from mesh.core.law.governance import Governance
+from mesh.core.law.governance import Basis, Governance
 from mesh.core.log.record import (
     AttestRefused,
     DecisionMade,
@@ -184,7 +184,9 @@ class Story:
         if body is not None:
             intent = envelope.read(Intent, body).claims
             try:
-                terms = self._governance.active(intent.domain, record.at_ms).manifest.terms(intent.action)
+                basis = Basis(record.attested.manifest, record.attested.activation)
+                law = self._governance.active(intent.domain, record.attested.region, record.at_ms, basis)
+                terms = law.manifest.terms(intent.action)
             except Refused:
                 return stage  # decided under a law that this context does not know
             stage["until"] = when(min(record.at_ms + terms.authorization_ms, intent.expires_ms))

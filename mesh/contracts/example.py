@@ -126,7 +126,6 @@ def base() -> Base:
         pin=roster.draft.id,
         manifests=[envelope.read(Manifest, manifest.envelope)],
         bundles=[built.data],
-        revocations=[],
     )
     return Base(
         roster=roster,

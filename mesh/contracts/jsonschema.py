@@ -76,6 +76,7 @@ RAW: Final[Mapping[tuple[str, str], str]] = {
     ("ProofBundle", "bodies"): "",
     ("ProofBundle", "manifests"): "policy",
     ("ProofBundle", "bundles"): "policy-bundle",
+    ("ProofBundle", "activations"): "activate",
     ("Proven", "record"): "record",
     ("Proven", "bodies"): "",
 }

@@ -231,6 +231,7 @@ class _Teller:
             signed_ms=start_ms(2),
             roster_epoch=1,
             frontier=list(base().governance.frontier),
+            policies=[],
             checkpoint="",
             echo=[hex32("boot")],
         )

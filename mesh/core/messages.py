@@ -12,6 +12,7 @@ from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Count, Hex32, Name, Payload, Text, Token
 from mesh.core.law.heartbeat import Frontier, StreamName
 from mesh.core.log.record import Origin
+from mesh.core.run.intent import Digest
 from mesh.core.run.params import Opening
 from mesh.limits import BATCH_EVENTS_MAX, BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX, NOTE_BYTES_MAX, PARAMS_MAX
 
@@ -23,6 +24,8 @@ __all__ = [
     "Find",
     "Found",
     "IntentRequest",
+    "BundleAsked",
+    "BundleGiven",
     "LawAsked",
     "LawBatch",
     "LineageBatch",
@@ -40,6 +43,7 @@ __all__ = [
     "Pull",
     "RefusedAnswer",
     "StatusAsked",
+    "Supply",
     "Sync",
     "SyncAnswer",
     "pack",
@@ -167,6 +171,18 @@ class LawAsked(Payload, tag_field="ask", tag="law"):
     """Only what comes after (sequence, id); an empty id is before all of its number."""
 
 
+class BundleAsked(Payload, tag_field="ask", tag="bundle"):
+    """Give me the policy bundle of this digest."""
+
+    digest: Digest
+
+
+class Supply(Payload, tag_field="ask", tag="supply"):
+    """Here is a policy bundle that a manifest names which you hold. Answered like an offer, under the bundle's digest."""
+
+    bundle: Raw
+
+
 class StatusAsked(Payload, tag_field="ask", tag="status"):
     """How are you."""
 
@@ -174,7 +190,13 @@ class StatusAsked(Payload, tag_field="ask", tag="status"):
 class Offered(Payload, tag_field="answer", tag="offered"):
     """What became of each statement offered, by its id: an empty code says that it is held durably."""
 
-    results: dict[Hex32, Text]
+    results: dict[Text, Text]
+
+
+class BundleGiven(Payload, tag_field="answer", tag="bundle"):
+    """The bundle that was asked for. Its digest says that it is."""
+
+    bundle: Raw
 
 
 class LawBatch(Payload, tag_field="answer", tag="law"):
@@ -227,11 +249,19 @@ class MirrorStatus(Payload):
 
 
 class PolicyStatus(Payload):
-    """The policy a node applies in a domain."""
+    """How a node stands to the policy of a domain."""
 
     domain: Token
-    epoch: Count
+    active: Count
+    """The epoch by which it decides now; 0 if none."""
+    admitted: Count
+    """The newest that it has checked and could decide by."""
+    held: Count
+    """The newest of which it has the manifest."""
     digest: Text
+    """Of the active one's bundle; empty if there is none."""
+    code: Text
+    """Why the newest held is not admitted, or why none is active; empty if all is well or under way."""
 
 
 class NodeStatus(Payload, tag_field="answer", tag="status"):
@@ -259,7 +289,7 @@ class NodeStatus(Payload, tag_field="answer", tag="status"):
     counters: dict[Text, Count]
 
 
-Asked = Sync | Pull | Find | Prove | StatusAsked | Offer | LawAsked
+Asked = Sync | Pull | Find | Prove | StatusAsked | Offer | LawAsked | BundleAsked | Supply
 """What may be asked on a ``sync`` subject."""
 
 

@@ -6,17 +6,18 @@ permits demand; the embedded cases on the engine that will decide. The first thi
 Not here: signatures and thresholds (:mod:`mesh.core.law.policy`), which come before.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mesh.adapters.cedar import CedarEngine
 from mesh.adapters.cedar_child import examine_bundles
 from mesh.core.bytes import canonical
 from mesh.core.law.governance import Law
+from mesh.core.law.policy import Bundle, Manifest
 from mesh.core.law.scope import check_terms
 from mesh.errors import Refused
 from mesh.policy.cases import require_cases
 
-__all__ = ["admit_laws"]
+__all__ = ["admit_laws", "examine", "install"]
 
 
 def admit_laws(laws: Iterable[Law], engine: CedarEngine) -> None:
@@ -26,16 +27,38 @@ def admit_laws(laws: Iterable[Law], engine: CedarEngine) -> None:
         Refused: ``policy_invalid``, ``policy_too_deep``, ``policy_tests_failed``.
         Unavailable: ``engine_unavailable`` if the check itself could not be made.
     """
-    new = [(law, law.bundle) for law in laws if law.bundle is not None and not engine.holds(law.manifest.digest)]
-    if not new:
-        return
-    for finding in examine_bundles([canonical.encode(bundle) for _, bundle in new]):
+    new = [(law.manifest, law.bundle) for law in laws if law.bundle is not None]
+    examine([canonical.encode(bundle) for manifest, bundle in new if not engine.holds(manifest.digest)])
+    for manifest, bundle in new:
+        install(manifest, bundle, engine)
+
+
+def examine(bundles: Sequence[bytes]) -> None:
+    """What needs no engine here, in one child process for all: it waits for the child.
+
+    Args:
+        bundles: canonical bytes.
+
+    Raises:
+        Refused: as :func:`admit_laws`.
+        Unavailable: as :func:`admit_laws`.
+    """
+    for finding in examine_bundles(bundles) if bundles else ():
         raise Refused(finding.code, f"{finding.where}: {finding.what}"[:300])
-    for law, bundle in new:
-        check_terms(law.manifest, bundle)
-        engine.load(bundle, law.manifest.digest)
-        try:
-            require_cases(bundle, law.manifest.actions, engine)
-        except Refused:
-            engine.drop(law.manifest.digest)
-            raise
+
+
+def install(manifest: Manifest, bundle: Bundle, engine: CedarEngine) -> None:
+    """The rest, for a bundle that was examined: the manifest's terms and the cases; then ``engine`` is ready to decide by it.
+
+    Raises:
+        Refused: as :func:`admit_laws`.
+    """
+    check_terms(manifest, bundle)
+    known = engine.holds(manifest.digest)  # the same content under another epoch has other terms
+    engine.load(bundle, manifest.digest)
+    try:
+        require_cases(bundle, manifest.actions, engine)
+    except Refused:
+        if not known:
+            engine.drop(manifest.digest)
+        raise

@@ -138,6 +138,8 @@ def _attested(case: Case) -> Attested:
         now_s=case.now_s,
         region="cases",
         policy_epoch=1,
+        manifest=_KEY,
+        activation="",
         frontier=_KEY,
         enforcer_class=msgspec.convert(case.enforcer_class, type=EnforcerClass),
         person=case.person,

@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from mesh.core.bytes import canonical, envelope
-from mesh.core.law.governance import Governance
+from mesh.core.law.governance import Basis, Governance
 from mesh.core.law.roster import Member
 from mesh.core.log.merkle import leaf_hash
 from mesh.core.log.record import AttestRefused, DecisionMade, Denied, OutcomeRecorded, Record, read_record
@@ -210,16 +210,17 @@ def _ask_again(
     identity = _body(record.identity, "identity", item, material)
     enforcer = _body(record.enforcer, "identity", item, material)
     sender = authenticate(intent, identity, governance, documents)
-    epochs = governance.laws.get(sender.intent.claims.domain, ())
-    if record.attested.policy_epoch > (epochs[-1].manifest.epoch if epochs else 0):
+    domain, basis = sender.intent.claims.domain, Basis(record.attested.manifest, record.attested.activation)
+    if all(law.manifest_id != basis.manifest for law in governance.laws.get(domain, ())):
         # Who learned of a new policy first is not wrong: those who have not wait until they hold it.
-        raise Refused("body_missing", f"policy epoch {record.attested.policy_epoch}")
+        raise Refused("body_missing", f"the manifest of policy epoch {record.attested.policy_epoch}")
     openings = material.openings.get(record.intent, ())
     if sender.intent.claims.committed and record.intent not in material.openings:
         raise Refused("body_missing", "openings")
     # The frontier is the record's own word: whether it was new enough is judged against heartbeats, not by replay.
     frontier = record.attested.frontier
-    asked = question(sender, enforcer, openings, governance, documents, region=owner.region, at_ms=record.at_ms, frontier=frontier)
+    place = {"region": owner.region, "at_ms": record.at_ms}
+    asked = question(sender, enforcer, openings, governance, documents, **place, frontier=frontier, basis=basis)
     if (sender.intent.id, sender.identity.id, asked.enforcer.id) != (record.intent, record.identity, record.enforcer):
         raise Refused("record_invalid", "a statement is not the one named")
     if asked.attested != record.attested:

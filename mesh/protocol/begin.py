@@ -11,11 +11,13 @@ Not here: collecting what peers know of this node's own signatures.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import restore
+from mesh.core.law.governance import restore, with_bundle
+from mesh.core.law.policy import Bundle
 from mesh.core.law.travel import Said
 from mesh.core.log.checkpoint import Checkpoint
 from mesh.core.log.merkle import Frontier
@@ -60,7 +62,15 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """Governance statements, believed before they were stored."""
 
 
-def begin(machine: Machine, stored: Stored, *, boot: str, now_ms: int, given: Sequence[Statement[Said]] = ()) -> Step[GovernorState]:
+def begin(
+    machine: Machine,
+    stored: Stored,
+    *,
+    boot: str,
+    now_ms: int,
+    given: Sequence[Statement[Said]] = (),
+    admitted: Mapping[str, Bundle] = MappingProxyType({}),
+) -> Step[GovernorState]:
     """The first step of a boot.
 
     Args:
@@ -69,6 +79,7 @@ def begin(machine: Machine, stored: Stored, *, boot: str, now_ms: int, given: Se
         boot: 32 fresh random bytes, hex.
         now_ms: steady time.
         given: governance statements that the node is configured with; ``machine.governance`` believes them.
+        admitted: manifest id to the bundle that its engine can decide by already.
 
     Raises:
         Alarm: ``storage_rolled_back`` when more was signed than is held.
@@ -81,12 +92,15 @@ def begin(machine: Machine, stored: Stored, *, boot: str, now_ms: int, given: Se
         for member in roster.members
         if member.name != me.name
     }
+    governance = restore(machine.governance, stored.law)
+    for manifest, bundle in admitted.items():
+        governance = with_bundle(governance, manifest, bundle)
     held, incarnation = {statement.id for statement in stored.law}, stored.incarnation + 1
     new = [statement for statement in given if statement.id not in held]
     state = GovernorState(
         incarnation=incarnation,
         sequence=0,
-        governance=restore(machine.governance, stored.law),
+        governance=governance,
         asking={},
         untold=(("started", machine.governance.roster_id), *(told(statement) for statement in new)),
         news=False,

@@ -199,7 +199,8 @@ def watch(running: Running, *, place: Place, view: View) -> Running:
     try:
         _check_allowed(grant, place, view.governance)
         _check_documents(grant, place, view.now_ms)
-        view.governance.active(grant.authorization.claims.domain, view.now_ms)
+        claims = grant.authorization.claims
+        view.governance.active(claims.domain, view.governance.roster.member(claims.issuer).region, view.now_ms)
         _check_fresh(view)
     except Refused as refusal:
         since_ms = running.uncertain_ms if running.uncertain_ms >= 0 else view.now_ms
@@ -270,7 +271,7 @@ def _check_place(claims: Authorization, domain: str, place: Place, view: View) -
         raise Refused("domain_mismatch", f"for {claims.domain}, asked in {domain}")
     # The issuer's clock may be ahead of mine by ε, and an epoch may begin in between: then the later one decides.
     at_ms = min(max(view.now_ms, claims.not_before_ms), view.now_ms + governance.roster.bounds.skew_ms)
-    law = governance.active(domain, at_ms)
+    law = governance.active(domain, governance.roster.member(claims.issuer).region, at_ms)
     if own.subject not in law.manifest.enforcers:
         raise Refused("audience_unknown", own.subject)
     if (claims.policy_epoch, claims.bundle) != (law.manifest.epoch, law.manifest.digest):
@@ -348,7 +349,7 @@ def _check_frontier(claims: Authorization, frontier: tuple[StreamHead, ...], gov
 
 
 def _check_allowed(grant: Grant, place: Place, governance: Governance) -> None:
-    governance.check_unhalted(grant.authorization.claims.domain)
+    governance.check_open(grant.authorization.claims.domain)
     if not governance.revoked:
         return
     claims, own = grant.authorization.claims, place.document

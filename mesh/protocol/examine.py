@@ -12,7 +12,7 @@ Steps, in this order; the first failure is the answer:
 Time and frontier are the *record's*, so a replay asks exactly the same question.
 
 Not here: freshness, load, halts and revocations that came later, which need no justification afterwards
-(:mod:`mesh.protocol.intake` asks :func:`check_halt` and :func:`check_chain` before it decides).
+(:mod:`mesh.protocol.intake` asks :func:`check_open` and :func:`check_chain` before it decides).
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ import msgspec
 
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Draft, Statement
-from mesh.core.law.governance import Governance, Law
+from mesh.core.law.governance import Basis, Governance, Law
 from mesh.core.run.authorization import authorization_of
 from mesh.core.run.decision import Attested, Decision, EngineRequest
 from mesh.core.run.identity import Identity, check_identity
@@ -31,7 +31,7 @@ from mesh.errors import Refused
 from mesh.protocol import decide
 from mesh.protocol.documents import Documents
 
-__all__ = ["Authenticated", "Question", "authenticate", "authorization_draft", "check_chain", "check_halt", "question"]
+__all__ = ["Authenticated", "Question", "authenticate", "authorization_draft", "check_chain", "check_open", "question"]
 
 
 class Authenticated(msgspec.Struct, frozen=True):
@@ -80,8 +80,11 @@ def question(
     region: str,
     at_ms: int,
     frontier: str,
+    basis: Basis | None = None,
 ) -> Question:
     """Steps 2 to 6: the one question that this intent puts to policy at ``at_ms`` in ``region``, in the state ``frontier``.
+
+    With ``basis``, it is asked again of what was decided on that basis; without, by all that is held now.
 
     Raises:
         Refused: the first step's code that fails.
@@ -91,7 +94,7 @@ def question(
     place = documents.admit(enforcer, governance)
     check_identity(place.claims, role="enforcer", subject=None, key=intent.audience.enforcer, now_ms=at_ms)
     check_intent_times(intent, now_ms=at_ms, skew_ms=governance.roster.bounds.skew_ms)
-    law = governance.active(intent.domain, at_ms)
+    law = governance.active(intent.domain, region, at_ms, basis)
     if place.claims.subject not in law.manifest.enforcers:
         raise Refused("audience_unknown", place.claims.subject)
     # The manifest's floor too: an authorization that no enforcer may honour must not look like a permit.
@@ -102,6 +105,8 @@ def question(
         now_s=at_ms // 1000,
         region=region,
         policy_epoch=law.manifest.epoch,
+        manifest=law.manifest_id,
+        activation=governance.latest_activation(intent.domain) if basis is None else basis.activation,
         frontier=frontier,
         enforcer_class=place.claims.enforcer_class,
         person=identity.person,
@@ -110,16 +115,18 @@ def question(
     return Question(sender.intent, sender.identity, place, law, attested, request)
 
 
-def check_halt(sender: Authenticated, governance: Governance, *, at_ms: int) -> None:
-    """That the intent's domain is not halted now. Asked before all else, so no policy, or lack of one, has a say in it.
+def check_open(sender: Authenticated, governance: Governance, *, at_ms: int) -> None:
+    """That the intent's domain is not shut now. Asked before all else, so no policy, or lack of one, has a say in it.
 
     Raises:
-        Refused: ``halted``; ``intent_too_long`` or ``intent_expired`` for an intent that is not alive, which anybody may send again.
+        Refused: ``halted``, ``policy_conflict``; ``intent_too_long`` or ``intent_expired`` for an intent that is not alive, which anybody may send again.
     """
     intent = sender.intent.claims
-    if intent.domain in governance.halted:
+    try:
+        governance.check_open(intent.domain)
+    except Refused:
         check_intent_times(intent, now_ms=at_ms, skew_ms=governance.roster.bounds.skew_ms)
-        governance.check_unhalted(intent.domain)
+        raise
 
 
 def check_chain(asked: Question, governance: Governance) -> None:

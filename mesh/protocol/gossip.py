@@ -22,22 +22,26 @@ import msgspec
 from mesh.core import subjects
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import Governance, extend
+from mesh.core.law.activation import Activation
+from mesh.core.law.governance import Governance, extend, with_bundle
 from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import StreamHead
+from mesh.core.law.policy import Bundle, Manifest, bundle_digest
+from mesh.core.law.revocation import Revocation
 from mesh.core.law.streams import Cursor, Fork, ahead
 from mesh.core.law.travel import Said, cursor_of, link_of, read_law, streams_of
 from mesh.core.log.record import Change
 from mesh.core.messages import LawBatch, Offer, Offered, unpack
 from mesh.errors import Refused
 from mesh.protocol.freshness import Freshness
-from mesh.protocol.step import AskLaw, Effect, PutLaw, Reply, Send, Signed
+from mesh.protocol.step import AskLaw, Effect, PutBundle, PutLaw, Reply, Send, Signed
 
-__all__ = ["Asking", "Gossip", "LawArrived", "OfferArrived", "Told", "put", "told", "wanted"]
+__all__ = ["Asking", "Gossip", "LawArrived", "OfferArrived", "PolicyAdmitted", "PolicyRefused", "Told", "put", "told", "wanted"]
 
 Told = tuple[Change, str]
 """What is to be recorded of what was taken in: the kind, and which."""
 
+_CHANGES: Final[Mapping[type[Said], Change]] = {Manifest: "policy", Activation: "activation", Halt: "halt", Revocation: "revocation"}
 _PATIENCE_MS: Final = 400
 """How long one member has to answer before another is asked about the same stream."""
 _WAIT_MS: Final = 500
@@ -58,6 +62,23 @@ class LawArrived(msgspec.Struct, frozen=True):
     data: bytes
     node: str = ""
     """Whom I asked; empty for what was published."""
+
+
+class PolicyAdmitted(msgspec.Struct, frozen=True):
+    """This node has checked a bundle under a manifest, and its engine can decide by it."""
+
+    manifest: str
+    """Statement id."""
+    bundle: Bundle
+    data: bytes
+    """Its canonical bytes."""
+
+
+class PolicyRefused(msgspec.Struct, frozen=True):
+    """This node has checked a bundle under a manifest, and will not decide by it."""
+
+    manifest: str
+    code: str
 
 
 class Asking(msgspec.Struct, frozen=True):
@@ -118,6 +139,16 @@ class Gossip:
             believed = [item for item in statements if item.id not in refused]  # numbers that anybody can invent lead nowhere
             self._answered(event.node, believed, new=self.governance is not held)
         return effects, codes + list(refused.values())
+
+    def judged(self, event: PolicyAdmitted | PolicyRefused) -> list[Effect]:
+        """Take what this node's own check of a policy came to: it is kept, recorded and, if good, said in the next heartbeat."""
+        if isinstance(event, PolicyRefused):
+            self.untold.append(("policy", f"refused {event.manifest} {event.code}"))
+            return []
+        self.governance = with_bundle(self.governance, event.manifest, event.bundle)
+        self.untold.append(("policy", f"admitted {event.manifest}"))
+        self.news = True
+        return [PutBundle(bundle_digest(event.data), event.data)]
 
     def due(self, fresh: Freshness, *, me: str = "") -> list[AskLaw]:
         """The questions to ask now, by the newest heartbeat of each member but ``me``."""
@@ -215,8 +246,7 @@ def told(statement: Statement[Said]) -> Told:
 def _told(stream: str, items: Sequence[Statement[Said]], *, forked: bool) -> Told:
     numbers = sorted(item.claims.sequence for item in items)
     which = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]}..{numbers[-1]}"
-    change: Change = "halt" if isinstance(items[-1].claims, Halt) else "revocation"
-    return change, f"{'forked ' if forked else ''}{stream} {which} {items[-1].id}"
+    return _CHANGES[type(items[-1].claims)], f"{'forked ' if forked else ''}{stream} {which} {items[-1].id}"
 
 
 def _name_of(data: bytes) -> str:

@@ -31,7 +31,7 @@ from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol import decide, lineage, mirror
 from mesh.protocol.documents import Documents
 from mesh.protocol.freshness import Freshness, check_clock, check_fresh, hear, leap
-from mesh.protocol.gossip import Asking, Gossip, LawArrived, OfferArrived, Told
+from mesh.protocol.gossip import Asking, Gossip, LawArrived, OfferArrived, PolicyAdmitted, PolicyRefused, Told
 from mesh.protocol.intake import Intake, IntentArrived, refuse
 from mesh.protocol.lineage import LogState, Writer
 from mesh.protocol.mirror import Mirror, MirrorContext
@@ -51,6 +51,8 @@ __all__ = [
     "NoteArrived",
     "OfferArrived",
     "OutcomesArrived",
+    "PolicyAdmitted",
+    "PolicyRefused",
     "Shed",
     "Stopping",
     "SyncArrived",
@@ -120,6 +122,8 @@ Event = (
     | OutcomesArrived
     | OfferArrived
     | LawArrived
+    | PolicyAdmitted
+    | PolicyRefused
     | LineageArrived
     | NoteArrived
     | CosigArrived
@@ -229,6 +233,8 @@ class _Work:
                     self._outcomes(event)
                 case OfferArrived() | LawArrived():
                     self._law(event)
+                case PolicyAdmitted() | PolicyRefused():
+                    self.effects += self.gossip.judged(event)
                 case LineageArrived():
                     self._lineage(event)
                 case NoteArrived(data=data):
@@ -404,6 +410,7 @@ class _Work:
             signed_ms=self.now_ms,
             roster_epoch=self.roster.epoch,
             frontier=list(self.governance.frontier),
+            policies=self.governance.standings(me.region, self.now_ms),
             checkpoint=self.log.note.decode(),
             echo=sorted({self.fresh.boot, *(item.nonce for item in asked)}),
         )

@@ -18,7 +18,7 @@ import msgspec
 
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Draft
-from mesh.core.law.governance import Governance
+from mesh.core.law.governance import Basis, Governance
 from mesh.core.law.heartbeat import StreamHead
 from mesh.core.law.roster import Member
 from mesh.core.log.record import DecisionMade, Denied, read_record
@@ -29,7 +29,7 @@ from mesh.errors import MeshError, Refused
 from mesh.limits import REQUEST_BYTES_MAX
 from mesh.protocol import decide
 from mesh.protocol.documents import Documents
-from mesh.protocol.examine import Authenticated, Question, authenticate, authorization_draft, check_chain, check_halt, question
+from mesh.protocol.examine import Authenticated, Question, authenticate, authorization_draft, check_chain, check_open, question
 from mesh.protocol.lineage import Writer
 from mesh.protocol.step import Effect, InsertOnce, Locate, PutBody, PutOpenings, Reply, Send, Sign, Signed
 
@@ -122,7 +122,7 @@ class Intake:
         if item.sender.intent.id in self.known:
             return
         try:
-            check_halt(item.sender, self.governance, at_ms=self.writer.at_ms)
+            check_open(item.sender, self.governance, at_ms=self.writer.at_ms)
             if stale is not None:
                 raise stale
             item.asked = question(
@@ -271,7 +271,7 @@ class Intake:
             self._deny(item, "intent_conflict", "")
             return
         try:
-            check_halt(item.sender, self.governance, at_ms=self.writer.at_ms)
+            check_open(item.sender, self.governance, at_ms=self.writer.at_ms)
             asked = question(
                 item.sender,
                 bytes(item.request.enforcer),
@@ -281,6 +281,7 @@ class Intake:
                 region=self.me.region,
                 at_ms=record.at_ms,
                 frontier=record.attested.frontier,
+                basis=Basis(record.attested.manifest, record.attested.activation),
             )
             check_chain(asked, self.governance)
         except MeshError as error:

@@ -9,7 +9,8 @@ from contextlib import suppress
 import msgspec
 
 from mesh.core.bytes import envelope
-from mesh.core.law.policy import Manifest, bundle_digest
+from mesh.core.law.activation import Activation
+from mesh.core.law.policy import bundle_digest
 from mesh.core.log.bundle import ProofBundle, Proven, make_proof
 from mesh.core.log.record import DecisionMade, Record, read_record
 from mesh.core.messages import Proved
@@ -56,7 +57,9 @@ def proven_of(answer: Proved) -> Proven:
     return Proven(record=answer.batch.records[0], proof=answer.proof, bodies=bodies)
 
 
-def gather(main: Proved, outcomes: Iterable[Proved], *, manifests: Sequence[bytes], bundles: Sequence[bytes]) -> ProofBundle:
+def gather(
+    main: Proved, outcomes: Iterable[Proved], *, manifests: Sequence[bytes], bundles: Sequence[bytes], activations: Sequence[bytes] = ()
+) -> ProofBundle:
     """The proof of the record in ``main`` and of its outcomes.
 
     Args:
@@ -64,27 +67,41 @@ def gather(main: Proved, outcomes: Iterable[Proved], *, manifests: Sequence[byte
         outcomes: the answers about what became of it.
         manifests: envelopes among which the one in force is looked for, if it is a decision.
         bundles: policy bundles, likewise.
+        activations: envelopes among which are those of the domain up to the one that it names.
 
     Raises:
-        Refused: ``malformed``; ``not_found`` if manifest or bundle of the decision are not among those given.
+        Refused: ``malformed``; ``not_found`` if what the decision names is not among those given.
     """
     record = record_of(main)
-    law: tuple[list[bytes], list[bytes]] = ([], [])
-    openings: list[Opening] = []
-    if isinstance(record, DecisionMade):
-        law = [_manifest(record, manifests)], [_bundle(record, bundles)]
-        openings = [opening for item in main.batch.openings if item.intent == record.intent for opening in item.openings]
+    others = [proven_of(outcome) for outcome in outcomes]
+    if not isinstance(record, DecisionMade):
+        return make_proof(proven_of(main), outcomes=others)
     return make_proof(
-        proven_of(main), manifests=law[0], bundles=law[1], openings=openings, outcomes=[proven_of(outcome) for outcome in outcomes]
+        proven_of(main),
+        manifests=[_manifest(record, manifests)],
+        bundles=[_bundle(record, bundles)],
+        activations=_activations(record, activations),
+        openings=[opening for item in main.batch.openings if item.intent == record.intent for opening in item.openings],
+        outcomes=others,
     )
 
 
 def _manifest(record: DecisionMade, manifests: Sequence[bytes]) -> bytes:
     for data in manifests:
-        claims = envelope.read(Manifest, data).claims
-        if (claims.digest, claims.epoch) == (record.decision.bundle, record.attested.policy_epoch):
+        if envelope.identify(data)[1] == record.attested.manifest:
             return data
     raise Refused("not_found", f"the manifest of policy epoch {record.attested.policy_epoch}")
+
+
+def _activations(record: DecisionMade, activations: Sequence[bytes]) -> list[bytes]:
+    held = {statement.id: statement for statement in (envelope.read(Activation, data) for data in activations)}
+    chain, at = list[bytes](), record.attested.activation
+    while at:
+        if at not in held:
+            raise Refused("not_found", f"the activation {at[:12]}…")
+        chain.append(held[at].envelope)
+        at = held[at].claims.previous
+    return chain[::-1]
 
 
 def _bundle(record: DecisionMade, bundles: Sequence[bytes]) -> bytes:

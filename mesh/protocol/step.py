@@ -38,6 +38,7 @@ __all__ = [
     "Outgoing",
     "Persist",
     "PutBody",
+    "PutBundle",
     "PutLaw",
     "PutNote",
     "PutOpenings",
@@ -75,6 +76,14 @@ class PutLaw(msgspec.Struct, frozen=True):
     sequence: int
     id: str
     envelope: bytes
+
+
+class PutBundle(msgspec.Struct, frozen=True):
+    """A policy bundle that was admitted here. Idempotent: the digest is its content."""
+
+    digest: str
+    """``blake3:<hex>``."""
+    data: bytes
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -146,7 +155,7 @@ class SetMeta(msgspec.Struct, frozen=True):
     value: int
 
 
-Persist = Append | SetHead | PutBody | PutLaw | PutOpenings | InsertOnce | Locate | PutNote | SetMeta
+Persist = Append | SetHead | PutBody | PutBundle | PutLaw | PutOpenings | InsertOnce | Locate | PutNote | SetMeta
 
 
 class NoteDraft(msgspec.Struct, frozen=True):

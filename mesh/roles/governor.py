@@ -35,7 +35,7 @@ from mesh.adapters.clock import Clock
 from mesh.adapters.decision_thread import DecisionThread
 from mesh.adapters.signer import Signer, load
 from mesh.adapters.store import Store
-from mesh.adapters.trustfiles import load_revocations, load_trust
+from mesh.adapters.trustfiles import load_said, load_trust
 from mesh.core import subjects
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
@@ -104,7 +104,7 @@ class GovernorNode:
         """
         self.config = config
         self.governance: Governance = load_trust(config.trust, config.path("."))
-        self._given = load_revocations(config.trust, config.path("."))
+        self._given = load_said(config.trust, config.path("."))
         self.me: Member = self.governance.roster.member(config.node.name)
         keys = config.path(config.node.keys)
         self.signer = Signer([load(keys / f"{use}.key") for use in USES])

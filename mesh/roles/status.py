@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from mesh.core.law.governance import Governance
 from mesh.core.messages import MirrorStatus, NodeStatus, PolicyStatus
 from mesh.errors import Refused
 from mesh.protocol.freshness import check_clock, check_fresh, vouchers
@@ -10,8 +11,15 @@ from mesh.roles.performer import Performer
 __all__ = ["node_status"]
 
 
-def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms: int) -> NodeStatus:
-    """The status of the node whose steps ``performer`` performs; it started at ``started_ms``."""
+def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms: int, refused: Mapping[str, str]) -> NodeStatus:
+    """The status of the node whose steps ``performer`` performs.
+
+    Args:
+        performer: what it does.
+        counters: what it counts.
+        started_ms: since when it runs.
+        refused: manifest id to code, of policies that it will not decide by.
+    """
     machine, state = performer.machine, performer.state
     governance, roster = state.governance, state.governance.roster
     now_ms, code = performer.clock.now_ms(), ""
@@ -26,10 +34,7 @@ def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms
         incarnation=state.incarnation,
         roster_epoch=roster.epoch,
         frontier=governance.digest,
-        policies=[
-            PolicyStatus(domain=domain, epoch=epochs[-1].manifest.epoch, digest=epochs[-1].manifest.digest)
-            for domain, epochs in sorted(governance.laws.items())
-        ],
+        policies=_policies(governance, machine.me.region, now_ms, refused),
         halted=sorted(governance.halted),
         origin=state.log.origin,
         size=state.log.frontier.size,
@@ -53,3 +58,27 @@ def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms
         uptime_ms=max(0, now_ms - started_ms),
         counters=dict(counters),
     )
+
+
+def _policies(governance: Governance, region: str, now_ms: int, refused: Mapping[str, str]) -> list[PolicyStatus]:
+    found = list[PolicyStatus]()
+    for standing in governance.standings(region, now_ms):
+        laws, code, digest = governance.laws[standing.domain], "", ""
+        try:
+            law = governance.active(standing.domain, region, now_ms)
+            governance.check_open(standing.domain)
+            digest = law.manifest.digest
+            code = refused.get(laws[-1].manifest_id, "")
+        except Refused as refusal:
+            code = refusal.code
+        found.append(
+            PolicyStatus(
+                domain=standing.domain,
+                active=standing.active,
+                admitted=standing.admitted,
+                held=laws[-1].manifest.epoch,
+                digest=digest,
+                code=code,
+            )
+        )
+    return found

@@ -47,7 +47,6 @@ class RevokersLab(Lab):
             pin=self.pin,
             manifests=[envelope.read(Manifest, self.manifest_envelope)],
             bundles=[self.bundle_bytes],
-            revocations=[],
         )
 
     def revocation(self, key: SecretKey, number: int, value: str, previous: str = "", *, mesh: str = MESH) -> Statement[Revocation]:

@@ -34,10 +34,10 @@ def _held(*statements: Statement[Halt]) -> Governance:
 
 def _halted(held: Governance, domain: str = DOMAIN) -> bool:
     if domain not in held.halted:
-        held.check_unhalted(domain)
+        held.check_open(domain)
         return False
     with pytest.raises(Refused) as caught:
-        held.check_unhalted(domain)
+        held.check_open(domain)
     assert caught.value.code == "halted"
     return True
 
@@ -175,13 +175,13 @@ def test_a_resume_lifts_as_many_halts_as_fit_and_no_more() -> None:
 
 
 def test_there_are_streams_of_the_rosters_revokers_and_domains_only() -> None:
-    assert streams_of(PLAIN.roster) == {f"revoke/{key.public}" for key in REVOKERS} | {STREAM}
+    assert streams_of(PLAIN.roster) == {f"revoke/{key.public}" for key in REVOKERS} | {STREAM, "policy/payments", "activate/payments"}
 
 
 def test_a_statement_of_a_kind_that_does_not_travel_is_not_read() -> None:
     assert read_law(FIRST.envelope).claims == FIRST.claims
     assert read_law(WORLD[0].envelope).claims == WORLD[0].claims
     with pytest.raises(Refused) as caught:
-        read_law(LAB.manifest_envelope)
+        read_law(LAB.roster_envelope)
     assert caught.value.code == "wrong_kind"
-    assert "is not revocation or halt" in str(caught.value)
+    assert "is not revocation or halt or policy or activate" in str(caught.value)

@@ -231,7 +231,7 @@ def _manifest(*signers: int, **changed: object) -> Statement[Manifest]:
 
 
 def _next(statement: Statement[Manifest]) -> Manifest:
-    law = LAB.governance.active("payments", T0)
+    law = LAB.governance.active("payments", "eu", T0)
     return admit_next_manifest(law.manifest, law.manifest_id, statement, LAB.governance.roster)
 
 
@@ -272,7 +272,7 @@ def test_a_manifest_one_signature_short_is_not_believed() -> None:
 
 def _governed(*manifests: Statement[Manifest]) -> list[int]:
     held = admit_governance(
-        envelope.read(Roster, LAB.roster_envelope), pin=LAB.pin, manifests=manifests, bundles=[LAB.bundle_bytes], revocations=[]
+        envelope.read(Roster, LAB.roster_envelope), pin=LAB.pin, manifests=manifests, bundles=[LAB.bundle_bytes]
     )
     return [law.manifest.epoch for law in held.laws["payments"]]
 

@@ -226,9 +226,8 @@ def test_the_last_of_a_chain_of_manifests_decides_what_is_over_and_nobody_falls_
         previous = manifests[-1].id if manifests else ""
         value = msgspec.structs.replace(LAB.manifest, epoch=epoch, previous=previous, expires_ms=T0 + 1000 * end)
         manifests.append(envelope.read(Manifest, sign(value, *LAB.signers[:2])))
-    held = admit_governance(
-        envelope.read(Roster, LAB.roster_envelope), pin=LAB.pin, manifests=manifests, bundles=[LAB.bundle_bytes], revocations=[]
-    )
+    begun = [LAB.activation(manifests[-1], ([], T0))] if len(manifests) > 1 else []
+    held = admit_governance(envelope.read(Roster, LAB.roster_envelope), pin=LAB.pin, manifests=manifests, said=begun)
     chain = [_theirs(Ring(version, POOL[:3], 2, POOL[:3]), expires=WHEN + timedelta(seconds=end)) for version, end in enumerate(ends, 1)]
     trusted = _trusted(chain[0])
     for metadata in chain[1:]:
@@ -237,10 +236,10 @@ def test_the_last_of_a_chain_of_manifests_decides_what_is_over_and_nobody_falls_
     timestamp = Metadata(Timestamp(version=1, expires=FAR))
     timestamp.signatures[SERVICE.public] = Signature(SERVICE.public, SERVICE.sign(timestamp.signed_bytes).hex())
     if at < ends[-1]:
-        assert held.active("payments", T0 + 1000 * at).manifest.epoch == len(ends)
+        assert held.active("payments", "eu", T0 + 1000 * at).manifest.epoch == len(ends)
         trusted.update_timestamp(timestamp.to_bytes())
         return
     with refuses("policy_expired"):
-        held.active("payments", T0 + 1000 * at)
+        held.active("payments", "eu", T0 + 1000 * at)
     with pytest.raises(ExpiredMetadataError):
         trusted.update_timestamp(timestamp.to_bytes())

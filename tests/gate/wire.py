@@ -202,7 +202,7 @@ def revoked(lab: Lab, kind: str, value: str) -> Governance:
         pin=lab.pin,
         manifests=[envelope.read(Manifest, lab.manifest_envelope)],
         bundles=[lab.bundle_bytes],
-        revocations=[envelope.read(Revocation, sign(claims, lab.revoker))],
+        said=[envelope.read(Revocation, sign(claims, lab.revoker))],
     )
 
 

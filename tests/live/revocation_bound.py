@@ -218,7 +218,7 @@ async def _measured(files: DevMeshFiles, links: dict[str, Link], names: Sequence
     direct = load_context(str(files.context))
     context = msgspec.structs.replace(direct, bus=msgspec.structs.replace(direct.bus, servers=[links["enforcer"].url]))
     governance = load_trust(direct.trust, direct.path("."))
-    terms = governance.active(_wish().domain, _now_ms()).manifest.terms(_wish().action)
+    terms = governance.active(_wish().domain, "eu", _now_ms()).manifest.terms(_wish().action)
     bus = await Bus.connect(bus_options(direct.bus, name="observer", base=direct.path(".")))
     observer = _Observer(bus, governance.roster)
     found, before = list[Round](), ""

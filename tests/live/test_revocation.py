@@ -135,6 +135,7 @@ async def test_one_governor_that_invents_a_frontier_stops_nobody(own_mesh: Clust
             sequence=number,
             signed_ms=time.time_ns() // 1_000_000,
             frontier=sorted([*theirs.frontier, invented], key=lambda head: head.stream),
+            policies=[],
             checkpoint="",
             echo=[],
         )

@@ -157,7 +157,7 @@ def identity(**changes: Any) -> Identity:
 
 
 def attested(**changes: Any) -> Attested:
-    made = Attested(now_s=1_767_225_600, region="eu", policy_epoch=1, frontier=KEY, enforcer_class="gateway", person="")
+    made = Attested(now_s=1_767_225_600, region="eu", policy_epoch=1, manifest=KEY, activation="", frontier=KEY, enforcer_class="gateway", person="")
     return msgspec.structs.replace(made, **changes)
 
 

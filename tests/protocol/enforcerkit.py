@@ -8,6 +8,7 @@ from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.canonical import Params, Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.bytes.keys import SecretKey
+from mesh.core.law.activation import Activation, Ring
 from mesh.core.law.governance import Governance, admit_governance
 from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import Heartbeat
@@ -161,12 +162,21 @@ def manifest(
         mesh=MESH,
         domain="ops",
         epoch=epoch,
-        previous="",
+        previous="" if epoch == 1 else "ab" * 32,
         digest=bundle_digest(canonical.encode(BUNDLE)),
         actions={action.name: terms for action in BUNDLE.actions},
         enforcers=list(enforcers),
         not_before_ms=start_ms,
         expires_ms=end_ms,
+    )
+
+
+def activation(of: Manifest) -> Activation:
+    """It begins everywhere when its manifest does; the first one of the domain."""
+    rings = [Ring(regions=[], not_before_ms=of.not_before_ms)]
+    identity = envelope.draft(of).id
+    return Activation(
+        mesh=MESH, domain=of.domain, sequence=1, previous="", epoch=of.epoch, manifest=identity, rings=rings, issued_ms=NOW_MS
     )
 
 
@@ -188,12 +198,13 @@ def governance(
 ) -> Governance:
     """What is in force; without manifests, the plain one."""
     believed = envelope.read(Roster, sign(of or roster(), ROOT))
+    later = [activation(item) for item in manifests if item.epoch > 1]
     return admit_governance(
         believed,
         pin=believed.id,
         manifests=[envelope.read(Manifest, sign(item, POLICY)) for item in manifests or (manifest(),)],
         bundles=bundles,
-        revocations=[read_law(sign(item, REVOKER)) for item in revoked],
+        said=[read_law(sign(item, REVOKER)) for item in revoked] + [read_law(sign(item, POLICY)) for item in later],
     )
 
 
@@ -234,6 +245,7 @@ def beat(
         signed_ms=at_ms,
         roster_epoch=1,
         frontier=list(state.frontier),
+        policies=[],
         checkpoint="",
         echo=sorted(echo),
     )

@@ -143,7 +143,7 @@ def revoking(*targets: tuple[str, str], manifest: Manifest | None = None, bundle
         pin=LAB.pin,
         manifests=[envelope.read(Manifest, data)],
         bundles=[LAB.bundle_bytes] if bundles is None else bundles,
-        revocations=said,
+        said=said,
     )
 
 
@@ -181,6 +181,7 @@ def beat(member: str, sequence: int, signed_ms: int, /, *, incarnation: int = 1,
         signed_ms=signed_ms,
         roster_epoch=1,
         frontier=list(LAB.governance.frontier),
+        policies=[],
         checkpoint="",
         echo=list(echo),
     )

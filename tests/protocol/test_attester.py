@@ -273,8 +273,9 @@ def test_what_is_from_the_future_waits_until_it_is_not(ahead_ms: int, code: str)
 
 def test_who_knows_a_newer_policy_or_roster_is_waited_for_not_called_wrong() -> None:
     owner, record = _decided()
-    newer = msgspec.structs.replace(record.attested, policy_epoch=2)
-    for change in ({"attested": newer}, {"roster_epoch": 2}):
+    manifest = msgspec.structs.replace(record.attested, policy_epoch=2, manifest="ab" * 32)
+    activation = msgspec.structs.replace(record.attested, activation="ab" * 32)
+    for change in ({"attested": manifest}, {"attested": activation}, {"roster_epoch": 2}):
         (item,) = _examine(_rewritten(record, owner, **change))
         assert (item.code, item.incomplete) == ("body_missing", True)
 

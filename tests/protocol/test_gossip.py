@@ -238,7 +238,7 @@ def test_a_long_stream_is_pulled_at_the_speed_of_answers_not_of_ticks() -> None:
 def test_a_stream_of_nobody_whom_the_roster_knows_is_never_asked_for() -> None:
     stranger = stream_of(STRANGER.public)
     liar = _Holder("us-1")
-    names = [stranger, "roster", "policy/payments", "halt/nowhere", "revoke/zz"]
+    names = [stranger, "roster", "policy/nowhere", "activate/nowhere", "halt/nowhere", "revoke/zz"]
     for sequence in (0, 1, 9):
         for forked in (False, True):
             liar.claims = tuple(StreamHead(stream=name, sequence=sequence, head="ab" * 32, forked=forked) for name in names)

@@ -265,7 +265,7 @@ def test_the_policies_that_decided_are_named() -> None:
         ("document", PLACE.id),
         ("intent", intent_of(1, created_ms=NOW, expires_ms=NOW + 30_000)[0]),
         ("key", LAB.roster.issuers.keys[0]),
-        ("digest", LAB.governance.active(DOMAIN, NOW).manifest.digest),
+        ("digest", LAB.governance.active(DOMAIN, "eu", NOW).manifest.digest),
     ],
 )
 def test_nothing_in_the_chain_may_be_revoked(target: tuple[str, str]) -> None:

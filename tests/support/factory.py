@@ -9,8 +9,10 @@ from typing import Final
 import msgspec
 
 from mesh.core.bytes import canonical, envelope
+from mesh.core.bytes.envelope import Statement
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.keys import SecretKey
+from mesh.core.law.activation import Activation, Ring
 from mesh.core.law.governance import Governance, admit_governance
 from mesh.core.law.policy import ActionSpec, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest
 from mesh.core.law.roster import Bounds, Member, Role, Roster
@@ -114,8 +116,28 @@ class Lab:
             pin=self.pin,
             manifests=[envelope.read(Manifest, self.manifest_envelope)],
             bundles=[self.bundle_bytes],
-            revocations=[],
         )
+
+    def next_policy(self, before: Statement[Manifest], **changed: object) -> Statement[Manifest]:
+        """The next epoch, signed by the threshold."""
+        claims = msgspec.structs.replace(before.claims, epoch=before.claims.epoch + 1, previous=before.id, **changed)
+        return envelope.read(Manifest, sign(claims, *self.signers[:2]))
+
+    def activation(
+        self, of: Statement[Manifest], *rings: tuple[list[str], int], before: Statement[Activation] | None = None
+    ) -> Statement[Activation]:
+        """From when that epoch is in force, by (regions, ms), signed by the threshold; the next one after ``before``."""
+        claims = Activation(
+            mesh=MESH,
+            domain=DOMAIN,
+            sequence=1 if before is None else before.claims.sequence + 1,
+            previous="" if before is None else before.id,
+            epoch=of.claims.epoch,
+            manifest=of.id,
+            rings=[Ring(regions=regions, not_before_ms=at_ms) for regions, at_ms in rings],
+            issued_ms=T0,
+        )
+        return envelope.read(Activation, sign(claims, *self.signers[:2]))
 
     def identity(self, subject: str, key: SecretKey, *, groups: list[str]) -> bytes:
         """The envelope of a workload's identity document."""

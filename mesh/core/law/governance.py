@@ -7,24 +7,34 @@ after more statements. The order in which they came makes no difference.
 import sys
 from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from mesh.core.bytes.envelope import Statement
+from mesh.core.law.activation import Activation, Rollout, activate_stream
 from mesh.core.law.halt import Halt, halt_stream, in_force
-from mesh.core.law.heartbeat import NOTHING, StreamHead, frontier_digest
-from mesh.core.law.policy import Bundle, Manifest, admit_manifest, check_succession, read_bundle
+from mesh.core.law.heartbeat import NOTHING, Standing, StreamHead, frontier_digest
+from mesh.core.law.policy import Bundle, Manifest, admit_manifest, check_succession, policy_stream, read_bundle
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import Member, Roster, admit_roster
 from mesh.core.law.streams import Chain, Fork, Growth, Stream, head_of
 from mesh.core.law.travel import Said, admit_law, link_of
 from mesh.errors import Refused
 
-__all__ = ["Governance", "Law", "Taken", "admit_governance", "extend", "restore", "unsaid"]
+__all__ = ["Basis", "Governance", "Law", "Taken", "admit_governance", "extend", "restore", "unsaid", "with_bundle"]
 
+_NO_ROLLOUT: Final = Rollout()
 _FORMER_MAX: Final = 32
 """Former frontiers that are remembered, for whoever asks for an authorization again that was made in one."""
+
+
+class Basis(NamedTuple):
+    """On which statements a decision says that its choice of policy rested."""
+
+    manifest: str
+    activation: str
+    """The newest one of the domain that its governor held; empty for none."""
 
 
 class Law(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +43,7 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Manifest
     manifest_id: str
     bundle: Bundle | None
-    """Enforcers hold manifests only."""
+    """What decides, once this node has admitted it under this manifest. Enforcers hold manifests only."""
 
 
 class Governance(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +52,11 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     roster: Roster
     roster_id: str
     laws: Mapping[str, tuple[Law, ...]]
-    """Domain to its epochs, oldest first."""
+    """Domain to its epochs, oldest first; where policy signers have signed two for one epoch, both."""
+    activations: Mapping[str, Mapping[str, Activation]]
+    """Domain to every activation that is held of it, by id."""
+    rollouts: Mapping[str, Rollout]
+    """Domain to the gapless chain of them."""
     revoked: frozenset[tuple[str, str]]
     """(target type, value)."""
     halts: Mapping[str, Mapping[str, tuple[str, ...]]]
@@ -61,19 +75,67 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     keys: Mapping[str, Member]
     """Decision key (hex) to member."""
 
-    def active(self, domain: str, at_ms: int) -> Law:
-        """The law of ``domain`` at that time: the highest epoch begun by then, and only if it has not ended.
+    def active(self, domain: str, region: str, at_ms: int, basis: Basis | None = None) -> Law:
+        """The law of ``domain`` in ``region`` at that time: the highest epoch begun there by then, and only if it has not ended.
+
+        Args:
+            domain: of which.
+            region: of the governor who decides.
+            at_ms: when it decides.
+            basis: what it says it rested on; if not given, all that is held here counts.
 
         Raises:
-            Refused: ``domain_unknown`` if there is none, ``policy_expired`` if it is over. Nobody falls back to an older one.
+            Refused: ``domain_unknown`` if there is none, ``policy_expired`` if it is over: nobody falls back to an older one.
+                ``body_missing`` if a statement that says which it is is not held, ``policy_conflict`` if they contradict one another.
         """
-        begun = [law for law in self.laws.get(domain, ()) if law.manifest.not_before_ms <= at_ms]
-        if not begun:
+        rollout = self.rollouts.get(domain, _NO_ROLLOUT) if basis is None else self._rollout(domain, basis.activation)
+        step, laws = rollout.begun(region, at_ms), self.laws.get(domain, ())
+        if step is None:
+            first = (law for law in laws if law.manifest.epoch == 1)
+            law = next((law for law in first if basis is None or law.manifest_id == basis.manifest), None)
+        else:
+            law = next((law for law in reversed(laws) if law.manifest_id == step.manifest), None)
+            if law is None:
+                raise Refused("body_missing", f"the manifest of {domain} epoch {step.epoch}")
+            if law.manifest.epoch != step.epoch:
+                raise Refused("policy_conflict", f"activated as {domain} epoch {step.epoch}, it is {law.manifest.epoch}")
+        if law is None or at_ms < law.manifest.not_before_ms:
             raise Refused("domain_unknown", domain[:40])
-        law = begun[-1]
         if at_ms >= law.manifest.expires_ms:
             raise Refused("policy_expired", f"{domain} epoch {law.manifest.epoch}")
         return law
+
+    def standings(self, region: str, at_ms: int) -> list[Standing]:
+        """How a node of ``region`` stands to the policy of each domain at that time."""
+        found = list[Standing]()
+        for domain, laws in self.laws.items():
+            admitted = max((law.manifest.epoch for law in laws if law.bundle is not None), default=0)
+            try:
+                active = self.active(domain, region, at_ms).manifest.epoch
+            except Refused:
+                active = 0
+            found.append(Standing(domain=domain, admitted=admitted, active=active))
+        return found
+
+    def latest_activation(self, domain: str) -> str:
+        """Id of the newest activation of ``domain`` that is held with all before it; empty if there is none."""
+        return self.rollouts[domain].head if domain in self.rollouts else ""
+
+    def _rollout(self, domain: str, activation: str) -> Rollout:
+        """The chain from the first activation to that one, also after a fork."""
+        known = self.rollouts.get(domain, _NO_ROLLOUT)
+        if activation == known.head:
+            return known
+        held, chain = self.activations.get(domain, {}), list[tuple[str, Activation]]()
+        at = activation
+        while at:
+            step = held.get(at)
+            if step is None:
+                raise Refused("body_missing", f"an activation of {domain}, {at[:12]}")
+            chain.append((at, step))
+            at = step.previous
+        chain.reverse()
+        return Rollout.of([identity for identity, _ in chain], [step for _, step in chain])
 
     def check_unrevoked(self, *chain: tuple[str, str]) -> None:
         """That nothing of ``chain``, pairs of target type and value, is revoked.
@@ -85,15 +147,18 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
             if link in self.revoked:
                 raise Refused("revoked", f"{link[0]} {link[1][:80]}")
 
-    def check_unhalted(self, domain: str) -> None:
-        """That no halt of ``domain`` is in force.
+    def check_open(self, domain: str) -> None:
+        """That no halt of ``domain`` is in force, and that its policy signers have not contradicted themselves.
 
         Raises:
-            Refused: ``halted``.
+            Refused: ``halted``, ``policy_conflict``.
         """
         if domain in self.halted:
             halts = self.halted[domain]
             raise Refused("halted", f"{domain} by {halts[0][:12]}" + (f" and {len(halts) - 1} more" if len(halts) > 1 else ""))
+        for stream in (policy_stream(domain), activate_stream(domain)):
+            if stream in self.whole:  # it is forked
+                raise Refused("policy_conflict", stream)
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -144,55 +209,72 @@ def restore(governance: Governance, statements: Iterable[Statement[Said]]) -> Go
 
 
 def unsaid(governance: Governance) -> Governance:
-    """The same roster and laws, as if nothing had been said in any stream; its frontier is not made anew."""
-    return msgspec.structs.replace(governance, streams={}, revoked=frozenset(), halts={}, halted={}, whole=NOTHING)
+    """The same roster, as if nothing had been said in any stream."""
+    return _silent(governance.roster, governance.roster_id)
+
+
+def with_bundle(governance: Governance, manifest: str, bundle: Bundle) -> Governance:
+    """The state once this node has admitted ``bundle`` under the manifest of that id."""
+    epochs = governance.laws.get(bundle.domain, ())
+    laws = tuple(msgspec.structs.replace(law, bundle=bundle) if law.manifest_id == manifest else law for law in epochs)
+    return msgspec.structs.replace(governance, laws={**governance.laws, bundle.domain: laws}) if epochs else governance
 
 
 def admit_governance(
     roster: Statement[Roster],
     *,
     pin: str,
-    manifests: Iterable[Statement[Manifest]],
-    bundles: Iterable[bytes],
-    revocations: Iterable[Statement[Said]],
+    manifests: Iterable[Statement[Manifest]] = (),
+    bundles: Iterable[bytes] = (),
+    said: Iterable[Statement[Said]] = (),
 ) -> Governance:
     """The state that these statements make, each verified; unbelievable ones are refused, not skipped.
+
+    Args:
+        roster: the genesis to begin with.
+        pin: its statement id.
+        manifests: of each domain, without gaps between them.
+        bundles: canonical bytes of what they name.
+        said: anything else.
 
     Raises:
         Refused: whatever is wrong with the first one that is.
     """
-    believed = admit_roster(roster, pin=pin)
+    state = _silent(admit_roster(roster, pin=pin), roster.id)
+    given = sorted(manifests, key=lambda manifest: (manifest.claims.domain, manifest.claims.epoch))
+    for now, after in pairwise(given):
+        if now.claims.domain == after.claims.domain:
+            check_succession(now.claims, now.id, after.claims)
+    taken = extend(state, [*given, *said])
+    for refusal in taken.refused.values():
+        raise refusal
     contents = list(bundles)
-    laws: dict[str, list[Law]] = {}
-    for manifest in manifests:
-        claims = admit_manifest(manifest, believed)
-        bundle = _find_bundle(contents, claims)
-        laws.setdefault(claims.domain, []).append(Law(manifest=claims, manifest_id=manifest.id, bundle=bundle))
-    for epochs in laws.values():
-        epochs.sort(key=lambda law: law.manifest.epoch)
-        if len({law.manifest.epoch for law in epochs}) != len(epochs):
-            raise Refused("policy_invalid", f"two manifests for {epochs[0].manifest.domain} epoch {epochs[-1].manifest.epoch}")
-        for law, after in pairwise(epochs):
-            check_succession(law.manifest, law.manifest_id, after.manifest)
-    frontier = _fixed(believed, roster.id, laws)
-    plain = Governance(
-        roster=believed,
-        roster_id=roster.id,
-        laws={domain: tuple(epochs) for domain, epochs in laws.items()},
+    state = taken.governance
+    for manifest in given:
+        bundle = _find_bundle(contents, manifest.claims)
+        state = with_bundle(state, manifest.id, bundle) if bundle is not None else state
+    return state
+
+
+def _silent(roster: Roster, roster_id: str) -> Governance:
+    frontier = (StreamHead(stream="roster", sequence=roster.epoch, head=roster_id, forked=False),)
+    digest = frontier_digest(list(frontier))
+    return Governance(
+        roster=roster,
+        roster_id=roster_id,
+        laws={},
+        activations={},
+        rollouts={},
         revoked=frozenset(),
         halts={},
         halted={},
         streams={},
         frontier=frontier,
-        digest=frontier_digest(list(frontier)),
+        digest=digest,
         whole=NOTHING,
-        former={frontier_digest(list(frontier)): frontier},
-        keys={member.decision_key: member for member in believed.members},
+        former={digest: frontier},
+        keys={member.decision_key: member for member in roster.members},
     )
-    taken = extend(plain, list(revocations))
-    for refusal in taken.refused.values():
-        raise refusal
-    return taken.governance
 
 
 def _find_bundle(contents: list[bytes], manifest: Manifest) -> Bundle | None:
@@ -209,15 +291,6 @@ def _find_bundle(contents: list[bytes], manifest: Manifest) -> Bundle | None:
     return None
 
 
-def _fixed(roster: Roster, roster_id: str, laws: Mapping[str, list[Law]]) -> tuple[StreamHead, ...]:
-    heads = [StreamHead(stream="roster", sequence=roster.epoch, head=roster_id, forked=False)]
-    heads += [
-        StreamHead(stream=f"policy/{domain}", sequence=epochs[-1].manifest.epoch, head=epochs[-1].manifest_id, forked=False)
-        for domain, epochs in laws.items()
-    ]
-    return tuple(sorted(heads, key=lambda head: head.stream))
-
-
 def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[Statement[Said]]) -> Governance:
     streams = {**governance.streams, **{name: growth.finish() for name, growth in growing.items()}}
     heads = [head for head in governance.frontier if head.stream not in streams]
@@ -226,8 +299,12 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
     digest = frontier_digest(list(frontier))
     former = {**governance.former, digest: frontier}
     halts, halted = _halting(governance, streams, new)
+    activations, rollouts = _rolling_out(governance, streams, new)
     return msgspec.structs.replace(
         governance,
+        laws=_legislating(governance.laws, new),
+        activations=activations,
+        rollouts=rollouts,
         revoked=governance.revoked | {(said.target.type, said.target.value) for item in new if isinstance(said := item.claims, Revocation)},
         halts=halts,
         halted=halted,
@@ -237,6 +314,39 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
         whole={name: stream.whole for name, stream in streams.items() if isinstance(stream, Fork)},
         former=dict(list(former.items())[-_FORMER_MAX:]),
     )
+
+
+def _legislating(laws: Mapping[str, tuple[Law, ...]], new: Sequence[Statement[Said]]) -> Mapping[str, tuple[Law, ...]]:
+    grown = dict[str, list[Law]]()
+    for item in new:
+        if isinstance(claims := item.claims, Manifest):
+            epochs = grown.setdefault(claims.domain, list(laws.get(claims.domain, ())))
+            epochs.append(Law(manifest=claims, manifest_id=item.id, bundle=None))
+    if not grown:
+        return laws
+    ordered = {domain: tuple(sorted(epochs, key=lambda law: (law.manifest.epoch, law.manifest_id))) for domain, epochs in grown.items()}
+    return dict(sorted({**laws, **ordered}.items()))
+
+
+def _rolling_out(
+    governance: Governance, streams: Mapping[str, Stream], new: Sequence[Statement[Said]]
+) -> tuple[Mapping[str, Mapping[str, Activation]], Mapping[str, Rollout]]:
+    """All activations of each domain, and the gapless chain of them. A fork has none: then only what named one can be replayed."""
+    grown = dict[str, dict[str, Activation]]()
+    for item in new:
+        if isinstance(claims := item.claims, Activation):
+            held = grown.get(claims.domain)
+            if held is None:
+                held = grown[claims.domain] = dict(governance.activations.get(claims.domain, {}))
+            held[item.id] = claims
+    if not grown:
+        return governance.activations, governance.rollouts
+    rollouts = dict(governance.rollouts)
+    for domain, held in grown.items():
+        stream = streams[activate_stream(domain)]
+        ids = stream.ids if isinstance(stream, Chain) else ()
+        rollouts[domain] = Rollout.of(ids, [held[identity] for identity in ids])
+    return {**governance.activations, **grown}, dict(sorted(rollouts.items()))
 
 
 def _halting(

@@ -12,9 +12,9 @@ import msgspec
 from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Count, Hex32, Millis, Payload, Token, sha256_hex
 from mesh.core.bytes.envelope import statement
-from mesh.limits import BATCH_EVENTS_MAX, FRONTIER_STREAMS_MAX, NOTE_BYTES_MAX
+from mesh.limits import BATCH_EVENTS_MAX, FRONTIER_STREAMS_MAX, MEMBERS_MAX, NOTE_BYTES_MAX
 
-__all__ = ["NOTHING", "Frontier", "Heartbeat", "StreamHead", "StreamName", "covers", "frontier_digest"]
+__all__ = ["NOTHING", "Frontier", "Heartbeat", "Standing", "StreamHead", "StreamName", "covers", "frontier_digest"]
 
 
 NOTHING: Final[Mapping[str, Container[str]]] = {}
@@ -35,6 +35,16 @@ class StreamHead(Payload):
     """Whether its author has said two things: what it says still denies, and freshness does not wait for it."""
 
 
+class Standing(Payload):
+    """How one member stands to the policy of one domain."""
+
+    domain: Token
+    admitted: Count
+    """The newest epoch that it has checked and could decide by; 0 if none."""
+    active: Count
+    """The epoch by which it decides now; 0 if none."""
+
+
 Frontier = Annotated[list[StreamHead], msgspec.Meta(max_length=FRONTIER_STREAMS_MAX)]
 """Sorted by stream, each once."""
 
@@ -51,6 +61,8 @@ class Heartbeat(Payload):
     signed_ms: Millis
     roster_epoch: Count
     frontier: Frontier
+    policies: Annotated[list[Standing], msgspec.Meta(max_length=MEMBERS_MAX)]
+    """Sorted by domain."""
     checkpoint: Annotated[str, msgspec.Meta(max_length=NOTE_BYTES_MAX)]
     """The latest published checkpoint note of the member's log; empty before the first."""
     echo: Annotated[list[Hex32], msgspec.Meta(max_length=BATCH_EVENTS_MAX)]

@@ -32,6 +32,7 @@ __all__ = [
     "admit_next_manifest",
     "bundle_digest",
     "check_succession",
+    "policy_stream",
     "read_bundle",
 ]
 
@@ -155,7 +156,19 @@ class Manifest(Payload):
     enforcers: Annotated[list[Spiffe], msgspec.Meta(max_length=256)]
     """Whom authorizations of this domain may name as audience."""
     not_before_ms: Millis
+    """When the first epoch begins; later ones begin when an activation says, not before this."""
     expires_ms: Millis
+    """Nothing is decided by it from then on. Nobody falls back to the one before."""
+
+    @property
+    def link(self) -> tuple[str, int, str]:
+        """(stream, number, previous)."""
+        return policy_stream(self.domain), self.epoch, self.previous
+
+    @property
+    def sequence(self) -> int:
+        """Its number in the stream is its epoch."""
+        return self.epoch
 
     def terms(self, action: str) -> Terms:
         """The terms of an action.
@@ -167,6 +180,11 @@ class Manifest(Payload):
         if terms is None:
             raise Refused("action_unknown", f"{self.domain}/{action}"[:100])
         return terms
+
+
+def policy_stream(domain: str) -> str:
+    """The stream of a domain's manifests."""
+    return f"policy/{domain}"
 
 
 def bundle_digest(data: bytes) -> str:
@@ -189,7 +207,7 @@ def admit_manifest(manifest: Statement[Manifest], roster: Roster) -> Manifest:
     """The manifest, believed because its domain's policy role signed it.
 
     Raises:
-        Refused: ``wrong_mesh``, ``domain_unknown``, ``threshold_not_met``.
+        Refused: ``wrong_mesh``, ``domain_unknown``, ``bad_signature``, ``threshold_not_met``.
     """
     claims = manifest.claims
     if claims.mesh != roster.mesh:
@@ -197,7 +215,8 @@ def admit_manifest(manifest: Statement[Manifest], roster: Roster) -> Manifest:
     role = roster.policy.get(claims.domain)
     if role is None:
         raise Refused("domain_unknown", claims.domain)
-    return manifest.verify_threshold(role.keys, role.threshold)
+    role.check_sealed(manifest)
+    return claims
 
 
 def admit_next_manifest(now: Manifest, now_id: str, statement: Statement[Manifest], roster: Roster) -> Manifest:

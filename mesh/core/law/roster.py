@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 
 from mesh.core.bytes.canonical import Count, KeyHex, Millis, Payload, Token
-from mesh.core.bytes.envelope import Statement, statement
+from mesh.core.bytes.envelope import Statement, kind_of, statement
 from mesh.core.bytes.keys import admit_key
 from mesh.core.log.checkpoint import attest_name, log_origin, witness_name
 from mesh.errors import Refused
@@ -27,6 +27,18 @@ class Role(Payload):
 
     keys: Annotated[list[KeyHex], msgspec.Meta(max_length=MEMBERS_MAX)]
     threshold: Count
+
+    def check_sealed(self, said: Statement[Payload]) -> None:
+        """That enough of these keys signed, and nobody else: what is kept and handed on carries no line that cannot be checked.
+
+        Raises:
+            Refused: ``bad_signature``, ``threshold_not_met``.
+        """
+        name = kind_of(type(said.claims)).name
+        if not said.sealed_by(self.keys):
+            raise Refused("bad_signature", f"{name} is not signed by its role, or also by somebody who is none of it")
+        if len(said.signatures) < self.threshold:  # each is valid, and no two are by one key
+            raise Refused("threshold_not_met", f"{name} has {len(said.signatures)} of {self.threshold}")
 
 
 class Member(Payload):

@@ -11,14 +11,16 @@ from typing import Any, Final, NamedTuple
 
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
+from mesh.core.law.activation import Activation, activate_stream, admit_activation
 from mesh.core.law.halt import Halt, admit_halt, halt_stream
+from mesh.core.law.policy import Manifest, admit_manifest, policy_stream
 from mesh.core.law.revocation import Revocation, admit_revocation, stream_of
 from mesh.core.law.roster import Roster
 from mesh.core.law.streams import Cursor, Link
 
 __all__ = ["TRAVELLING", "Said", "admit_law", "cursor_of", "link_of", "read_law", "streams_of"]
 
-Said = Revocation | Halt
+Said = Revocation | Halt | Manifest | Activation
 """What may be said in a stream."""
 
 
@@ -33,13 +35,15 @@ def _revocations(roster: Roster) -> list[str]:
     return [stream_of(key) for key in roster.revoker.keys]
 
 
-def _halts(roster: Roster) -> list[str]:
-    return [halt_stream(domain) for domain in roster.policy]
+def _domains(stream: Callable[[str], str]) -> Callable[[Roster], list[str]]:
+    return lambda roster: [stream(domain) for domain in roster.policy]
 
 
-_KINDS: Final[Mapping[type[Revocation] | type[Halt], _Kind]] = {
+_KINDS: Final[Mapping[type[Revocation | Halt | Manifest | Activation], _Kind]] = {
     Revocation: _Kind(admit_revocation, _revocations),
-    Halt: _Kind(admit_halt, _halts),
+    Halt: _Kind(admit_halt, _domains(halt_stream)),
+    Manifest: _Kind(admit_manifest, _domains(policy_stream)),
+    Activation: _Kind(admit_activation, _domains(activate_stream)),
 }
 TRAVELLING: Final = tuple(_KINDS)
 
@@ -57,7 +61,7 @@ def admit_law(statement: Statement[Said], roster: Roster) -> None:
     """That ``roster`` lets its signers say this.
 
     Raises:
-        Refused: as :func:`mesh.core.law.revocation.admit_revocation` or :func:`mesh.core.law.halt.admit_halt`.
+        Refused: as the function that admits its kind.
     """
     _KINDS[type(statement.claims)].admit(statement, roster)
 

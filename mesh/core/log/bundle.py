@@ -20,7 +20,7 @@ from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Payload
 from mesh.core.log.record import read_record
 from mesh.core.run.params import Opening
-from mesh.limits import LIST_ITEMS_MAX, PARAMS_MAX, PROOF_BUNDLE_BYTES_MAX, TLOG_PROOF_BYTES_MAX
+from mesh.limits import ACTIVATIONS_MAX, LIST_ITEMS_MAX, PARAMS_MAX, PROOF_BUNDLE_BYTES_MAX, TLOG_PROOF_BYTES_MAX
 
 __all__ = ["FORMAT", "ProofBundle", "Proven", "encode_proof", "make_proof", "read_proof"]
 
@@ -52,6 +52,8 @@ class ProofBundle(Payload):
     """For a decision, the envelope of the manifest that was in force."""
     bundles: Annotated[list[Raw], msgspec.Meta(max_length=1)]
     """For a decision, the policy bundle that the manifest names."""
+    activations: Annotated[list[Raw], msgspec.Meta(max_length=ACTIVATIONS_MAX)]
+    """For a decision, the envelopes of its domain's activations, from the first to the one that it names."""
     openings: Annotated[list[Opening], msgspec.Meta(max_length=PARAMS_MAX)]
     """Of the intent's committed parameters, sorted by name; empty once they are erased."""
     outcomes: Annotated[list[Proven], msgspec.Meta(max_length=LIST_ITEMS_MAX)]
@@ -64,7 +66,13 @@ class ProofBundle(Payload):
 
 
 def make_proof(
-    proven: Proven, *, manifests: Iterable[bytes], bundles: Iterable[bytes], openings: Iterable[Opening], outcomes: Iterable[Proven]
+    proven: Proven,
+    *,
+    manifests: Iterable[bytes] = (),
+    bundles: Iterable[bytes] = (),
+    activations: Iterable[bytes] = (),
+    openings: Iterable[Opening] = (),
+    outcomes: Iterable[Proven] = (),
 ) -> ProofBundle:
     """The bundle of these parts, in the one order.
 
@@ -83,6 +91,7 @@ def make_proof(
         bodies=proven.bodies,
         manifests=[Raw(data) for data in manifests],
         bundles=[Raw(data) for data in bundles],
+        activations=[Raw(data) for data in activations],
         openings=sorted(openings, key=lambda opening: opening.name),
         outcomes=sorted(outcomes, key=place),
     )

@@ -64,6 +64,10 @@ class Attested(Payload):
     """Floor of the record's at_ms; the engine never reads a clock."""
     region: Token
     policy_epoch: Count
+    manifest: Hex32
+    """Statement id of that epoch's manifest."""
+    activation: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
+    """Id of the domain's newest activation that the governor held; empty for none. By these two anybody finds the same epoch."""
     frontier: Hex32
     """Digest of the governor's frontier."""
     enforcer_class: EnforcerClass

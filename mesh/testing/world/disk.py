@@ -121,6 +121,8 @@ class Disk:
                 self.bodies.setdefault(identity, data)
             case PutLaw(id=identity):
                 self.law.setdefault(identity, effect)
+            case PutBundle(digest=digest, data=data):
+                self.bundles.setdefault(digest, data)
             case PutOpenings(intent=intent, openings=data):
                 self.openings.setdefault(intent, data)
             case InsertOnce(space=space, key=key, at_ms=at_ms, index=index):

@@ -145,7 +145,7 @@ def _resumes_by_a_loose_word(patch: pytest.MonkeyPatch) -> None:
 
 
 def _ignores_halts(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(governance.Governance, "check_unhalted", lambda _self, _domain: None)
+    patch.setattr(governance.Governance, "check_open", lambda _self, _domain: None)
 
 
 def _attests_what_is_wrong(patch: pytest.MonkeyPatch) -> None:
