@@ -54,15 +54,13 @@ from mesh.core.messages import (
 )
 from mesh.errors import Alarm, MeshError, Refused, Unavailable
 from mesh.limits import MESSAGE_BYTES_MAX, QUESTIONS_MAX, REQUEST_BYTES_MAX
-from mesh.policy.admission import admit_laws
 from mesh.protocol.begin import begin
-from mesh.protocol.governor import (
+from mesh.protocol.events import (
     CosigArrived,
     HeartbeatArrived,
     IntentArrived,
     LawArrived,
     LineageArrived,
-    Machine,
     NoteArrived,
     OfferArrived,
     OutcomesArrived,
@@ -70,12 +68,13 @@ from mesh.protocol.governor import (
     SyncArrived,
     Tick,
 )
+from mesh.protocol.governor import Machine
 from mesh.protocol.step import Announce, Ask, AskLaw, Outgoing, Reply
 from mesh.roles import answers
 from mesh.roles.config import NodeConfig
 from mesh.roles.inbox import Inbox
 from mesh.roles.lanes import Lanes
-from mesh.roles.loading import load_state
+from mesh.roles.loading import admitted_engine, load_state
 from mesh.roles.outbox import Outbox
 from mesh.roles.peers import Peers
 from mesh.roles.performer import USES, Performer
@@ -146,7 +145,7 @@ class GovernorNode:
             Unavailable: the bus or the file cannot be had at all.
             Alarm: rule 5.
         """
-        engine = self._engine()
+        engine = admitted_engine(self.governance, self._thread)
         name = f"gov-{self.me.name}"
         self.lanes = await Lanes.connect(bus_options(self.config.bus, name=name, base=self.config.path(".")), wait_ms=30_000)
         self.outbox = Outbox(self.lanes.bulk)
@@ -192,15 +191,6 @@ class GovernorNode:
         if self.performer is not None:
             await self.performer.store.close()
 
-    def _engine(self) -> CedarEngine:
-        engine = CedarEngine(self._thread)
-        laws = [law for epochs in self.governance.laws.values() for law in epochs]
-        for law in laws:
-            if law.bundle is None:
-                raise Refused("config_invalid", f"no bundle for {law.manifest.domain} epoch {law.manifest.epoch}")
-        admit_laws(laws, engine)
-        return engine
-
     async def _open(self, engine: CedarEngine) -> None:
         folder = self.config.path(self.config.node.data)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -219,7 +209,8 @@ class GovernorNode:
             await store.close()
             raise
         self.performer = performer
-        self._spawn(self._sync_all(performer.state.fresh.boot))
+        if self.peers is not None:
+            self._spawn(self.peers.sync_all(performer, lambda: self.performer is performer))
         self._spawn(self._scrub(store))
 
     async def _recover(self, error: MeshError, engine: CedarEngine) -> None:
@@ -472,15 +463,6 @@ class GovernorNode:
             await message.respond(data)
         except MeshError:
             self.counters["unsent"] += 1
-
-    async def _sync_all(self, nonce: str) -> None:
-        """Ask every member for a heartbeat of now, until enough have answered."""
-        performer, peers = self._performing(), self.peers
-        others = [member.name for member in self.governance.roster.members if member.name != self.me.name]
-        while self.performer is performer and len(performer.state.fresh.echoed) < self.governance.roster.k:
-            if peers is not None:
-                await asyncio.gather(*(peers.sync(name, nonce) for name in others if name not in performer.state.fresh.echoed))
-            await asyncio.sleep(_TICK_S)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

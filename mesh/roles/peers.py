@@ -1,5 +1,6 @@
 """Questions to other members; what they answer comes back as events. One that does not answer is asked again by whoever asked."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -10,12 +11,15 @@ from mesh.core.bytes.canonical import Payload
 from mesh.core.messages import LawAsked, Pull, Sync, SyncAnswer, pack, unpack
 from mesh.errors import MeshError
 from mesh.limits import BATCH_RECORDS_MAX
-from mesh.protocol.governor import HeartbeatArrived, LawArrived, LineageArrived
+from mesh.protocol.events import HeartbeatArrived, LawArrived, LineageArrived
 from mesh.protocol.step import Ask, AskLaw
+from mesh.roles.performer import Performer
 
 __all__ = ["Peers"]
 
 _TIMEOUT_MS: Final = 2_000
+_AGAIN_S: Final = 0.05
+"""Between two rounds of questions."""
 _REFUSED: Final = b'{"answer":"refused",'
 
 
@@ -44,6 +48,15 @@ class Peers:
         with suppress(MeshError):
             answer = await self._request(member, Sync(nonce=nonce))
             self._enqueue(HeartbeatArrived(bytes(unpack(SyncAnswer, answer).heartbeat)))
+
+    async def sync_all(self, performer: Performer, wanted: Callable[[], bool]) -> None:
+        """Ask every member for a heartbeat of now, until enough have answered, or it is no longer ``wanted``."""
+        roster, me = performer.machine.governance.roster, performer.machine.me
+        others = [member.name for member in roster.members if member.name != me.name]
+        nonce = performer.state.fresh.boot
+        while wanted() and len(performer.state.fresh.echoed) < roster.k:
+            await asyncio.gather(*(self.sync(name, nonce) for name in others if name not in performer.state.fresh.echoed))
+            await asyncio.sleep(_AGAIN_S)
 
     async def _request(self, member: str, question: Payload) -> bytes:
         return (await self._bus.request(subjects.sync(member), pack(question), timeout_ms=_TIMEOUT_MS)).data

@@ -12,7 +12,7 @@ from mesh.adapters.decision_thread import DecisionThread
 from mesh.core.messages import Offer, RefusedAnswer, StatusAsked, Sync, pack, unpack
 from mesh.errors import Alarm, Unavailable
 from mesh.limits import BATCH_EVENTS_MAX, QUESTIONS_MAX, QUEUE_BYTES_MAX, QUEUE_LAW_MAX, QUEUE_OUTCOMES_MAX, QUEUE_SYNCS_MAX
-from mesh.protocol.governor import HeartbeatArrived
+from mesh.protocol.events import HeartbeatArrived
 from mesh.roles.config import load_config
 from mesh.roles.governor import GovernorNode
 from tests.live.kit import make_files

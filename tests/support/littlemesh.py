@@ -38,20 +38,18 @@ from mesh.core.messages import (
 )
 from mesh.errors import Refused, Unavailable
 from mesh.protocol.begin import Stored, StoredLog, begin
-from mesh.protocol.governor import (
+from mesh.protocol.events import (
     CosigArrived,
     Event,
-    Facts,
-    GovernorState,
     HeartbeatArrived,
     IntentArrived,
     LineageArrived,
-    Machine,
     NoteArrived,
     OutcomesArrived,
     SyncArrived,
     Tick,
 )
+from mesh.protocol.governor import Facts, GovernorState, Machine
 from mesh.protocol.serving import announce_batches, body_ids, opening_ids, pull_answer
 from mesh.protocol.step import (
     Announce,

@@ -20,16 +20,13 @@ from mesh.core.messages import LawAsked, LawBatch, Offer, Pull, RefusedAnswer, S
 from mesh.errors import Alarm, Refused, Unavailable
 from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.begin import begin
-from mesh.protocol.governor import (
+from mesh.protocol.events import (
     CosigArrived,
     Event,
-    Facts,
-    GovernorState,
     HeartbeatArrived,
     IntentArrived,
     LawArrived,
     LineageArrived,
-    Machine,
     NoteArrived,
     OfferArrived,
     OutcomesArrived,
@@ -37,6 +34,7 @@ from mesh.protocol.governor import (
     SyncArrived,
     Tick,
 )
+from mesh.protocol.governor import Facts, GovernorState, Machine
 from mesh.protocol.serving import announce_batches, body_ids, opening_ids, pull_answer
 from mesh.protocol.step import Announce, Ask, AskLaw, KeyUse, Outgoing, Persist, Reply, Send, Step
 from mesh.testing.world import keys

@@ -37,7 +37,8 @@ from mesh.core.messages import SyncAnswer, unpack
 from mesh.core.run.authorization import Authorization, Receipt, RecordRef
 from mesh.errors import Refused
 from mesh.limits import STATEMENT_BYTES_MAX
-from mesh.protocol.governor import Event, Facts, GovernorState, IntentArrived, OfferArrived, OutcomesArrived, SyncArrived
+from mesh.protocol.events import Event, IntentArrived, OfferArrived, OutcomesArrived, SyncArrived
+from mesh.protocol.governor import Facts, GovernorState
 from mesh.protocol.step import Append, Head, InsertOnce, KeyUse, Persist, PutNote, Reply, Send, Step
 from mesh.testing.world import keys
 from mesh.testing.world.governor import Governor
