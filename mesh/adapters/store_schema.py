@@ -2,8 +2,8 @@
 
 Rules
 -----
-1. Records, branch hashes, bodies, governance statements, policy bundles, origins, first uses and places only ever appear: the file refuses to
-   change or delete them.
+1. Records, branch hashes, bodies, governance statements, policy bundles, origins, first uses and places only ever appear: the
+   file refuses to change or delete them.
 2. A record takes the next index of its log; there is no gap and no second record at an index.
 3. A head refuses a smaller size, another root at the same size, and an earlier time.
 4. What no Merkle tree vouches for (bodies, governance statements, bundles, openings, notes, heads, meta) carries a checksum, because

@@ -11,7 +11,7 @@ from mesh.cli import client, telling
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.log.record import read_record
 from mesh.core.log.tlogproof import TlogProof
-from mesh.core.messages import NodeStatus, Proved
+from mesh.core.messages import NodeStatus, PolicyStatus, Proved
 from mesh.errors import MeshError, Refused, Unavailable
 from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.proving import record_of
@@ -63,9 +63,7 @@ def _node_row(name: str, answer: NodeStatus | MeshError, usual: str) -> dict[str
         "final": answer.certified,
         "mirrors": f"{len(answer.mirrors)} logs, {held} final" + (f", refuses {', '.join(trouble)}" if trouble else ""),
         "vouched": answer.vouchers,
-        "policies": [
-            f"{policy.domain}@{policy.epoch}" + (" halted" if policy.domain in answer.halted else "") for policy in answer.policies
-        ],
+        "policies": [_told_policy(policy) + (" halted" if policy.domain in answer.halted else "") for policy in answer.policies],
         "halted": answer.halted,
         "up": f"{answer.uptime_ms // 1000} s",
         "incarnation": answer.incarnation,
@@ -74,6 +72,13 @@ def _node_row(name: str, answer: NodeStatus | MeshError, usual: str) -> dict[str
         "differs": answer.frontier != usual,
         "counters": answer.counters,
     }
+
+
+def _told_policy(policy: PolicyStatus) -> str:
+    told = f"{policy.domain}@{policy.active}"
+    if policy.held > policy.active:
+        told += f" ({policy.held} {'admitted' if policy.admitted == policy.held else 'held'})"
+    return told + (f" {policy.code}" if policy.code else "")
 
 
 @click.group()

@@ -182,6 +182,8 @@ def _manifest(built: Built) -> Manifest:
         enforcers=built.enforcers,
         not_before_ms=AT_MS,
         expires_ms=AT_MS + _YEAR_MS,
+        reason="",
+        issued_ms=AT_MS,
     )
 
 

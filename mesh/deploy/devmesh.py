@@ -226,6 +226,8 @@ def _policy(make: _Maker, item: Built) -> None:
         enforcers=item.enforcers,
         not_before_ms=make.now_ms,
         expires_ms=make.now_ms + _YEAR_MS,
+        reason="",
+        issued_ms=make.now_ms,
     )
     make.signed(f"policy/{domain}.manifest.json", manifest, f"people/policy-{domain}-1.key", f"people/policy-{domain}-2.key")
 

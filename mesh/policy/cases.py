@@ -88,6 +88,8 @@ def _law(bundle: Bundle, actions: Mapping[str, Terms]) -> Law:
         enforcers=[],
         not_before_ms=0,
         expires_ms=0,
+        reason="",
+        issued_ms=0,
     )
     return Law(manifest=manifest, manifest_id=_KEY, bundle=bundle)
 

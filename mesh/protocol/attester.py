@@ -219,8 +219,9 @@ def _ask_again(
         raise Refused("body_missing", "openings")
     # The frontier is the record's own word: whether it was new enough is judged against heartbeats, not by replay.
     frontier = record.attested.frontier
-    place = {"region": owner.region, "at_ms": record.at_ms}
-    asked = question(sender, enforcer, openings, governance, documents, **place, frontier=frontier, basis=basis)
+    asked = question(
+        sender, enforcer, openings, governance, documents, region=owner.region, at_ms=record.at_ms, frontier=frontier, basis=basis
+    )
     if (sender.intent.id, sender.identity.id, asked.enforcer.id) != (record.intent, record.identity, record.enforcer):
         raise Refused("record_invalid", "a statement is not the one named")
     if asked.attested != record.attested:

@@ -39,7 +39,7 @@ from mesh.protocol import decide
 from mesh.protocol.attester import Examined, Material, examine_records
 from mesh.protocol.belonging import Misfit, Pairs, Said, meant_by
 from mesh.protocol.documents import Documents
-from mesh.protocol.governor import LineageArrived, NoteArrived, Tick
+from mesh.protocol.events import LineageArrived, NoteArrived, Tick
 from mesh.protocol.proving import by_id
 from mesh.protocol.step import Ask, Step
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from mesh.core.bytes import canonical
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import restore, with_bundle
 from mesh.core.law.policy import Bundle
@@ -27,7 +28,7 @@ from mesh.protocol.gossip import put, told
 from mesh.protocol.governor import GovernorState, Machine
 from mesh.protocol.lineage import LogState, Outstanding
 from mesh.protocol.mirror import Mirror
-from mesh.protocol.step import Head, SetMeta, Step
+from mesh.protocol.step import Head, PutBundle, SetMeta, Step
 
 __all__ = ["INCARNATION", "Stored", "StoredLog", "begin"]
 
@@ -113,7 +114,8 @@ def begin(
         noise={},
         noise_ms=0,
     )
-    return Step(state, (SetMeta(INCARNATION, incarnation), *(put(statement) for statement in new)))
+    kept = [PutBundle(law.manifest.digest, canonical.encode(law.bundle)) for laws in governance.laws.values() for law in laws if law.bundle]
+    return Step(state, (SetMeta(INCARNATION, incarnation), *(put(statement) for statement in new), *kept))
 
 
 def _own_log(origin: str, stored: StoredLog, *, now_ms: int) -> LogState:

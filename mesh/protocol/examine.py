@@ -119,7 +119,8 @@ def check_open(sender: Authenticated, governance: Governance, *, at_ms: int) -> 
     """That the intent's domain is not shut now. Asked before all else, so no policy, or lack of one, has a say in it.
 
     Raises:
-        Refused: ``halted``, ``policy_conflict``; ``intent_too_long`` or ``intent_expired`` for an intent that is not alive, which anybody may send again.
+        Refused: ``halted``, ``policy_conflict``; ``intent_too_long`` or ``intent_expired`` for an intent that is not alive, which
+            anybody may send again.
     """
     intent = sender.intent.claims
     try:

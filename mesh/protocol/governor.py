@@ -30,34 +30,32 @@ from mesh.errors import Refused
 from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol import decide, lineage, mirror
 from mesh.protocol.documents import Documents
+from mesh.protocol.events import (
+    CosigArrived,
+    Event,
+    HeartbeatArrived,
+    IntentArrived,
+    LawArrived,
+    LineageArrived,
+    NoteArrived,
+    OfferArrived,
+    OutcomesArrived,
+    PolicyAdmitted,
+    PolicyRefused,
+    Shed,
+    Stopping,
+    SyncArrived,
+    Tick,
+)
 from mesh.protocol.freshness import Freshness, check_clock, check_fresh, hear, leap
-from mesh.protocol.gossip import Asking, Gossip, LawArrived, OfferArrived, PolicyAdmitted, PolicyRefused, Told
-from mesh.protocol.intake import Intake, IntentArrived, refuse
+from mesh.protocol.gossip import Asking, Gossip, Told
+from mesh.protocol.intake import Intake, refuse
 from mesh.protocol.lineage import LogState, Writer
 from mesh.protocol.mirror import Mirror, MirrorContext
-from mesh.protocol.outcomes import OutcomesArrived, take_outcomes
+from mesh.protocol.outcomes import take_outcomes
 from mesh.protocol.step import Effect, Reply, Send, Sign, Signed, Step
 
-__all__ = [
-    "CosigArrived",
-    "Event",
-    "Facts",
-    "GovernorState",
-    "HeartbeatArrived",
-    "IntentArrived",
-    "LawArrived",
-    "LineageArrived",
-    "Machine",
-    "NoteArrived",
-    "OfferArrived",
-    "OutcomesArrived",
-    "PolicyAdmitted",
-    "PolicyRefused",
-    "Shed",
-    "Stopping",
-    "SyncArrived",
-    "Tick",
-]
+__all__ = ["Facts", "GovernorState", "Machine"]
 
 NOISE_MS: Final = 10_000
 _NEWS_MS: Final = 50
@@ -65,74 +63,6 @@ _NEWS_MS: Final = 50
 _UNSURE: Final = "clock_unsure"
 _ASKED_MAX: Final = BATCH_EVENTS_MAX - 1
 """Boot nonces of others that one heartbeat names: it also names its own."""
-
-
-class LineageArrived(msgspec.Struct, frozen=True):
-    """Records of another member's log."""
-
-    data: bytes
-    pulled: bool
-    """Whether I asked for them; a pull carries openings."""
-    node: str = ""
-    """Whom I asked, or on whose subject they came: the bus lets nobody else publish there."""
-
-
-class NoteArrived(msgspec.Struct, frozen=True):
-    """A note on a checkpoint subject: an announced checkpoint, or a certificate."""
-
-    data: bytes
-
-
-class CosigArrived(msgspec.Struct, frozen=True):
-    """Lines on this node's own outstanding checkpoint."""
-
-    data: bytes
-
-
-class HeartbeatArrived(msgspec.Struct, frozen=True):
-    """Somebody's heartbeat."""
-
-    data: bytes
-
-
-class SyncArrived(msgspec.Struct, frozen=True):
-    """Somebody who has just started asks for a heartbeat that names its nonce."""
-
-    waiter: int
-    nonce: str
-
-
-class Shed(msgspec.Struct, frozen=True):
-    """Requests that the shell refused for load or failing storage."""
-
-    code: str
-    count: int
-
-
-class Tick(msgspec.Struct, frozen=True):
-    """Time has passed."""
-
-
-class Stopping(msgspec.Struct, frozen=True):
-    """The node drains: record it as the last thing."""
-
-
-Event = (
-    IntentArrived
-    | OutcomesArrived
-    | OfferArrived
-    | LawArrived
-    | PolicyAdmitted
-    | PolicyRefused
-    | LineageArrived
-    | NoteArrived
-    | CosigArrived
-    | HeartbeatArrived
-    | SyncArrived
-    | Shed
-    | Tick
-    | Stopping
-)
 
 
 class Facts(msgspec.Struct, frozen=True):

@@ -14,7 +14,6 @@ from mesh.core.law.policy import bundle_digest
 from mesh.core.log.bundle import ProofBundle, Proven, make_proof
 from mesh.core.log.record import DecisionMade, Record, read_record
 from mesh.core.messages import Proved
-from mesh.core.run.params import Opening
 from mesh.errors import Refused
 from mesh.protocol.serving import body_ids
 

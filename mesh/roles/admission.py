@@ -14,13 +14,13 @@ Not here: which epoch is in force (:mod:`mesh.core.law.governance`).
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 from mesh.adapters.cedar import CedarEngine
 from mesh.core.law.governance import Governance, Law
 from mesh.core.law.policy import Bundle, read_bundle
+from mesh.core.messages import Offered, pack
 from mesh.errors import MeshError, Refused, Unavailable
 from mesh.policy.admission import admit_laws, examine, install
 from mesh.protocol.gossip import PolicyAdmitted, PolicyRefused
@@ -66,8 +66,13 @@ class Admission:
         self._told = set[str]()
         self._supplied: dict[str, bytes] = {}
 
-    def supply(self, data: bytes) -> str:
-        """Take a bundle that somebody sends; its digest.
+    def begin_again(self) -> None:
+        """What was told may not have become durable: look at everything again."""
+        self._told = set(self.refused)
+        self._wake.set()
+
+    def supplied(self, data: bytes) -> bytes:
+        """Take a bundle that somebody sends; the answer. That it was admitted is said by heartbeats.
 
         Raises:
             Refused: ``malformed`` if it is none; ``not_found`` if no manifest that is held and not yet admitted names it.
@@ -81,7 +86,7 @@ class Admission:
                 raise
             self._supplied[law.manifest.digest] = data
             self._wake.set()
-            return law.manifest.digest
+            return pack(Offered(results={law.manifest.digest: self.refused.get(law.manifest_id, "")}))
         raise Refused("not_found", "no manifest that waits for its bundle names this one")
 
     async def run(self) -> None:
@@ -156,13 +161,6 @@ async def admit_stored(governance: Governance, engine: CedarEngine, find: Find) 
             else:
                 admitted[law.manifest_id] = bundle
     return admitted
-
-
-def shuffled(members: Iterable[str]) -> list[str]:
-    """In another order each time, so that not all nodes ask the same one."""
-    names = list(members)
-    random.shuffle(names)
-    return names
 
 
 def _read(law: Law, data: bytes) -> Bundle:

@@ -9,14 +9,28 @@ import msgspec
 
 from mesh.adapters.store import Store
 from mesh.core.log.tlogproof import TlogProof
-from mesh.core.messages import Find, Found, LawAsked, LawBatch, LineageBatch, Location, Prove, Proved, Pull, pack, unpack
+from mesh.core.messages import (
+    BundleAsked,
+    BundleGiven,
+    Find,
+    Found,
+    LawAsked,
+    LawBatch,
+    LineageBatch,
+    Location,
+    Prove,
+    Proved,
+    Pull,
+    pack,
+    unpack,
+)
 from mesh.errors import Refused
 from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX
 from mesh.protocol.lineage import LogState
 from mesh.protocol.serving import announce_batches, leaf_ids, pull_answer
 from mesh.roles.recent import Recent
 
-__all__ = ["FIND_MAX", "announcement", "found", "law", "looked_up", "proved", "pulled"]
+__all__ = ["FIND_MAX", "announcement", "bundle", "found", "law", "looked_up", "proved", "pulled"]
 
 FIND_MAX: Final = 1_000
 _LAW_FRAME_BYTES: Final = 64
@@ -33,7 +47,7 @@ async def announcement(store: Store, recent: Recent, origin: str, first: int, si
     return announce_batches(origin, first, leaves, await store.bodies(_ids(leaves)), note)
 
 
-async def looked_up(store: Store, asked: Pull | Find | Prove | LawAsked, log: LogState, *, openings: bool) -> bytes:
+async def looked_up(store: Store, asked: Pull | Find | Prove | LawAsked | BundleAsked, log: LogState, *, openings: bool) -> bytes:
     """The answer to a question.
 
     Args:
@@ -54,6 +68,8 @@ async def looked_up(store: Store, asked: Pull | Find | Prove | LawAsked, log: Lo
             return await proved(store, asked, openings=openings)
         case LawAsked():
             return await law(store, asked)
+        case BundleAsked(digest=digest):
+            return await bundle(store, digest)
 
 
 async def pulled(store: Store, ask: Pull, newest: bytes, *, openings: bool) -> bytes:
@@ -81,6 +97,18 @@ async def law(store: Store, ask: LawAsked) -> bytes:
             break
         kept.append(msgspec.Raw(data))
     return pack(LawBatch(statements=kept))
+
+
+async def bundle(store: Store, digest: str) -> bytes:
+    """The policy bundle of that digest.
+
+    Raises:
+        Refused: ``not_found`` if this node has admitted none of that digest.
+    """
+    data = await store.bundle(digest)
+    if data is None:
+        raise Refused("not_found", f"bundle {digest[:40]}")
+    return pack(BundleGiven(bundle=msgspec.Raw(data)))
 
 
 async def found(store: Store, ask: Find) -> bytes:

@@ -31,7 +31,7 @@ from mesh.core.messages import LineageBatch, NodeStatus, Prove, Proved, Pull, St
 from mesh.errors import MeshError, Unavailable
 from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.audit import Audit, AuditEvent, AuditState, PullFailed
-from mesh.protocol.governor import LineageArrived, NoteArrived, Tick
+from mesh.protocol.events import LineageArrived, NoteArrived, Tick
 from mesh.protocol.step import Ask
 
 __all__ = ["Auditor"]

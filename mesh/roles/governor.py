@@ -25,10 +25,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-import msgspec
-
 from mesh.adapters.bus import Bus, Subscription
-from mesh.adapters.bus_message import NO_HEADERS, Message
+from mesh.adapters.bus_message import Message
 from mesh.adapters.bus_table import bus_options
 from mesh.adapters.cedar import CedarEngine
 from mesh.adapters.clock import Clock
@@ -37,9 +35,10 @@ from mesh.adapters.signer import Signer, load
 from mesh.adapters.store import Store
 from mesh.adapters.trustfiles import load_said, load_trust
 from mesh.core import subjects
-from mesh.core.law.governance import Governance
+from mesh.core.law.governance import Governance, restore
 from mesh.core.law.roster import Member
 from mesh.core.messages import (
+    BundleAsked,
     Find,
     LawAsked,
     NodeStatus,
@@ -48,42 +47,47 @@ from mesh.core.messages import (
     Pull,
     RefusedAnswer,
     StatusAsked,
+    Supply,
     Sync,
     pack,
     unpack_asked,
 )
 from mesh.errors import Alarm, MeshError, Refused, Unavailable
 from mesh.limits import MESSAGE_BYTES_MAX, QUESTIONS_MAX, REQUEST_BYTES_MAX
-from mesh.policy.admission import admit_laws
 from mesh.protocol.begin import begin
-from mesh.protocol.governor import (
+from mesh.protocol.events import (
     CosigArrived,
     HeartbeatArrived,
     IntentArrived,
     LawArrived,
     LineageArrived,
-    Machine,
     NoteArrived,
     OfferArrived,
     OutcomesArrived,
+    PolicyAdmitted,
+    PolicyRefused,
     Stopping,
     SyncArrived,
     Tick,
 )
+from mesh.protocol.governor import Machine
 from mesh.protocol.step import Announce, Ask, AskLaw, Outgoing, Reply
 from mesh.roles import answers
+from mesh.roles.admission import Admission, admit_stored
 from mesh.roles.config import NodeConfig
 from mesh.roles.inbox import Inbox
 from mesh.roles.lanes import Lanes
-from mesh.roles.loading import load_state
+from mesh.roles.loading import admitted_engine, load_state
 from mesh.roles.outbox import Outbox
 from mesh.roles.peers import Peers
 from mesh.roles.performer import USES, Performer
 from mesh.roles.scrubbing import scrub_for_ever, scrub_newest
 from mesh.roles.status import node_status
+from mesh.roles.waiters import Waiters, reply
 
 __all__ = ["GovernorNode"]
 
+_ABOUT_LAW: Final = (LawAsked, BundleAsked, Supply)
 _TICK_S: Final = 0.05
 """Shorter than any signed bound; a tick with nothing due costs microseconds."""
 _REOPEN_S: Final = 1.0
@@ -115,8 +119,6 @@ class GovernorNode:
         self._thread = thread
         self._inbox = Inbox()
         self._wake = asyncio.Event()
-        self._waiters: dict[int, Message] = {}
-        self._next_waiter = 0
         self._draining = False
         self._looking = {True: 0, False: 0}
         """Questions being looked up: about law, which nobody else's may keep out, and others."""
@@ -125,12 +127,14 @@ class GovernorNode:
         self._fatal: MeshError | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.counters: Counter[str] = Counter()
+        self._waiters = Waiters(self.counters)
         self.clock = Clock()
         self._started_ms = self.clock.now_ms()
         self.performer: Performer | None = None
         self.outbox: Outbox | None = None
         self.peers: Peers | None = None
         self.lanes: Lanes | None = None
+        self.admission: Admission | None = None
 
     # ------------------------------------------------------------------------------------------------------------ life
 
@@ -146,15 +150,19 @@ class GovernorNode:
             Unavailable: the bus or the file cannot be had at all.
             Alarm: rule 5.
         """
-        engine = self._engine()
+        engine = admitted_engine(self.governance, self._thread)
         name = f"gov-{self.me.name}"
         self.lanes = await Lanes.connect(bus_options(self.config.bus, name=name, base=self.config.path(".")), wait_ms=30_000)
         self.outbox = Outbox(self.lanes.bulk)
-        self.peers = Peers(self.lanes.urgent, self._enqueue)
+        others = [member.name for member in self.governance.roster.members if member.name != self.me.name]
+        self.peers = Peers(self.lanes.urgent, others, self._enqueue)
+        found = self._stored_bundle, self.peers.bundle
+        self.admission = Admission(engine, lambda: self._performing().state.governance, found, self._judged)
         try:
             await self._open(engine)
             await self._subscribe(self.lanes.bulk, self.lanes.urgent)
             self._spawn(self._tick())
+            self._spawn(self.admission.run())
             ready()
             await self._serve(engine)
             await self._drain(self.lanes.bulk)
@@ -192,15 +200,6 @@ class GovernorNode:
         if self.performer is not None:
             await self.performer.store.close()
 
-    def _engine(self) -> CedarEngine:
-        engine = CedarEngine(self._thread)
-        laws = [law for epochs in self.governance.laws.values() for law in epochs]
-        for law in laws:
-            if law.bundle is None:
-                raise Refused("config_invalid", f"no bundle for {law.manifest.domain} epoch {law.manifest.epoch}")
-        admit_laws(laws, engine)
-        return engine
-
     async def _open(self, engine: CedarEngine) -> None:
         folder = self.config.path(self.config.node.data)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -214,12 +213,16 @@ class GovernorNode:
                 machine, store, self.signer, self.clock, deliver=self._deliver, failpoint=self._failpoint, wake=self._wake.set
             )
             boot, now_ms = secrets.token_hex(32), self.clock.now_ms()
-            await performer.begin(begin(machine, stored, boot=boot, now_ms=now_ms, given=self._given))
+            admitted = await admit_stored(restore(self.governance, stored.law), engine, store.bundle)
+            await performer.begin(begin(machine, stored, boot=boot, now_ms=now_ms, given=self._given, admitted=admitted))
         except BaseException:
             await store.close()
             raise
         self.performer = performer
-        self._spawn(self._sync_all(performer.state.fresh.boot))
+        if self.admission is not None:
+            self.admission.begin_again()
+        if self.peers is not None:
+            self._spawn(self.peers.sync_all(performer, lambda: self.performer is performer))
         self._spawn(self._scrub(store))
 
     async def _recover(self, error: MeshError, engine: CedarEngine) -> None:
@@ -240,11 +243,9 @@ class GovernorNode:
         raise error
 
     async def _tell_waiters(self) -> None:
-        """Tell whoever waits now that nothing will come; who asks meanwhile is not among them."""
-        waiters, self._waiters = self._waiters, {}
+        """Tell whoever waits now that nothing will come."""
         self._inbox.forget_requests()
-        for message in waiters.values():
-            await self._reply(message, pack(RefusedAnswer(code="unavailable", detail="")))
+        await self._waiters.answer_all(pack(RefusedAnswer(code="unavailable", detail="")))
 
     async def _drain(self, bus: Bus) -> None:
         """Rule 6: what was taken, the last record, then checkpoints until it is certified or time is up."""
@@ -274,7 +275,8 @@ class GovernorNode:
             counters.update({f"bus_{name}": count for name, count in self.lanes.counters.items()})
         if self.outbox is not None:
             counters.update({f"outbox_{name}": count for name, count in self.outbox.counters.items()})
-        return node_status(self._performing(), counters, started_ms=self._started_ms)
+        refused = self.admission.refused if self.admission is not None else {}
+        return node_status(self._performing(), counters, started_ms=self._started_ms, refused=refused)
 
     # ------------------------------------------------------------------------------------------------------------ loop
 
@@ -356,13 +358,13 @@ class GovernorNode:
     def _intent(self, message: Message) -> None:
         size = len(message.data)
         if self._admit(message, fits=self._inbox.intents.fits(size), bytes_max=REQUEST_BYTES_MAX):
-            self._inbox.intents.put(IntentArrived(self._waiter(message), message.data), size)
+            self._inbox.intents.put(IntentArrived(self._waiters.add(message), message.data), size)
             self._wake.set()
 
     def _outcomes(self, message: Message) -> None:
         size = len(message.data)
         if self._admit(message, fits=self._inbox.outcomes.fits(size)):
-            self._inbox.outcomes.put(OutcomesArrived(self._waiter(message), message.data), size)
+            self._inbox.outcomes.put(OutcomesArrived(self._waiters.add(message), message.data), size)
             self._wake.set()
 
     def _asked(self, message: Message) -> None:
@@ -373,16 +375,16 @@ class GovernorNode:
             return
         if isinstance(asked, Sync):
             if self._admit(message, fits=self._inbox.syncs.fits(0)):
-                self._inbox.syncs.put(SyncArrived(self._waiter(message), asked.nonce), 0)
+                self._inbox.syncs.put(SyncArrived(self._waiters.add(message), asked.nonce), 0)
                 self._wake.set()
         elif isinstance(asked, Offer):
             size = len(message.data)
             if self._admit(message, fits=self._inbox.offers.fits(size)):
-                self._inbox.offers.put(OfferArrived(self._waiter(message), message.data), size)
+                self._inbox.offers.put(OfferArrived(self._waiters.add(message), message.data), size)
                 self._wake.set()
         # Others may need it to make us final, or to be fresh: also while this node drains.
-        elif self._admit(message, fits=self._looking[isinstance(asked, LawAsked)] < QUESTIONS_MAX, draining=False):
-            self._looking[isinstance(asked, LawAsked)] += 1
+        elif self._admit(message, fits=self._looking[isinstance(asked, _ABOUT_LAW)] < QUESTIONS_MAX, draining=False):
+            self._looking[isinstance(asked, _ABOUT_LAW)] += 1
             self._spawn(self._look_up(message, asked))
 
     def _admit(self, message: Message, *, fits: bool, bytes_max: int = MESSAGE_BYTES_MAX, draining: bool = True) -> bool:
@@ -399,20 +401,22 @@ class GovernorNode:
             refusal = "overloaded"
         if refusal:
             self._inbox.shed(refusal)
-            self._spawn(self._reply(message, pack(RefusedAnswer(code=refusal, detail=""))))
+            self._spawn(reply(message, pack(RefusedAnswer(code=refusal, detail="")), self.counters))
         return not refusal
 
-    async def _look_up(self, message: Message, asked: Pull | Find | Prove | StatusAsked | LawAsked) -> None:
+    async def _look_up(self, message: Message, asked: Pull | Find | Prove | StatusAsked | LawAsked | BundleAsked | Supply) -> None:
         # Tenants import this service; what committed parameters hide is for members and auditors.
         openings = not message.imported
         try:
             performer = self._performing()
             if isinstance(asked, StatusAsked):
                 answer = pack(self.status())
+            elif isinstance(asked, Supply):
+                answer = self.admission.supplied(bytes(asked.bundle)) if self.admission is not None else b""
             else:
                 answer = await answers.looked_up(performer.store, asked, performer.state.log, openings=openings)
         except Alarm:
-            await self._reply(message, pack(RefusedAnswer(code="unavailable", detail="")))
+            await reply(message, pack(RefusedAnswer(code="unavailable", detail="")), self.counters)
             raise  # rule 5
         except MeshError as error:
             answer = pack(RefusedAnswer(code=error.code, detail=error.detail[:200]))
@@ -421,15 +425,17 @@ class GovernorNode:
             self.counters["failed_questions"] += 1
             answer = pack(RefusedAnswer(code="internal_error", detail=""))
         finally:
-            self._looking[isinstance(asked, LawAsked)] -= 1
-        await self._reply(message, answer)
-
-    def _waiter(self, message: Message) -> int:
-        self._next_waiter += 1
-        self._waiters[self._next_waiter] = msgspec.structs.replace(message, data=b"", headers=NO_HEADERS)  # enough to answer
-        return self._next_waiter
+            self._looking[isinstance(asked, _ABOUT_LAW)] -= 1
+        await reply(message, answer, self.counters)
 
     # -------------------------------------------------------------------------------------------------------- outbound
+
+    def _judged(self, event: PolicyAdmitted | PolicyRefused) -> None:
+        self._inbox.judged.append(event)
+        self._wake.set()
+
+    async def _stored_bundle(self, digest: str) -> bytes | None:
+        return await self._performing().store.bundle(digest)
 
     async def _deliver(self, item: Outgoing, data: bytes) -> None:
         """Send one thing. A bus that is down loses it: what matters is said again or asked for again."""
@@ -439,7 +445,7 @@ class GovernorNode:
         elif isinstance(item, Announce):
             await self._announce(item, data)
         elif isinstance(item.to, Reply):
-            await self._answer(item.to.waiter, data)
+            await self._waiters.answer(item.to.waiter, data)
         elif item.durable and self.outbox is not None:
             self.outbox.put(item.to, data)
         else:
@@ -461,26 +467,6 @@ class GovernorNode:
                 await self.lanes.publish(subject, data)
             except MeshError:
                 self.counters["unsent"] += 1
-
-    async def _answer(self, waiter: int, data: bytes) -> None:
-        message = self._waiters.pop(waiter, None)
-        if message is not None:
-            await self._reply(message, data)
-
-    async def _reply(self, message: Message, data: bytes) -> None:
-        try:
-            await message.respond(data)
-        except MeshError:
-            self.counters["unsent"] += 1
-
-    async def _sync_all(self, nonce: str) -> None:
-        """Ask every member for a heartbeat of now, until enough have answered."""
-        performer, peers = self._performing(), self.peers
-        others = [member.name for member in self.governance.roster.members if member.name != self.me.name]
-        while self.performer is performer and len(performer.state.fresh.echoed) < self.governance.roster.k:
-            if peers is not None:
-                await asyncio.gather(*(peers.sync(name, nonce) for name in others if name not in performer.state.fresh.echoed))
-            await asyncio.sleep(_TICK_S)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -24,7 +24,7 @@ from mesh.limits import (
     QUEUE_SYNCS_MAX,
     QUEUE_URGENT_MAX,
 )
-from mesh.protocol.governor import (
+from mesh.protocol.events import (
     CosigArrived,
     Event,
     HeartbeatArrived,
@@ -34,6 +34,8 @@ from mesh.protocol.governor import (
     NoteArrived,
     OfferArrived,
     OutcomesArrived,
+    PolicyAdmitted,
+    PolicyRefused,
     Shed,
     SyncArrived,
     Tick,
@@ -102,6 +104,8 @@ class Inbox:
         self.syncs: Queue[SyncArrived] = Queue(QUEUE_SYNCS_MAX)
         self.outcomes: Queue[OutcomesArrived] = Queue(QUEUE_OUTCOMES_MAX)
         self.intents: Queue[IntentArrived] = Queue(QUEUE_REQUESTS_MAX)
+        self.judged: list[PolicyAdmitted | PolicyRefused] = []
+        """What this node's own checks of policy came to: one for each manifest that its signers made."""
         self._shed: Counter[str] = Counter()
         self._ticked = False
         self._echoes = True
@@ -111,7 +115,8 @@ class Inbox:
     def ready(self) -> bool:
         """Whether :meth:`take` has anything."""
         syncs = self._echoes and self.syncs
-        return bool(self._ticked or self.urgent or self.law or self.offers or self.lineage or syncs or self.outcomes or self.intents)
+        waits = self.urgent or self.law or self.offers or self.lineage or syncs or self.outcomes or self.intents
+        return bool(self._ticked or self.judged or waits)
 
     @property
     def asked(self) -> bool:
@@ -136,6 +141,8 @@ class Inbox:
             events.append(Tick())
             while self._shed and len(events) < room:
                 events.append(Shed(*self._shed.popitem()))
+        while self.judged and len(events) < room:
+            events.append(self.judged.pop(0))
         left = room - len(events)
         intents = min(len(self.intents), left // 4)  # rule 2
         outcomes = min(len(self.outcomes), left // 8)

@@ -1,5 +1,7 @@
-"""From a node's file to the state its machine starts from."""
+"""From a node's file to the state its machine starts from, and from its configuration to the engine that it decides with."""
 
+from mesh.adapters.cedar import CedarEngine
+from mesh.adapters.decision_thread import DecisionThread
 from mesh.adapters.store import Store
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance
@@ -8,12 +10,28 @@ from mesh.core.law.travel import Said, read_law
 from mesh.core.log.merkle import Frontier
 from mesh.core.log.record import read_record
 from mesh.errors import Alarm, Refused
+from mesh.policy.admission import admit_laws
 from mesh.protocol.begin import INCARNATION, Stored, StoredLog
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
 from mesh.protocol.mirror import conflict_key, refused_key
 from mesh.protocol.step import Head, HeadUse
 
-__all__ = ["load_state"]
+__all__ = ["admitted_engine", "load_state"]
+
+
+def admitted_engine(governance: Governance, thread: DecisionThread) -> CedarEngine:
+    """The engine with every bundle of ``governance``, evaluated on ``thread``.
+
+    Raises:
+        Refused: ``config_invalid`` for a manifest without its bundle; what is wrong with a bundle.
+    """
+    engine = CedarEngine(thread)
+    laws = [law for epochs in governance.laws.values() for law in epochs]
+    for law in laws:
+        if law.bundle is None:
+            raise Refused("config_invalid", f"no bundle for {law.manifest.domain} epoch {law.manifest.epoch}")
+    admit_laws(laws, engine)
+    return engine
 
 
 async def load_state(store: Store, governance: Governance, me: Member) -> Stored:

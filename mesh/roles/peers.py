@@ -1,30 +1,36 @@
 """Questions to other members; what they answer comes back as events. One that does not answer is asked again by whoever asked."""
 
-from collections.abc import Callable
+import asyncio
+import random
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
 from mesh.adapters.bus import Bus
 from mesh.core import subjects
 from mesh.core.bytes.canonical import Payload
-from mesh.core.messages import LawAsked, Pull, Sync, SyncAnswer, pack, unpack
+from mesh.core.messages import BundleAsked, BundleGiven, LawAsked, Pull, Sync, SyncAnswer, pack, unpack
 from mesh.errors import MeshError
 from mesh.limits import BATCH_RECORDS_MAX
-from mesh.protocol.governor import HeartbeatArrived, LawArrived, LineageArrived
+from mesh.protocol.events import HeartbeatArrived, LawArrived, LineageArrived
 from mesh.protocol.step import Ask, AskLaw
+from mesh.roles.performer import Performer
 
 __all__ = ["Peers"]
 
 _TIMEOUT_MS: Final = 2_000
+_AGAIN_S: Final = 0.05
+"""Between two rounds of questions."""
 _REFUSED: Final = b'{"answer":"refused",'
 
 
 class Peers:
     """The other members, over the bus."""
 
-    def __init__(self, bus: Bus, enqueue: Callable[[HeartbeatArrived | LawArrived | LineageArrived], None]) -> None:
-        """Ask over ``bus``; answers go to ``enqueue``."""
+    def __init__(self, bus: Bus, others: Sequence[str], enqueue: Callable[[HeartbeatArrived | LawArrived | LineageArrived], None]) -> None:
+        """Ask ``others`` over ``bus``; answers go to ``enqueue``."""
         self._bus = bus
+        self._others = others
         self._enqueue = enqueue
 
     async def pull(self, item: Ask | AskLaw) -> None:
@@ -44,6 +50,20 @@ class Peers:
         with suppress(MeshError):
             answer = await self._request(member, Sync(nonce=nonce))
             self._enqueue(HeartbeatArrived(bytes(unpack(SyncAnswer, answer).heartbeat)))
+
+    async def sync_all(self, performer: Performer, wanted: Callable[[], bool]) -> None:
+        """Ask every member for a heartbeat of now, until enough have answered, or it is no longer ``wanted``."""
+        roster, nonce = performer.machine.governance.roster, performer.state.fresh.boot
+        while wanted() and len(performer.state.fresh.echoed) < roster.k:
+            await asyncio.gather(*(self.sync(name, nonce) for name in self._others if name not in performer.state.fresh.echoed))
+            await asyncio.sleep(_AGAIN_S)
+
+    async def bundle(self, digest: str) -> bytes | None:
+        """The policy bundle of that digest, from whichever member gives it; not all nodes ask the same one first."""
+        for member in random.sample(self._others, len(self._others)):
+            with suppress(MeshError):
+                return bytes(unpack(BundleGiven, await self._request(member, BundleAsked(digest=digest))).bundle)
+        return None
 
     async def _request(self, member: str, question: Payload) -> bytes:
         return (await self._bus.request(subjects.sync(member), pack(question), timeout_ms=_TIMEOUT_MS)).data

@@ -8,7 +8,7 @@ from mesh.errors import Refused
 from mesh.protocol.freshness import check_clock, check_fresh, vouchers
 from mesh.roles.performer import Performer
 
-__all__ = ["node_status"]
+__all__ = ["node_status", "policies_of"]
 
 
 def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms: int, refused: Mapping[str, str]) -> NodeStatus:
@@ -34,7 +34,7 @@ def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms
         incarnation=state.incarnation,
         roster_epoch=roster.epoch,
         frontier=governance.digest,
-        policies=_policies(governance, machine.me.region, now_ms, refused),
+        policies=policies_of(governance, machine.me.region, now_ms, refused),
         halted=sorted(governance.halted),
         origin=state.log.origin,
         size=state.log.frontier.size,
@@ -60,7 +60,8 @@ def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms
     )
 
 
-def _policies(governance: Governance, region: str, now_ms: int, refused: Mapping[str, str]) -> list[PolicyStatus]:
+def policies_of(governance: Governance, region: str, now_ms: int, refused: Mapping[str, str]) -> list[PolicyStatus]:
+    """How a node of ``region`` stands to the policy of each domain; ``refused`` as in :func:`node_status`."""
     found = list[PolicyStatus]()
     for standing in governance.standings(region, now_ms):
         laws, code, digest = governance.laws[standing.domain], "", ""

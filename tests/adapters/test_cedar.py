@@ -285,7 +285,8 @@ def _whole(made: Bundle, request: Any) -> Verdict | None:
     schema = cedarpy.Schema.from_str(compose_schema(made))
     everything = policy_set_json((policy.id, policy.json) for policy in made.policies)
     uid = {name: msgspec.to_builtins(getattr(request, name)) for name in ("principal", "action", "resource")}
-    context = canonical.encode({"asserted": request.asserted, "attested": request.attested}).decode()
+    attested = {path[1]: getattr(request.attested, path[1]) for path in leaves(made.actions[0]) if path[0] == "attested"}
+    context = canonical.encode({"asserted": request.asserted, "attested": attested}).decode()
     handles = (
         cedarpy.PolicySet.from_json_str(everything),
         _internal.Entities.from_json_str(entities_json(request.slice), schema),

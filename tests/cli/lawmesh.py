@@ -26,7 +26,7 @@ from mesh.core.law.streams import Fork
 from mesh.core.law.travel import Said, read_law
 from mesh.core.messages import LawAsked, LawBatch, Offer, Sync, SyncAnswer, pack, unpack
 from mesh.errors import Unavailable
-from mesh.protocol.governor import Event, LawArrived, OfferArrived, SyncArrived
+from mesh.protocol.events import Event, LawArrived, OfferArrived, SyncArrived
 from mesh.protocol.step import AskLaw, Outgoing
 from tests.support.factory import DOMAIN, MESH, T0, Lab, secret, sign
 from tests.support.littlemesh import LittleMesh, Node

@@ -271,9 +271,7 @@ def test_a_manifest_one_signature_short_is_not_believed() -> None:
 
 
 def _governed(*manifests: Statement[Manifest]) -> list[int]:
-    held = admit_governance(
-        envelope.read(Roster, LAB.roster_envelope), pin=LAB.pin, manifests=manifests, bundles=[LAB.bundle_bytes]
-    )
+    held = admit_governance(envelope.read(Roster, LAB.roster_envelope), pin=LAB.pin, manifests=manifests, bundles=[LAB.bundle_bytes])
     return [law.manifest.epoch for law in held.laws["payments"]]
 
 

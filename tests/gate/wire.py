@@ -24,7 +24,7 @@ from mesh.core.run.outcome import Outcome
 from mesh.errors import Unavailable
 from mesh.gate.core import Core, Settings, Wish
 from mesh.protocol.enforcer import Place
-from mesh.protocol.governor import IntentArrived, OutcomesArrived, SyncArrived, Tick
+from mesh.protocol.events import IntentArrived, OutcomesArrived, SyncArrived, Tick
 from tests.support.factory import DOMAIN, MESH, T0, Lab, sign
 from tests.support.littlemesh import LittleMesh, Node
 

@@ -15,7 +15,7 @@ from mesh.core import subjects
 from mesh.core.messages import Authorized, Pull, RefusedAnswer, Sync, pack, unpack
 from mesh.dev.cluster import Cluster
 from mesh.errors import Alarm, MeshError, Unavailable
-from mesh.protocol.governor import Event, IntentArrived
+from mesh.protocol.events import Event, IntentArrived
 from mesh.protocol.step import Persist
 from mesh.roles.config import load_config
 from mesh.roles.governor import GovernorNode

@@ -108,6 +108,8 @@ def law(made: Bundle, *, floor: Assurance = "local", digest: str = "") -> Law:
         enforcers=[],
         not_before_ms=0,
         expires_ms=0,
+        reason="",
+        issued_ms=0,
     )
     return Law(manifest=manifest, manifest_id=KEY, bundle=made)
 
@@ -157,7 +159,9 @@ def identity(**changes: Any) -> Identity:
 
 
 def attested(**changes: Any) -> Attested:
-    made = Attested(now_s=1_767_225_600, region="eu", policy_epoch=1, manifest=KEY, activation="", frontier=KEY, enforcer_class="gateway", person="")
+    made = Attested(
+        now_s=1_767_225_600, region="eu", policy_epoch=1, manifest=KEY, activation="", frontier=KEY, enforcer_class="gateway", person=""
+    )
     return msgspec.structs.replace(made, **changes)
 
 

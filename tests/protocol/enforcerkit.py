@@ -168,6 +168,8 @@ def manifest(
         enforcers=list(enforcers),
         not_before_ms=start_ms,
         expires_ms=end_ms,
+        reason="",
+        issued_ms=NOW_MS,
     )
 
 
@@ -176,7 +178,7 @@ def activation(of: Manifest) -> Activation:
     rings = [Ring(regions=[], not_before_ms=of.not_before_ms)]
     identity = envelope.draft(of).id
     return Activation(
-        mesh=MESH, domain=of.domain, sequence=1, previous="", epoch=of.epoch, manifest=identity, rings=rings, issued_ms=NOW_MS
+        mesh=MESH, domain=of.domain, sequence=1, previous="", epoch=of.epoch, manifest=identity, rings=rings, reason="", issued_ms=NOW_MS
     )
 
 

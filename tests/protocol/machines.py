@@ -20,8 +20,9 @@ from mesh.core.log.record import DecisionMade, Record, read_record
 from mesh.core.messages import LineageBatch, unpack
 from mesh.core.run.intent import Intent
 from mesh.protocol.documents import Documents
+from mesh.protocol.events import Event
 from mesh.protocol.freshness import Freshness
-from mesh.protocol.governor import Event, Facts, GovernorState, Machine
+from mesh.protocol.governor import Facts, GovernorState, Machine
 from mesh.protocol.intake import Intake, IntentArrived
 from mesh.protocol.lineage import LogState, Writer
 from mesh.protocol.serving import body_ids, pull_answer

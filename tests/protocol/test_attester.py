@@ -17,7 +17,7 @@ from mesh.core.run.outcome import Outcome
 from mesh.core.run.params import Opening
 from mesh.protocol.attester import Examined, Material, examine_records, located_ids, storing
 from mesh.protocol.documents import Documents
-from mesh.protocol.governor import OutcomesArrived
+from mesh.protocol.events import OutcomesArrived
 from mesh.protocol.lineage import Writer
 from mesh.protocol.outcomes import take_outcomes
 from mesh.protocol.step import Append, Locate, PutBody, PutOpenings

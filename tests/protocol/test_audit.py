@@ -16,7 +16,7 @@ from mesh.core.messages import Authorized, LineageBatch, Pull, pack, unpack
 from mesh.core.run.decision import EngineRequest, Verdict
 from mesh.core.run.outcome import Blocked, Event, Finished, Outcome, Unknown
 from mesh.protocol.audit import Audit, AuditEvent, AuditPosition, AuditState, PullFailed
-from mesh.protocol.governor import LineageArrived, NoteArrived, Tick
+from mesh.protocol.events import LineageArrived, NoteArrived, Tick
 from mesh.protocol.step import Ask
 from tests.core.kit import refuses
 from tests.support.factory import Lab, RuleEngine, sign

@@ -7,7 +7,8 @@ from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.record import GovernanceChanged, read_record
 from mesh.errors import Alarm
 from mesh.protocol.begin import INCARNATION, Stored, StoredLog, begin
-from mesh.protocol.governor import GovernorState, HeartbeatArrived, Machine, Tick
+from mesh.protocol.events import HeartbeatArrived, Tick
+from mesh.protocol.governor import GovernorState, Machine
 from mesh.protocol.lineage import checkpoint_due
 from mesh.protocol.step import Announce, Append, Head, Send, SetHead, SetMeta, Sign, Step
 from tests.protocol.machines import BOOT, LAB, ME, NOW, OWNER, Governor, beat, only, perform

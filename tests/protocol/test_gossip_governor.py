@@ -29,8 +29,9 @@ from mesh.core.messages import (
 from mesh.core.run.authorization import Denial
 from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol.begin import Stored, StoredLog, begin
+from mesh.protocol.events import Event, HeartbeatArrived, IntentArrived, Stopping, Tick
 from mesh.protocol.gossip import LawArrived, OfferArrived, put
-from mesh.protocol.governor import Event, Facts, HeartbeatArrived, IntentArrived, Stopping, Tick
+from mesh.protocol.governor import Facts
 from mesh.protocol.step import Append, AskLaw, Effect, PutLaw, Send
 from tests.protocol.machines import BOOT, LAB, ME, NOW, Governor, answers, beat, only, perform
 from tests.support import halts

@@ -17,11 +17,9 @@ from mesh.core.messages import Authorized, OutcomeAnswer, RefusedAnswer, SyncAns
 from mesh.core.run.authorization import Receipt, RecordRef
 from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol.begin import Stored, StoredLog, begin
-from mesh.protocol.governor import (
-    NOISE_MS,
+from mesh.protocol.events import (
     CosigArrived,
     Event,
-    Facts,
     HeartbeatArrived,
     IntentArrived,
     LineageArrived,
@@ -32,6 +30,7 @@ from mesh.protocol.governor import (
     SyncArrived,
     Tick,
 )
+from mesh.protocol.governor import NOISE_MS, Facts
 from mesh.protocol.step import Announce, Append, Ask, Reply, Send, SetHead, Sign
 from tests.protocol.machines import BOOT, LAB, ME, NOW, OWNER, Governor, Owner, ahead, answers, batch, beat, line, only, perform, secret
 

@@ -12,7 +12,7 @@ from mesh.adapters.decision_thread import DecisionThread
 from mesh.core.messages import Offer, RefusedAnswer, StatusAsked, Sync, pack, unpack
 from mesh.errors import Alarm, Unavailable
 from mesh.limits import BATCH_EVENTS_MAX, QUESTIONS_MAX, QUEUE_BYTES_MAX, QUEUE_LAW_MAX, QUEUE_OUTCOMES_MAX, QUEUE_SYNCS_MAX
-from mesh.protocol.governor import HeartbeatArrived
+from mesh.protocol.events import HeartbeatArrived
 from mesh.roles.config import load_config
 from mesh.roles.governor import GovernorNode
 from tests.live.kit import make_files
@@ -72,7 +72,7 @@ async def test_large_outcomes_are_bounded_by_their_bytes(node: GovernorNode) -> 
     for _ in range(100):
         node._outcomes(wire.message(large))
     assert len(node._waiters) == QUEUE_BYTES_MAX // 1_000_000
-    assert all(not waiter.data and not waiter.headers for waiter in node._waiters.values()), "a waiter is only where to answer"
+    assert all(not waiter.data and not waiter.headers for waiter in node._waiters), "a waiter is only where to answer"
 
 
 async def test_a_flood_of_syncs_is_told_overloaded_and_holds_no_waiters(node: GovernorNode) -> None:
@@ -122,7 +122,7 @@ async def test_an_intent_that_comes_while_others_are_told_that_storage_failed_is
     node._intent(wire.message(b"late", "late"))
     await telling
     assert wire.said == [(f"_INBOX.{number}", "unavailable") for number in range(3)]
-    assert [waiter.reply for waiter in node._waiters.values()] == ["_INBOX.late"]
+    assert [waiter.reply for waiter in node._waiters] == ["_INBOX.late"]
     assert len(node._inbox.intents) == 1
 
 

@@ -14,7 +14,7 @@ from mesh.limits import (
     QUEUE_SYNCS_MAX,
     QUEUE_URGENT_MAX,
 )
-from mesh.protocol.governor import (
+from mesh.protocol.events import (
     HeartbeatArrived,
     IntentArrived,
     LawArrived,

@@ -16,7 +16,8 @@ from mesh.core.run.authorization import Authorization
 from mesh.errors import Unavailable
 from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol.begin import begin
-from mesh.protocol.governor import IntentArrived, Machine, Tick
+from mesh.protocol.events import IntentArrived, Tick
+from mesh.protocol.governor import Machine
 from mesh.protocol.step import Outgoing, Persist, Reply, Send
 from mesh.roles.loading import load_state
 from mesh.roles.performer import Performer

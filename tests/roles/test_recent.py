@@ -6,7 +6,8 @@ from mesh.adapters.store import Store
 from mesh.core.log.merkle import leaf_hash
 from mesh.core.messages import LineageBatch, unpack
 from mesh.protocol.begin import begin
-from mesh.protocol.governor import Facts, IntentArrived, Machine, Tick
+from mesh.protocol.events import IntentArrived, Tick
+from mesh.protocol.governor import Facts, Machine
 from mesh.protocol.step import Append, Persist, PutBody, PutOpenings
 from mesh.roles.answers import announcement
 from mesh.roles.loading import load_state

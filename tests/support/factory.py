@@ -9,8 +9,8 @@ from typing import Final
 import msgspec
 
 from mesh.core.bytes import canonical, envelope
-from mesh.core.bytes.envelope import Statement
 from mesh.core.bytes.canonical import Payload
+from mesh.core.bytes.envelope import Statement
 from mesh.core.bytes.keys import SecretKey
 from mesh.core.law.activation import Activation, Ring
 from mesh.core.law.governance import Governance, admit_governance
@@ -104,6 +104,8 @@ class Lab:
             enforcers=["spiffe://lab/enforcer/till"],
             not_before_ms=T0,
             expires_ms=T0 + _DAY_MS,
+            reason="",
+            issued_ms=T0,
         )
         self.manifest_envelope = sign(self.manifest, *self.signers[:2])
         self.holder = secret("holder")
@@ -135,6 +137,7 @@ class Lab:
             epoch=of.claims.epoch,
             manifest=of.id,
             rings=[Ring(regions=regions, not_before_ms=at_ms) for regions, at_ms in rings],
+            reason="",
             issued_ms=T0,
         )
         return envelope.read(Activation, sign(claims, *self.signers[:2]))

@@ -15,6 +15,7 @@ from mesh.core.log.record import read_record
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import (
     Answer,
+    BundleAsked,
     Find,
     Found,
     LawAsked,
@@ -23,12 +24,12 @@ from mesh.core.messages import (
     MirrorStatus,
     NodeStatus,
     Offer,
-    PolicyStatus,
     Prove,
     Proved,
     Pull,
     RefusedAnswer,
     StatusAsked,
+    Supply,
     Sync,
     SyncAnswer,
     pack,
@@ -38,20 +39,18 @@ from mesh.core.messages import (
 )
 from mesh.errors import Refused, Unavailable
 from mesh.protocol.begin import Stored, StoredLog, begin
-from mesh.protocol.governor import (
+from mesh.protocol.events import (
     CosigArrived,
     Event,
-    Facts,
-    GovernorState,
     HeartbeatArrived,
     IntentArrived,
     LineageArrived,
-    Machine,
     NoteArrived,
     OutcomesArrived,
     SyncArrived,
     Tick,
 )
+from mesh.protocol.governor import Facts, GovernorState, Machine
 from mesh.protocol.serving import announce_batches, body_ids, opening_ids, pull_answer
 from mesh.protocol.step import (
     Announce,
@@ -64,6 +63,7 @@ from mesh.protocol.step import (
     Outgoing,
     Persist,
     PutBody,
+    PutBundle,
     PutLaw,
     PutNote,
     PutOpenings,
@@ -73,6 +73,7 @@ from mesh.protocol.step import (
     Step,
     phases,
 )
+from mesh.roles.status import policies_of
 from tests.support.factory import T0, Lab
 
 __all__ = ["LittleMesh", "Node"]
@@ -112,7 +113,7 @@ class Node:
                     self.notes.setdefault((effect.space, effect.origin), {})[effect.size] = effect.note
                 case Locate():
                     self.places.append(Location(id=effect.id, origin=effect.origin, index=effect.index))
-                case InsertOnce() | PutLaw() | SetHead() | SetMeta():
+                case InsertOnce() | PutBundle() | PutLaw() | SetHead() | SetMeta():
                     pass
 
     def certificate(self, origin: str, at_least: int) -> tuple[int, bytes] | None:
@@ -143,7 +144,7 @@ class Node:
                 return self._prove(asked)
             case StatusAsked():
                 return pack(self.status())
-            case Sync() | Offer() | LawAsked():
+            case Sync() | Offer() | LawAsked() | BundleAsked() | Supply():
                 return pack(RefusedAnswer(code="unavailable", detail=""))
 
     def _prove(self, ask: Prove) -> bytes:
@@ -166,10 +167,7 @@ class Node:
             incarnation=state.incarnation,
             roster_epoch=governance.roster.epoch,
             frontier=governance.digest,
-            policies=[
-                PolicyStatus(domain=domain, epoch=laws[-1].manifest.epoch, digest=laws[-1].manifest.digest)
-                for domain, laws in governance.laws.items()
-            ],
+            policies=policies_of(governance, self.machine.me.region, T0, {}),
             halted=sorted(state.governance.halted),
             origin=self.origin,
             size=len(self.logs[self.origin]),

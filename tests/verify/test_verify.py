@@ -156,7 +156,7 @@ def _policy_by_others(bundle: ProofBundle) -> ProofBundle:
 
 def _other_epoch(bundle: ProofBundle) -> ProofBundle:
     lab = happened().lab
-    other = msgspec.structs.replace(lab.manifest, epoch=2)
+    other = msgspec.structs.replace(lab.manifest, epoch=2, previous="ab" * 32)
     return _changed(bundle, manifests=[msgspec.Raw(sign(other, *lab.signers[:2]))])
 
 

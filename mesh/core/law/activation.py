@@ -19,7 +19,7 @@ from typing import Annotated
 
 import msgspec
 
-from mesh.core.bytes.canonical import Count, Hex32, Millis, Payload, Token
+from mesh.core.bytes.canonical import Count, Hex32, Millis, Payload, Reason, Token
 from mesh.core.bytes.envelope import Statement, statement
 from mesh.core.law.roster import Roster
 from mesh.errors import Refused
@@ -50,6 +50,7 @@ class Activation(Payload):
     """Statement id of the manifest of that epoch."""
     rings: Annotated[list[Ring], msgspec.Meta(min_length=1, max_length=MEMBERS_MAX)]
     """No region in two of them. A region that is in none keeps what it has."""
+    reason: Reason
     issued_ms: Millis
 
     @property

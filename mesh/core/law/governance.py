@@ -15,7 +15,7 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, Rollout, activate_stream
 from mesh.core.law.halt import Halt, halt_stream, in_force
 from mesh.core.law.heartbeat import NOTHING, Standing, StreamHead, frontier_digest
-from mesh.core.law.policy import Bundle, Manifest, admit_manifest, check_succession, policy_stream, read_bundle
+from mesh.core.law.policy import Bundle, Manifest, check_succession, policy_stream, read_bundle
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import Member, Roster, admit_roster
 from mesh.core.law.streams import Chain, Fork, Growth, Stream, head_of

@@ -10,7 +10,7 @@ import blake3
 import msgspec
 
 from mesh.core.bytes import canonical
-from mesh.core.bytes.canonical import Count, Millis, Name, Params, Payload, Spiffe, Text, Token
+from mesh.core.bytes.canonical import Count, Millis, Name, Params, Payload, Reason, Spiffe, Text, Token
 from mesh.core.bytes.envelope import Statement, statement
 from mesh.core.law.roster import Roster
 from mesh.core.run.decision import Effect, Entity, PolicyName
@@ -159,6 +159,9 @@ class Manifest(Payload):
     """When the first epoch begins; later ones begin when an activation says, not before this."""
     expires_ms: Millis
     """Nothing is decided by it from then on. Nobody falls back to the one before."""
+    reason: Reason
+    """What changes and why, in the signers' words."""
+    issued_ms: Millis
 
     @property
     def link(self) -> tuple[str, int, str]:

@@ -115,10 +115,6 @@ class Enforcer:
             self._calls.clear()
             self._ground.after(down_us, self.boot)
 
-    def learn(self, governance: Governance) -> None:
-        """It is given other files, and forgets what it had heard: it will hear it again."""
-        self.governance = governance
-
     def _later(self, delay_us: int, act: Callable[[], None]) -> None:
         boots = self.boots
 

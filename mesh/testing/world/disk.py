@@ -20,7 +20,21 @@ from mesh.errors import Alarm, Refused, Unavailable
 from mesh.protocol.begin import INCARNATION, Stored, StoredLog
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
 from mesh.protocol.mirror import conflict_key, refused_key
-from mesh.protocol.step import Append, Head, HeadUse, InsertOnce, Locate, Persist, PutBody, PutLaw, PutNote, PutOpenings, SetHead, SetMeta
+from mesh.protocol.step import (
+    Append,
+    Head,
+    HeadUse,
+    InsertOnce,
+    Locate,
+    Persist,
+    PutBody,
+    PutBundle,
+    PutLaw,
+    PutNote,
+    PutOpenings,
+    SetHead,
+    SetMeta,
+)
 
 __all__ = ["Disk", "StoredLeaves", "Taken"]
 
@@ -55,6 +69,7 @@ class Disk:
         self.notes: dict[tuple[str, str], dict[int, bytes]] = {}
         self.meta: dict[str, int] = {}
         self.law: dict[str, PutLaw] = {}
+        self.bundles: dict[str, bytes] = {}
         self.full = False
         self.pending: tuple[Persist, ...] = ()
         """The transaction that is being committed."""

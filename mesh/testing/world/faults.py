@@ -16,7 +16,6 @@ from typing import Final
 import msgspec
 
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import Governance
 from mesh.core.law.travel import Said
 from mesh.core.messages import Offer, Sync, pack
 from mesh.protocol.step import FAILPOINTS
@@ -25,7 +24,7 @@ from mesh.testing.world.governor import QUEUE_MAX, Governor
 from mesh.testing.world.liars import KINDS
 from mesh.testing.world.message import Message
 from mesh.testing.world.network import CALM, Conditions
-from mesh.testing.world.setting import ENFORCERS, RENEWED_MS, REVOKED, WORKLOADS
+from mesh.testing.world.setting import ENFORCERS, REVOKED, WORKLOADS
 from mesh.testing.world.stage import Stage
 
 __all__ = ["Faults"]
@@ -393,12 +392,18 @@ class Faults:
         for statement in self._stage.setting.forked:
             self._offered("a revoker forks", at_us + self._random.randrange(_S), statement)
 
-    def _offered(self, what: str, at_us: int, statement: Statement[Said]) -> None:
-        """To one member, and to others when all is whole, for that one may lie: an operator asks until k say that they hold it."""
+    def _offered(self, what: str, at_us: int, statement: Statement[Said], *, once: Callable[[], bool] = lambda: True) -> None:
+        """To one member, and to others when all is whole, for that one may lie: an operator asks until k say that they hold it.
+
+        It is signed ``once`` that holds, or when all is whole.
+        """
         target, data = self._governor().member.name, pack(Offer(statements=[msgspec.Raw(statement.envelope)]))
         number = -1 - self._random.randrange(1 << 30)
 
         def offer(member: str) -> None:
+            if not self._healed and not once():
+                self._stage.ground.after(_S // 5, partial(offer, member))
+                return
             self._stage.watch.offered.add(statement.id)
             self._stage.send(Message(WORKLOADS[0], member, "sync", data, number))
 
@@ -406,21 +411,14 @@ class Faults:
         self._offers += [partial(offer, member) for member in self._stage.setting.members]
 
     def _renewal(self) -> None:
-        """A second policy epoch: k members and all enforcers hold it early enough before it begins, the others learn of it whenever."""
+        """A second policy epoch, and its activation: once k have admitted it, which may be after it should have begun."""
         setting, random = self._stage.setting, self._random
-        governors = list(self._stage.governors.values())
-        random.shuffle(governors)
-        early_us = 1_000 * (RENEWED_MS - setting.governance.roster.bounds.stale_ms)
-        k = setting.governance.roster.k + len(governors) - len(setting.members)
-        for at, governor in enumerate(governors):
-            when_us = random.randrange(_S, early_us - _S) if at < k else random.randrange(_S, 1_000 * RENEWED_MS + _S)
-            self._spread("a second policy is held", when_us, [(governor.learn, setting.renewed)])
-        for enforcer in self._stage.enforcers.values():
-            self._spread("a second policy is held", random.randrange(_S, early_us), [(enforcer.learn, setting.renewed)])
+        self._offered("a second policy is signed", random.randrange(_S, 4 * _S), setting.renewal)
+        self._offered("the second policy is activated", random.randrange(3 * _S, 9 * _S), setting.activation, once=self._admitted)
 
-    def _spread(self, what: str, at_us: int, lessons: Sequence[tuple[Callable[[Governance], None], Governance]]) -> None:
-        for learn, governance in lessons:
-            act = partial(learn, governance)
-            self._ends.append(act)  # nobody is left out for ever: who knows less than the others stays stale, as it must
-            at_us += self._random.randrange(_S // 2)
-            self._at(at_us, what, act)
+    def _admitted(self) -> bool:
+        """Whether k members could decide by the second policy."""
+        wanted = self._stage.setting.renewal.id
+        states = [governor.state for governor in self._stage.governors.values() if governor.state is not None]
+        held = [law for state in states for laws in state.governance.laws.values() for law in laws if law.manifest_id == wanted]
+        return sum(law.bundle is not None for law in held) >= self._stage.setting.governance.roster.k

@@ -5,38 +5,39 @@ asks, and after any failure of storage begins anew. What it decides is decided b
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final, Protocol
 
 import msgspec
 
 from mesh.core import subjects
-from mesh.core.law.governance import Governance
+from mesh.core.bytes import canonical
+from mesh.core.law.governance import Governance, restore
+from mesh.core.law.policy import Bundle
 from mesh.core.law.roster import Member
 from mesh.core.law.streams import Cursor
 from mesh.core.log.record import read_record
 from mesh.core.messages import LawAsked, LawBatch, Offer, Pull, RefusedAnswer, Sync, SyncAnswer, pack, unpack, unpack_asked
 from mesh.errors import Alarm, Refused, Unavailable
 from mesh.limits import BATCH_RECORDS_MAX
-from mesh.protocol.begin import begin
-from mesh.protocol.governor import (
+from mesh.protocol.begin import Stored, begin
+from mesh.protocol.events import (
     CosigArrived,
     Event,
-    Facts,
-    GovernorState,
     HeartbeatArrived,
     IntentArrived,
     LawArrived,
     LineageArrived,
-    Machine,
     NoteArrived,
     OfferArrived,
     OutcomesArrived,
+    PolicyAdmitted,
     Shed,
     SyncArrived,
     Tick,
 )
+from mesh.protocol.governor import Facts, GovernorState, Machine
 from mesh.protocol.serving import announce_batches, body_ids, opening_ids, pull_answer
 from mesh.protocol.step import Announce, Ask, AskLaw, KeyUse, Outgoing, Persist, Reply, Send, Step
 from mesh.testing.world import keys
@@ -100,7 +101,16 @@ class Governor:
     """One governor on one host."""
 
     def __init__(
-        self, name: str, member: Member, governance: Governance, *, ground: Ground, bus: Bus, watcher: Watcher, clock: WorldClock
+        self,
+        name: str,
+        member: Member,
+        governance: Governance,
+        library: Mapping[str, Bundle],
+        *,
+        ground: Ground,
+        bus: Bus,
+        watcher: Watcher,
+        clock: WorldClock,
     ) -> None:
         self.name = name
         """Of the host; two liars may claim to be one member."""
@@ -109,6 +119,8 @@ class Governor:
         self.clock = clock
         self.disk = Disk()
         self.engine = WorldEngine()
+        self.library = library
+        """Every policy bundle that there is, by digest."""
         self.up = False
         self.boots = 0
         self.machine = Machine(governance, member, self.engine)
@@ -130,6 +142,7 @@ class Governor:
         self._next = 0
         self._turning = False
         self._calls: dict[int, Callable[[bytes], Event]] = {}
+        self._judging = set[str]()
         self._steps = Steps(self, member.name)
 
     @property
@@ -151,12 +164,28 @@ class Governor:
         self._watcher.booted(self)
         boot = keys.nonce("boot", self.name, self.boots, self._ground.seed)
         try:
-            step = begin(self.machine, stored, boot=boot, now_ms=self.clock.now_ms())
+            step = begin(self.machine, stored, boot=boot, now_ms=self.clock.now_ms(), admitted=self._admitted(stored))
         except Alarm as alarm:
             raise Violation("I7", f"{self.name} cannot start: {alarm}") from None
         self._steps.begin(step)
         self._later(_TICK_US, self._tick)
         self._later(1_000, self._sync)
+        self._judging.clear()
+
+    def _admitted(self, stored: Stored) -> dict[str, Bundle]:
+        """What was admitted before is admitted at once."""
+        laws = [law for epochs in restore(self.governance, stored.law).laws.values() for law in epochs]
+        return {law.manifest_id: self.library[law.manifest.digest] for law in laws if law.manifest.digest in self.disk.bundles}
+
+    def _judge(self) -> None:
+        """Check policies that it holds and has not admitted, in time of its own; bundles come from anywhere."""
+        laws = [] if self.state is None else [law for epochs in self.state.governance.laws.values() for law in epochs]
+        for law in laws:
+            if law.bundle is None and law.manifest_id not in self._judging:
+                self._judging.add(law.manifest_id)
+                bundle = self.library[law.manifest.digest]
+                event = PolicyAdmitted(law.manifest_id, bundle, canonical.encode(bundle))
+                self._later(self._random.randrange(50_000, 900_000), partial(self._enqueue, event))
 
     def crash(self, down_us: int) -> None:
         """The host dies; what was being committed is durable or not."""
@@ -176,12 +205,6 @@ class Governor:
             self._ground.say(self.name, "reload")
             self._fail("unavailable")
             self._ground.after(down_us, self.boot)
-
-    def learn(self, governance: Governance) -> None:
-        """An operator gives it newer statements: it starts again with them."""
-        if self.governance is not governance:
-            self.governance = governance
-            self.reload(100_000)
 
     def _end(self) -> None:
         self.up, self._turning = False, False
@@ -290,6 +313,7 @@ class Governor:
 
     def _tick(self) -> None:
         self._later(_TICK_US, self._tick)
+        self._judge()
         if not self._system or not isinstance(self._system[-1], Tick):
             self._enqueue(Tick())
 

@@ -100,7 +100,7 @@ class Healing:
             self._audit(holding, roster.member(liar), final)
 
     def _audit(self, governor: Governor, member: Member, size: int) -> None:
-        governance, disk = governor.governance, governor.disk
+        governance, disk = governor.state.governance if governor.state is not None else governor.governance, governor.disk
         leaves = disk.records(governance.roster.origin(member), 0, size)
         bodies = disk.held(key for leaf in leaves for key in body_ids(read_record(leaf)))
         openings = {

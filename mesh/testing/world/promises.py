@@ -3,7 +3,7 @@
 === =====================================================================================================================
 I1  nothing starts without an authorization that is valid, fresh by true time, at the last check before it
 I2  once k members that know of a revocation said so, nothing of the revoked key starts later than Δ; and nothing in a halted
-    domain, until all is said that lifts its halt
+    domain, until all is said that lifts its halt; and nothing by a policy epoch that an activation known to k has replaced
 I3  any two final checkpoints of one log are prefixes of one history, and each carries k lines
 I4  a final record is on the disks of at least k-f honest members
 I5  incarnations and sequences of one member only rise
@@ -37,13 +37,14 @@ from mesh.core.messages import SyncAnswer, unpack
 from mesh.core.run.authorization import Authorization, Receipt, RecordRef
 from mesh.errors import Refused
 from mesh.limits import STATEMENT_BYTES_MAX
-from mesh.protocol.governor import Event, Facts, GovernorState, IntentArrived, OfferArrived, OutcomesArrived, SyncArrived
+from mesh.protocol.events import Event, IntentArrived, OfferArrived, OutcomesArrived, SyncArrived
+from mesh.protocol.governor import Facts, GovernorState
 from mesh.protocol.step import Append, Head, InsertOnce, KeyUse, Persist, PutNote, Reply, Send, Step
 from mesh.testing.world import keys
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Ground, Violation
 from mesh.testing.world.message import Message
-from mesh.testing.world.setting import Setting
+from mesh.testing.world.setting import EPOCH_MS, Setting
 
 __all__ = ["Watch"]
 
@@ -82,7 +83,7 @@ class Watch:
         self._heard: dict[str, dict[str, int]] = {}
         self._begun_us: dict[str, int] = {}
         self._law: dict[str, frozenset[tuple[str, str]]] = {}
-        self._knowing: dict[str, dict[str, int]] = {"revoked": {}, "halted": {}}
+        self._knowing: dict[str, dict[str, int]] = {"revoked": {}, "halted": {}, "activated": {}}
         """Of what, to who said since when (true µs) that it knows."""
         self.offered = set[str]()
         """Ids of governance statements that somebody has been told."""
@@ -318,6 +319,8 @@ class Watch:
         for what, state in (("revoked", self._setting.revoking), ("halted", self._setting.halting)):
             if covers(list(beat.frontier), list(state.frontier)):
                 self._knowing[what].setdefault(governor.name, self._ground.now_us)
+        if any(head.head == self._setting.activation.id for head in beat.frontier):
+            self._knowing["activated"].setdefault(governor.name, self._ground.now_us)
 
     # -------------------------------------------------------------------------------------------------------- executions
 
@@ -332,10 +335,13 @@ class Watch:
             self._denied(place, "revoked")
         if not self.offered.issuperset(statement.id for statement in self._setting.halts):  # all of them: what allows must be complete
             self._denied(place, "halted")
+        begins_ms = self._setting.activation.claims.begins_ms(self._roster.member(authorization.issuer).region)
+        if begins_ms is not None and authorization.policy_epoch == 1:
+            self._denied(place, "activated", from_us=1_000 * (begins_ms - EPOCH_MS + self._roster.bounds.skew_ms + _ROUNDING_MS))
 
-    def _denied(self, place: str, what: str) -> None:
+    def _denied(self, place: str, what: str, *, from_us: int = 0) -> None:
         knowing, k = sorted(self._knowing[what].values()), self._roster.k
-        if len(knowing) >= k and self._ground.now_us > knowing[k - 1] + 1_000 * self._roster.bounds.stale_ms:
+        if len(knowing) >= k and self._ground.now_us > max(from_us, knowing[k - 1] + 1_000 * self._roster.bounds.stale_ms):
             raise Violation("I2", f"{place} starts what is {what} {self._ground.now_us - knowing[k - 1]} µs after {k} members said so")
 
     def authorizes(self, authorization: Statement[Authorization]) -> None:

@@ -11,9 +11,10 @@ import msgspec
 
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Statement
+from mesh.core.law.activation import Activation, Ring
 from mesh.core.law.governance import Governance, admit_governance
 from mesh.core.law.halt import Halt
-from mesh.core.law.policy import ActionSpec, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest
+from mesh.core.law.policy import ActionSpec, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest, read_bundle
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.law.roster import Bounds, Member, Role, Roster
 from mesh.core.run.identity import Identity
@@ -49,7 +50,7 @@ USES: Final[tuple[KeyUse, ...]] = ("log", "witness", "attest", "decision")
 WORKLOADS: Final = ("w0", "w1", "w2")
 ENFORCERS: Final = ("e0", "e1")
 RENEWED_MS: Final = 7_000
-"""When the second policy epoch begins in worlds that have one, in ms since the world began."""
+"""When the second policy epoch begins everywhere in worlds that have one, in ms since the world began."""
 REVOKED: Final = "w2"
 """The workload that is revoked in worlds with a revocation."""
 _BOUNDS: Final = Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=2_000)
@@ -69,8 +70,12 @@ class Setting(msgspec.Struct, frozen=True):
     """The same with :data:`DOMAIN` halted."""
     halts: tuple[Statement[Halt], ...]
     """A stream of three: two halts of that domain, and the resume that lifts both."""
-    renewed: Governance
-    """The same with a second policy epoch, which begins at :data:`RENEWED_MS`."""
+    renewal: Statement[Manifest]
+    """A second policy epoch."""
+    activation: Statement[Activation]
+    """From when it is in force, region by region: the last from :data:`RENEWED_MS` on."""
+    bundles: Mapping[str, Bundle]
+    """By digest."""
     identities: Mapping[str, Statement[Identity]]
     """Of workloads and enforcers, by name."""
 
@@ -100,17 +105,15 @@ def setting(n: int) -> Setting:
     halts.append(_halt(halts))
     halts.append(_halt(halts, lifts=[item.id for item in halts]))
     second = canonical.encode(msgspec.structs.replace(_bundle(), schema="// the second"))
-    claims = msgspec.structs.replace(
-        manifest.claims, epoch=2, previous=manifest.id, digest=bundle_digest(second), not_before_ms=EPOCH_MS + RENEWED_MS
-    )
+    claims = msgspec.structs.replace(manifest.claims, epoch=2, previous=manifest.id, digest=bundle_digest(second))
     renewal = envelope.read(Manifest, keys.signed(envelope.draft(claims), "policy"))
     plain, revoking, halting = (
-        admit_governance(roster, pin=roster.id, manifests=[manifest], bundles=[bundle], revocations=held)
+        admit_governance(roster, pin=roster.id, manifests=[manifest], bundles=[bundle], said=held)
         for held in ((), revocations[:2], halts[:1])
     )
-    renewed = admit_governance(roster, pin=roster.id, manifests=[manifest, renewal], bundles=[bundle, second], revocations=())
+    bundles = {bundle_digest(data): read_bundle(data, digest=bundle_digest(data)) for data in (bundle, second)}
     identities = {name: _identity(name, "workload") for name in WORKLOADS} | {name: _identity(name, "enforcer") for name in ENFORCERS}
-    return Setting(plain, revoking, tuple(revocations), forked, halting, tuple(halts), renewed, identities)
+    return Setting(plain, revoking, tuple(revocations), forked, halting, tuple(halts), renewal, _activation(renewal), bundles, identities)
 
 
 def _revocation(revoker: str, value: str, before: Sequence[Statement[Revocation]]) -> Statement[Revocation]:
@@ -139,6 +142,25 @@ def _halt(before: Sequence[Statement[Halt]], *, lifts: Sequence[str] = ()) -> St
         issued_ms=EPOCH_MS,
     )
     return envelope.read(Halt, keys.signed(envelope.draft(claims), "revoker"))
+
+
+def _activation(renewal: Statement[Manifest]) -> Statement[Activation]:
+    """The second epoch begins in one region first."""
+    claims = Activation(
+        mesh=MESH,
+        domain=DOMAIN,
+        sequence=1,
+        previous="",
+        epoch=2,
+        manifest=renewal.id,
+        rings=[
+            Ring(regions=["r0"], not_before_ms=EPOCH_MS + RENEWED_MS - 1_500),
+            Ring(regions=[], not_before_ms=EPOCH_MS + RENEWED_MS),
+        ],
+        reason="a world's test",
+        issued_ms=EPOCH_MS,
+    )
+    return envelope.read(Activation, keys.signed(envelope.draft(claims), "policy"))
 
 
 def _roster(n: int) -> Roster:
@@ -196,6 +218,8 @@ def _manifest(digest: str) -> Manifest:
         enforcers=[_spiffe(name) for name in ENFORCERS],
         not_before_ms=EPOCH_MS - DAY_MS,
         expires_ms=EPOCH_MS + DAY_MS,
+        reason="",
+        issued_ms=EPOCH_MS,
     )
 
 

@@ -34,7 +34,9 @@ class Stage:
         self.network = Network(self.ground, self._deliver)
         ground, watch, governance = self.ground, self.watch, self.setting.governance
         self.governors = {
-            member.name: Governor(member.name, member, governance, ground=ground, bus=self, watcher=watch, clock=self._clock())
+            member.name: Governor(
+                member.name, member, governance, self.setting.bundles, ground=ground, bus=self, watcher=watch, clock=self._clock()
+            )
             for member in governance.roster.members
         }
         self.enforcers = {
@@ -80,7 +82,10 @@ class Stage:
         """This member is two."""
         self._liar(name)
         first = self.governors[name]
-        second = Governor(f"{name}~", first.member, first.governance, ground=self.ground, bus=self, watcher=self.watch, clock=self._clock())
+        ground, watch = self.ground, self.watch
+        second = Governor(
+            f"{name}~", first.member, first.governance, first.library, ground=ground, bus=self, watcher=watch, clock=self._clock()
+        )
         self.governors[second.name] = second
         ends = [end for end in (*self.governors, *self.enforcers, *self.workloads) if end not in {first.name, second.name}]
         random = self.ground.random("twins")
