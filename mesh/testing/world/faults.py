@@ -78,6 +78,7 @@ class Faults:
             "one way": (1, self._one_way),
             "partition": (1, self._partition),
             "pause": (2, self._pause),
+            "policy": (2, self._policy),
             "reload": (1, self._reload),
             "revocation": (1, self._revocation),
             "revoker forks": (1, self._forked_revoker),
@@ -100,9 +101,6 @@ class Faults:
         names = random.choices(list(kinds), weights, k=random.randint(1, 9))
         for name in (*names, *(kind for kind in trouble if kind in kinds)):
             kinds[name][1](random.randrange(_S, end_us - _S // 2))
-        news = random.random()
-        if news < 0.25:
-            self._renewal()
         self.plan.sort()
 
     def heal(self) -> None:
@@ -410,11 +408,11 @@ class Faults:
         self._at(at_us, f"{what} at {target}", partial(offer, target))
         self._offers += [partial(offer, member) for member in self._stage.setting.members]
 
-    def _renewal(self) -> None:
+    def _policy(self, at_us: int) -> None:
         """A second policy epoch, and its activation: once k have admitted it, which may be after it should have begun."""
-        setting, random = self._stage.setting, self._random
-        self._offered("a second policy is signed", random.randrange(_S, 4 * _S), setting.renewal)
-        self._offered("the second policy is activated", random.randrange(3 * _S, 9 * _S), setting.activation, once=self._admitted)
+        setting, later_us = self._stage.setting, self._random.randrange(at_us, 9 * _S)
+        self._offered("a second policy is signed", at_us // 2, setting.renewal)
+        self._offered("the second policy is activated", later_us, setting.activation, once=self._admitted)
 
     def _admitted(self) -> bool:
         """Whether k members could decide by the second policy."""

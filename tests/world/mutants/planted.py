@@ -9,13 +9,13 @@ from typing import Any, Final, NamedTuple, cast
 import msgspec
 import pytest
 
-from mesh.core.law import governance
+from mesh.core.law import activation, governance
 from mesh.core.law.governance import extend
 from mesh.core.law.halt import in_force
 from mesh.core.law.heartbeat import covers
 from mesh.core.law.streams import Chain
 from mesh.core.log.checkpoint import read_checkpoint
-from mesh.protocol import attester, begin, freshness, gossip, governor, intake, lineage, mirror, step
+from mesh.protocol import attester, begin, examine, freshness, gossip, governor, intake, lineage, mirror, step
 from mesh.protocol.freshness import Freshness
 from mesh.protocol.step import Commit, Head, InsertOnce, Sending, SetMeta, Step
 from mesh.testing.world import governor as shell
@@ -148,6 +148,21 @@ def _ignores_halts(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(governance.Governance, "check_open", lambda _self, _domain: None)
 
 
+def _replays_by_its_own_news(patch: pytest.MonkeyPatch) -> None:
+    """Whoever replays a decision asks which policy is in force by what it holds itself, not by what the decision rested on."""
+    real = examine.question
+    patch.setattr(attester, "question", lambda *arguments, **named: real(*arguments, **{**named, "basis": None}))
+
+
+def _never_activates(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(activation.Rollout, "begun", lambda _self, _region, _at_ms: None)
+
+
+def _forgets_what_it_admitted(patch: pytest.MonkeyPatch) -> None:
+    """A policy that is heard is never checked, so nobody can decide by it."""
+    patch.setattr(shell.Governor, "_judge", lambda _self: None)
+
+
 def _attests_what_is_wrong(patch: pytest.MonkeyPatch) -> None:
     def examine(*arguments: Any, **named: Any) -> Any:
         found = attester.examine_records(*arguments, **named)
@@ -257,6 +272,9 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "never asks for law that it lacks": _mutant(_never_asks_for_law, "I10", trouble=("revocation", "partition", "hold")),
     "resumes by what does not follow yet": _mutant(_resumes_by_a_loose_word, "I2", trouble=("halt", "halt")),
     "ignores halts": _mutant(_ignores_halts, "I2", trouble=("halt", "halt")),
+    "replays by its own newest policy": _mutant(_replays_by_its_own_news, "I8", "I10", "I11", trouble=("policy", "policy")),
+    "goes on by the old policy": _mutant(_never_activates, "I2", "I8", "I10", trouble=("policy",)),
+    "never admits a policy": _mutant(_forgets_what_it_admitted, "I10", trouble=("policy",)),
     "attests what it would not have decided": _mutant(_attests_what_is_wrong, "I11", trouble=("turncoat",)),
     "takes a spoilt statement for a wrong record": _mutant(_spoilt_is_wrong, "I8"),
     "forgets its incarnation": _mutant(_forgets_its_incarnation, "I5"),
