@@ -223,9 +223,7 @@ def rows(  # noqa: C901 -- one branch for each kind of effect
             case Locate():
                 places.append((key(effect.id), ids[effect.origin], effect.index))
             case SetHead():
-                head = effect.head
-                total = head_sum(effect.use, effect.origin, head)
-                heads.append((effect.use, ids[effect.origin], head.size, head.root, head.time_s, total))
+                heads.append(_head(effect, ids[effect.origin]))
             case PutNote():
                 notes.append((effect.space, ids[effect.origin], effect.size, effect.note, checksum(effect.note)))
                 if effect.space == "checkpoint":
@@ -247,6 +245,11 @@ def rows(  # noqa: C901 -- one branch for each kind of effect
     )
     written = tuple((sql, values) for sql, values in writes if values)
     return Batch(written, uses, list(bodies.values()), list(dict.fromkeys(places)))
+
+
+def _head(effect: SetHead, log: int) -> Row:
+    head = effect.head
+    return effect.use, log, head.size, head.root, head.time_s, head_sum(effect.use, effect.origin, head)
 
 
 def _records(append: Append, log: int) -> Iterable[Row]:

@@ -29,6 +29,7 @@ from mesh.limits import ENVELOPE_BYTES_MAX, MESSAGE_BYTES_MAX, PROOF_BUNDLE_BYTE
 __all__ = ["KIND_MODULES", "MESSAGES", "RAW", "json_text", "known_kinds", "record_tags", "schema_files"]
 
 KIND_MODULES: Final = (
+    "mesh.core.law.activation",
     "mesh.core.law.halt",
     "mesh.core.law.heartbeat",
     "mesh.core.law.policy",
@@ -49,6 +50,7 @@ MESSAGES: Final[Mapping[str, object]] = {
     "OutcomeAnswer": messages.OutcomeAnswer,
     "LineageBatch": messages.LineageBatch,
     "LawBatch": messages.LawBatch,
+    "BundleGiven": messages.BundleGiven,
     "Offered": messages.Offered,
     "Asked": messages.Asked,
     "SyncAnswer": messages.SyncAnswer,
@@ -67,8 +69,10 @@ RAW: Final[Mapping[tuple[str, str], str]] = {
     ("OutcomeRequest", "identity"): "identity",
     ("OutcomeRequest", "outcomes"): "outcome",
     ("OutcomeAnswer", "receipts"): "receipt",
-    ("LawBatch", "statements"): "revocation or halt",
-    ("Offer", "statements"): "revocation or halt",
+    ("LawBatch", "statements"): "revocation, halt, policy or activate",
+    ("Offer", "statements"): "revocation, halt, policy or activate",
+    ("BundleGiven", "bundle"): "policy-bundle",
+    ("Supply", "bundle"): "policy-bundle",
     ("LineageBatch", "bodies"): "",
     ("LineageBatch", "records"): "record",
     ("SyncAnswer", "heartbeat"): "heartbeat",

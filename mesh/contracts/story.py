@@ -10,8 +10,10 @@ import msgspec
 
 from mesh.contracts.example import MEMBERS, MESH, NODE, OPENING, Signed, asked, base, decided, hex32, key, sign, start_ms
 from mesh.core.bytes import envelope
+from mesh.core.law.activation import Activation, Ring
 from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import Heartbeat
+from mesh.core.law.policy import Manifest
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.log.bundle import Proven, encode_proof, make_proof
 from mesh.core.log.certificate import certificate_note
@@ -158,7 +160,7 @@ class _Teller:
                 record=reference,
             ),
         )
-        self.statements += [first, beats[0], unpaid, denial, self._revocation(), *self._halts(), self._rest()]
+        self.statements += [first, beats[0], unpaid, denial, self._revocation(), *self._halts(), *self._renewal(), self._rest()]
         return self._told(permitted, denied, _Said(intent, authorization, denial, beats[0]), outcomes)
 
     # ---------------------------------------------------------------------------------------------------------- records
@@ -288,6 +290,33 @@ class _Teller:
             plain, sequence=2, previous=halt.draft.id, lifts=[halt.draft.id], reason="they do again", issued_ms=start_ms(6)
         )
         return halt, sign("halt-resume", resume, "revoker")
+
+    def _renewal(self) -> tuple[Signed, Signed]:
+        """The same policy for another year, and from when."""
+        before = base().manifest.draft.id
+        first = envelope.read(Manifest, base().manifest.envelope).claims
+        later = msgspec.structs.replace(
+            first,
+            epoch=2,
+            previous=before,
+            not_before_ms=start_ms(7),
+            expires_ms=first.expires_ms + 31_536_000_000,
+            reason="another year",
+            issued_ms=start_ms(6),
+        )
+        manifest = sign("policy-2", later, "policy-1", "policy-3")
+        activation = Activation(
+            mesh=MESH,
+            domain="payments",
+            sequence=1,
+            previous="",
+            epoch=2,
+            manifest=manifest.draft.id,
+            rings=[Ring(regions=["eu"], not_before_ms=start_ms(8)), Ring(regions=[], not_before_ms=start_ms(9))],
+            reason="eu first",
+            issued_ms=start_ms(7),
+        )
+        return manifest, sign("activate", activation, "policy-1", "policy-2")
 
     # -------------------------------------------------------------------------------------------------------------- log
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from mesh.adapters.cedar import CedarEngine
 from mesh.core.law.governance import Governance, Law
-from mesh.core.law.policy import Bundle, read_bundle
+from mesh.core.law.policy import Bundle, bundle_digest, read_bundle
 from mesh.core.messages import Offered, pack
 from mesh.errors import MeshError, Refused, Unavailable
 from mesh.policy.admission import admit_laws, examine, install
@@ -75,18 +75,14 @@ class Admission:
         """Take a bundle that somebody sends; the answer. That it was admitted is said by heartbeats.
 
         Raises:
-            Refused: ``malformed`` if it is none; ``not_found`` if no manifest that is held and not yet admitted names it.
+            Refused: ``not_found`` if no manifest that is held and not yet admitted names it.
         """
+        digest = bundle_digest(data)
         for law in waiting(self._governance()):
-            try:
-                read_bundle(data, digest=law.manifest.digest)
-            except Refused as refusal:
-                if refusal.code == "digest_mismatch":
-                    continue
-                raise
-            self._supplied[law.manifest.digest] = data
-            self._wake.set()
-            return pack(Offered(results={law.manifest.digest: self.refused.get(law.manifest_id, "")}))
+            if law.manifest.digest == digest:
+                self._supplied[digest] = data
+                self._wake.set()
+                return pack(Offered(results={digest: self.refused.get(law.manifest_id, "")}))
         raise Refused("not_found", "no manifest that waits for its bundle names this one")
 
     async def run(self) -> None:
@@ -131,8 +127,7 @@ class Admission:
         for find in self._find:
             try:
                 data = await find(digest)
-                if data is not None:
-                    read_bundle(data, digest=digest)
+                if data is not None and bundle_digest(data) == digest:
                     return data
             except MeshError as error:
                 _log.debug("bundle %s: %s", digest, error)
