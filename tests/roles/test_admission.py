@@ -28,7 +28,8 @@ PLAIN: Final = admit_governance(envelope.read(Roster, LAB.roster_envelope), pin=
 
 
 def _manifest(data: bytes = BUILT.data, **changed: object) -> Statement[Manifest]:
-    claims = msgspec.structs.replace(LAB.manifest, digest=bundle_digest(data), actions=BUILT.actions, enforcers=BUILT.enforcers, **changed)
+    terms = {"actions": BUILT.actions, "enforcers": BUILT.enforcers, **changed}
+    claims = msgspec.structs.replace(LAB.manifest, digest=bundle_digest(data), **terms)
     return envelope.read(Manifest, sign(claims, *LAB.signers[:2]))
 
 
