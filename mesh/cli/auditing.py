@@ -60,7 +60,6 @@ async def _run(cli: Cli, *, once: bool) -> tuple[AuditState, bool]:
     from mesh.adapters.trustfiles import load_trust
     from mesh.gate.context import load_context
     from mesh.policy.admission import admit_laws
-    from mesh.protocol.audit import Audit
     from mesh.roles.auditor import Auditor
 
     context = load_context(cli.context)
@@ -70,7 +69,7 @@ async def _run(cli: Cli, *, once: bool) -> tuple[AuditState, bool]:
         engine = CedarEngine(thread)
         admit_laws([law for laws in governance.laws.values() for law in laws], engine)
         async with await Bus.connect(bus_options(context.auditor, name="auditor", base=context.path("."))) as bus:
-            auditor = Auditor(Audit(governance, engine), store, bus, thread)
+            auditor = Auditor(governance, engine, store, bus, thread)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, auditor.stop)

@@ -175,7 +175,10 @@ class Audit:
     """An auditor's pure step function."""
 
     def __init__(self, governance: Governance, engine: decide.Engine) -> None:
-        """Audit by ``governance``, whose laws must have their bundles; the engine must hold them."""
+        """Audit by ``governance``. What was decided by a law without its bundle, which the engine must hold, has to wait.
+
+        ``governance`` may be replaced between steps, by one that knows more.
+        """
         self.governance = governance
         self.roster = governance.roster
         self.engine = engine

@@ -4,7 +4,7 @@ Rules
 -----
 1. A message is acknowledged only after the position that includes it was saved; what comes twice changes nothing.
 2. Pulls begin when the streams have nothing more: they repair gaps and fetch what streams may not carry (openings).
-3. Which certificates there are is asked of every member; a claim counts only with the certificate itself.
+3. What governs, and which certificates there are, is asked of every member; a claim counts only with the statements themselves.
 4. A region without streams is followed by pulls alone.
 5. ``once`` ends when everything that is known to be final has been judged, or when nothing has moved for too long.
 
@@ -21,11 +21,13 @@ import msgspec
 
 from mesh.adapters.auditstore import AuditStore
 from mesh.adapters.bus import Bus, Delivery
+from mesh.adapters.cedar import CedarEngine
 from mesh.adapters.clock import Clock
 from mesh.adapters.decision_thread import DecisionThread
 from mesh.adapters.streams import ensure_consumer, lineage_stream
 from mesh.core import subjects
 from mesh.core.bytes.canonical import Payload
+from mesh.core.law.governance import Governance
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import LineageBatch, NodeStatus, Prove, Proved, Pull, StatusAsked, pack, unpack
 from mesh.errors import MeshError, Unavailable
@@ -33,6 +35,7 @@ from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.audit import Audit, AuditEvent, AuditState, PullFailed
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
 from mesh.protocol.step import Ask
+from mesh.roles.learning import Learning
 
 __all__ = ["Auditor"]
 
@@ -64,21 +67,26 @@ class _Item(msgspec.Struct, frozen=True, eq=False):
 class Auditor:
     """One auditor. :meth:`run` lives until it is done, or :meth:`stop`."""
 
-    def __init__(self, audit: Audit, store: AuditStore, bus: Bus, thread: DecisionThread, *, domain: str = "") -> None:
+    def __init__(
+        self, governance: Governance, engine: CedarEngine, store: AuditStore, bus: Bus, thread: DecisionThread, *, domain: str = ""
+    ) -> None:
         """Audit over ``bus``, from the position in ``store``; steps run on ``thread``, where the engine is at home.
+
+        ``governance`` is what to begin with; the engine holds its bundles.
 
         Raises:
             Refused: what :meth:`mesh.protocol.audit.Audit.begin` refuses.
         """
-        self.state: AuditState = audit.begin(store.position)
-        self._audit = audit
+        self._audit = Audit(governance, engine)
+        self.state: AuditState = self._audit.begin(store.position)
+        self._learning = Learning(governance, self._ask, engine, thread)
         self._store = store
         self._bus = bus
         self._thread = thread
         self._domain = domain
         self._clock = Clock()
         self._queue: asyncio.Queue[_Item] = asyncio.Queue(_QUEUED_MAX)
-        self._drained = dict.fromkeys((member.region for member in audit.roster.members), False)
+        self._drained = dict.fromkeys((member.region for member in governance.roster.members), False)
         self._judged: list[Delivery] = []
         self._pulling = 0
         self._learned = False
@@ -212,6 +220,7 @@ class Auditor:
     async def _learn(self) -> None:
         """Rule 3."""
         members = [member.name for member in self._audit.roster.members]
+        self._audit.governance = await self._learning.go_on()
         answers = await asyncio.gather(*(self._status(name) for name in members))
         self._reached = sum(answer is not None for answer in answers)
         claims: dict[str, list[tuple[int, str]]] = {origin: [] for origin in self.state.logs}

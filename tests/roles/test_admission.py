@@ -13,7 +13,7 @@ from mesh.adapters.decision_thread import DecisionThread
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance, admit_governance, extend, with_bundle
-from mesh.core.law.policy import Bundle, Manifest, bundle_digest
+from mesh.core.law.policy import Bundle, Manifest, PolicyJson, bundle_digest
 from mesh.core.law.roster import Roster
 from mesh.core.messages import Offered, unpack
 from mesh.errors import Refused, Unavailable
@@ -142,11 +142,15 @@ async def test_what_fails_a_check_is_refused_once_whoever_signed_it(running: Cal
     assert len(node.told) == 1
 
 
+def _strict(policy: PolicyJson) -> dict[str, str]:
+    return {**policy.annotations, "assurance": "quorum"} if policy.effect == "permit" else policy.annotations
+
+
 async def test_a_manifest_that_demands_less_than_the_policy_is_refused_though_its_content_is_known(
     running: Callable[[_Node], Admission], engine: CedarEngine
 ) -> None:
     """The same content under another epoch has other terms: each manifest is checked for itself."""
-    strict = [msgspec.structs.replace(item, annotations={**item.annotations, "assurance": "quorum"}) for item in BUILT.bundle.policies]
+    strict = [msgspec.structs.replace(item, annotations=_strict(item)) for item in BUILT.bundle.policies]
     data = _spoilt(policies=strict)
     enough = {name: msgspec.structs.replace(terms, assurance="quorum") for name, terms in BUILT.actions.items()}
     first = _manifest(data, actions=enough)
