@@ -43,7 +43,7 @@ from mesh.protocol.freshness import Freshness, check_clock, check_fresh, hear
 
 __all__ = ["Actual", "Grant", "Place", "Presented", "Running", "View", "admit", "check_receipt", "recheck", "take_heartbeat", "watch"]
 
-_AT_ONCE: Final = frozenset({"revoked", "halted", "identity_expired", "identity_mismatch"})
+_AT_ONCE: Final = frozenset({"revoked", "halted", "policy_conflict", "identity_expired", "identity_mismatch"})
 """What ends running work at once; anything else is uncertainty, which the lease gives time to clear up."""
 
 
@@ -189,8 +189,8 @@ def recheck(grant: Grant, *, place: Place, view: View) -> Grant:
 def watch(running: Running, *, place: Place, view: View) -> Running:
     """The same work, if it may go on. The authorization's own end does not matter any more: that is for starting.
 
-    Revocation and a halt end it at once. What merely cannot be shown (freshness, the clock, a policy in force) has the lease less one
-    heartbeat interval, in which the watcher may look late, to come back.
+    Revocation, a halt and a conflict of policy signers end it at once. What merely cannot be shown (freshness, the clock, a policy
+    in force) has the lease less one heartbeat interval, in which the watcher may look late, to come back.
 
     Raises:
         Refused: why it must end.

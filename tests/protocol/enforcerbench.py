@@ -8,6 +8,7 @@ import pytest
 from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Params
 from mesh.core.bytes.keys import SecretKey
+from mesh.core.law.activation import Activation
 from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import StreamHead
 from mesh.core.law.revocation import Revocation
@@ -36,7 +37,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.manifest: dict[str, Any] = {}
-        self.revoked: list[Revocation | Halt] = []
+        self.revoked: list[Revocation | Halt | Activation] = []
         self.holder_document: dict[str, Any] = {}
         self.own_document: dict[str, Any] = {}
         self.issuer: SecretKey = ISSUER

@@ -196,7 +196,10 @@ def revocation(kind: str, value: str, *, sequence: int = 1, previous: str = "") 
 
 
 def governance(
-    *manifests: Manifest, revoked: tuple[Revocation | Halt, ...] = (), of: Roster | None = None, bundles: tuple[bytes, ...] = ()
+    *manifests: Manifest,
+    revoked: tuple[Revocation | Halt | Activation, ...] = (),
+    of: Roster | None = None,
+    bundles: tuple[bytes, ...] = (),
 ) -> Governance:
     """What is in force; without manifests, the plain one."""
     believed = envelope.read(Roster, sign(of or roster(), ROOT))
@@ -206,7 +209,7 @@ def governance(
         pin=believed.id,
         manifests=[envelope.read(Manifest, sign(item, POLICY)) for item in manifests or (manifest(),)],
         bundles=bundles,
-        said=[read_law(sign(item, REVOKER)) for item in revoked] + [read_law(sign(item, POLICY)) for item in later],
+        said=[read_law(sign(item, POLICY if isinstance(item, Activation) else REVOKER)) for item in (*revoked, *later)],
     )
 
 

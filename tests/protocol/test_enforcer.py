@@ -48,6 +48,12 @@ def _halt(bench: Bench) -> None:
     bench.revoked.append(halt)
 
 
+def _conflict(bench: Bench) -> None:
+    """The policy signers have signed two things under one number; neither has begun."""
+    later = kit.activation(kit.manifest(epoch=9, start_ms=NOW_MS + kit.YEAR_MS))
+    bench.revoked += [later, msgspec.structs.replace(later, reason="another")]
+
+
 def _resumed(bench: Bench) -> None:
     _halt(bench)
     (halt,) = bench.revoked
@@ -294,6 +300,7 @@ RECHECKED: dict[str, tuple[str, Callable[[Bench], None]]] = {
     "time has passed": ("expired", _attr(now_ms=NOW_MS + 10_000, heard_ms=NOW_MS + 10_000, wall_ms=NOW_MS + 10_000)),
     "a revocation has come": ("revoked", _revoke("key", HOLDER.public)),
     "the domain was halted": ("halted", _halt),
+    "the policy signers contradicted themselves": ("policy_conflict", _conflict),
     "the mesh fell silent": ("stale", _attr(now_ms=NOW_MS + 2_701)),
     "the clock jumped back": ("clock_unsure", _attr(wall_ms=NOW_MS - 301)),
     "the policy ended": ("policy_expired", _set("manifest", end_ms=NOW_MS)),
@@ -331,6 +338,7 @@ def test_running_work_goes_on_past_the_end_of_its_authorization() -> None:
 ENDED: dict[str, tuple[str, Callable[[Bench], None]]] = {
     "the subject is revoked": ("revoked", _revoke("subject", SUBJECT)),
     "the domain is halted": ("halted", _halt),
+    "the policy signers contradict themselves": ("policy_conflict", _conflict),
     "the workload's document ends": ("identity_expired", _attr(now_ms=NOW_MS + kit.YEAR_MS)),
     "the enforcer's document ends": ("identity_expired", _set("own_document", expires_ms=NOW_MS)),
 }
