@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -30,6 +31,7 @@ from mesh.core.run.intent import EntityRef, Measurement
 from mesh.core.run.outcome import Finished
 from mesh.core.run.params import Value
 from mesh.dev.cluster import Cluster
+from mesh.dev.link import Link
 from mesh.errors import MeshError, Unavailable
 from mesh.gate.connect import open_core
 from mesh.gate.context import Context, Holder, load_context
@@ -102,6 +104,12 @@ class Stage:
         if identity not in self.cores:
             self.cores[identity] = await open_core(self.context, identity)
         return self.cores[identity]
+
+    async def link(self) -> Link:
+        """A way to the bus that can be cut."""
+        link = Link("story", urlsplit(self.cluster.url).port or 0)
+        await link.open()
+        return link
 
     def hire(self, name: str, *, groups: list[str]) -> str:
         """A new workload with a new document: what is revoked stays so, and a story may be told again. Answers its SPIFFE id."""

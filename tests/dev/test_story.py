@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
 
 from mesh.core.messages import NodeStatus, Proved
 from mesh.dev.cluster import Cluster
+from mesh.dev.link import Fault, Link
 from mesh.dev.stage import Ran, Stage
 from mesh.dev.story import STORY
 from mesh.dev.tell import bring_up, checked
@@ -25,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 NAMES = [
     "injected_agent_stopped", "permit_runs_once", "deny_leaves_no_trace", "replay_refused", "changed_arguments_refused",
     "expired_refused", "forged_refused", "final_by_k", "proof_verifies_offline",
-    "revocation_everywhere", "running_execution_cancelled", "stale_denies", "heals_without_loss", "auditor_agrees",
+    "revocation_everywhere", "running_execution_cancelled", "cut_link_fails_closed", "stale_denies", "heals_without_loss", "auditor_agrees",
 ]  # fmt: skip
 
 
@@ -174,6 +176,22 @@ class Unrevoked(Stage):
         return {"acknowledged_ms": 1, "target": subject}
 
 
+class Uncut(Stage):
+    """A link that cannot be cut."""
+
+    async def link(self) -> Link:
+        link = Uncuttable("story", urlsplit(self.cluster.url).port or 0)
+        await link.open()
+        return link
+
+
+class Uncuttable(Link):
+    """What it is told to become it does not."""
+
+    async def become(self, up: Fault, down: Fault) -> None:
+        pass
+
+
 BREAKS: dict[str, type[Stage]] = {
     "injected_agent_stopped": Lax,
     "permit_runs_once": Twice,
@@ -186,6 +204,7 @@ BREAKS: dict[str, type[Stage]] = {
     "proof_verifies_offline": Credulous,
     "revocation_everywhere": Unrevoked,
     "running_execution_cancelled": Unrevoked,
+    "cut_link_fails_closed": Uncut,
     "stale_denies": Immortal,
     "heals_without_loss": Forgetful,
     "auditor_agrees": Disagreeing,

@@ -40,12 +40,12 @@ from mesh.core.run.intent import EntityRef
 from mesh.core.run.outcome import Finished
 from mesh.deploy.devmesh import DevMeshFiles, Principal, create, point_at
 from mesh.dev.cluster import Cluster
+from mesh.dev.link import FAULTS, Link
 from mesh.errors import MeshError
 from mesh.gate.connect import open_core
 from mesh.gate.context import load_context
 from mesh.gate.core import Core, Wish
 from tests.live.kit import GATE, POLICIES
-from tests.live.links import FAULTS, Link
 
 __all__ = ["Round", "measure"]
 

@@ -4,6 +4,7 @@ from mesh.dev.guarantee import Guarantee
 from mesh.dev.story import (
     auditor_agrees,
     changed_arguments_refused,
+    cut_link_fails_closed,
     deny_leaves_no_trace,
     expired_refused,
     final_by_k,
@@ -32,6 +33,7 @@ STORY: tuple[Guarantee, ...] = (
     proof_verifies_offline.GUARANTEE,
     revocation_everywhere.GUARANTEE,
     running_execution_cancelled.GUARANTEE,
+    cut_link_fails_closed.GUARANTEE,
     stale_denies.GUARANTEE,
     heals_without_loss.GUARANTEE,
     auditor_agrees.GUARANTEE,

@@ -33,9 +33,11 @@ class Link:
 
     @property
     def url(self) -> str:
+        """Where clients of the bus connect to."""
         return f"nats://127.0.0.1:{self._listener.getsockname()[1]}"
 
     async def open(self) -> None:
+        """Begin to listen."""
         self._listener.bind(("127.0.0.1", 0))
         self._listener.listen()
         self._listener.setblocking(False)
