@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import click
@@ -33,8 +33,9 @@ def status(cli: Cli) -> int:
     answers, k = client.run(cli, work)
     frontiers = Counter(answer.frontier for answer in answers.values() if isinstance(answer, NodeStatus))
     usual = next((digest for digest, _ in frontiers.most_common(1)), "")
-    rows = [_node_row(name, answer, usual) for name, answer in answers.items()]
-    cli.rows(("node", "region", "state", "roster_epoch", "policies", "frontier", "log", "final", "mirrors", "vouched", "up"), rows)
+    sizes = _sizes(answers.values())
+    rows = [_node_row(name, answer, usual, sizes) for name, answer in answers.items()]
+    cli.rows(("node", "region", "state", "roster_epoch", "policies", "frontier", "log", "final", "lag", "mirrors", "vouched", "up"), rows)
     fresh = sum(isinstance(answer, NodeStatus) and answer.fresh for answer in answers.values())
     cli.say(f"{fresh} of {len(answers)} fresh, {k} needed")
     for domain in sorted({domain for answer in answers.values() if isinstance(answer, NodeStatus) for domain in answer.halted}):
@@ -49,11 +50,12 @@ def status(cli: Cli) -> int:
     return 0 if fresh >= k else _STALE
 
 
-def _node_row(name: str, answer: NodeStatus | MeshError, usual: str) -> dict[str, Any]:
+def _node_row(name: str, answer: NodeStatus | MeshError, usual: str, sizes: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
     if isinstance(answer, MeshError):
         return {"node": name, "state": answer.code, "detail": answer.detail}
     trouble = [telling.node_of(mirror.origin) for mirror in answer.mirrors if mirror.refused or mirror.conflicted]
     held = sum(mirror.certified for mirror in answer.mirrors)
+    own, others = answer.size - answer.certified, sum(sizes.get(mirror.origin, ("", 0))[1] - mirror.attested for mirror in answer.mirrors)
     return {
         "node": name,
         "region": answer.region,
@@ -61,6 +63,9 @@ def _node_row(name: str, answer: NodeStatus | MeshError, usual: str) -> dict[str
         "frontier": answer.frontier[:12] + (" differs" if answer.frontier != usual else ""),
         "log": answer.size,
         "final": answer.certified,
+        "lag": ", ".join(f"{count} {what}" for count, what in ((own, "not final"), (others, "not attested")) if count) or "none",
+        "lag_own": own,
+        "lag_others": others,
         "mirrors": f"{len(answer.mirrors)} logs, {held} final" + (f", refuses {', '.join(trouble)}" if trouble else ""),
         "vouched": answer.vouchers,
         "policies": [_told_policy(policy) + (" halted" if policy.domain in answer.halted else "") for policy in answer.policies],
@@ -98,6 +103,8 @@ def ls(cli: Cli, count: int, only: str | None) -> None:
         answers = await mesh.status()
         if only is not None:
             mesh.roster.member(only)
+        if not any(isinstance(answer, NodeStatus) for answer in answers.values()):
+            raise Unavailable("unreachable", "no member of the roster answers")
         sizes = _sizes(answers.values())
         rows: list[dict[str, Any]] = []
         for member in mesh.roster.members:
@@ -118,8 +125,6 @@ def _sizes(answers: Iterable[NodeStatus | MeshError]) -> dict[str, tuple[str, in
     """Per log who holds most of it, and how much."""
     sizes: dict[str, tuple[str, int]] = {}
     held = [answer for answer in answers if isinstance(answer, NodeStatus)]
-    if not held:
-        raise Unavailable("unreachable", "no member of the roster answers")
     for answer in held:
         for origin, size in ((answer.origin, answer.size), *((mirror.origin, mirror.size) for mirror in answer.mirrors)):
             if size > sizes.get(origin, ("", 0))[1]:
