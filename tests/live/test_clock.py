@@ -1,6 +1,7 @@
 """One governor's clock is an hour wrong: it fences itself, and the others neither wait for it nor believe it."""
 
 import asyncio
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +18,8 @@ WRONG = "sa-1"
 
 def _env(offset: str) -> Mapping[str, str]:
     # The steady clock stays: a clock that is wrong is not a clock that runs otherwise.
-    return {"LD_PRELOAD": str(LIBRARIES[0]), "FAKETIME": offset, "DONT_FAKE_MONOTONIC": "1"}
+    path = os.pathsep.join([str(Path(__file__).parent / "faketime"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    return {"LD_PRELOAD": str(LIBRARIES[0]), "FAKETIME": offset, "DONT_FAKE_MONOTONIC": "1", "PYTHONPATH": path}
 
 
 @pytest.mark.parametrize("offset", ["-1h", "+1h"])

@@ -155,6 +155,7 @@ async def test_a_flood_of_intents_keeps_no_revocation_out(own_mesh: Cluster) -> 
     client, quiet = await Client.connect(own_mesh.files.context), await Client.connect(own_mesh.files.context)
     before = (await quiet.until("eu-1", "fresh", lambda status: status.fresh)).frontier
     requests = [client.request(client.intent())[1] for _ in range(2_000)]
+    started = time.monotonic()
     flood = asyncio.create_task(client.flood(requests, width=256))
     await asyncio.sleep(0.3)
     begun = time.monotonic()
@@ -163,7 +164,8 @@ async def test_a_flood_of_intents_keeps_no_revocation_out(own_mesh: Cluster) -> 
     took_s = time.monotonic() - begun
     assert not flood.done(), "it was told while the flood lasted"
     codes = {code_of(answer) for answer in await flood}
+    flood_s = time.monotonic() - started
     assert codes <= {"authorized", "overloaded"}
-    assert took_s < 1.0, "some milliseconds on a quiet machine, some hundred here; behind 2,000 intents it would be two seconds"
+    assert took_s < flood_s / 2, "some milliseconds on a quiet machine, some hundred here; behind 2,000 intents it would be all of it"
     await client.bus.close()
     await quiet.bus.close()
