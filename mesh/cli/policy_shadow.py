@@ -11,9 +11,11 @@ import click
 import msgspec
 
 from mesh.cli import client, recorded, telling
+from mesh.cli.gathering import frontiers, gather
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.codes import CODES
-from mesh.core.law.policy import Bundle, Terms
+from mesh.core.law.governance import Governance, extend
+from mesh.core.law.policy import Bundle, Terms, policy_stream
 from mesh.core.log.record import DecisionMade, Denied
 from mesh.core.messages import NodeStatus
 from mesh.errors import MeshError, Refused, Unavailable
@@ -21,7 +23,6 @@ from mesh.errors import MeshError, Refused, Unavailable
 if TYPE_CHECKING:
     from mesh.adapters.cedar import CedarEngine
     from mesh.adapters.decision_thread import DecisionThread
-    from mesh.core.law.governance import Governance
     from mesh.policy.shadow import Candidate, Found, Judged, Table, Turn
 
 __all__ = ["shadow"]
@@ -87,7 +88,7 @@ def _span(_ctx: click.Context, _param: click.Parameter, text: str) -> int:
 def shadow(cli: Cli, candidate: Path, span_ms: int, max_flips: int | None) -> int:
     """Ask a policy folder, or a built bundle, what was really asked lately, and show where it differs.
 
-    Reads what is final in every member's log. A bundle alone has no terms: those of the domain's newest manifest in the context count.
+    Reads what is final in every member's log. A bundle alone has no terms: those of the domain's newest manifest count.
     Ends with 4 if a log could not be read.
     """
     read = _read(cli, candidate)
@@ -98,7 +99,7 @@ def shadow(cli: Cli, candidate: Path, span_ms: int, max_flips: int | None) -> in
 
     async def work(mesh: client.MeshClient, library: client.Library) -> _Shadow:
         with _engine() as (thread, engine):
-            asked = _admitted(read, library.governance, engine)
+            asked = _admitted(read, await _known(cli, mesh, library.governance), engine)
             return await _Reading(cli, mesh, asked, thread, engine).all(since_ms)
 
     found = client.run(cli, work)
@@ -159,7 +160,20 @@ def _engine() -> "Iterator[tuple[DecisionThread, CedarEngine]]":
         thread.close()
 
 
-def _admitted(read: _Candidate, governance: "Governance", engine: "CedarEngine") -> "Candidate":
+async def _known(cli: Cli, mesh: client.MeshClient, governance: Governance) -> Governance:
+    """What the context says, and every manifest that members show: its signers are checked, who showed it does not matter."""
+    try:
+        claimed, _ = await frontiers(mesh)
+    except Unavailable as error:
+        cli.say(f"of signed policies only those in the context are known: {error}")
+        return governance
+    stream = policy_stream("")
+    policies = {member: [head for head in heads if head.stream.startswith(stream)] for member, heads in claimed.items()}
+    gathered = await gather(mesh, policies, governance)
+    return extend(governance, gathered.statements).governance
+
+
+def _admitted(read: _Candidate, governance: Governance, engine: "CedarEngine") -> "Candidate":
     """The candidate, having passed every check that a node makes before it decides by a bundle."""
     from mesh.policy.admission import examine, install
     from mesh.policy.shadow import candidate
@@ -173,14 +187,14 @@ def _admitted(read: _Candidate, governance: "Governance", engine: "CedarEngine")
     return made
 
 
-def _terms(bundle: Bundle, governance: "Governance") -> tuple[dict[str, Terms], list[str]]:
+def _terms(bundle: Bundle, governance: Governance) -> tuple[dict[str, Terms], list[str]]:
     """Terms and enforcers of the domain's newest manifest, with the bundle's own actions and floors."""
     from mesh.core.law.scope import floors
     from mesh.core.run.intent import strongest
 
     epochs = governance.laws.get(bundle.domain, ())
     if not epochs:
-        raise Refused("domain_unknown", f"no manifest of {bundle.domain} is in this context to take terms from: name the folder instead")
+        raise Refused("domain_unknown", f"no manifest of {bundle.domain} is known to take terms from: name the folder instead")
     newest = epochs[-1].manifest
     actions: dict[str, Terms] = {}
     for name, floor in floors(bundle).items():

@@ -59,6 +59,8 @@ def past() -> Past:
     return Past()
 
 
+ALONE = "of signed policies only those in the context are known: "
+"""A little mesh answers no `sync`."""
 SIXTIES = len(range(0, COUNT, 10))
 Answering = Callable[[str, Payload], Awaitable[bytes]]
 
@@ -138,7 +140,7 @@ def test_every_flip_is_found_in_its_place(shell: Shell) -> None:
 def test_people_see_the_sum_and_some_examples_of_each_turn(shell: Shell) -> None:
     status, out, err = shell.run(shell.bundle(50), *EVER)
     lines = out.splitlines()
-    assert (status, err) == (0, "")
+    assert (status, err.startswith(ALONE), err.count("\n")) == (0, True, 1)
     assert lines[0].startswith(f"payments: {COUNT + 1} decisions replayed of {COUNT + 1} since ")
     assert lines[0].endswith(f"{SIXTIES} flips, 0 changes, 0 unanswerable, 0 skipped")
     assert lines[1] == f"flip  {SIXTIES} x  permit by small-payments -> deny by no policy (other obligations)"
@@ -151,7 +153,7 @@ def test_more_flips_than_allowed_end_with_2_and_say_why(shell: Shell) -> None:
     assert shell.run(shell.bundle(50), *EVER, "--max-flips", str(SIXTIES))[0] == 0
     status, _, err = shell.run(shell.bundle(50), *EVER, "--max-flips", str(SIXTIES - 1))
     assert status == 2
-    assert err.startswith("error[policy_flips]: ")
+    assert f"error[policy_flips]: {SIXTIES} decisions" in err
 
 
 def test_what_cannot_be_asked_any_more_counts_like_a_flip(shell: Shell) -> None:
@@ -167,8 +169,8 @@ def test_what_cannot_be_asked_any_more_counts_like_a_flip(shell: Shell) -> None:
 def test_a_candidate_that_no_node_would_admit_is_not_replayed(shell: Shell) -> None:
     path = shell.bundle(schema="entity Account {")
     status, out, err = shell.run(path)
-    assert (status, out, shell.asked) == (3, "", [])
-    assert err.startswith("error[policy_invalid]: ")
+    assert (status, out, [asked for _, asked in shell.asked if isinstance(asked, Pull)]) == (3, "", [])
+    assert "error[policy_invalid]: " in err
     empty = shell.folder / "empty"
     empty.mkdir()
     status, _, err = shell.run(str(empty))
@@ -180,7 +182,7 @@ def test_a_bundle_alone_needs_a_manifest_to_take_terms_from(shell: Shell) -> Non
     shell.governance = msgspec.structs.replace(shell.governance, laws={})
     status, _, err = shell.run(shell.bundle())
     assert status == 2
-    assert err.startswith("error[domain_unknown]: ")
+    assert "error[domain_unknown]: " in err
     Path(shell.bundle()).write_bytes(b" " * (BUNDLE_BYTES_MAX + 1))
     assert shell.run(str(shell.folder / "bundle.json"))[0] == 3
 
@@ -406,7 +408,7 @@ def test_when_nobody_answers_there_is_nothing_to_say(shell: Shell) -> None:
     shell.ask = _without(*past().mesh.nodes)
     status, out, err = shell.run(shell.bundle(), *EVER)
     assert (status, out) == (4, "")
-    assert err.startswith("error[unreachable]: ")
+    assert "error[unreachable]: " in err
 
 
 def test_a_bundle_file_is_read_in_its_one_spelling(shell: Shell) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from mesh.core.messages import NodeStatus
 from mesh.dev.cluster import Cluster
+from mesh.policy.build import check
 from tests.live.kit import POLICIES, Client, code_of, command
 
 pytestmark = pytest.mark.asyncio
@@ -66,6 +67,14 @@ async def test_exactly_the_decisions_that_a_lower_limit_turns_round_are_found(de
     status, _, err = await command(decided, "policy", "shadow", folder, "--max-flips", str(flips - 1))
     assert status == 2
     assert "policy_flips" in err
+
+    made = tmp_path / "bundle.json"
+    made.write_bytes(check(Path(folder)).data)
+    context = decided.files.context.with_name("bare.toml")
+    text, count = re.subn(r"(?m)^(policy|bundles) = \[.*\]$", r"\1 = []", decided.files.context.read_text())
+    context.write_text(text)
+    status, bundled, err = await command(decided, "--context", str(context), "policy", "shadow", str(made))
+    assert (status, count, bundled["flips"]["rows"]) == (0, 2, lower["flips"]["rows"]), err  # terms come from what members show
 
     decided.kill("us-1")
     status, without, err = await command(decided, "policy", "shadow", folder)
