@@ -289,8 +289,6 @@ def _ask(item: Recorded, candidate: Candidate, documents: Documents) -> Question
     if missing or intent is None:
         what = missing[0] if missing else record.intent
         return _judged(record, "skipped", intent, code="body_missing", detail=f"the statement {what[:12]}…")
-    if intent.committed and not item.openings:
-        return _judged(record, "skipped", intent, code="opening_mismatch", detail="no openings: never had, or erased")
     try:
         sender = authenticate(bodies[record.intent], bodies[record.identity], candidate.governance, documents)
         documents.admit(bodies[record.enforcer], candidate.governance)

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from mesh.cli import client, recorded, run
 from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Payload
-from mesh.core.law.policy import Bundle
+from mesh.core.law.policy import Bundle, Case
 from mesh.core.log.merkle import Frontier, inclusion_path, leaf_hash, tree_get
 from mesh.core.log.record import DecisionMade, encode_record, read_record
 from mesh.core.messages import LineageBatch, MirrorStatus, NodeStatus, Prove, Pull, StatusAsked, pack, unpack
+from mesh.core.run.intent import EntityRef
 from mesh.errors import MeshError, Unavailable
 from mesh.limits import BATCH_RECORDS_MAX, BUNDLE_BYTES_MAX
 from tests.core.kit import refuses
@@ -61,6 +62,21 @@ def past() -> Past:
 
 ALONE = "of signed policies only those in the context are known: "
 """A little mesh answers no `sync`."""
+CASE = Case(
+    name="anna may not",
+    action="send",
+    principal=EntityRef(type="Workload", id="spiffe://lab/agent/anna"),
+    groups=["payers"],
+    attributes={},
+    resource=EntityRef(type="Account", id="acme"),
+    params={"amount": 10},
+    purpose="",
+    enforcer_class="sidecar",
+    person="",
+    now_s=1,
+    effect="deny",
+    determining=[],
+)
 SIXTIES = len(range(0, COUNT, 10))
 Answering = Callable[[str, Payload], Awaitable[bytes]]
 
@@ -171,6 +187,13 @@ def test_a_candidate_that_no_node_would_admit_is_not_replayed(shell: Shell) -> N
     status, out, err = shell.run(path)
     assert (status, out, [asked for _, asked in shell.asked if isinstance(asked, Pull)]) == (3, "", [])
     assert "error[policy_invalid]: " in err
+    deep = msgspec.structs.replace(past().lab.bundle.policies[0], json="[" * 130 + "]" * 130)
+    status, _, err = shell.run(shell.bundle(policies=[deep]))
+    assert status == 3
+    assert "error[policy_too_deep]: " in err
+    status, _, err = shell.run(shell.bundle(cases=[CASE]))
+    assert status == 2
+    assert "error[policy_tests_failed]: anna may not: permit by small-payments" in err
     empty = shell.folder / "empty"
     empty.mkdir()
     status, _, err = shell.run(str(empty))
@@ -308,14 +331,14 @@ def test_a_member_that_changes_or_hides_records_is_not_believed(shell: Shell, li
 
 
 @pytest.mark.asyncio
-async def test_a_member_that_makes_records_older_to_keep_them_out_of_the_span_is_found_out() -> None:
-    """It says that all were older, up to the last: the record before the span's first, as certified, says otherwise."""
-    since_ms = past().records[3].at_ms
+async def test_a_member_that_says_that_a_span_begins_later_is_found_out() -> None:
+    """While the beginning is searched it says that all records but the last are older, and then it serves the true ones."""
+    since_ms, last = past().records[3].at_ms, len(past().leaves) - 1
 
     async def ask(member: str, message: Payload) -> bytes:
         data = await past().mesh.ask(member, message)
-        single = isinstance(message, Pull) and message.count == 1  # what it is asked while the beginning is searched
-        return pack(_changed(unpack(LineageBatch, data), _older)) if single else data
+        searched = isinstance(message, Pull) and message.count == 1 and message.first < last
+        return pack(_changed(unpack(LineageBatch, data), _older)) if searched else data
 
     with refuses("bad_proof"):
         await _read(_mesh(ask), "us-1", since_ms)
@@ -356,6 +379,17 @@ def test_a_certificate_that_is_claimed_and_not_proved_counts_for_nothing(shell: 
     said = shell.json(shell.bundle(50), *EVER)
     assert counts(said) == (COUNT + 1, SIXTIES, 0, 0, 0)
     assert said["logs"][0]["final"] == len(past().leaves)
+
+
+def test_a_claim_is_not_proved_by_an_older_certificate(shell: Shell) -> None:
+    async def ask(member: str, message: Payload) -> bytes:
+        if member == "us-1" and isinstance(message, Prove):
+            return await past().mesh.ask(member, msgspec.structs.replace(message, index=0))
+        data = await past().mesh.ask(member, message)
+        return pack(_boasting(unpack(NodeStatus, data))) if member == "us-1" and isinstance(message, StatusAsked) else data
+
+    shell.ask = ask
+    assert counts(shell.json(shell.bundle(50), *EVER)) == (COUNT + 1, SIXTIES, 0, 0, 0)
 
 
 # --------------------------------------------------------------------------------------------------------------- silence

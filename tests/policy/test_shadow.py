@@ -220,7 +220,9 @@ def test_without_its_openings_a_decision_is_skipped() -> None:
     erased = [msgspec.structs.replace(item, openings=()) for item in past().recorded]
     rows = judged(limited(50), erased)
     assert kinds(rows) == ["skipped", "flip", "same", "same"]
-    assert rows[SMALL].code == "opening_mismatch"
+    assert (rows[SMALL].code, rows[SMALL].detail) == ("opening_mismatch", "no opening for memo")
+    public = judged(_with_param(past().lab.bundle, privacy="public"), erased)
+    assert (public[SMALL].kind, public[SMALL].code) == ("unanswerable", "params_mismatch")  # whatever was in it
 
 
 def test_openings_of_something_else_are_none() -> None:
