@@ -100,6 +100,12 @@ CODES: Final[dict[str, Code]] = {
     "policy_invalid": _code("the policy bundle fails its checks", "policy", "Run `mesh policy check DIR`.", 3),
     "policy_too_deep": _code("policy text is nested deeper than the engine can take", "policy", "Flatten brackets and ifs.", 3),
     "policy_tests_failed": _code("an embedded policy test did not give what it must", "policy", "Run `mesh policy test DIR`.", 2),
+    "policy_flips": _code(
+        "more recorded decisions would go otherwise, or could not be asked any more, than is allowed",
+        "cli",
+        "See which: change the policy, or allow as many with --max-flips.",
+        2,
+    ),
     "engine_unavailable": _code("the policy engine gave no answer for complete inputs", "governor", "See the node's log.", 4),
     "stale": _code("fewer than k members vouch for this view", "governor, enforcer", "Wait for the mesh to heal; see `mesh status`.", 4),
     "clock_unsure": _code("the clock cannot be trusted now", "governor, enforcer", "Mend time synchronisation on this host.", 4),

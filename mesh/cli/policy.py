@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mesh.cli.output import Cli, format_option, pass_cli
+from mesh.cli.policy_shadow import shadow
 from mesh.codes import CODES
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ _FOLDER = click.argument("folder", type=click.Path(path_type=Path), default=Path
 @click.group(no_args_is_help=True)
 def policy() -> None:
     """Write, check and test policy."""
+
+
+policy.add_command(shadow)
 
 
 @policy.command()
