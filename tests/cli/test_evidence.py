@@ -1,164 +1,28 @@
 """What the evidence commands print is what the nodes hold, and nothing is called final that was not proved here."""
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from mesh.cli import client, run
+from mesh.cli import client
 from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.log.bundle import encode_proof, read_proof
-from mesh.core.messages import Find, Found, NodeStatus, OutcomeRequest, PolicyStatus, Proved, StatusAsked, pack, unpack
+from mesh.core.messages import Find, Found, OutcomeRequest, Proved, pack, unpack
 from mesh.core.run.outcome import Outcome
 from mesh.errors import Unavailable
 from mesh.verify import verify
+from tests.cli.shell import Shell
 from tests.support.factory import Lab, secret, sign
 from tests.support.littlemesh import LittleMesh
-from tests.support.proofs import FIXTURE, Happened, happened, write_fixture
-
-
-class Shell:
-    """Runs commands against a little mesh."""
-
-    def __init__(self, story: Happened, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self.story, self.capsys = story, capsys
-        self.manifests: tuple[bytes, ...] = (story.lab.manifest_envelope,)
-        self.ask: client.Ask = story.mesh.ask
-        monkeypatch.setattr(client, "open_client", self.opened)
-
-    @asynccontextmanager
-    async def opened(self, name: str | None) -> AsyncIterator[tuple[client.MeshClient, client.Library]]:
-        lab = self.story.lab
-        library = client.Library(
-            governance=lab.governance, manifests=self.manifests, bundles=(lab.bundle_bytes,), roster=lab.roster_envelope
-        )
-        yield client.MeshClient(self.ask, lab.roster), library
-
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        status = run(arguments)
-        shown = self.capsys.readouterr()
-        return status, shown.out, shown.err
-
-    def json(self, *arguments: str) -> Any:
-        status, out, err = self.run("-o", "json", *arguments)
-        assert status == 0, err
-        return json.loads(out)
+from tests.support.proofs import FIXTURE, Happened, write_fixture
 
 
 def _code(err: str) -> str:
     return err.removeprefix("error[").split("]")[0]
-
-
-@pytest.fixture
-def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(happened(), monkeypatch, capsys)
-
-
-@pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    """A mesh that the test may break."""
-    return Shell(Happened(), monkeypatch, capsys)
-
-
-# -------------------------------------------------------------------------------------------------------------------- status
-
-
-def test_status_shows_every_node(shell: Shell) -> None:
-    rows = shell.json("status")
-    assert [row["node"] for row in rows] == ["eu-1", "us-1", "ap-1", "sa-1"]
-    assert all(row["state"] == "fresh" and row["log"] == row["final"] for row in rows)
-    status, out, err = shell.run("status")
-    wanted = ["node", "region", "state", "roster_epoch", "policies", "frontier", "log", "final", "lag", "mirrors", "vouched", "up"]
-    assert out.splitlines()[0].split() == wanted
-    assert "4 of 4 fresh, 3 needed" in err
-    assert "differ" not in out + err
-    assert status == 0
-
-
-def test_status_shows_which_node_holds_other_statements_than_most(own: Shell) -> None:
-    honest, digest = own.ask, own.story.lab.governance.digest
-
-    async def ask(member: str, message: Payload) -> bytes:
-        data = await honest(member, message)
-        return data.replace(digest.encode(), b"ab" * 32) if member == "us-1" else data
-
-    own.ask = ask
-    rows = own.json("status")
-    assert [(row["differs"], row["frontier_digest"]) for row in rows] == [
-        (False, digest),
-        (True, "ab" * 32),
-        (False, digest),
-        (False, digest),
-    ]
-    assert [row["roster_epoch"] for row in rows] == [1] * 4
-    assert [row["policies"] for row in rows] == [["payments@1"]] * 4
-    _, out, err = own.run("status")
-    assert f"{digest[:12]} " in out
-    assert "abababababab differs" in out
-    assert "us-1 differ from most" in err
-
-
-def test_status_shows_how_far_each_node_is_behind(own: Shell) -> None:
-    honest = own.ask
-    assert [(row["lag"], row["lag_own"], row["lag_others"]) for row in own.json("status")] == [("none", 0, 0)] * 4
-
-    async def ask(member: str, message: Payload) -> bytes:
-        data = await honest(member, message)
-        if not isinstance(message, StatusAsked):
-            return data
-        status = unpack(NodeStatus, data)
-        if member == "us-1":
-            status = msgspec.structs.replace(status, certified=status.size - 2)
-        if member == "ap-1":
-            behind = [msgspec.structs.replace(item, attested=item.attested - 3) for item in status.mirrors[:1]]
-            status = msgspec.structs.replace(status, mirrors=behind + status.mirrors[1:])
-        return pack(status)
-
-    own.ask = ask
-    assert [(row["lag"], row["lag_own"], row["lag_others"]) for row in own.json("status")] == [
-        ("none", 0, 0),
-        ("2 not final", 2, 0),
-        ("3 not attested", 0, 3),
-        ("none", 0, 0),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("changed", "told"),
-    [
-        ({}, "payments@1"),
-        ({"held": 2}, "payments@1 (2 held)"),
-        ({"held": 2, "admitted": 2}, "payments@1 (2 admitted)"),
-        ({"held": 2, "code": "policy_tests_failed"}, "payments@1 (2 held) policy_tests_failed"),
-        ({"active": 0, "code": "policy_expired"}, "payments@0 (1 admitted) policy_expired"),
-    ],
-)
-def test_status_shows_which_policy_decides_and_which_is_to_come(own: Shell, changed: dict[str, Any], told: str) -> None:
-    honest = own.ask
-    policy = PolicyStatus(domain="payments", active=1, admitted=1, held=1, digest="", code="")
-
-    async def ask(member: str, message: Payload) -> bytes:
-        data = await honest(member, message)
-        if isinstance(message, StatusAsked):
-            status = unpack(NodeStatus, data)
-            return pack(msgspec.structs.replace(status, policies=[msgspec.structs.replace(policy, **changed)]))
-        return data
-
-    own.ask = ask
-    assert [row["policies"] for row in own.json("status")] == [[told]] * 4
-
-
-def test_status_ends_with_4_below_k_fresh_nodes(own: Shell) -> None:
-    for name in ("eu-1", "us-1"):
-        own.story.mesh.nodes[name].up = False
-    status, out, _ = own.run("status")
-    assert status == 4
-    assert out.count("unreachable") == 2
 
 
 # ------------------------------------------------------------------------------------------------------------------- lineage
