@@ -29,6 +29,7 @@ from mesh.limits import ENVELOPE_BYTES_MAX, MESSAGE_BYTES_MAX, PROOF_BUNDLE_BYTE
 __all__ = ["KIND_MODULES", "MESSAGES", "RAW", "json_text", "known_kinds", "record_tags", "schema_files"]
 
 KIND_MODULES: Final = (
+    "mesh.core.law.barrier",
     "mesh.core.law.halt",
     "mesh.core.law.heartbeat",
     "mesh.core.law.policy",
@@ -52,6 +53,7 @@ MESSAGES: Final[Mapping[str, object]] = {
     "Offered": messages.Offered,
     "Asked": messages.Asked,
     "SyncAnswer": messages.SyncAnswer,
+    "BarrierAnswer": messages.BarrierAnswer,
     "Found": messages.Found,
     "Proved": messages.Proved,
     "NodeStatus": messages.NodeStatus,
@@ -72,6 +74,8 @@ RAW: Final[Mapping[tuple[str, str], str]] = {
     ("LineageBatch", "bodies"): "",
     ("LineageBatch", "records"): "record",
     ("SyncAnswer", "heartbeat"): "heartbeat",
+    ("BarrierAnswer", "barrier"): "barrier",
+    ("BarrierAnswer", "heartbeat"): "heartbeat",
     ("ProofBundle", "record"): "record",
     ("ProofBundle", "bodies"): "",
     ("ProofBundle", "manifests"): "policy",

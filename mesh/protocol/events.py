@@ -10,6 +10,7 @@ from mesh.protocol.intake import IntentArrived
 from mesh.protocol.outcomes import OutcomesArrived
 
 __all__ = [
+    "BarrierArrived",
     "CosigArrived",
     "Event",
     "HeartbeatArrived",
@@ -61,6 +62,12 @@ class SyncArrived(msgspec.Struct, frozen=True):
     nonce: str
 
 
+class BarrierArrived(msgspec.Struct, frozen=True):
+    """Another member's answer to what this node asks at its start."""
+
+    data: bytes
+
+
 class Shed(msgspec.Struct, frozen=True):
     """Requests that the shell refused for load or failing storage."""
 
@@ -86,6 +93,7 @@ Event = (
     | CosigArrived
     | HeartbeatArrived
     | SyncArrived
+    | BarrierArrived
     | Shed
     | Tick
     | Stopping
