@@ -121,6 +121,12 @@ CODES: Final[dict[str, Code]] = {
         "fewer than k members hold it yet", "cli", "Run the same command again: nothing new is signed, and it watches on.", 4
     ),
     # --- node
+    "barrier_pending": _code(
+        "the node has started, and signs nothing before enough members have told what it signed before",
+        "governor",
+        "Start the other members: it goes on by itself once k-1 of them answer.",
+        4,
+    ),
     "overloaded": _code("the node sheds load", "governor", "Try again later, or another governor.", 4),
     "unavailable": _code("the node could not do it durably", "governor", "Try again; see the node's log.", 4),
     "internal_error": _code("the node met an error that nobody foresaw", "governor", "See its log, and report what it says.", 1),
@@ -159,7 +165,12 @@ CODES: Final[dict[str, Code]] = {
     ),
     "body_missing": _code("a statement that a record names is not held", "attester, auditor", "Pull it from another member.", 4),
     "not_final": _code("fewer than k members attested it", "verifier", "Wait, or collect the certificate again.", 2),
-    "storage_rolled_back": _code("storage is older than what this node has signed", "store", "Refill from the mirrors before signing.", 1),
+    "storage_rolled_back": _code(
+        "storage is older than what this node has signed",
+        "governor, store",
+        "Start every other member: the node refills its log from them, and signs nothing until all have answered.",
+        1,
+    ),
     "storage_failed": _code(
         "storage failed; the node reloads and signs nothing meanwhile", "store", "See the node's log: disk, space, rights.", 1
     ),

@@ -130,8 +130,8 @@ _SET_HEADS: Final = """INSERT INTO head (use, log, size, root, time_s, sum) VALU
     DO UPDATE SET size = excluded.size, root = excluded.root, time_s = excluded.time_s, sum = excluded.sum"""
 _SET_NOTES: Final = """INSERT INTO note (space, log, size, note, sum) VALUES (?, ?, ?, ?, ?) ON CONFLICT (space, log, size)
     DO UPDATE SET note = excluded.note, sum = excluded.sum"""
-_DROP_CHECKPOINTS: Final = """DELETE FROM note WHERE space = 'checkpoint' AND log = ?1
-    AND size < (SELECT max(size) FROM note WHERE space = 'checkpoint' AND log = ?1)"""
+_DROP_NOTES: Final = """DELETE FROM note WHERE space = ?1 AND log = ?2
+    AND size < (SELECT max(size) FROM note WHERE space = ?1 AND log = ?2)"""
 _SET_META: Final = """INSERT INTO meta (key, value, sum) VALUES (?, ?, ?) ON CONFLICT (key)
     DO UPDATE SET value = excluded.value, sum = excluded.sum"""
 
@@ -225,9 +225,9 @@ def rows(  # noqa: C901 -- one branch for each kind of effect
             case SetHead():
                 heads.append(_head(effect, ids[effect.origin]))
             case PutNote():
-                notes.append((effect.space, ids[effect.origin], effect.size, effect.note, checksum(effect.note)))
-                if effect.space == "checkpoint":
-                    dropped.append((ids[effect.origin],))
+                notes.append((effect.place, ids[effect.origin], effect.size, effect.note, checksum(effect.note)))
+                if effect.space != "certificate":
+                    dropped.append((effect.place, ids[effect.origin]))
             case SetMeta():
                 facts.append((effect.key, effect.value, fact_sum(effect.key, effect.value)))
     kept = [(ids[origin], *branch) for origin, branch in branches if branch.level and branch.level % LEVELS == 0]
@@ -239,7 +239,7 @@ def rows(  # noqa: C901 -- one branch for each kind of effect
         (_ADD_BUNDLES, bundles),
         (_ADD_OPENINGS, openings),
         (_SET_NOTES, notes),
-        (_DROP_CHECKPOINTS, dropped),
+        (_DROP_NOTES, dropped),
         (_SET_META, facts),
         (_SET_HEADS, heads),
     )

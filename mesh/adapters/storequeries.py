@@ -112,15 +112,31 @@ class Queries:
         return None
 
     async def note(
-        self, space: Literal["checkpoint", "certificate"], origin: str, *, at_least: int = 0, latest: bool = False
+        self,
+        space: Literal["checkpoint", "certificate", "cosigned", "heartbeat"],
+        origin: str,
+        *,
+        member: str = "",
+        at_least: int = 0,
+        latest: bool = False,
     ) -> StoredNote | None:
-        """The note over the smallest size of at least ``at_least`` records, or over the largest if ``latest``."""
+        """The note over the smallest size of at least ``at_least`` records, or over the largest if ``latest``; ``member`` who cosigned."""
+        place = f"{space} {member}".rstrip()
         sql = f"SELECT size, note, sum FROM note WHERE space = ? AND log = {_ORIGIN} AND size >= ? ORDER BY size"  # noqa: S608 -- our own text
-        rows = await self._fetch(f"{sql} DESC LIMIT 1" if latest else f"{sql} LIMIT 1", (space, origin, at_least))
+        rows = await self._fetch(f"{sql} DESC LIMIT 1" if latest else f"{sql} LIMIT 1", (place, origin, at_least))
         for size, note, total in rows:
-            _believe(total == checksum(note), f"{space} of {origin} at size {size}")
+            _believe(total == checksum(note), f"{place} of {origin} at size {size}")
             return StoredNote(size, note)
         return None
+
+    async def certificates(self, origin: str, count: int) -> list[bytes]:
+        """The newest certificates of a log, at most ``count``, newest first."""
+        sql = f"SELECT size, note, sum FROM note WHERE space = 'certificate' AND log = {_ORIGIN} ORDER BY size DESC LIMIT ?"  # noqa: S608 -- our own text
+        found = list[bytes]()
+        for size, note, total in await self._fetch(sql, (origin, count)):
+            _believe(total == checksum(note), f"certificate of {origin} at size {size}")
+            found.append(note)
+        return found
 
     async def meta(self, key: str) -> int | None:
         """A small durable fact."""

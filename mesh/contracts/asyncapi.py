@@ -124,11 +124,12 @@ CHANNELS: Final = (
         tokens=("node",),
         sender="governor, enforcer, auditor, workload",
         receiver="governor",
-        summary="Questions to one node: a heartbeat of now, records, proofs, status; and offers of governance statements. Answers are "
-        "believed for what is signed in them.",
+        summary="Questions to one node: a heartbeat of now, what the asker has signed, records, proofs, status; and offers of governance "
+        "statements. Answers are believed for what is signed in them.",
         message="message/Asked",
         replies=(
             "message/SyncAnswer",
+            "message/BarrierAnswer",
             "message/LineageBatch",
             "message/LawBatch",
             "message/Offered",

@@ -30,6 +30,7 @@ __all__ = ["KIND_MODULES", "MESSAGES", "RAW", "json_text", "known_kinds", "recor
 
 KIND_MODULES: Final = (
     "mesh.core.law.activation",
+    "mesh.core.law.barrier",
     "mesh.core.law.halt",
     "mesh.core.law.heartbeat",
     "mesh.core.law.policy",
@@ -54,6 +55,7 @@ MESSAGES: Final[Mapping[str, object]] = {
     "Offered": messages.Offered,
     "Asked": messages.Asked,
     "SyncAnswer": messages.SyncAnswer,
+    "BarrierAnswer": messages.BarrierAnswer,
     "Found": messages.Found,
     "Proved": messages.Proved,
     "NodeStatus": messages.NodeStatus,
@@ -76,6 +78,8 @@ RAW: Final[Mapping[tuple[str, str], str]] = {
     ("LineageBatch", "bodies"): "",
     ("LineageBatch", "records"): "record",
     ("SyncAnswer", "heartbeat"): "heartbeat",
+    ("BarrierAnswer", "barrier"): "barrier",
+    ("BarrierAnswer", "heartbeat"): "heartbeat",
     ("ProofBundle", "record"): "record",
     ("ProofBundle", "bodies"): "",
     ("ProofBundle", "manifests"): "policy",

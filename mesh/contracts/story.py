@@ -11,6 +11,7 @@ import msgspec
 from mesh.contracts.example import MEMBERS, MESH, NODE, OPENING, Signed, asked, base, decided, hex32, key, sign, start_ms
 from mesh.core.bytes import envelope
 from mesh.core.law.activation import Activation, Ring
+from mesh.core.law.barrier import Barrier, marks_of
 from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import Heartbeat
 from mesh.core.law.policy import Manifest
@@ -28,7 +29,7 @@ from mesh.core.log.checkpoint import (
     witness_name,
 )
 from mesh.core.log.merkle import Frontier, consistency_path, inclusion_path, leaf_hash, tree_get
-from mesh.core.log.note import Line, Note, append_lines
+from mesh.core.log.note import Line, Note, append_lines, parse_note
 from mesh.core.log.record import (
     AttestRefused,
     DecisionMade,
@@ -44,6 +45,8 @@ from mesh.core.log.record import (
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import (
     Authorized,
+    BarrierAnswer,
+    BarrierAsked,
     DeniedAnswer,
     Find,
     IntentRequest,
@@ -107,6 +110,7 @@ class _Said(NamedTuple):
     authorization: Signed
     denial: Signed
     heartbeat: Signed
+    barrier: Signed
 
 
 class _Outcomes(NamedTuple):
@@ -161,7 +165,8 @@ class _Teller:
             ),
         )
         self.statements += [first, beats[0], unpaid, denial, self._revocation(), *self._halts(), *self._renewal(), self._rest()]
-        return self._told(permitted, denied, _Said(intent, authorization, denial, beats[0]), outcomes)
+        self.statements.append(self._barrier())
+        return self._told(permitted, denied, _Said(intent, authorization, denial, beats[0], self.statements[-1]), outcomes)
 
     # ---------------------------------------------------------------------------------------------------------- records
 
@@ -216,7 +221,7 @@ class _Teller:
 
     # ------------------------------------------------------------------------------------------------------- statements
 
-    def _sign(self, name: str, value: Receipt | Denial | Refusal | Heartbeat, member: str = NODE) -> Signed:
+    def _sign(self, name: str, value: Receipt | Denial | Refusal | Heartbeat | Barrier, member: str = NODE) -> Signed:
         return sign(name, value, f"{member}/decision")
 
     def _resign(self, name: str, draft: envelope.Draft) -> Signed:
@@ -238,6 +243,22 @@ class _Teller:
             echo=[hex32("boot")],
         )
         return self._sign("heartbeat", beat, member)
+
+    def _barrier(self) -> Signed:
+        """What another member tells this one, should it start again."""
+        roster, asked = base().governance.roster, BarrierAsked(asker=NODE, nonce=hex32("next boot"))
+        leaves = [leaf_hash(encode_record(record)) for record in self.records[:_SEEN]]
+        note = _checkpoint(_SEEN, Frontier.empty().extend(leaves).root())
+        barrier = Barrier(
+            mesh=MESH,
+            member="us-1",
+            asker=asked.asker,
+            nonce=asked.nonce,
+            incarnation=1,
+            marks=marks_of(parse_note(note), roster, roster.member(NODE)),
+            frontier=list(base().governance.frontier),
+        )
+        return self._sign("barrier", barrier, "us-1")
 
     def _outcome(self, name: str, sequence: int, previous: str, about: tuple[str, str], event: Event, at_ms: int) -> tuple[Signed, Signed]:
         """An outcome, and the receipt of whoever recorded it."""
@@ -407,6 +428,8 @@ def _messages(said: _Said, outcomes: _Outcomes, leaves: tuple[bytes, ...], seen:
         "Asked-find": Find(prefix=said.intent.draft.id[:12], count=8),
         "Asked-prove": Prove(origin=ORIGIN, index=1),
         "Asked-status": StatusAsked(),
+        "Asked-barrier": BarrierAsked(asker=NODE, nonce=hex32("next boot")),
+        "BarrierAnswer": BarrierAnswer(barrier=Raw(said.barrier.envelope), heartbeat=[Raw(said.heartbeat.envelope)]),
         "SyncAnswer": SyncAnswer(heartbeat=Raw(said.heartbeat.envelope)),
     }
     return {name: pack(message) for name, message in messages.items()}

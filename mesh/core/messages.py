@@ -20,6 +20,8 @@ __all__ = [
     "Answer",
     "Asked",
     "Authorized",
+    "BarrierAnswer",
+    "BarrierAsked",
     "BundleAsked",
     "BundleGiven",
     "DeniedAnswer",
@@ -134,6 +136,14 @@ class Sync(Payload, tag_field="ask", tag="sync"):
     nonce: Hex32
 
 
+class BarrierAsked(Payload, tag_field="ask", tag="barrier"):
+    """I start: tell me, signed, what you know that I have signed."""
+
+    asker: Token
+    nonce: Hex32
+    """Of its boot."""
+
+
 class Pull(Payload, tag_field="ask", tag="pull"):
     """Give me records of a log from ``first`` on, as many as fit."""
 
@@ -209,6 +219,15 @@ class SyncAnswer(Payload, tag_field="answer", tag="sync"):
     """One heartbeat."""
 
     heartbeat: Raw
+
+
+class BarrierAnswer(Payload, tag_field="answer", tag="barrier"):
+    """What the asker has signed, as far as the answerer knows."""
+
+    barrier: Raw
+    """Envelope of the answer."""
+    heartbeat: Annotated[list[Raw], msgspec.Meta(max_length=1)]
+    """Envelope of the asker's heartbeat that shows the incarnation; none if none was heard."""
 
 
 class Location(Payload):
@@ -289,7 +308,7 @@ class NodeStatus(Payload, tag_field="answer", tag="status"):
     counters: dict[Text, Count]
 
 
-Asked = Sync | Pull | Find | Prove | StatusAsked | Offer | LawAsked | BundleAsked | Supply
+Asked = Sync | Pull | Find | Prove | StatusAsked | Offer | LawAsked | BundleAsked | Supply | BarrierAsked
 """What may be asked on a ``sync`` subject."""
 
 

@@ -10,6 +10,7 @@ from mesh.protocol.intake import IntentArrived
 from mesh.protocol.outcomes import OutcomesArrived
 
 __all__ = [
+    "BarrierArrived",
     "CosigArrived",
     "Event",
     "HeartbeatArrived",
@@ -63,6 +64,12 @@ class SyncArrived(msgspec.Struct, frozen=True):
     nonce: str
 
 
+class BarrierArrived(msgspec.Struct, frozen=True):
+    """Another member's answer to what this node asks at its start."""
+
+    data: bytes
+
+
 class Shed(msgspec.Struct, frozen=True):
     """Requests that the shell refused for load or failing storage."""
 
@@ -90,6 +97,7 @@ Event = (
     | CosigArrived
     | HeartbeatArrived
     | SyncArrived
+    | BarrierArrived
     | Shed
     | Tick
     | Stopping

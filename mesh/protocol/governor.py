@@ -7,7 +7,8 @@ Rules
 3. Nothing here reads a clock, a disk or a random number; ``now_ms`` is the steady time, ``wall_ms`` the wall clock's.
 4. Garbage changes nothing: what cannot be read is counted, and the aggregate recorded at most every :data:`NOISE_MS`.
 5. The state is small; what grows is in storage, and what must be known of it is handed in as :class:`Facts`.
-6. While the clock is not trusted nothing is decided, recorded, cosigned or attested here: what is signed under a time to come
+6. Until its start is through (:mod:`mesh.protocol.barrier`) it signs nothing at all, and refuses whoever waits for a signature.
+7. While the clock is not trusted nothing is decided, recorded, cosigned or attested here: what is signed under a time to come
    binds this node until then. Who asks is refused unsigned, and counted. A start is recorded once it is trusted.
 """
 
@@ -19,6 +20,7 @@ import msgspec
 
 from mesh.core import subjects
 from mesh.core.bytes import canonical, envelope
+from mesh.core.law.barrier import shown_beat
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import Heartbeat
 from mesh.core.law.roster import Member
@@ -28,9 +30,11 @@ from mesh.core.messages import LineageBatch, SyncAnswer, unpack
 from mesh.core.run.authorization import RecordRef
 from mesh.errors import Refused
 from mesh.limits import BATCH_EVENTS_MAX
-from mesh.protocol import decide, lineage, mirror
+from mesh.protocol import barrier, decide, lineage, mirror
+from mesh.protocol.barrier import Pending
 from mesh.protocol.documents import Documents
 from mesh.protocol.events import (
+    BarrierArrived,
     CosigArrived,
     Event,
     HeartbeatArrived,
@@ -47,13 +51,14 @@ from mesh.protocol.events import (
     SyncArrived,
     Tick,
 )
-from mesh.protocol.freshness import Freshness, check_clock, check_fresh, hear, leap
+from mesh.protocol.freshness import Freshness, Heard, check_clock, check_fresh, hear, leap
 from mesh.protocol.gossip import Asking, Gossip, Told
 from mesh.protocol.intake import Intake, refuse
 from mesh.protocol.lineage import LogState, Writer
 from mesh.protocol.mirror import Mirror, MirrorContext
 from mesh.protocol.outcomes import take_outcomes
-from mesh.protocol.step import Effect, Reply, Send, Sign, Signed, Step
+from mesh.protocol.step import Effect, PutNote, Reply, Send, Sign, Signed, Step
+from mesh.protocol.stored import own_log
 
 __all__ = ["Facts", "GovernorState", "Machine"]
 
@@ -61,6 +66,7 @@ NOISE_MS: Final = 10_000
 _NEWS_MS: Final = 50
 """Between heartbeats that are said for what was taken in: as fast as ticks, or whoever may sign could make all of us shout."""
 _UNSURE: Final = "clock_unsure"
+_STARTING: Final = "barrier_pending"
 _ASKED_MAX: Final = BATCH_EVENTS_MAX - 1
 """Boot nonces of others that one heartbeat names: it also names its own."""
 
@@ -94,6 +100,10 @@ class GovernorState(msgspec.Struct, frozen=True):
     noise: Mapping[str, int]
     noise_ms: int
     """Since when the noise was counted."""
+    heard: Mapping[str, int] = {}
+    """Other members' largest incarnations of which a heartbeat is kept."""
+    barrier: Pending | None = None
+    """The start, while it is not through (rule 6); the incarnation is 0 until then."""
 
 
 class Machine:
@@ -145,6 +155,9 @@ class _Work:
         self.was_fresh = state.was_fresh
         self.noise = dict(state.noise)
         self.noise_ms = state.noise_ms
+        self.heard = state.heard
+        self.barrier = state.barrier
+        self.incarnation = state.incarnation
         self.effects: list[Effect] = []
         self.seen_outcomes: dict[str, RecordRef] = {}
         self.nonces: list[SyncArrived] = []
@@ -161,10 +174,8 @@ class _Work:
             match event:
                 case OutcomesArrived():
                     self._outcomes(event)
-                case OfferArrived() | LawArrived():
+                case OfferArrived() | LawArrived() | PolicyAdmitted() | PolicyRefused():
                     self._law(event)
-                case PolicyAdmitted() | PolicyRefused():
-                    self.effects += self.gossip.judged(event)
                 case LineageArrived():
                     self._lineage(event)
                 case NoteArrived(data=data):
@@ -176,6 +187,9 @@ class _Work:
                     self._heartbeat(data)
                 case SyncArrived():
                     self.nonces.append(event)
+                case BarrierArrived(data=data):
+                    if self.barrier is not None:
+                        self.barrier = barrier.take_answer(self.barrier, data, self.roster, self.machine.me)
                 case Shed(code=code, count=count):
                     self._count(code, count)
                 case Tick():
@@ -193,7 +207,7 @@ class _Work:
         if not intents:
             return
         stale = self._stale()
-        if stale is not None and stale.code == _UNSURE:  # rule 6
+        if stale is not None and self._unsure():  # rules 6 and 7
             self.effects += [refuse(item.waiter, stale.code, stale.detail) for item in intents]
             self._count(stale.code, len(intents))
             return
@@ -219,9 +233,11 @@ class _Work:
             self._record_noise()
         if self.ticked or self.gossip.more:
             self._ask_for_law()
+        if self.barrier is not None:
+            self._start(self.barrier)
         since_ms = self.now_ms - self.beat_ms
         news = self.gossip.news and since_ms >= _NEWS_MS
-        if self.nonces or news or (self.ticked and since_ms >= self.roster.bounds.heartbeat_ms):
+        if self.barrier is None and (self.nonces or news or (self.ticked and since_ms >= self.roster.bounds.heartbeat_ms)):
             self._beat()
         sure = not self._unsure()
         if self.ticked and sure:
@@ -232,7 +248,7 @@ class _Work:
             self.log, effects = lineage.checkpoint_due(self.log, self.roster, self.machine.me, now_ms=self.now_ms)
             self.effects += effects
         state = GovernorState(
-            incarnation=self.state.incarnation,
+            incarnation=self.incarnation,
             sequence=self.sequence,
             governance=self.governance,
             asking=self.gossip.asking,
@@ -245,11 +261,35 @@ class _Work:
             beat_ms=self.beat_ms,
             noise=self.noise,
             noise_ms=self.noise_ms,
+            heard=self.heard,
+            barrier=self.barrier,
         )
         return Step(state, (*appended, *self.effects))
 
+    def _start(self, waiting: Pending) -> None:
+        """Ask for what is missing, or go on signing (rule 6); who asked for a signature is told."""
+        try:
+            barrier.check(waiting, self.governance, now_ms=self.now_ms)
+        except Refused as refusal:
+            self.effects += [refuse(item.waiter, refusal.code, refusal.detail) for item in self.nonces]
+            self.nonces.clear()
+            if self.ticked:
+                self.barrier, effects = barrier.ask_records(waiting, self._context(self.machine.me))
+                self.effects += effects
+            return
+        through = barrier.passed(waiting)
+        self.barrier, self.incarnation = None, through.incarnation
+        self.log = own_log(self.log.origin, through.own, now_ms=self.now_ms)
+        for origin, head in through.cosigned.items():
+            held = self.mirrors[origin]
+            self.mirrors[origin] = msgspec.structs.replace(held, witnessed=head, wanted=max(held.wanted, head.size))
+        self.effects += through.effects
+
     def _stale(self) -> Refused | None:
         try:
+            if self.barrier is not None:
+                barrier.check(self.barrier, self.governance, now_ms=self.now_ms)
+                raise Refused(_STARTING, "it is through with this step")
             check_clock(self.fresh, self.roster, wall_ms=self.wall_ms, now_ms=self.now_ms)
             check_fresh(self.fresh, self.governance.frontier, self.roster, now_ms=self.now_ms, whole=self.governance.whole)
         except Refused as refusal:
@@ -257,10 +297,15 @@ class _Work:
         return None
 
     def _unsure(self) -> bool:
+        if self.barrier is not None:
+            return True
         refusal = self._stale()
         return refusal is not None and refusal.code == _UNSURE
 
-    def _law(self, event: OfferArrived | LawArrived) -> None:
+    def _law(self, event: OfferArrived | LawArrived | PolicyAdmitted | PolicyRefused) -> None:
+        if isinstance(event, PolicyAdmitted | PolicyRefused):
+            self.effects += self.gossip.judged(event)
+            return
         try:
             effects, codes = self.gossip.offered(event) if isinstance(event, OfferArrived) else self.gossip.arrived(event)
         except Refused as refusal:
@@ -279,7 +324,11 @@ class _Work:
             self.gossip.untold.clear()
 
     def _ask_for_law(self) -> None:
-        self.effects += self.gossip.due(self.fresh, me=self.machine.me.name)
+        fresh = self.fresh
+        if self.barrier is not None:  # perhaps nobody says anything yet but in answers
+            said = {name: (Heard("", 0, 0, 0, tuple(shown.frontier)),) for name, shown in self.barrier.answers.items()}
+            fresh = msgspec.structs.replace(fresh, heard={**said, **fresh.heard})
+        self.effects += self.gossip.due(fresh, me=self.machine.me.name)
 
     def _watch_freshness(self) -> None:
         refusal = self._stale()
@@ -335,7 +384,7 @@ class _Work:
         beat = Heartbeat(
             mesh=self.roster.mesh,
             member=me.name,
-            incarnation=self.state.incarnation,
+            incarnation=self.incarnation,
             sequence=self.sequence,
             signed_ms=self.now_ms,
             roster_epoch=self.roster.epoch,
@@ -362,8 +411,11 @@ class _Work:
         statement.verify(member.decision_key)
         if beat.member == self.machine.me.name:
             if beat.checkpoint:
-                lineage.recognize(self.log, member, beat.checkpoint.encode())
+                self._recognize(beat.checkpoint.encode())
             return
+        if beat.incarnation > self.heard.get(beat.member, 0):
+            self.heard = {**self.heard, beat.member: beat.incarnation}
+            self.effects.append(PutNote("heartbeat", self.roster.origin(member), beat.incarnation, shown_beat(statement, member)))
         self.fresh = hear(self.fresh, beat, statement.id, now_ms=self.now_ms, bounds=self.roster.bounds)
         if beat.checkpoint:
             self._note(beat.checkpoint.encode(), answer=False)
@@ -372,9 +424,13 @@ class _Work:
         origin = read_checkpoint(data).origin
         owner = self.roster.owner(origin)
         if owner.name == self.machine.me.name:
-            lineage.recognize(self.log, owner, data)
-        elif not self._unsure():  # rule 6: it is said again
+            self._recognize(data)
+        elif not self._unsure():  # rule 7: it is said again
             self._adopt(mirror.take_note(self.mirrors[origin], data, self._context(owner), answer=answer))
+
+    def _recognize(self, note: bytes) -> None:
+        if self.barrier is None:  # before that, what others know of this log is asked for
+            lineage.recognize(self.log, self.machine.me, note)
 
     def _lineage(self, event: LineageArrived) -> None:
         batch = unpack(LineageBatch, event.data)
@@ -384,8 +440,11 @@ class _Work:
         if owner.name != self.machine.me.name and not self._unsure():
             held, helper = self.mirrors[batch.origin], event.node if event.pulled else ""
             self._adopt(mirror.take_batch(held, batch, self._context(owner), helper=helper))
+        elif owner.name == self.machine.me.name and self.barrier is not None and event.pulled:
+            self.barrier, effects = barrier.refill(self.barrier, batch, self._context(owner), helper=event.node)
+            self.effects += effects
         elif owner.name == self.machine.me.name and batch.checkpoint:
-            lineage.recognize(self.log, owner, batch.checkpoint.encode())
+            self._recognize(batch.checkpoint.encode())
 
     def _adopt(self, answer: tuple[Mirror, list[Effect]]) -> None:
         held, effects = answer
@@ -393,13 +452,16 @@ class _Work:
         self.effects += effects
 
     def _context(self, owner: Member) -> MirrorContext:
-        machine = self.machine
-        return MirrorContext(self.governance, machine.me, owner, self.writer, machine.documents, machine.engine, self.now_ms)
+        machine, writer = self.machine, self.writer
+        if owner.name == machine.me.name:  # refilling: nothing is said about one's own log
+            writer = Writer(self.state.log, mesh=self.roster.mesh, now_ms=self.now_ms)
+        return MirrorContext(self.governance, machine.me, owner, writer, machine.documents, machine.engine, self.now_ms)
 
     def _outcomes(self, event: OutcomesArrived) -> None:
         if self._unsure():
-            self.effects.append(refuse(event.waiter, _UNSURE, ""))
-            self._count(_UNSURE, 1)
+            code = _UNSURE if self.barrier is None else _STARTING
+            self.effects.append(refuse(event.waiter, code, ""))
+            self._count(code, 1)
             return
         self._record_law()
         effects, noise = take_outcomes(

@@ -11,12 +11,13 @@ Rules
    owner's own included, make the certificate; the log's own line must be there too.
 5. Nobody but this node signs with its log key: a note that does, and is of records that are not here or of others, means that
    storage was set back or that somebody runs a copy.
-6. While a certificate is missing the same checkpoint is announced again; members answer with the same lines.
+6. What others have cosigned of this log is kept, beyond what makes a certificate: they may ask for it when they start again.
+7. While a certificate is missing the same checkpoint is announced again; members answer with the same lines.
 
 Not here: what a record may say (:mod:`mesh.core.log.record`), storage, other nodes' logs (:mod:`mesh.protocol.mirror`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import partial
 from typing import Final
 
@@ -86,6 +87,8 @@ class LogState(msgspec.Struct, frozen=True):
     new records than a peer can stage, however long nobody was there to attest."""
     heads: tuple[Head, ...] = ()
     """The last ones that were signed."""
+    closed: Outstanding | None = None
+    """The last checkpoint that became a certificate, for lines that still come (rule 6)."""
 
 
 class Writer:
@@ -132,7 +135,7 @@ class Writer:
 
 
 def checkpoint_due(state: LogState, roster: Roster, me: Member, *, now_ms: int) -> tuple[LogState, list[Effect]]:
-    """Make a new checkpoint if one is due, or announce the outstanding one again (rules 2, 3, 6)."""
+    """Make a new checkpoint if one is due, or announce the outstanding one again (rules 2, 3, 7)."""
     pending = state.outstanding
     if pending is not None:
         if now_ms - pending.sent_ms < _REPEAT_MS:
@@ -220,6 +223,8 @@ def take_lines(state: LogState, roster: Roster, me: Member, data: bytes) -> tupl
     """
     pending = state.outstanding
     note = parse_note(data)
+    if state.closed is not None and note.text == state.closed.text:
+        return _late_lines(state, state.closed, note, roster, me)
     if pending is None or note.text != pending.text:
         return state, []
     new = tuple(line for line in note.lines if line.name not in pending.lines)
@@ -231,6 +236,27 @@ def take_lines(state: LogState, roster: Roster, me: Member, data: bytes) -> tupl
     return certify(waiting, roster, me)
 
 
+def _late_lines(state: LogState, closed: Outstanding, note: Note, roster: Roster, me: Member) -> tuple[LogState, list[Effect]]:
+    """Rule 6."""
+    new = tuple(line for line in note.lines if line.name not in closed.lines)
+    verified = {item.verifier.name: item.line for item in verify_lines(note.text, new, member_verifiers(roster, me))}
+    if not verified:
+        return state, []
+    closed = msgspec.structs.replace(closed, lines={**closed.lines, **verified})
+    return msgspec.structs.replace(state, closed=closed), _cosigned(closed, roster, me, verified)
+
+
+def _cosigned(closed: Outstanding, roster: Roster, me: Member, names: Container[str]) -> list[Effect]:
+    """Of each other member of whom one of these lines is, all that it has cosigned of this checkpoint (rule 6)."""
+    notes: list[Effect] = []
+    for member in roster.members:
+        both = [name(roster.mesh, member.name) for name in (attest_name, witness_name)]
+        if member.name != me.name and any(name in names for name in both):
+            lines = tuple(closed.lines[name] for name in both if name in closed.lines)
+            notes.append(PutNote("cosigned", roster.origin(me), closed.head.size, Note(closed.text, lines).encode(), member.name))
+    return notes
+
+
 def certify(state: LogState, roster: Roster, me: Member) -> tuple[LogState, list[Effect]]:
     """Close the outstanding checkpoint if enough members have attested it."""
     pending = state.outstanding
@@ -240,10 +266,11 @@ def certify(state: LogState, roster: Roster, me: Member) -> tuple[LogState, list
     if len(attested) < roster.k or state.origin not in pending.lines:
         return state, []
     certificate = Note(pending.text, tuple(pending.lines[name] for name in (state.origin, *sorted(attested)))).encode()
-    done = msgspec.structs.replace(state, outstanding=None, certified=pending.head.size)
+    done = msgspec.structs.replace(state, outstanding=None, certified=pending.head.size, closed=pending)
     subject = subjects.checkpoint(me.region, me.name)
     return done, [
         PutNote("certificate", state.origin, pending.head.size, certificate),
+        *_cosigned(pending, roster, me, pending.lines),
         Send(subject, partial(_as_is, certificate), durable=True),
     ]
 

@@ -20,10 +20,12 @@ Rules
    log, the incident is recorded with both.
 8. A leaf that is no record at all is staged too. Once a signed root covers it, it is refused as wrong, and nothing of that log
    is stored from there on.
-9. An owner whose own answers keep leading elsewhere than its signed roots is recorded as an incident, once; it proves nothing.
+9. Where more was cosigned than is held, because storage was set back, records are taken in silence up to there, and must lead to
+   the root that was cosigned.
+10. An owner whose own answers keep leading elsewhere than its signed roots is recorded as an incident, once; it proves nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final, Literal
 
@@ -152,7 +154,7 @@ def take_note(state: Mirror, note: bytes, context: MirrorContext, *, answer: boo
     known = _root_at(state, checkpoint.size)
     if known not in {None, checkpoint.root}:
         return _two_roots(state, note, context)
-    if state.witnessed is not None and checkpoint.size == state.witnessed.size:
+    if state.witnessed is not None and checkpoint.size == state.witnessed.size <= state.frontier.size:
         state, effects = _certificate(state, note, checkpoint.size)
         return state, effects or (_lines(state, checkpoint, context) if answer else [])
     if checkpoint.size > state.frontier.size:
@@ -316,12 +318,13 @@ def _take_in(state: Mirror, frontier: Frontier, context: MirrorContext) -> tuple
     incomplete = next((offset for offset, item in enumerate(records) if item.incomplete), None)
     if incomplete is not None:
         return _wait(state, records[incomplete], first + incomplete, context)
-    head = grown(state.witnessed, checkpoint, time_s=context.now_ms // 1000)
-    effects: list[Effect] = [
-        *storing(state.origin, first, records),
-        PutNote("checkpoint", state.origin, head.size, note),
-        SetHead("witness", state.origin, head),
-    ]
+    if not _leads_through(state, records, frontier.size):
+        return _conflict(state, frontier.size, f"{_evidence(note)}, which does not continue what was cosigned before", context)
+    silent = state.witnessed is not None and frontier.size < state.witnessed.size  # rule 9
+    head = state.witnessed if silent else grown(state.witnessed, checkpoint, time_s=context.now_ms // 1000)
+    effects: list[Effect] = [*storing(state.origin, first, records), PutNote("checkpoint", state.origin, frontier.size, note)]
+    if not silent and head is not None:
+        effects.append(SetHead("witness", state.origin, head))
     state = msgspec.structs.replace(
         state,
         frontier=frontier,
@@ -342,17 +345,25 @@ def _take_in(state: Mirror, frontier: Frontier, context: MirrorContext) -> tuple
             *_say_refused(state, item.hash, first + wrong, "wrong", item.code, context),
         ]
         state = msgspec.structs.replace(state, refused=first + wrong)
-    if state.refused < 0:
+    if state.refused < 0 and not silent and head is not None:
         state = msgspec.structs.replace(state, attested=head)
         effects.append(SetHead("attest", state.origin, head))
-    state, certificate = _certificate(state, note, head.size)
+    state, certificate = _certificate(state, note, checkpoint.size)
     effects += [*certificate, *_lines(state, checkpoint, context)]
     state, more = _accept(state, context)
     return state, [*effects, *more]
 
 
+def _leads_through(state: Mirror, records: Sequence[Examined], size: int) -> bool:
+    """Whether these records lead to the root that was cosigned among them, if one was (rule 9)."""
+    first, head = state.frontier.size, state.witnessed
+    if head is None or not first < head.size <= size:
+        return True
+    return state.frontier.extend([item.hash for item in records[: head.size - first]]).root() == head.root
+
+
 def _astray(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
-    """What is staged is not what the log signed, whoever sent it: fetch it again, from one member at a time (rules 4 and 9)."""
+    """What is staged is not what the log signed, whoever sent it: fetch it again, from one member at a time (rules 4 and 10)."""
     reach = max(size for size in state.signed if size <= state.frontier.size + _STAGED_MAX)
     if state.alone and state.held < reach:
         return state, []  # a root that lies further on may show that the one before it is the lie

@@ -140,12 +140,23 @@ class Locate(msgspec.Struct, frozen=True):
 
 
 class PutNote(msgspec.Struct, frozen=True):
-    """A signed note about a log at a size: its checkpoint, or its certificate."""
+    """A signed note about a log at a size: its checkpoint, or its certificate; what a member cosigned of the own log.
 
-    space: Literal["checkpoint", "certificate"]
+    Also the heartbeat that shows the largest incarnation of a log's owner, which stands there in place of a size. Of all but
+    certificates only the largest is kept.
+    """
+
+    space: Literal["checkpoint", "certificate", "cosigned", "heartbeat"]
     origin: str
     size: int
     note: bytes
+    member: str = ""
+    """Who cosigned."""
+
+    @property
+    def place(self) -> str:
+        """Under what it is kept."""
+        return f"{self.space} {self.member}".rstrip()
 
 
 class SetMeta(msgspec.Struct, frozen=True):

@@ -8,8 +8,11 @@ from typing import Final
 import msgspec
 
 from mesh.adapters.store import Store
+from mesh.core.law.roster import Member, Roster
+from mesh.core.log.checkpoint import attest_name
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import (
+    BarrierAsked,
     BundleAsked,
     BundleGiven,
     Find,
@@ -21,6 +24,8 @@ from mesh.core.messages import (
     Prove,
     Proved,
     Pull,
+    StatusAsked,
+    Supply,
     pack,
     unpack,
 )
@@ -30,10 +35,14 @@ from mesh.protocol.lineage import LogState
 from mesh.protocol.serving import announce_batches, leaf_ids, pull_answer
 from mesh.roles.recent import Recent
 
-__all__ = ["FIND_MAX", "announcement", "bundle", "found", "law", "looked_up", "proved", "pulled"]
+__all__ = ["FIND_MAX", "Question", "announcement", "bundle", "found", "law", "looked_up", "proved", "pulled", "shown"]
 
+Question = Pull | Find | Prove | StatusAsked | LawAsked | BundleAsked | Supply | BarrierAsked
+"""What is answered without a step."""
 FIND_MAX: Final = 1_000
 _LAW_FRAME_BYTES: Final = 64
+_CERTIFICATES_MAX: Final = 8
+"""Of each log that are searched for somebody's line: it is not in all, for k make one."""
 
 
 async def announcement(store: Store, recent: Recent, origin: str, first: int, size: int, note: bytes) -> list[bytes]:
@@ -70,6 +79,24 @@ async def looked_up(store: Store, asked: Pull | Find | Prove | LawAsked | Bundle
             return await law(store, asked)
         case BundleAsked(digest=digest):
             return await bundle(store, digest)
+
+
+async def shown(store: Store, roster: Roster, me: Member, asker: Member) -> tuple[list[bytes], bytes]:
+    """What the file may show another member of what it has signed: notes, and its heartbeat of the largest incarnation, if any."""
+    origin, notes = roster.origin(asker), list[bytes]()
+    newest = (
+        await store.note("checkpoint", origin, latest=True),
+        await store.note("cosigned", roster.origin(me), member=asker.name, latest=True),
+    )
+    notes += [kept.note for kept in newest if kept is not None]
+    mine = attest_name(roster.mesh, asker.name).encode()
+    for member in roster.members:
+        for note in await store.certificates(roster.origin(member), _CERTIFICATES_MAX):
+            if mine in note or member.name == asker.name:
+                notes.append(note)
+                break
+    beat = await store.note("heartbeat", origin, latest=True)
+    return notes, beat.note if beat is not None else b""
 
 
 async def pulled(store: Store, ask: Pull, newest: bytes, *, openings: bool) -> bytes:

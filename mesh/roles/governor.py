@@ -38,13 +38,11 @@ from mesh.core import subjects
 from mesh.core.law.governance import Governance, restore
 from mesh.core.law.roster import Member
 from mesh.core.messages import (
+    BarrierAsked,
     BundleAsked,
-    Find,
     LawAsked,
     NodeStatus,
     Offer,
-    Prove,
-    Pull,
     RefusedAnswer,
     StatusAsked,
     Supply,
@@ -56,6 +54,7 @@ from mesh.errors import Alarm, MeshError, Refused, Unavailable
 from mesh.limits import MESSAGE_BYTES_MAX, QUESTIONS_MAX, REQUEST_BYTES_MAX
 from mesh.protocol.begin import begin
 from mesh.protocol.events import (
+    BarrierArrived,
     CosigArrived,
     HeartbeatArrived,
     IntentArrived,
@@ -82,6 +81,7 @@ from mesh.roles.outbox import Outbox
 from mesh.roles.peers import Peers
 from mesh.roles.performer import USES, Performer
 from mesh.roles.scrubbing import scrub_for_ever, scrub_newest
+from mesh.roles.starting import barrier_answer, fewer_than_signed, watch_start
 from mesh.roles.status import node_status
 from mesh.roles.waiters import Waiters, reply
 
@@ -207,7 +207,8 @@ class GovernorNode:
         try:
             machine = Machine(self.governance, self.me, engine)
             stored = await load_state(store, self.governance, self.me)
-            await scrub_newest(store, self.governance.roster.origin(self.me), stored.own.frontier.size)
+            if not fewer_than_signed(stored.own):  # what is missing comes first, and is verified as it comes
+                await scrub_newest(store, self.governance.roster.origin(self.me), stored.own.frontier.size)
             self.clock.raise_to(stored.own.last_ms)
             performer = Performer(
                 machine, store, self.signer, self.clock, deliver=self._deliver, failpoint=self._failpoint, wake=self._wake.set
@@ -222,6 +223,7 @@ class GovernorNode:
         if self.admission is not None:
             self.admission.begin_again()
         if self.peers is not None:
+            self._spawn(self.peers.ask_all(performer, lambda: self.performer is performer))
             self._spawn(self.peers.sync_all(performer, lambda: self.performer is performer))
         self._spawn(self._scrub(store))
 
@@ -266,6 +268,7 @@ class GovernorNode:
     async def _scrub(self, store: Store) -> None:
         """Rule 7."""
         with suppress(Unavailable):  # it has ended, and whoever writes to it has noticed
+            await watch_start(self._performing(), self.me.name)
             await scrub_for_ever(store)
 
     def status(self) -> NodeStatus:
@@ -343,10 +346,10 @@ class GovernorNode:
     def _law(self, message: Message) -> None:
         self._enqueue(LawArrived(message.data))
 
-    def _enqueue(self, event: HeartbeatArrived | CosigArrived | LawArrived | NoteArrived | LineageArrived) -> None:
+    def _enqueue(self, event: BarrierArrived | HeartbeatArrived | CosigArrived | LawArrived | NoteArrived | LineageArrived) -> None:
         if isinstance(event, LawArrived):
             queued = self._inbox.law.put(event, len(event.data))
-        elif isinstance(event, HeartbeatArrived | CosigArrived):
+        elif isinstance(event, BarrierArrived | HeartbeatArrived | CosigArrived):
             queued = self._inbox.urgent.put(event, len(event.data))
         else:
             queued = self._inbox.lineage.put(event, len(event.data))
@@ -404,7 +407,7 @@ class GovernorNode:
             self._spawn(reply(message, pack(RefusedAnswer(code=refusal, detail="")), self.counters))
         return not refusal
 
-    async def _look_up(self, message: Message, asked: Pull | Find | Prove | StatusAsked | LawAsked | BundleAsked | Supply) -> None:
+    async def _look_up(self, message: Message, asked: answers.Question) -> None:
         # Tenants import this service; what committed parameters hide is for members and auditors.
         openings = not message.imported
         try:
@@ -413,6 +416,8 @@ class GovernorNode:
                 answer = pack(self.status())
             elif isinstance(asked, Supply):
                 answer = self.admission.supplied(bytes(asked.bundle)) if self.admission is not None else b""
+            elif isinstance(asked, BarrierAsked):
+                answer = await barrier_answer(performer, self.signer, asked)
             else:
                 answer = await answers.looked_up(performer.store, asked, performer.state.log, openings=openings)
         except Alarm:

@@ -25,6 +25,7 @@ from mesh.limits import (
     QUEUE_URGENT_MAX,
 )
 from mesh.protocol.events import (
+    BarrierArrived,
     CosigArrived,
     Event,
     HeartbeatArrived,
@@ -96,7 +97,7 @@ class Inbox:
 
     def __init__(self) -> None:
         """Empty."""
-        self.urgent: Queue[HeartbeatArrived | CosigArrived] = Queue(QUEUE_URGENT_MAX)
+        self.urgent: Queue[BarrierArrived | HeartbeatArrived | CosigArrived] = Queue(QUEUE_URGENT_MAX)
         self.lineage: Queue[LineageArrived | NoteArrived] = Queue(QUEUE_LINEAGE_MAX)
         self.law: Queue[LawArrived] = Queue(QUEUE_LAW_MAX)
         self.offers: Queue[OfferArrived] = Queue(QUEUE_LAW_MAX)

@@ -11,10 +11,10 @@ from mesh.core.log.merkle import Frontier
 from mesh.core.log.record import read_record
 from mesh.errors import Alarm, Refused
 from mesh.policy.admission import admit_laws
-from mesh.protocol.begin import INCARNATION, Stored, StoredLog
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
 from mesh.protocol.mirror import conflict_key, refused_key
 from mesh.protocol.step import Head, HeadUse
+from mesh.protocol.stored import INCARNATION, REFILLED, Stored, StoredLog
 
 __all__ = ["admitted_engine", "load_state"]
 
@@ -41,7 +41,10 @@ async def load_state(store: Store, governance: Governance, me: Member) -> Stored
     logs = {roster.origin(member): await _log(store, roster.origin(member), heads, sizes) for member in roster.members}
     own = logs.pop(roster.origin(me))
     law = tuple([_statement(identity, data) for identity, data in await store.all_law()])
-    return Stored(incarnation=await store.meta(INCARNATION) or 0, own=own, mirrors=logs, law=law)
+    beats = {member.name: await store.note("heartbeat", roster.origin(member), latest=True) for member in roster.members}
+    heard = {name: beat.size for name, beat in beats.items() if beat is not None}
+    incarnation, refilled = await store.meta(INCARNATION) or 0, await store.meta(REFILLED) or 0
+    return Stored(incarnation=incarnation, own=own, mirrors=logs, law=law, heard=heard, refilled=refilled)
 
 
 def _statement(identity: str, data: bytes) -> Statement[Said]:

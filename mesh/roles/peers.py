@@ -9,10 +9,10 @@ from typing import Final
 from mesh.adapters.bus import Bus
 from mesh.core import subjects
 from mesh.core.bytes.canonical import Payload
-from mesh.core.messages import BundleAsked, BundleGiven, LawAsked, Pull, Sync, SyncAnswer, pack, unpack
+from mesh.core.messages import BarrierAsked, BundleAsked, BundleGiven, LawAsked, Pull, Sync, SyncAnswer, pack, unpack
 from mesh.errors import MeshError
 from mesh.limits import BATCH_RECORDS_MAX
-from mesh.protocol.events import HeartbeatArrived, LawArrived, LineageArrived
+from mesh.protocol.events import BarrierArrived, HeartbeatArrived, LawArrived, LineageArrived
 from mesh.protocol.step import Ask, AskLaw
 from mesh.roles.performer import Performer
 
@@ -21,13 +21,20 @@ __all__ = ["Peers"]
 _TIMEOUT_MS: Final = 2_000
 _AGAIN_S: Final = 0.05
 """Between two rounds of questions."""
+_AGAIN_S_MAX: Final = 1.0
+"""The same, to a member that does not answer a start."""
 _REFUSED: Final = b'{"answer":"refused",'
 
 
 class Peers:
     """The other members, over the bus."""
 
-    def __init__(self, bus: Bus, others: Sequence[str], enqueue: Callable[[HeartbeatArrived | LawArrived | LineageArrived], None]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        others: Sequence[str],
+        enqueue: Callable[[BarrierArrived | HeartbeatArrived | LawArrived | LineageArrived], None],
+    ) -> None:
         """Ask ``others`` over ``bus``; answers go to ``enqueue``."""
         self._bus = bus
         self._others = others
@@ -64,6 +71,22 @@ class Peers:
             with suppress(MeshError):
                 return bytes(unpack(BundleGiven, await self._request(member, BundleAsked(digest=digest))).bundle)
         return None
+
+    async def ask_all(self, performer: Performer, wanted: Callable[[], bool]) -> None:
+        """Ask every member what this node has signed, until its start is through, or it is no longer ``wanted``."""
+        others = [member.name for member in performer.machine.governance.roster.members if member.name != performer.machine.me.name]
+        await asyncio.gather(*(self._ask_start(name, performer, wanted) for name in others))
+
+    async def _ask_start(self, member: str, performer: Performer, wanted: Callable[[], bool]) -> None:
+        question, wait_s = BarrierAsked(asker=performer.machine.me.name, nonce=performer.state.fresh.boot), _AGAIN_S
+        while wanted() and (waiting := performer.state.barrier) is not None:
+            if member not in waiting.answers:
+                with suppress(MeshError):
+                    answer = await self._request(member, question)
+                    if not answer.startswith(_REFUSED):
+                        self._enqueue(BarrierArrived(answer))
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, _AGAIN_S_MAX)
 
     async def _request(self, member: str, question: Payload) -> bytes:
         return (await self._bus.request(subjects.sync(member), pack(question), timeout_ms=_TIMEOUT_MS)).data

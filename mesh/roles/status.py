@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from mesh.core.law.governance import Governance
 from mesh.core.messages import MirrorStatus, NodeStatus, PolicyStatus
 from mesh.errors import Refused
+from mesh.protocol.barrier import check
 from mesh.protocol.freshness import check_clock, check_fresh, vouchers
 from mesh.roles.performer import Performer
 
@@ -24,6 +25,9 @@ def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms
     governance, roster = state.governance, state.governance.roster
     now_ms, code = performer.clock.now_ms(), ""
     try:
+        if state.barrier is not None:
+            check(state.barrier, governance, now_ms=now_ms)
+            raise Refused("barrier_pending", "")
         check_clock(state.fresh, roster, wall_ms=performer.clock.wall_ms(), now_ms=now_ms)
         check_fresh(state.fresh, governance.frontier, roster, now_ms=now_ms, whole=governance.whole)
     except Refused as refusal:

@@ -296,6 +296,27 @@ async def test_every_certificate_and_the_newest_checkpoint_are_kept(tmp_path: Pa
     await store.close()
 
 
+async def test_of_what_a_member_cosigned_and_of_its_heartbeats_the_newest_is_kept(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / NAME, owner="a")
+    for size in (10, 30, 20):
+        await store.commit([PutNote("cosigned", LOG, size, f"b {size}".encode(), "b"), PutNote("heartbeat", LOG, size, f"{size}".encode())])
+    await store.commit([PutNote("cosigned", LOG, 10, b"c 10", "c")])
+    for note, kept in ((("b", "cosigned"), (30, b"b 30")), (("c", "cosigned"), (10, b"c 10")), (("", "heartbeat"), (30, b"30"))):
+        member, space = note
+        assert await store.note(space, LOG, member=member) == kept  # type: ignore[arg-type]  # both are spaces
+    assert await store.note("cosigned", LOG) is None
+    await store.close()
+
+
+async def test_the_newest_certificates_come_first_and_as_many_as_are_asked_for(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / NAME, owner="a")
+    await store.commit([PutNote("certificate", LOG, size, f"{size}".encode()) for size in (10, 30, 20)])
+    assert await store.certificates(LOG, 2) == [b"30", b"20"]
+    assert await store.certificates(LOG, 9) == [b"30", b"20", b"10"]
+    assert await store.certificates(PEER, 9) == []
+    await store.close()
+
+
 async def test_records_are_found_by_any_prefix_newest_first(tmp_path: Path) -> None:
     store = await Store.open(tmp_path / NAME, owner="a")
     places = [(ident(number % 300), PEER if number % 3 else LOG, number) for number in range(600)]

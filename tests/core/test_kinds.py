@@ -16,7 +16,7 @@ from mesh.errors import Refused
 from tests.core.kit import secret
 from tests.support.strategies import values_of
 
-for _module in ("law.governance", "law.heartbeat", "run.authorization", "run.intent", "run.outcome"):
+for _module in ("law.barrier", "law.governance", "law.heartbeat", "run.authorization", "run.intent", "run.outcome"):
     importlib.import_module(f"mesh.core.{_module}")  # importing registers kinds
 KIND_NAMES = sorted(KINDS)
 RECORDS = [
@@ -24,6 +24,7 @@ RECORDS = [
     record.OutcomeRecorded,
 ]  # fmt: skip
 PLAIN_MESSAGES = [
+    messages.BarrierAsked,
     messages.Find, messages.Found, messages.NodeStatus, messages.Prove, messages.Pull, messages.RefusedAnswer, messages.StatusAsked,
     messages.Sync,
 ]  # fmt: skip
@@ -33,7 +34,7 @@ KEY = secret(1)
 
 def test_every_kind_of_the_wire_is_registered() -> None:
     assert set(KIND_NAMES) >= {
-        "authorization", "denial", "heartbeat", "identity", "intent", "outcome", "policy", "possession", "receipt", "refusal",
+        "authorization", "barrier", "denial", "heartbeat", "identity", "intent", "outcome", "policy", "possession", "receipt", "refusal",
         "revocation", "roster",
     }  # fmt: skip
 

@@ -7,26 +7,32 @@ import msgspec
 
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.canonical import Payload
+from mesh.core.bytes.envelope import Statement
+from mesh.core.law.barrier import Barrier
 from mesh.core.law.governance import Governance, admit_governance, restore
 from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.policy import Manifest
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.law.roster import Member, Roster
+from mesh.core.law.travel import Said
 from mesh.core.log.checkpoint import Checkpoint, attest_name, cosignature_line, cosignature_message, log_line, witness_name
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.note import Line, Note
 from mesh.core.log.record import DecisionMade, Record, read_record
-from mesh.core.messages import LineageBatch, unpack
+from mesh.core.messages import BarrierAnswer, BarrierAsked, LineageBatch, pack, unpack
 from mesh.core.run.intent import Intent
+from mesh.protocol.barrier import answer_draft
+from mesh.protocol.begin import begin
 from mesh.protocol.documents import Documents
-from mesh.protocol.events import Event
+from mesh.protocol.events import BarrierArrived, Event
 from mesh.protocol.freshness import Freshness
 from mesh.protocol.governor import Facts, GovernorState, Machine
 from mesh.protocol.intake import Intake, IntentArrived
 from mesh.protocol.lineage import LogState, Writer
 from mesh.protocol.serving import body_ids, pull_answer
 from mesh.protocol.step import Append, Effect, PutBody, PutOpenings, Reply, Send, Sign, Signed, Step, phases
+from mesh.protocol.stored import Stored
 from tests.support.factory import DOMAIN, MESH, T0, Lab, secret, sign
 
 __all__ = [
@@ -55,6 +61,8 @@ __all__ = [
     "revoking",
     "secret",
     "sign",
+    "started",
+    "told",
 ]
 
 LAB: Final = Lab()
@@ -187,6 +195,33 @@ def beat(member: str, sequence: int, signed_ms: int, /, *, incarnation: int = 1,
         echo=list(echo),
     )
     return sign(msgspec.structs.replace(value, **changes), LAB.keys[member]["decision"])
+
+
+def told(
+    name: str,
+    *notes: bytes,
+    heartbeat: bytes = b"",
+    nonce: str = BOOT,
+    asker: str = ME.name,
+    frontier: Sequence[StreamHead] | None = None,
+    by: str = "",
+    **changes: Any,
+) -> bytes:
+    """What a member answers to the start of ``asker``; ``by`` is who signs it, if not the member itself."""
+    heads = LAB.governance.frontier if frontier is None else frontier
+    asked = BarrierAsked(asker=asker, nonce=nonce)
+    draft = answer_draft(LAB.roster, LAB.roster.member(name), asked, heads, notes=notes, heartbeat=heartbeat)
+    claims = canonical.decode(Barrier, draft.payload, bytes_max=1 << 20)
+    said = sign(msgspec.structs.replace(claims, **changes), LAB.keys[by or name]["decision"])
+    return pack(BarrierAnswer(barrier=msgspec.Raw(said), heartbeat=[msgspec.Raw(heartbeat)] if heartbeat else []))
+
+
+def started(machine: Machine, stored: Stored, *, now_ms: int = NOW, given: Sequence[Statement[Said]] = ()) -> Step[GovernorState]:
+    """A start that all others have answered, who know nothing of this node."""
+    first = begin(machine, stored, boot=BOOT, now_ms=now_ms, given=given)
+    events = [BarrierArrived(told(member.name)) for member in LAB.roster.members if member.name != ME.name]
+    then = machine.step(first.state, events, now_ms=now_ms, wall_ms=now_ms, facts=Facts())
+    return Step(then.state, (*first.effects, *then.effects))
 
 
 class Owner:

@@ -5,13 +5,14 @@ import pytest
 
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.record import GovernanceChanged, read_record
-from mesh.errors import Alarm
-from mesh.protocol.begin import INCARNATION, Stored, StoredLog, begin
+from mesh.errors import Refused
+from mesh.protocol.barrier import check
 from mesh.protocol.events import HeartbeatArrived, Tick
 from mesh.protocol.governor import GovernorState, Machine
 from mesh.protocol.lineage import checkpoint_due
 from mesh.protocol.step import Announce, Append, Head, Send, SetHead, SetMeta, Sign, Step
-from tests.protocol.machines import BOOT, LAB, ME, NOW, OWNER, Governor, beat, only, perform
+from mesh.protocol.stored import INCARNATION, Stored, StoredLog
+from tests.protocol.machines import BOOT, LAB, ME, NOW, OWNER, Governor, beat, only, perform, started
 
 ORIGIN = LAB.roster.origin(ME)
 LEAVES = [b"a", b"b", b"c"]
@@ -25,7 +26,7 @@ def _begin(
     own: StoredLog = NEW, mirrors: dict[str, StoredLog] | None = None, *, incarnation: int = 0, now_ms: int = NOW
 ) -> Step[GovernorState]:
     machine = Machine(LAB.governance, ME, LAB.engine)
-    return begin(machine, Stored(incarnation=incarnation, own=own, mirrors=mirrors or {}), boot=BOOT, now_ms=now_ms)
+    return started(machine, Stored(incarnation=incarnation, own=own, mirrors=mirrors or {}), now_ms=now_ms)
 
 
 @pytest.mark.parametrize("before", [0, 1, 41])
@@ -81,9 +82,12 @@ def test_a_log_remembers_under_which_time_it_signed_last() -> None:
     assert {item.head.time_s for item in only(SetHead, effects)} == {NOW // 1000 + 5}
 
 
-def test_storage_that_holds_less_than_was_signed_stops_the_node() -> None:
-    with pytest.raises(Alarm) as caught:
-        _begin(msgspec.structs.replace(HELD, frontier=Frontier.empty().append(leaf_hash(b"a"))))
+def test_storage_that_holds_less_than_was_signed_signs_nothing_though_all_have_answered() -> None:
+    step = _begin(msgspec.structs.replace(HELD, frontier=Frontier.empty().append(leaf_hash(b"a"))))
+    assert step.state.barrier is not None
+    assert not only(Sign, step.effects)
+    with pytest.raises(Refused) as caught:
+        check(step.state.barrier, LAB.governance, now_ms=NOW + 60_000)
     assert caught.value.code == "storage_rolled_back"
 
 

@@ -28,12 +28,12 @@ from mesh.core.messages import (
 )
 from mesh.core.run.authorization import Denial
 from mesh.limits import BATCH_EVENTS_MAX
-from mesh.protocol.begin import Stored, StoredLog, begin
 from mesh.protocol.events import Event, HeartbeatArrived, IntentArrived, Stopping, Tick
 from mesh.protocol.gossip import LawArrived, OfferArrived, put
 from mesh.protocol.governor import Facts
 from mesh.protocol.step import Append, AskLaw, Effect, PutLaw, Send
-from tests.protocol.machines import BOOT, LAB, ME, NOW, Governor, answers, beat, only, perform
+from mesh.protocol.stored import Stored, StoredLog
+from tests.protocol.machines import BOOT, LAB, ME, NOW, Governor, answers, beat, only, perform, started
 from tests.support import halts
 from tests.support.factory import secret, sign
 from tests.support.revocations import REVOKERS, STREAM, branch, chained, governance, revocation
@@ -63,7 +63,7 @@ def _beats(now_ms: int, sequence: int = 1, **changes: Any) -> list[HeartbeatArri
 def _fresh() -> Governor:
     governor = Governor(PLAIN)
     empty = StoredLog(frontier=Frontier.empty(), last_ms=0, certified=0)
-    governor.state = begin(governor.machine, Stored(incarnation=0, own=empty, mirrors={}), boot=BOOT, now_ms=NOW).state
+    governor.state = started(governor.machine, Stored(incarnation=0, own=empty, mirrors={})).state
     governor.take(*_beats(NOW), Tick())
     assert governor.state.was_fresh
     return governor
@@ -212,7 +212,7 @@ def test_a_halt_that_a_member_holds_is_asked_for() -> None:
 def test_a_start_remembers_what_is_halted() -> None:
     empty = StoredLog(frontier=Frontier.empty(), last_ms=0, certified=0)
     stored = Stored(incarnation=0, own=empty, mirrors={}, law=(SECOND_HALT, GOOD[0], HALT))
-    state = begin(Governor(PLAIN).machine, stored, boot=BOOT, now_ms=NOW).state
+    state = started(Governor(PLAIN).machine, stored).state
     assert state.governance.digest == restore(PLAIN, [HALT, SECOND_HALT, GOOD[0]]).digest
     assert list(state.governance.halted) == [halts.DOMAIN]
 
@@ -278,7 +278,7 @@ def test_a_start_takes_up_what_was_kept_and_keeps_what_it_is_given_once() -> Non
     machine = Governor(restore(PLAIN, GOOD[:2])).machine
     empty = StoredLog(frontier=Frontier.empty(), last_ms=0, certified=0)
     stored = Stored(incarnation=0, own=empty, mirrors={}, law=(GOOD[3], GOOD[1], GOOD[2]))
-    step = begin(machine, stored, boot=BOOT, now_ms=NOW, given=GOOD[:2])
+    step = started(machine, stored, given=GOOD[:2])
     assert only(PutLaw, step.effects) == [put(GOOD[0])]
     assert step.state.governance.digest == restore(PLAIN, GOOD).digest
     assert step.state.governance.revoked == restore(PLAIN, GOOD).revoked

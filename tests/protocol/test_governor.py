@@ -16,7 +16,6 @@ from mesh.core.log.record import DecisionMade, Denied, GovernanceChanged, Noise,
 from mesh.core.messages import Authorized, OutcomeAnswer, RefusedAnswer, SyncAnswer, pack, unpack, unpack_answer
 from mesh.core.run.authorization import Receipt, RecordRef
 from mesh.limits import BATCH_EVENTS_MAX
-from mesh.protocol.begin import Stored, StoredLog, begin
 from mesh.protocol.events import (
     CosigArrived,
     Event,
@@ -32,7 +31,25 @@ from mesh.protocol.events import (
 )
 from mesh.protocol.governor import NOISE_MS, Facts
 from mesh.protocol.step import Announce, Append, Ask, Reply, Send, SetHead, Sign
-from tests.protocol.machines import BOOT, LAB, ME, NOW, OWNER, Governor, Owner, ahead, answers, batch, beat, line, only, perform, secret
+from mesh.protocol.stored import Stored, StoredLog
+from tests.protocol.machines import (
+    BOOT,
+    LAB,
+    ME,
+    NOW,
+    OWNER,
+    Governor,
+    Owner,
+    ahead,
+    answers,
+    batch,
+    beat,
+    line,
+    only,
+    perform,
+    secret,
+    started,
+)
 
 OTHERS = [member.name for member in LAB.roster.members if member.name != ME.name]
 EMPTY = StoredLog(frontier=Frontier.empty(), last_ms=0, certified=0)
@@ -41,8 +58,7 @@ EMPTY = StoredLog(frontier=Frontier.empty(), last_ms=0, certified=0)
 def _governor() -> Governor:
     """A governor that has just started."""
     governor = Governor()
-    step = begin(governor.machine, Stored(incarnation=0, own=EMPTY, mirrors={}), boot=BOOT, now_ms=NOW)
-    governor.state = step.state
+    governor.state = started(governor.machine, Stored(incarnation=0, own=EMPTY, mirrors={})).state
     return governor
 
 

@@ -139,7 +139,7 @@ def test_k_members_make_the_certificate_and_k_less_one_do_not() -> None:
     state, effects = take_lines(state, LAB.roster, ME, _lines(text, (OTHERS[0], "attest")))
     assert effects == []
     state, effects = take_lines(state, LAB.roster, ME, _lines(text, (OTHERS[1], "attest")))
-    (kept,), (sent,) = only(PutNote, effects), only(Send, effects)
+    (kept, *_), (sent,) = only(PutNote, effects), only(Send, effects)
     assert (kept.space, kept.size, state.certified, state.outstanding) == ("certificate", 3, 3, None)
     assert sent.durable
     assert sent.build(perform([])) == kept.note
@@ -195,6 +195,21 @@ def test_garbage_is_refused() -> None:
 def test_the_published_note_is_the_checkpoint_with_the_logs_own_line() -> None:
     state, text = _outstanding()
     assert parse_note(state.note) == Note(text, (line(ME, "log", text),))
+
+
+def test_what_each_other_member_cosigned_is_kept_also_if_it_comes_after_the_certificate() -> None:
+    state, text = _outstanding()
+    both = [(OTHERS[0], "attest"), (OTHERS[0], "witness"), (OTHERS[1], "attest")]
+    state, effects = take_lines(state, LAB.roster, ME, _lines(text, *both))
+    kept = {note.member: note for note in only(PutNote, effects) if note.space == "cosigned"}
+    assert {name: note.note for name, note in kept.items()} == {
+        OTHERS[0].name: _lines(text, *both[:2]),
+        OTHERS[1].name: _lines(text, both[2]),
+    }
+    late = (OTHERS[2], "attest")
+    state, effects = take_lines(state, LAB.roster, ME, _lines(text, both[0], late))
+    assert effects == [PutNote("cosigned", ORIGIN, 3, _lines(text, late), OTHERS[2].name)]
+    assert take_lines(state, LAB.roster, ME, _lines(text, both[0], late)) == (state, [])
 
 
 def test_nothing_outstanding_certifies_nothing() -> None:

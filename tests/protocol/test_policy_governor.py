@@ -12,9 +12,10 @@ from mesh.core.log.merkle import Frontier
 from mesh.core.log.record import DecisionMade, Denied, GovernanceChanged
 from mesh.core.messages import Authorized, DeniedAnswer, Offer, RefusedAnswer, pack, unpack_answer
 from mesh.core.run.authorization import Denial
-from mesh.protocol.begin import Stored, StoredLog, begin
+from mesh.protocol.begin import begin
 from mesh.protocol.events import HeartbeatArrived, IntentArrived, OfferArrived, PolicyAdmitted, PolicyRefused, Tick
 from mesh.protocol.step import PutBundle, PutLaw, Send
+from mesh.protocol.stored import Stored, StoredLog
 from tests.protocol.machines import BOOT, DOMAIN, LAB, ME, NOW, Governor, answers, beat, only, perform
 from tests.support.factory import sign
 

@@ -7,7 +7,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from mesh.core.bytes import canonical
+import msgspec
+
+from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.law.governance import Governance
 from mesh.core.log.merkle import Frontier, inclusion_path, leaf_hash, tree_get
@@ -15,6 +17,8 @@ from mesh.core.log.record import read_record
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import (
     Answer,
+    BarrierAnswer,
+    BarrierAsked,
     BundleAsked,
     Find,
     Found,
@@ -38,8 +42,10 @@ from mesh.core.messages import (
     unpack_asked,
 )
 from mesh.errors import Refused, Unavailable
-from mesh.protocol.begin import Stored, StoredLog, begin
+from mesh.protocol.barrier import answer_draft
+from mesh.protocol.begin import begin
 from mesh.protocol.events import (
+    BarrierArrived,
     CosigArrived,
     Event,
     HeartbeatArrived,
@@ -73,6 +79,7 @@ from mesh.protocol.step import (
     Step,
     phases,
 )
+from mesh.protocol.stored import Stored, StoredLog
 from mesh.roles.status import policies_of
 from tests.support.factory import T0, Lab
 
@@ -132,6 +139,14 @@ class Node:
         bodies = {key: self.bodies[key] for key in sorted(ids)}
         return pull_answer(ask.origin, ask.first, leaves, bodies, {key: self.openings[key] for key in sorted(opened)}, note)
 
+    def told(self, asker: str, boot: str) -> bytes:
+        """What it answers to another's first start."""
+        roster, asked = self.machine.governance.roster, BarrierAsked(asker=asker, nonce=boot)
+        draft = answer_draft(roster, self.machine.me, asked, self.machine.governance.frontier, notes=(), heartbeat=b"")
+        key = self.keys["decision"]
+        said = envelope.assemble(draft.payload_type, draft.payload, {key.public: key.sign(draft.message)})
+        return pack(BarrierAnswer(barrier=msgspec.Raw(said), heartbeat=[]))
+
     def answer(self, data: bytes) -> bytes:
         """The answer to a question on the node's sync subject."""
         asked = unpack_asked(data)
@@ -144,7 +159,7 @@ class Node:
                 return self._prove(asked)
             case StatusAsked():
                 return pack(self.status())
-            case Sync() | Offer() | LawAsked() | BundleAsked() | Supply():
+            case Sync() | Offer() | LawAsked() | BundleAsked() | Supply() | BarrierAsked():
                 return pack(RefusedAnswer(code="unavailable", detail=""))
 
     def _prove(self, ask: Prove) -> bytes:
@@ -209,6 +224,9 @@ class LittleMesh:
             empty = StoredLog(frontier=Frontier.empty(), last_ms=0, certified=0)
             boot = canonical.sha256_hex(node.name.encode())
             self._perform(node, begin(node.machine, Stored(incarnation=0, own=empty, mirrors={}), boot=boot, now_ms=self.now_ms))
+            for other in self.nodes.values():
+                if other is not node:
+                    self._queue.append((node.name, BarrierArrived(other.told(node.name, boot))))
         for node in self.nodes.values():
             for other in self.nodes.values():
                 if other is not node:

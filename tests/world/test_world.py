@@ -57,6 +57,17 @@ def test_a_domain_is_halted_and_resumed_and_no_promise_is_broken() -> None:
     assert denied > 8, "and all of them permit again in the end, which I10 looks after"
 
 
+def test_a_restored_disk_breaks_no_promise_and_its_member_works_again() -> None:
+    restored = 0
+    for seed in range(12):
+        world = World(seed, nodes=4, trouble=("restore", "restore"))
+        result = world.run()
+        assert not result.promise, f"seed {seed}: {result.promise}: {result.message}\n" + "\n".join(result.plan)
+        watch = world.stage.watch
+        restored += len(watch.restored - watch.liars)
+    assert restored > 3, "and all of them permit again in the end, which I10 looks after"
+
+
 def test_every_kind_of_trouble_can_be_asked_for_and_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     usual, planned = Faults._kinds, list[str]()
 

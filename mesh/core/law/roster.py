@@ -54,7 +54,7 @@ class Member(Payload):
     attest_key: KeyHex
     """I hold every record and would have decided so."""
     decision_key: KeyHex
-    """Authorizations, denials, receipts, refusals, heartbeats."""
+    """Authorizations, denials, receipts, refusals, heartbeats, answers to a start."""
 
 
 class Bounds(Payload):

@@ -38,8 +38,8 @@ from mesh.protocol.freshness import Freshness
 from mesh.protocol.gossip import Asking, Gossip, LawArrived
 from mesh.protocol.outcomechain import OutcomeChain, Subject
 from mesh.testing.world import keys
+from mesh.testing.world.around import Bus
 from mesh.testing.world.clock import WorldClock
-from mesh.testing.world.governor import Bus
 from mesh.testing.world.ground import Ground
 from mesh.testing.world.message import Message
 from mesh.testing.world.promises import Watch

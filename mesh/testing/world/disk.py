@@ -11,13 +11,13 @@ from typing import Literal
 import msgspec
 
 from mesh.core.law.governance import Governance
-from mesh.core.law.roster import Member
+from mesh.core.law.roster import Member, Roster
 from mesh.core.law.streams import Cursor
 from mesh.core.law.travel import read_law
+from mesh.core.log.checkpoint import attest_name
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.record import read_record
 from mesh.errors import Alarm, Refused, Unavailable
-from mesh.protocol.begin import INCARNATION, Stored, StoredLog
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
 from mesh.protocol.mirror import conflict_key, refused_key
 from mesh.protocol.step import (
@@ -35,6 +35,7 @@ from mesh.protocol.step import (
     SetHead,
     SetMeta,
 )
+from mesh.protocol.stored import INCARNATION, REFILLED, Stored, StoredLog
 
 __all__ = ["Disk", "StoredLeaves", "Taken"]
 
@@ -73,6 +74,15 @@ class Disk:
         self.full = False
         self.pending: tuple[Persist, ...] = ()
         """The transaction that is being committed."""
+
+    def copy(self) -> "Disk":
+        """What a backup taken now holds."""
+        other = Disk()
+        other.logs = {origin: StoredLeaves(list(log.leaves), list(log.hashes)) for origin, log in self.logs.items()}
+        other.notes = {place: dict(notes) for place, notes in self.notes.items()}
+        other.heads, other.bodies, other.openings, other.once = dict(self.heads), dict(self.bodies), dict(self.openings), dict(self.once)
+        other.keys, other.places, other.meta, other.law = set(self.keys), set(self.places), dict(self.meta), dict(self.law)
+        return other
 
     # ---------------------------------------------------------------------------------------------------------- writing
 
@@ -145,8 +155,8 @@ class Disk:
                 self.keys.add((space, key))
             case Locate(id=identity, origin=origin, index=index):
                 self.places.add((identity, origin, index))
-            case PutNote(space=space, origin=origin, size=size, note=note):
-                self.notes.setdefault((space, origin), {})[size] = note
+            case PutNote(place=place, origin=origin, size=size, note=note):
+                self.notes.setdefault((place, origin), {})[size] = note
             case SetMeta(key=key, value=value):
                 self.meta[key] = value
 
@@ -185,13 +195,32 @@ class Disk:
         checkpoints = self.notes.get(("checkpoint", origin), {})
         return checkpoints[max(checkpoints)] if checkpoints else b""
 
+    def largest(self, space: str, origin: str) -> int:
+        """The size of the largest note of a kind; of a heartbeat its incarnation. 0 if there is none."""
+        return max(self.notes.get((space, origin), ()), default=0)
+
+    def shown(self, roster: Roster, me: Member, asker: Member) -> tuple[list[bytes], bytes]:
+        """What may show another member what it has signed: notes, and its heartbeat of the largest incarnation."""
+        origin = roster.origin(asker)
+        places = [("checkpoint", origin), (f"cosigned {asker.name}", roster.origin(me))]
+        notes = [self.notes[place][max(self.notes[place])] for place in places if place in self.notes]
+        mine = attest_name(roster.mesh, asker.name).encode()
+        for member in roster.members:
+            held = self.notes.get(("certificate", roster.origin(member)), {})
+            newest = [held[size] for size in sorted(held, reverse=True)[:8]]
+            notes += [note for note in newest if mine in note or member.name == asker.name][:1]
+        beats = self.notes.get(("heartbeat", origin), {0: b""})
+        return notes, beats[max(beats)]
+
     def stored(self, governance: Governance, me: Member) -> Stored:
         """What a start reads."""
         roster = governance.roster
         logs = {roster.origin(member): self._log(roster.origin(member)) for member in roster.members}
         own = logs.pop(roster.origin(me))
         law = tuple(read_law(item.envelope) for item in self.law.values())
-        return Stored(incarnation=self.meta.get(INCARNATION, 0), own=own, mirrors=logs, law=law)
+        heard = {member.name: self.largest("heartbeat", roster.origin(member)) for member in roster.members}
+        incarnation, refilled = self.meta.get(INCARNATION, 0), self.meta.get(REFILLED, 0)
+        return Stored(incarnation=incarnation, own=own, mirrors=logs, law=law, heard=heard, refilled=refilled)
 
     def _log(self, origin: str) -> StoredLog:
         log = self.logs.get(origin, StoredLeaves())

@@ -20,6 +20,7 @@ from mesh.core.law.travel import Said
 from mesh.core.messages import Offer, Sync, pack
 from mesh.protocol.step import FAILPOINTS
 from mesh.testing.world import keys
+from mesh.testing.world.disk import Disk
 from mesh.testing.world.governor import QUEUE_MAX, Governor
 from mesh.testing.world.liars import KINDS
 from mesh.testing.world.message import Message
@@ -56,6 +57,7 @@ class Faults:
         """What operators do not give up to offer."""
         self._healed = False
         self._wrong_clock: Governor | None = None
+        self._restored: Governor | None = None
         self.plan: list[str] = []
 
     def _kinds(self) -> dict[str, tuple[int, Callable[[int], None]]]:
@@ -80,6 +82,7 @@ class Faults:
             "pause": (2, self._pause),
             "policy": (2, self._policy),
             "reload": (1, self._reload),
+            "restore": (1, self._restore),
             "revocation": (1, self._revocation),
             "revoker forks": (1, self._forked_revoker),
             "slow disk": (1, self._slow_disk),
@@ -246,6 +249,30 @@ class Faults:
     def _reload(self, at_us: int) -> None:
         governor = self._governor()
         self._at(at_us, f"reload {governor.name}", lambda: governor.reload(_S // 5))
+
+    def _restore(self, at_us: int) -> None:
+        """Somebody puts an old copy of a disk in place: one of the f faults, so always the same, and nobody where all f lie."""
+        watch, setting = self._stage.watch, self._stage.setting
+        if len(watch.liars) >= setting.governance.roster.f:
+            return
+        honest = [governor for governor in watch.honest if governor is not self._wrong_clock]
+        self._restored = self._restored or self._random.choice(honest)
+        governor, age_us, down_us = self._restored, self._random.choice((_S // 10, _S // 2, 2 * _S, 5 * _S)), self._length_us() // 2
+        copies = list[Disk]()
+        calm_us = self._random.choice((0, _S // 2))
+
+        def isolated() -> None:
+            """Nothing new reaches it just before: so others know what it has signed."""
+            governor.pause(calm_us + _S // 10)
+
+        def restore() -> None:
+            if copies:
+                governor.set_back(copies.pop(), down_us)
+
+        self._at(max(0, at_us - age_us), f"copy the disk of {governor.name}", lambda: copies.append(governor.disk.copy()))
+        if calm_us:
+            self._at(at_us - calm_us, f"pause {governor.name} before", isolated)
+        self._at(at_us, f"restore the copy of {governor.name}", restore)
 
     def _pause(self, at_us: int) -> None:
         governor, length_us = self._governor(), self._length_us()

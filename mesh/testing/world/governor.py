@@ -7,22 +7,37 @@ asks, and after any failure of storage begins anew. What it decides is decided b
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
 from mesh.core import subjects
-from mesh.core.bytes import canonical
+from mesh.core.bytes import canonical, envelope
 from mesh.core.law.governance import Governance, restore
 from mesh.core.law.policy import Bundle
 from mesh.core.law.roster import Member
 from mesh.core.law.streams import Cursor
 from mesh.core.log.record import read_record
-from mesh.core.messages import LawAsked, LawBatch, Offer, Pull, RefusedAnswer, Sync, SyncAnswer, pack, unpack, unpack_asked
+from mesh.core.messages import (
+    BarrierAnswer,
+    BarrierAsked,
+    LawAsked,
+    LawBatch,
+    Offer,
+    Pull,
+    RefusedAnswer,
+    Sync,
+    SyncAnswer,
+    pack,
+    unpack,
+    unpack_asked,
+)
 from mesh.errors import Alarm, Refused, Unavailable
 from mesh.limits import BATCH_RECORDS_MAX
-from mesh.protocol.begin import Stored, begin
+from mesh.protocol.barrier import answer_draft, heard_notes
+from mesh.protocol.begin import begin
 from mesh.protocol.events import (
+    BarrierArrived,
     CosigArrived,
     Event,
     HeartbeatArrived,
@@ -39,8 +54,10 @@ from mesh.protocol.events import (
 )
 from mesh.protocol.governor import Facts, GovernorState, Machine
 from mesh.protocol.serving import announce_batches, body_ids, opening_ids, pull_answer
-from mesh.protocol.step import Announce, Ask, AskLaw, KeyUse, Outgoing, Persist, Reply, Send, Step
+from mesh.protocol.step import Announce, Ask, AskLaw, KeyUse, Outgoing, Persist, Reply, Send, SetMeta, Step
+from mesh.protocol.stored import INCARNATION, Stored
 from mesh.testing.world import keys
+from mesh.testing.world.around import Bus, Watcher
 from mesh.testing.world.clock import WorldClock
 from mesh.testing.world.disk import Disk
 from mesh.testing.world.engine import WorldEngine
@@ -48,7 +65,7 @@ from mesh.testing.world.ground import Ground, Violation
 from mesh.testing.world.message import Message
 from mesh.testing.world.steps import PowerCut, Steps
 
-__all__ = ["QUEUE_MAX", "Bus", "Governor", "Watcher"]
+__all__ = ["QUEUE_MAX", "Governor"]
 
 QUEUE_MAX: Final = 24
 """Intents waiting for one governor of a world: few, so that worlds see load shed."""
@@ -57,44 +74,6 @@ _SYNC_US: Final = 150_000
 _REOPEN_US: Final = 700_000
 _LAW_PAGE: Final = 1
 """Governance statements in one answer: so few that worlds see more than one page."""
-
-
-class Bus(Protocol):
-    """Where a governor sends."""
-
-    def publish(self, source: str, subject: str, data: bytes) -> None:
-        """To whoever subscribes to the subject."""
-        ...
-
-    def send(self, message: Message) -> None:
-        """To one end."""
-        ...
-
-
-class Watcher(Protocol):
-    """Who looks on; raises :class:`Violation`."""
-
-    def booted(self, governor: "Governor") -> None:
-        """It is about to begin."""
-        ...
-
-    def received(self, governor: "Governor", message: Message) -> None:
-        """A message reached the living process."""
-        ...
-
-    def stepped(
-        self, governor: "Governor", before: GovernorState, events: Sequence[Event], facts: Facts, step: Step[GovernorState]
-    ) -> None:
-        """The machine answered; nothing was performed yet."""
-        ...
-
-    def committed(self, governor: "Governor", effects: Sequence[Persist]) -> None:
-        """These are durable."""
-        ...
-
-    def signing(self, governor: "Governor", use: KeyUse, message: bytes) -> None:
-        """It is about to sign this."""
-        ...
 
 
 class Governor:
@@ -109,7 +88,7 @@ class Governor:
         *,
         ground: Ground,
         bus: Bus,
-        watcher: Watcher,
+        watcher: "Watcher[Governor]",
         clock: WorldClock,
     ) -> None:
         self.name = name
@@ -132,6 +111,8 @@ class Governor:
         self.crash_at: tuple[str, int, int] | None = None
         """(failpoint, how often it is passed before, µs down)."""
         self.shed = 0
+        self.asks = True
+        """Whether it asks at its start what it has signed; a liar may not care."""
         self._ground = ground
         self._bus = bus
         self._watcher = watcher
@@ -167,9 +148,10 @@ class Governor:
             step = begin(self.machine, stored, boot=boot, now_ms=self.clock.now_ms(), admitted=self._admitted(stored))
         except Alarm as alarm:
             raise Violation("I7", f"{self.name} cannot start: {alarm}") from None
-        self._steps.begin(step)
+        self._steps.begin(step if self.asks else _unasked(step, stored.incarnation + 1))
         self._later(_TICK_US, self._tick)
         self._later(1_000, self._sync)
+        self._later(1_000, self._ask)
         self._judging.clear()
 
     def _admitted(self, stored: Stored) -> dict[str, Bundle]:
@@ -205,6 +187,16 @@ class Governor:
             self._ground.say(self.name, "reload")
             self._fail("unavailable")
             self._ground.after(down_us, self.boot)
+
+    def set_back(self, copy: Disk, down_us: int) -> None:
+        """The host dies, and somebody puts an old copy of its disk in place."""
+        before, self.disk = self.disk, copy
+        before.power_cut(kept=False)
+        self.disk.full = before.full
+        if self.up:
+            self._end()
+        self._watcher.set_back(self, before)
+        self._ground.after(down_us, self.boot)
 
     def _end(self) -> None:
         self.up, self._turning = False, False
@@ -278,11 +270,29 @@ class Governor:
             self._enqueue(SyncArrived(self._waiter(message), asked.nonce))
         elif isinstance(asked, Pull):
             self._reply(message, self._pulled(asked))
+        elif isinstance(asked, BarrierAsked):
+            self._reply(message, self._told(asked))
         elif isinstance(asked, Offer):
             self._enqueue(OfferArrived(self._waiter(message), message.data))
         elif isinstance(asked, LawAsked):
             held = self.disk.statements(asked.stream, Cursor(asked.sequence, asked.id), _LAW_PAGE)
             self._reply(message, pack(LawBatch(statements=[msgspec.Raw(data) for data in held])))
+
+    def _told(self, asked: BarrierAsked) -> bytes:
+        """What another member that starts has signed."""
+        roster, state = self.governance.roster, self.state
+        if state is None:
+            return pack(RefusedAnswer(code="unavailable", detail=""))
+        try:
+            asker = roster.member(asked.asker)
+        except Refused as refusal:
+            return pack(RefusedAnswer(code=refusal.code, detail=""))
+        notes, heartbeat = self.disk.shown(roster, self.member, asker)
+        notes += heard_notes(state.mirrors, state.log, roster.origin(asker))
+        draft = answer_draft(roster, self.member, asked, state.governance.frontier, notes=notes, heartbeat=heartbeat)
+        signature = self.sign("decision", draft.message)
+        said = envelope.assemble(draft.payload_type, draft.payload, {self.member.decision_key: signature})
+        return pack(BarrierAnswer(barrier=msgspec.Raw(said), heartbeat=[msgspec.Raw(heartbeat)] if heartbeat else []))
 
     def _pulled(self, ask: Pull) -> bytes:
         leaves = self.disk.records(ask.origin, ask.first, min(ask.count, BATCH_RECORDS_MAX))
@@ -328,6 +338,17 @@ class Governor:
                     self._call(member.name, pack(Sync(nonce=self.state.fresh.boot)), _sync_answer)
         self._later(_SYNC_US, self._sync)
 
+    def _ask(self) -> None:
+        """Ask what it has signed, until its start is through."""
+        roster, state = self.governance.roster, self.state
+        if state is not None:
+            if state.barrier is None:
+                return
+            for member in roster.members:
+                if member.name != self.member.name and member.name not in state.barrier.answers:
+                    self._call(member.name, pack(BarrierAsked(asker=self.member.name, nonce=state.barrier.nonce)), BarrierArrived)
+        self._later(_SYNC_US, self._ask)
+
     def _call(self, member: str, data: bytes, made: Callable[[bytes], Event]) -> None:
         self._next += 1
         self._calls[self._next] = made
@@ -359,8 +380,11 @@ class Governor:
             return
         events: list[Event] = [self._system.popleft() for _ in range(min(len(self._system), room))]
         events += [self._intents.popleft() for _ in range(min(len(self._intents), room - len(events)))]
-        if events:
-            self._steps.fold(events)
+        try:
+            if events:
+                self._steps.fold(events)
+        except PowerCut:
+            return
         self.wake()
 
     def clocks_ms(self) -> tuple[int, int]:
@@ -391,6 +415,13 @@ class Governor:
     def storage_failed(self) -> None:
         """Everybody is told, and the process begins anew."""
         self._ground.say(self.name, "disk failed")
+        self._fail("unavailable")
+        self._ground.after(_REOPEN_US, self.boot)
+
+    def alarmed(self, alarm: Alarm) -> None:
+        """The process ends, and is started again."""
+        self._watcher.alarmed(self, alarm)
+        self._ground.say(self.name, "alarm", alarm.code)
         self._fail("unavailable")
         self._ground.after(_REOPEN_US, self.boot)
 
@@ -444,6 +475,12 @@ class Governor:
 
     def _reply(self, message: Message, data: bytes) -> None:
         self._bus.send(msgspec.structs.replace(message, source=self.name, target=message.source, kind="reply", data=data))
+
+
+def _unasked(step: Step[GovernorState], incarnation: int) -> Step[GovernorState]:
+    """The start of somebody who asks nobody."""
+    state = msgspec.structs.replace(step.state, barrier=None, incarnation=incarnation)
+    return Step(state, (SetMeta(INCARNATION, incarnation), *step.effects))
 
 
 def _sync_answer(data: bytes) -> Event:

@@ -6,24 +6,26 @@ Rules
 2. *Twins* are two whole governors with one member's keys, each with its own disk and log; who talks to which is fixed for a world,
    and some hear both. So every key of the member signs two histories, each of which is perfect by itself.
 3. A *braggart* changes its heartbeats and signs them again: it claims to know more than there is, from another time, of a log of
-   another length.
+   another length. Whoever starts is told of incarnations that never were, of law that is not, or of nothing.
 4. A *turncoat* decides the opposite of policy, and records it in good form.
 5. A *poisoner* publishes records of others' logs that nobody wrote, and answers with such whoever asks it for others' records.
 """
 
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from mesh.core.bytes import canonical, envelope
+from mesh.core.law.barrier import Barrier
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.roster import Roster
 from mesh.core.log.checkpoint import Checkpoint, log_line
 from mesh.core.log.note import Note
 from mesh.core.log.record import Noise
-from mesh.core.messages import LineageBatch, pack, unpack
+from mesh.core.messages import BarrierAnswer, LineageBatch, pack, unpack
 from mesh.errors import Refused
+from mesh.limits import INT_MAX
 from mesh.testing.world import keys
 
 __all__ = ["KINDS", "Braggart", "Poisoner"]
@@ -62,6 +64,20 @@ class Braggart:
             checkpoint=self._checkpoint() if random.random() < 0.3 else beat.checkpoint,
         )
         return keys.signed(envelope.draft(changed), f"{self._member} decision")
+
+    def answer(self, data: bytes) -> bytes:
+        """What is said instead of this answer, if it is one to a start."""
+        try:
+            message = unpack(BarrierAnswer, data)
+            claims = envelope.read(Barrier, bytes(message.barrier)).claims
+        except Refused:
+            return data
+        law = StreamHead(stream=f"revoke/{keys.public('revoker')}", sequence=99, head=keys.nonce("head"), forked=False)
+        lies: dict[str, Any] = self._random.choice(({"incarnation": INT_MAX}, {"frontier": [law]}, {"marks": []}, {}))
+        changed = msgspec.structs.replace(claims, **lies)
+        said = keys.signed(envelope.draft(changed), f"{self._member} decision")
+        heartbeat = message.heartbeat if self._random.random() < 0.7 else []
+        return pack(BarrierAnswer(barrier=msgspec.Raw(said), heartbeat=heartbeat))
 
     def _checkpoint(self) -> str:
         text = Checkpoint(self._origin, self._random.choice((1, 5, 40, 1 << 40)), bytes.fromhex(keys.nonce("root"))).to_text()

@@ -25,6 +25,7 @@ from typing import Final, TypeVar
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
+from mesh.core.law.governance import Governance, restore
 from mesh.core.law.heartbeat import Heartbeat, StreamHead, covers
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import Roster
@@ -35,12 +36,14 @@ from mesh.core.log.merkle import Frontier
 from mesh.core.log.record import DecisionMade, Denied, Incident, Refusal, read_record
 from mesh.core.messages import SyncAnswer, unpack
 from mesh.core.run.authorization import Authorization, Receipt, RecordRef
-from mesh.errors import Refused
+from mesh.errors import Alarm, Refused
 from mesh.limits import STATEMENT_BYTES_MAX
 from mesh.protocol.events import Event, IntentArrived, OfferArrived, OutcomesArrived, SyncArrived
 from mesh.protocol.governor import Facts, GovernorState
 from mesh.protocol.step import Append, Head, InsertOnce, KeyUse, Persist, PutNote, Reply, Send, Step
+from mesh.protocol.stored import INCARNATION
 from mesh.testing.world import keys
+from mesh.testing.world.disk import Disk
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Ground, Violation
 from mesh.testing.world.message import Message
@@ -66,6 +69,8 @@ class Watch:
         """Members that lie."""
         self.astray: frozenset[str] = frozenset()
         """Members whose clocks were ahead for a while: what they said then looks younger than it is, as a liar's word may."""
+        self.restored: frozenset[str] = frozenset()
+        """Members whose disk was exchanged for an older copy."""
         self.acknowledged: dict[tuple[str, int], str] = {}
         """(origin, index) to leaf hash, of what a client was told is recorded."""
         self.final: dict[str, list[bytes]] = {}
@@ -102,6 +107,58 @@ class Watch:
             raise Violation("I9", f"{name} has forgotten a revocation or a halt")
         self._law[name] = law
         self.listens(name)
+
+    def alarmed(self, governor: Governor, alarm: Alarm) -> None:
+        """An honest process never meets what must not exist."""
+        if governor.member.name not in self.liars:
+            raise Violation("I12", f"{governor.name}: {alarm}")
+
+    def set_back(self, governor: Governor, before: Disk) -> None:
+        """An honest member's disk is older than what it signed: what it may forget is what too few others hold to be surely told of.
+
+        Whoever asks k-1 others meets at least one that is honest and knows what n-k+1 honest others know. A member that had signed
+        checkpoints which fewer hold counts as one that lies from now on: nobody can tell it.
+        """
+        name, origin, disk = governor.member.name, self._roster.origin(governor.member), governor.disk
+        self.restored |= {name}
+        self._law.pop(name, None)
+        if name in self.liars:
+            return
+        others = [other for other in self.honest if other is not governor]
+        enough = len(self._roster.members) - self._roster.k + 1
+        kept = max(disk.size(origin), _known([other.disk.size(origin) for other in others], enough))
+        signed = before.heads.get(("log", origin))
+        if signed is not None and signed.size > kept:
+            self.liars |= {name}
+            self.honest = others
+            self.acknowledged = {ref: leaf for ref, leaf in self.acknowledged.items() if ref[0] != origin}
+            return
+        incarnations = [other.disk.largest("heartbeat", origin) for other in others]
+        self._beats[name] = (max(disk.meta.get(INCARNATION, 0), _known(incarnations, enough)), 1 << 60)
+        views = [_law_of(other).frontier for other in others]
+        now = list(_law_of(governor).frontier)
+        self._frontiers[name] = [
+            head
+            for head in self._frontiers.get(name, [])
+            if covers(now, [head]) or sum(covers(list(view), [head]) for view in views) >= enough
+        ]
+        for what, state in (("revoked", self._setting.revoking), ("halted", self._setting.halting)):
+            if not covers(self._frontiers[name], list(state.frontier)):
+                self._knowing[what].pop(name, None)
+        self._forget(governor, before, kept, [other.disk for other in others], enough)
+
+    def _forget(self, governor: Governor, before: Disk, kept: int, others: Sequence[Disk], enough: int) -> None:
+        """What nobody may be able to show it: what it cosigned of others, which follows from their logs but for the time."""
+        name, own = governor.name, self._roster.origin(governor.member)
+        floors = {log: head.size for (use, log), head in governor.disk.heads.items() if use == "witness"}
+        shown = [other.largest("certificate", own) for other in others]
+        floors[own] = max(floors.get(own, 0), _known(shown, enough))
+        self._roots = {key: root for key, root in self._roots.items() if key[:2] != (name, own) or key[2] <= kept}
+        self._lines = {key: line for key, line in self._lines.items() if key[0] != name or key[3] <= floors.get(key[2], 0)}
+        self._newest = {key: line for key, line in self._newest.items() if key[0] != name or line[0] <= floors.get(key[2], 0)}
+        self.acknowledged = {ref: leaf for ref, leaf in self.acknowledged.items() if ref[0] != own or ref[1] < kept}
+        lost = {key for (_, space, key), index in before.once.items() if space == "intent" and index >= kept}
+        self._said = {key: said for key, said in self._said.items() if key[0] != name or key[2] not in lost}
 
     def listens(self, name: str) -> None:
         """A process starts: whatever was said before may be a replay."""
@@ -153,7 +210,7 @@ class Watch:
         if waiting != told:
             raise Violation("I12", f"{governor.name}: asked by {waiting}, answered {told}")
         permits = any(isinstance(effect, InsertOnce) and effect.space == "intent" for effect in step.effects)
-        if permits and governor.member.name not in self.liars:
+        if permits and governor.member.name not in self.liars and before.barrier is None:  # else it is what it had permitted before
             self._permits(governor)
         self._steps += 1
         if self._steps % _AGAIN_EVERY == 0:
@@ -351,14 +408,32 @@ class Watch:
             return
         (issuer,) = (item for item in self.honest if item.member.name == claims.issuer)
         leaf = self._decided_at(issuer, claims, authorization.id)
+        if leaf is None and claims.issuer in self.restored:
+            return  # it was on its way when the record was lost
         if leaf is None:
             raise Violation("I7", f"{issuer.name} answers with an authorization that its disk does not hold")
         self.acknowledged[claims.origin, claims.index] = leaf
 
     def acknowledges(self, ref: RecordRef) -> None:
         """A client was told, with a member's signature, that something is recorded there; a liar's word is no promise."""
-        if self._roster.owner(ref.origin).name not in self.liars:
+        owner = self._roster.owner(ref.origin).name
+        if owner in self.restored - self.liars:
+            (holder,) = (item for item in self.honest if item.member.name == owner)
+            hashes = holder.disk.hashes(ref.origin)
+            if ref.index >= len(hashes) or hashes[ref.index].hex() != ref.leaf:
+                return  # as above
+        if owner not in self.liars:
             self.acknowledged[ref.origin, ref.index] = ref.leaf
+
+
+def _known(sizes: Sequence[int], enough: int) -> int:
+    """What at least ``enough`` know."""
+    return sorted(sizes, reverse=True)[enough - 1] if len(sizes) >= enough else 0
+
+
+def _law_of(governor: Governor) -> Governance:
+    """What it is governed by if it starts now."""
+    return restore(governor.governance, [read_law(item.envelope) for item in governor.disk.law.values()])
 
 
 def _what(statement: Statement[Said]) -> tuple[str, str]:

@@ -87,6 +87,7 @@ class Stage:
             f"{name}~", first.member, first.governance, first.library, ground=ground, bus=self, watcher=watch, clock=self._clock()
         )
         self.governors[second.name] = second
+        first.asks = second.asks = False  # or each would learn of the other, and be silent
         ends = [end for end in (*self.governors, *self.enforcers, *self.workloads) if end not in {first.name, second.name}]
         random = self.ground.random("twins")
         sides = {end: random.choice((first.name, second.name)) for end in ends if random.random() < 0.8}
@@ -106,6 +107,8 @@ class Stage:
         if message.kind == "reply" and message.source in self.poisoners:
             at_ms = self.governors[message.source].clocks_ms()[0]
             message = msgspec.structs.replace(message, data=self.poisoners[message.source].answer(message.data, at_ms))
+        if message.kind == "reply" and message.source in self.braggarts:
+            message = msgspec.structs.replace(message, data=self.braggarts[message.source].answer(message.data))
         sides = self._sides.get(message.target)
         if sides is not None and message.kind != "reply":
             message = msgspec.structs.replace(message, target=sides.get(message.source, message.target))

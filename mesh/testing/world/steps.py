@@ -9,6 +9,7 @@ Rules
 """
 
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 
 import msgspec
@@ -32,7 +33,7 @@ _Runner = Generator[Commit | Sending, None, GovernorState]
 
 
 class PowerCut(Exception):
-    """The host dies at a failpoint."""
+    """The host dies at a failpoint, or the process ends with an alarm."""
 
 
 class Host(Protocol):
@@ -78,6 +79,10 @@ class Host(Protocol):
 
     def storage_failed(self) -> None:
         """The process cannot go on."""
+        ...
+
+    def alarmed(self, alarm: Alarm) -> None:
+        """The process ends."""
         ...
 
     def wake(self) -> None:
@@ -133,6 +138,9 @@ class Steps:
         now_ms, wall_ms = self._host.clocks_ms()
         try:
             step = self._host.machine.step(state, events, now_ms=now_ms, wall_ms=wall_ms, facts=facts)
+        except Alarm as alarm:
+            self._host.alarmed(alarm)
+            raise PowerCut from None
         except MeshError as error:
             raise Violation("I12", f"{self._host.name}: a whole batch is lost by {error}") from None
         self._host.stepped(state, events, facts, step)
@@ -160,7 +168,8 @@ class Steps:
             self._host.written()
         except Taken:
             runner.close()
-            self._again(made, attempt + 1)
+            with suppress(PowerCut):
+                self._again(made, attempt + 1)
         except Unavailable:
             self._host.storage_failed()
         except Alarm as alarm:

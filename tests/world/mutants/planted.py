@@ -15,9 +15,10 @@ from mesh.core.law.halt import in_force
 from mesh.core.law.heartbeat import covers
 from mesh.core.law.streams import Chain
 from mesh.core.log.checkpoint import read_checkpoint
-from mesh.protocol import attester, begin, examine, freshness, gossip, governor, intake, lineage, mirror, step
+from mesh.protocol import attester, barrier, begin, examine, freshness, gossip, governor, intake, lineage, mirror, step
 from mesh.protocol.freshness import Freshness
 from mesh.protocol.step import Commit, Head, InsertOnce, Sending, SetMeta, Step
+from mesh.protocol.stored import INCARNATION
 from mesh.testing.world import governor as shell
 from mesh.testing.world import steps
 
@@ -176,10 +177,11 @@ def _spoilt_is_wrong(patch: pytest.MonkeyPatch) -> None:
 
 
 def _forgets_its_incarnation(patch: pytest.MonkeyPatch) -> None:
+    """It remembers none, and asks nobody."""
     real = begin.begin
 
-    def forgetful(*arguments: Any, **named: Any) -> Any:
-        made = real(*arguments, **named)
+    def forgetful(machine: Any, stored: Any, **named: Any) -> Any:
+        made = shell._unasked(real(machine, stored, **named), stored.incarnation + 1)
         return msgspec.structs.replace(made, effects=tuple(effect for effect in made.effects if not isinstance(effect, SetMeta)))
 
     patch.setattr(shell, "begin", forgetful)
@@ -257,6 +259,47 @@ def _witness_follows_any_root(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(mirror, "_two_roots", follow)
 
 
+def _ignores_the_barrier(patch: pytest.MonkeyPatch) -> None:
+    """It starts from what its storage holds, whatever others know."""
+    real = begin.begin
+
+    def hasty(machine: Any, stored: Any, **named: Any) -> Any:
+        return shell._unasked(real(machine, stored, **named), stored.incarnation + 1)
+
+    patch.setattr(shell, "begin", hasty)
+
+
+def _believes_its_own_incarnation(patch: pytest.MonkeyPatch) -> None:
+    """It hears what others know, and counts on from what its storage says."""
+    real = barrier.passed
+
+    def through(state: Any) -> Any:
+        made, incarnation = real(state), state.stored.incarnation + 1
+        kept = [SetMeta(INCARNATION, incarnation), *(effect for effect in made.effects if not isinstance(effect, SetMeta))]
+        return msgspec.structs.replace(made, incarnation=incarnation, effects=tuple(kept))
+
+    patch.setattr(barrier, "passed", through)
+
+
+def _speaks_before_it_holds_the_law(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(barrier, "wanted", lambda *_: {})
+
+
+def _signs_its_own_log_anew(patch: pytest.MonkeyPatch) -> None:
+    """What others hold of its log is not fetched back."""
+    real = barrier.take_answer
+
+    def take(*arguments: Any) -> Any:
+        state = real(*arguments)
+        shown = {
+            name: msgspec.structs.replace(item, marks=tuple(mark for mark in item.marks if mark.origin != state.origin))
+            for name, item in state.answers.items()
+        }
+        return msgspec.structs.replace(state, answers=shown)
+
+    patch.setattr(barrier, "take_answer", take)
+
+
 def _mutant(plant: Plant, *promises: str, nodes: int | None = 4, trouble: tuple[str, ...] = ()) -> Mutant:
     return Mutant(plant, frozenset(promises), nodes, trouble)
 
@@ -283,5 +326,9 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "leaves a doubled request unanswered": _mutant(_drops_doubles, "I12", trouble=("pause", "storm") * 3),
     "keeps lines that nobody verified": _mutant(_keeps_every_line, "I3", "I10", trouble=("weather",) * 4),
     "lets its times go back": _mutant(_time_may_go_back, "I7", trouble=("mended clock",) * 12),
+    "ignores the barrier": _mutant(_ignores_the_barrier, "I5", "I7", "I9", "I10", "I12", trouble=("restore", "restore")),
+    "counts its incarnations alone": _mutant(_believes_its_own_incarnation, "I5", trouble=("restore", "crash", "restore")),
+    "speaks before it holds the law": _mutant(_speaks_before_it_holds_the_law, "I9", trouble=("revocation", "restore", "restore")),
+    "signs its own log anew": _mutant(_signs_its_own_log_anew, "I7", "I12", trouble=("restore", "restore")),
     "cosigns a second history": _mutant(_witness_follows_any_root, "I7", trouble=("twins",)),
 }
