@@ -16,7 +16,7 @@ from mesh.protocol.begin import begin
 from mesh.protocol.events import HeartbeatArrived, IntentArrived, OfferArrived, PolicyAdmitted, PolicyRefused, Tick
 from mesh.protocol.step import PutBundle, PutLaw, Send
 from mesh.protocol.stored import Stored, StoredLog
-from tests.protocol.machines import BOOT, DOMAIN, LAB, ME, NOW, Governor, answers, beat, only, perform
+from tests.protocol.machines import BOOT, DOMAIN, LAB, ME, NOW, Governor, answers, beat, only, perform, started
 from tests.support.factory import sign
 
 FIRST = envelope.read(Manifest, LAB.manifest_envelope)
@@ -29,7 +29,7 @@ EMPTY = StoredLog(frontier=Frontier.empty(), last_ms=0, certified=0)
 
 def _fresh(*statements: Statement[Said]) -> Governor:
     governor = Governor(LAB.governance)
-    governor.state = begin(governor.machine, Stored(incarnation=0, own=EMPTY, mirrors={}), boot=BOOT, now_ms=NOW).state
+    governor.state = started(governor.machine, Stored(incarnation=0, own=EMPTY, mirrors={})).state
     governor.take(*_beats(governor, 1), Tick())
     assert governor.state.was_fresh
     if statements:
