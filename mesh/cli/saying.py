@@ -35,6 +35,7 @@ from mesh.limits import BATCH_EVENTS_MAX, REASON_CHARS_MAX
 __all__ = [
     "Pen",
     "Plan",
+    "check_heard",
     "check_named",
     "check_reason",
     "frontiers_of",
@@ -199,6 +200,20 @@ def frontiers_of(beats: Mapping[str, Heartbeat]) -> Frontiers:
     return {name: beat.frontier for name, beat in beats.items()}
 
 
+def check_heard(roster: Roster, claimed: Frontiers) -> None:
+    """That enough members were heard to know how far a stream has come in which others sign too (rule 3).
+
+    Raises:
+        Unavailable: ``unreachable``.
+    """
+    if len(claimed) < roster.k:
+        raise Unavailable(
+            "unreachable",
+            f"{len(claimed)} of {len(roster.members)} members answered; others sign in this stream too, so {roster.k} must say how far it"
+            " has come. Without that many the mesh starts nothing anyway",
+        )
+
+
 async def shown(mesh: client.MeshClient, claimed: Frontiers, stream: str, governance: Governance, known: Head | None) -> Head | None:
     """How far the stream goes, as members can show; ``known`` needs not be shown.
 
@@ -249,12 +264,13 @@ async def plan(
     """
     roster, before = mesh.roster, by.before
     newest = before[-1] if before else None
-    if len(claimed) < roster.k and not (by.alone and newest is not None):
-        why = f"{by.paths[0]} does not exist, and without it" if by.alone else "others sign in this stream too, so"
+    if not by.alone:
+        check_heard(roster, claimed)
+    elif len(claimed) < roster.k and newest is None:
         raise Unavailable(
             "unreachable",
-            f"{len(claimed)} of {len(roster.members)} members answered; {why} {roster.k} must say how far"
-            f" {'this key' if by.alone else 'it'} has come. Without that many the mesh starts nothing anyway",
+            f"{len(claimed)} of {len(roster.members)} members answered; {by.paths[0]} does not exist, and without it {roster.k} must say"
+            " how far this key has come. Without that many the mesh starts nothing anyway",
         )
     known = Head(newest.claims.sequence, newest.id) if newest else None
     head = await shown(mesh, claimed, by.stream, governance, known)

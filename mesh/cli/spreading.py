@@ -116,7 +116,11 @@ class Spread:
                 if self.acknowledged_ms is not None:
                     self._end.set()
                 return
+            await self.missed(member)
             await asyncio.sleep(_POLL_S)
+
+    async def missed(self, member: str) -> None:
+        """A member does not have it yet; whoever wants to know why asks here."""
 
     def covers(self, beat: Heartbeat) -> bool:
         """Whether a member that signs this has it."""
