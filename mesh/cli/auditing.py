@@ -6,13 +6,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+import msgspec
 
-from mesh.cli import telling
+from mesh.cli import client, epochs, telling
 from mesh.cli.output import Cli, format_option, pass_cli
+from mesh.core.law.governance import Governance
+from mesh.errors import MeshError
 from mesh.protocol.audit import AuditState, Finding, tally
+
+if TYPE_CHECKING:
+    from mesh.adapters.cedar import CedarEngine
 
 __all__ = ["audit"]
 
@@ -57,19 +63,19 @@ async def _run(cli: Cli, *, once: bool) -> tuple[AuditState, bool]:
     from mesh.adapters.bus_table import bus_options
     from mesh.adapters.cedar import CedarEngine
     from mesh.adapters.decision_thread import DecisionThread
-    from mesh.adapters.trustfiles import load_trust
     from mesh.gate.context import load_context
     from mesh.policy.admission import admit_laws
     from mesh.protocol.audit import Audit
     from mesh.roles.auditor import Auditor
 
     context = load_context(cli.context)
-    governance = load_trust(context.trust, context.path("."))
+    library = client.library_of(context.trust, context.path("."))
     thread, store = DecisionThread(), AuditStore.open(context.path(context.audit))
     try:
         engine = CedarEngine(thread)
-        admit_laws([law for laws in governance.laws.values() for law in laws], engine)
+        admit_laws([law for laws in library.governance.laws.values() for law in laws], engine)
         async with await Bus.connect(bus_options(context.auditor, name="auditor", base=context.path("."))) as bus:
+            governance = await _learn(cli, client.client_of(bus, library), library, engine)
             auditor = Auditor(Audit(governance, engine), store, bus, thread)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -79,6 +85,25 @@ async def _run(cli: Cli, *, once: bool) -> tuple[AuditState, bool]:
     finally:
         store.close()
         thread.close()
+
+
+async def _learn(cli: Cli, mesh: client.MeshClient, library: client.Library, engine: "CedarEngine") -> Governance:
+    """What governs, with every epoch that members show and this engine can decide by; the files alone if no member answers."""
+    from mesh.policy.admission import admit_laws
+
+    try:
+        known = (await epochs.learn(cli, mesh, library)).governance
+    except MeshError as error:
+        cli.say(f"policies are those of the files, members were not heard: {error.code}")
+        return library.governance
+    for law in [law for laws in known.laws.values() for law in laws if law.bundle is not None]:
+        try:
+            await asyncio.to_thread(admit_laws, [law], engine)
+        except MeshError as error:
+            cli.say(f"decisions by {law.manifest.domain} epoch {law.manifest.epoch} are not repeated: {error}")
+            laws = tuple(msgspec.structs.replace(o, bundle=None) if o is law else o for o in known.laws[law.manifest.domain])
+            known = msgspec.structs.replace(known, laws={**known.laws, law.manifest.domain: laws})
+    return known
 
 
 def _talk(cli: Cli, now_s: Callable[[], float], *, silent: bool) -> Callable[[AuditState], None]:

@@ -96,7 +96,7 @@ class _Made(NamedTuple):
     "--ring", "rings", multiple=True, metavar="REGIONS@WHEN", help="eu,us@+30s, '*@+2m', ap@2027-01-31T09:00:00Z; may be given often."
 )
 @saying.signing_options("policy signer", required=False)
-@click.option("-o", "--out", type=_FILE, help="Offer nothing: write it to this file for other signers.")
+@click.option("--out", type=_FILE, help="Offer nothing: write it to this file for other signers.")
 @click.option(
     "--late", is_flag=True, help="Offer what was signed although its time is less than 2Δ ahead: each region begins as it hears of it."
 )
@@ -120,7 +120,7 @@ def activate(  # noqa: PLR0913 -- one for each option
     """Say from when an epoch of DOMAIN decides, by the threshold of its policy signers.
 
     Refused unless k members have admitted that epoch. By default it begins everywhere at once, a little more than 2Δ from now; a region
-    that no --ring names keeps what it has. Signers on other machines: -o FILE writes it instead, `mesh policy sign FILE` adds a line, and
+    that no --ring names keeps what it has. Signers on other machines: --out FILE writes it, `mesh policy sign FILE` adds a line, and
     `mesh policy activate FILE`, with the last key or with none, offers it. Ends with 0 once a member holds it; with --watch, once k do.
     """
     saying.check_reason(reason)

@@ -72,7 +72,7 @@ class _Content(NamedTuple):
 @click.command()
 @click.argument("source", metavar="FOLDER|FILE", type=click.Path(exists=True, path_type=Path))
 @saying.signing_options("policy signer")
-@click.option("-o", "--out", type=_FILE, help="Write it there; by default DOMAIN-EPOCH.manifest.json, or FILE itself.")
+@click.option("--out", type=_FILE, help="Write it there; by default DOMAIN-EPOCH.manifest.json, or FILE itself.")
 @click.option("--epoch", type=click.IntRange(1), help="For a FOLDER, without asking the mesh: under this epoch.")
 @click.option("--previous", default="", metavar="ID", help="With --epoch: id of the manifest before.")
 @_VALID
@@ -120,7 +120,7 @@ def sign(  # noqa: PLR0913 -- one for each option
 @click.argument("domain")
 @click.option("--to", "epoch", required=True, type=click.IntRange(1), help="The epoch whose content is to decide again.")
 @saying.signing_options("policy signer")
-@click.option("-o", "--out", type=_FILE, help="Write it there; by default DOMAIN-EPOCH.manifest.json.")
+@click.option("--out", type=_FILE, help="Write it there; by default DOMAIN-EPOCH.manifest.json.")
 @_VALID
 @format_option
 @pass_cli
@@ -134,7 +134,7 @@ def rollback(
     """
     saying.check_reason(reason)
 
-    async def work(mesh: client.MeshClient, library: client.Library) -> Statement[Said]:
+    async def work(mesh: client.MeshClient, library: client.Library) -> tuple[Statement[Said], Roster]:
         epochs.check_domain(mesh.roster, domain)
         held = await epochs.read(cli, mesh, library.governance, [domain])
         held.check_one_history(domain)
@@ -142,12 +142,11 @@ def rollback(
         await epochs.bundle(mesh, library, older.digest)
         content = _Content(domain, older.digest, older.actions, older.enforcers)
         why = reason or f"as epoch {epoch}"
-        return await _next(mesh, library, held, content, (key_file, *others), reason=why, days=days)
+        return await _next(mesh, library, held, content, (key_file, *others), reason=why, days=days), mesh.roster
 
-    made = client.run(cli, work)
-    claims = made.claims
-    cli.say(f"{domain} epoch {claims.sequence} is a new epoch, with what epoch {epoch} says")
-    _finish(cli, made, _roster(cli, None), out or _name(made), "")
+    made, roster = client.run(cli, work)
+    cli.say(f"{domain} epoch {made.claims.sequence} is a new epoch, with what epoch {epoch} says")
+    _finish(cli, made, roster, out or _name(made), "")
     return 0
 
 
