@@ -10,7 +10,7 @@ import pytest
 
 from mesh.cli import client
 from mesh.core.bytes import envelope
-from mesh.core.bytes.canonical import Payload, sha256_hex
+from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.policy import Manifest, bundle_digest, read_bundle
 from mesh.core.messages import BundleAsked, BundleGiven, Offered, RefusedAnswer, Supply, pack
@@ -115,12 +115,15 @@ class PolicyDesk(Desk):
 
     def change(self) -> None:
         """Change the folder, so that it makes another bundle."""
-        domain = self.policy / "domain.toml"
-        domain.write_text(domain.read_text() + f"\n[entities.Extra{sha256_hex(domain.read_bytes())[:8]}]\n")
+        extra = self.policy / "extra.cedar"
+        lines = extra.read_text() if extra.exists() else ""
+        extra.write_text(
+            lines + f'@id("payments/extra-{len(lines)}") forbid (principal == Workload::"spiffe://lab/agent/none", action, resource);\n'
+        )
 
-    def held(self) -> dict[str, list[int]]:
+    def held(self) -> dict[str, tuple[int, ...]]:
         """The epochs that each member holds."""
-        return {name: [law.manifest.epoch for law in node.state.governance.laws[DOMAIN]] for name, node in self.mesh.nodes.items()}
+        return {name: tuple(law.manifest.epoch for law in node.state.governance.laws[DOMAIN]) for name, node in self.mesh.nodes.items()}
 
     def kept(self, number: int, stream: str = f"policy-{DOMAIN}") -> list[int]:
         """The numbers that this signer's key has signed in the stream."""
