@@ -1,0 +1,27 @@
+"""One of two signatures is not enough: the command refuses to hand the policy out, and every node refuses it by itself."""
+
+from mesh.dev import lawmaking
+from mesh.dev.guarantee import Guarantee, Measured
+from mesh.dev.stage import Stage
+
+__all__ = ["GUARANTEE"]
+
+
+async def _check(stage: Stage) -> Measured:
+    change = await lawmaking.change(stage)
+    bundle, manifest = stage.folder / "customers.bundle.json", stage.folder / "customers.one-signature.json"
+    await stage.policy("build", str(change.folder), "--out", str(bundle))
+    one = await stage.policy("sign", str(change.folder), "--key", str(lawmaking.people(stage)[0]), "--out", str(manifest))
+    context = str(stage.cluster.files.context)
+    tool = await stage.command("--context", context, "policy", "push", str(manifest), str(bundle))
+    refused = "threshold_not_met" if "error[threshold_not_met]" in tool.err else f"exit {tool.status}"
+    answers = await stage.offer(manifest.read_bytes())
+    held = len(await lawmaking.manifests(stage))
+    nodes = sum(code == "threshold_not_met" for code in answers.values())
+    return Measured(
+        tool.status == 5 and refused == "threshold_not_met" and nodes == len(stage.nodes) and held == change.epoch - 1,
+        f"signed by {len(one['signed_by'])} of {one['needed']}: the command says {refused}, {nodes} of {len(stage.nodes)} nodes refuse it",
+    )
+
+
+GUARANTEE = Guarantee("policy_needs_threshold", "no single person changes policy", _check)
