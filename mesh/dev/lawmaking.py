@@ -36,6 +36,13 @@ class Change(NamedTuple):
     """How the request is answered now."""
     after: str
 
+    async def bundle(self, stage: Stage) -> str:
+        """The file of its bundle, built by the command if nobody did yet."""
+        path = self.folder.with_suffix(".bundle.json")
+        if not path.exists():
+            await stage.policy("build", str(self.folder), "--out", str(path))
+        return str(path)
+
 
 def request() -> Wish:
     """What the CRM asks for."""

@@ -104,7 +104,7 @@ class PolicyDesk(Desk):
         """The next manifest, signed by these."""
         status, shown, err = self.say("sign", str(self.policy), *self.keys(*numbers))
         assert status == 0, err
-        return self.folder / shown["file"]
+        return self.folder / str(shown["file"])
 
     def pushed(self) -> Statement[Manifest]:
         """The next epoch, admitted everywhere."""

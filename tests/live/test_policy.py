@@ -164,10 +164,10 @@ async def test_nodes_refuse_by_themselves_what_the_commands_would_not_send(own_m
     for name in own_mesh.files.nodes:
         await _ask(client, name, Supply(bundle=msgspec.Raw(bundle)))
     for name in own_mesh.files.nodes:
-        status = await client.until(
+        told = await client.until(
             name, "refusing", lambda item: any((p.domain, p.code) == ("payments", "policy_tests_failed") for p in item.policies)
         )
-        assert {policy.domain: policy.admitted for policy in status.policies}["payments"] == 1
+        assert {policy.domain: policy.admitted for policy in told.policies}["payments"] == 1
     status, _, err = await command(own_mesh, "policy", "activate", "payments", "--key", one, "--co-sign", two)
     assert (status, json.loads(err.splitlines()[-1])["error"]["code"]) == (4, "not_admitted")
 

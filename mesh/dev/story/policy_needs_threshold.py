@@ -9,11 +9,10 @@ __all__ = ["GUARANTEE"]
 
 async def _check(stage: Stage) -> Measured:
     change = await lawmaking.change(stage)
-    bundle, manifest = stage.folder / "customers.bundle.json", stage.folder / "customers.one-signature.json"
-    await stage.policy("build", str(change.folder), "--out", str(bundle))
+    bundle, manifest = await change.bundle(stage), stage.folder / "customers.one-signature.json"
     one = await stage.policy("sign", str(change.folder), "--key", str(lawmaking.people(stage)[0]), "--out", str(manifest))
     context = str(stage.cluster.files.context)
-    tool = await stage.command("--context", context, "policy", "push", str(manifest), str(bundle))
+    tool = await stage.command("--context", context, "policy", "push", str(manifest), bundle)
     refused = "threshold_not_met" if "error[threshold_not_met]" in tool.err else f"exit {tool.status}"
     answers = await stage.offer(manifest.read_bytes())
     held = len(await lawmaking.manifests(stage))
