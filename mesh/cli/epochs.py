@@ -28,7 +28,7 @@ from mesh.core.law.roster import Roster
 from mesh.core.law.travel import Said
 from mesh.core.log.record import DecisionMade, Record
 from mesh.core.messages import BundleAsked, BundleGiven
-from mesh.errors import MeshError, Refused
+from mesh.errors import MeshError, Refused, Unavailable
 
 __all__ = ["Epochs", "admits", "bundle", "check_domain", "knowing", "learn", "read", "stand"]
 
@@ -148,7 +148,11 @@ async def knowing(cli: Cli, mesh: client.MeshClient, library: client.Library, re
     digests = {bundle_digest(data) for data in library.bundles}
     if all({r.attested.manifest, *filter(None, [r.attested.activation])} <= held and r.decision.bundle in digests for r in wanted):
         return library
-    return await learn(cli, mesh, library, {record.decision.bundle for record in wanted})
+    try:
+        return await learn(cli, mesh, library, {record.decision.bundle for record in wanted})
+    except Unavailable as error:
+        cli.say(f"policies are those of the files, members were not heard: {error.code}")
+        return library
 
 
 async def learn(cli: Cli, mesh: client.MeshClient, library: client.Library, digests: Collection[str] | None = None) -> client.Library:
