@@ -38,6 +38,7 @@ __all__ = [
     "countersign",
     "draw",
     "facts",
+    "joined",
     "lacking",
     "read_file",
     "signers",
@@ -245,6 +246,18 @@ def read_file(path: Path) -> Statement[Said]:
     """
     data = read_bounded(path, ENVELOPE_BYTES_MAX)
     return envelope.read_any((Manifest, Activation), data)
+
+
+def joined(statement: Statement[Said], path: Path, role: Role) -> Statement[Said]:
+    """The statement, with the valid lines that a copy of it in that file has more: what somebody signed there is not written over."""
+    try:
+        other = read_file(path)
+    except Refused:
+        return statement
+    if other.id != statement.id:
+        return statement
+    lines = {key: line for key, line in other.signatures.items() if key in role.keys and other.signed_by(key)}
+    return read_law(envelope.assemble(*_bare(statement), {**lines, **statement.signatures}))
 
 
 def write_file(path: Path, data: bytes) -> None:

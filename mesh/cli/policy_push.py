@@ -95,14 +95,20 @@ class Handover(Spread):
         self._supply = Supply(bundle=msgspec.Raw(bundle)) if bundle is not None else None
         self.refused: dict[str, str] = {}
         """Member to the code by which it will not decide by this epoch."""
+        self.supplied: dict[str, str] = {}
+        """Member to what became of the bundle that it was given."""
 
     async def offer(self, member: str) -> None:
         """Offer the manifest to one member, and then its bundle."""
         await super().offer(member)
         if self._supply is None or self.answers[member] != HELD:
             return
-        with suppress(MeshError):  # it has admitted it already, or gets it from another member
+        try:
             answer = await self._mesh.ask(member, self._supply, Offered)
+        except MeshError as error:
+            self.supplied[member] = "not asked for" if error.code == "not_found" else error.code  # it may get it from another member
+        else:
+            self.supplied[member] = "taken"
             self._refuse(member, answer.results.get(self._manifest.claims.digest, ""))
 
     def covers(self, beat: Heartbeat) -> bool:
@@ -139,13 +145,14 @@ async def _check(cli: Cli, mesh: client.MeshClient, library: client.Library, wan
     if wanted.bundle is not None:
         _examine(wanted.manifest, wanted.bundle)
     held = await epochs.read(cli, mesh, library.governance, [claims.domain])
+    saying.check_heard(roster, saying.frontiers_of(held.beats))  # what k hold must be seen: a second manifest of it would shut the domain
     held.check_one_history(claims.domain)
     if wanted.manifest.id in held.statements:
         cli.say(f"members hold {claims.domain} epoch {claims.epoch} already; it is offered again")
     elif held.governance.laws.get(claims.domain):
         newest = held.law(claims.domain)
         check_succession(newest.manifest, newest.manifest_id, claims)
-    elif claims.epoch != 1:
+    elif claims.epoch != 1 or claims.previous:
         raise Refused("wrong_epoch", f"no member shows an epoch of {claims.domain}, this is {claims.epoch}")
     if wanted.bundle is None:
         await epochs.bundle(mesh, msgspec.structs.replace(library, bundles=()), claims.digest)
@@ -177,6 +184,7 @@ def _report(cli: Cli, wanted: _Wanted, going: Handover, *, watch: bool) -> None:
         {
             "node": member.name,
             "answer": going.answers.get(member.name, ""),
+            "bundle": going.supplied.get(member.name, ""),
             "admits_ms": going.covered_ms.get(member.name),
             "refused": going.refused.get(member.name, ""),
         }
@@ -184,7 +192,7 @@ def _report(cli: Cli, wanted: _Wanted, going: Handover, *, watch: bool) -> None:
     ]
     if cli.format == "table":
         cli.say(f"{claims.domain} epoch {claims.epoch} ({wanted.manifest.id[:12]}…), {claims.digest[:19]}…")
-        cli.rows(("node", "answer", *(["admits_ms"] if watch else []), "refused"), rows)
+        cli.rows(("node", "answer", "bundle", *(["admits_ms"] if watch else []), "refused"), rows)
         return
     cli.value(
         {
@@ -231,7 +239,9 @@ def _ended(cli: Cli, wanted: _Wanted, going: Handover, *, watch: bool, wait_s: f
 
 
 def _lacking(going: Handover, member: str) -> str:
-    return f"{member} ({going.refused.get(member) or going.answers.get(member, 'no answer')})"
+    supplied = going.supplied.get(member, "taken")
+    told = f"bundle: {supplied}" if supplied != "taken" else going.answers.get(member, "no answer")
+    return f"{member} ({going.refused.get(member) or told})"
 
 
 def _nobody(answers: "dict[str, str]") -> MeshError:

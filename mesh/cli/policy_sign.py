@@ -102,6 +102,8 @@ def sign(  # noqa: PLR0913 -- one for each option
     """
     saying.check_reason(reason)
     paths = (key_file, *others)
+    if source.is_file() and (reason or epoch is not None or previous):
+        raise Refused("usage", f"{source} says already which epoch and why")
     if source.is_dir():
         content = _Content.of(_checked(source))
         _expect(expected, content.digest)
@@ -221,9 +223,10 @@ def _line(statement: Statement[Said], paths: Sequence[Path], roster: Roster) -> 
 
 
 def _finish(cli: Cli, made: Statement[Said], roster: Roster, target: Path, folder: str) -> None:
-    cosigning.write_file(target, made.envelope)
     claims = made.claims
     role = roster.policy[claims.domain] if isinstance(claims, Manifest | Activation) else roster.revoker
+    made = cosigning.joined(made, target, role)
+    cosigning.write_file(target, made.envelope)
     cosigning.tell(cli, made, role, target)
     if not cosigning.tally(made, role).complete:
         cli.next(f"mesh policy sign {target} --key KEYFILE, by another signer")

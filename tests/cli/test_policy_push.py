@@ -114,7 +114,18 @@ def test_without_k_the_watch_ends_and_says_who_lacks_it(policy: PolicyDesk) -> N
     policy.losing(Supply, ["us-1", "sa-1"])
     status, shown, err = policy.say("push", str(policy.sign(0, 1)), str(policy.build()), "--watch", "--wait", "0.4")
     assert (status, code_of(err), shown["admitted"]) == (4, "not_admitted", 2)
-    assert "lacking: us-1 (held), sa-1 (held)" in err
+    assert "lacking: us-1 (bundle: unreachable), sa-1 (bundle: unreachable)" in err
+    assert {row["node"]: row["bundle"] for row in shown["members"]} == {
+        "eu-1": "taken", "us-1": "unreachable", "ap-1": "taken", "sa-1": "unreachable"
+    }  # fmt: skip
+
+
+def test_fewer_than_k_members_say_what_is_held_and_nothing_is_offered(policy: PolicyDesk) -> None:
+    manifest, bundle = str(policy.sign(0, 1)), str(policy.build())
+    policy.losing(Sync, ALL[:2])
+    status, _, err = policy.say("push", manifest, bundle)
+    assert (status, code_of(err)) == (4, "unreachable")
+    assert policy.held() == dict.fromkeys(ALL, (1,))
 
 
 def test_an_epoch_under_another_manifest_is_not_this_one(policy: PolicyDesk) -> None:

@@ -57,6 +57,15 @@ def test_two_signers_on_two_machines_make_a_manifest_that_members_believe(policy
     assert policy.kept(0) == policy.kept(1) == [2]
 
 
+def test_a_file_that_came_back_with_more_lines_is_not_written_over(policy: PolicyDesk) -> None:
+    passed = policy.sign(0)
+    policy.say("sign", str(passed), *policy.keys(1))
+    assert policy.say("sign", str(policy.policy), *policy.keys(0))[1]["complete"]
+    assert len(_read(passed).signatures) == 2
+    status, _, err = policy.say("sign", str(passed), *policy.keys(2), "--reason", "another")
+    assert (status, code_of(err), policy.kept(2)) == (3, "usage", [])
+
+
 def test_the_second_signer_needs_no_mesh(policy: PolicyDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     passed = policy.sign(0)
     monkeypatch.setattr(client, "open_client", None)
