@@ -36,6 +36,14 @@ class Change(NamedTuple):
     """How the request is answered now."""
     after: str
 
+    async def manifest(self, stage: Stage) -> Path:
+        """The file of its manifest with the first signature, made by the command if nobody did yet."""
+        path = self.folder.with_suffix(".manifest.json")
+        if not path.exists():
+            one = str(people(stage)[0])
+            await stage.policy("sign", str(self.folder), "--key", one, "--out", str(path), "--reason", "the story")
+        return path
+
     async def bundle(self, stage: Stage) -> str:
         """The file of its bundle, built by the command if nobody did yet."""
         path = self.folder.with_suffix(".bundle.json")

@@ -26,8 +26,8 @@ _LATE_MS = 1_000
 async def _check(stage: Stage) -> Measured:
     change = await lawmaking.change(stage)
     one, two, _ = map(str, lawmaking.people(stage))
-    bundle, manifest = await change.bundle(stage), str(stage.folder / "customers.manifest.json")
-    await stage.policy("sign", str(change.folder), "--key", one, "--co-sign", two, "--out", manifest, "--reason", "the story")
+    bundle, manifest = await change.bundle(stage), str(change.folder.with_suffix(".signed.json"))
+    await stage.policy("sign", str(await change.manifest(stage)), "--key", two, "--out", manifest)
     pushed = await stage.policy("push", manifest, bundle, "--watch")
     stale_ms = (await stage.governance()).roster.bounds.stale_ms
     begun = await stage.policy(
