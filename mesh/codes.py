@@ -120,6 +120,25 @@ CODES: Final[dict[str, Code]] = {
     "not_acknowledged": _code(
         "fewer than k members hold it yet", "cli", "Run the same command again: nothing new is signed, and it watches on.", 4
     ),
+    "already_signed": _code(
+        "this key has signed another statement under that number",
+        "cli",
+        "Finish the one it signed: collect its signatures and offer it, then sign the next number; an epoch that never begins is passed"
+        " over. Or let other signers finish theirs.",
+        2,
+    ),
+    "not_admitted": _code(
+        "fewer than k members have checked this policy epoch and could decide by it",
+        "cli",
+        "See who lacks it and why: `mesh policy ls`, `mesh status`; then `mesh policy push MANIFEST BUNDLE --watch`.",
+        4,
+    ),
+    "too_soon": _code(
+        "it begins earlier than every member is certain to have heard of it",
+        "cli",
+        "Give a time that is at least twice stale_ms ahead: `--ring '*@+1m'`.",
+        3,
+    ),
     # --- node
     "barrier_pending": _code(
         "the node has started, and signs nothing before enough members have told what it signed before",

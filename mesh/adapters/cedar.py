@@ -34,7 +34,7 @@ from mesh.core.law.scope import PRINCIPAL_TYPE, action_id, applies
 from mesh.core.run.decision import EngineRequest, Entity, Verdict
 from mesh.errors import Refused, Unavailable
 
-__all__ = ["PROFILE", "CedarEngine", "convert", "examine"]
+__all__ = ["PROFILE", "CedarEngine", "convert", "examine", "render"]
 
 PROFILE: Final = "cedar-4/1"
 """Language version, and the version of lint, limits and generated schema."""
@@ -244,6 +244,22 @@ def convert(where: str, text: str) -> tuple[list[PolicyJson], list[Finding]]:
             findings.append(Finding("policy_invalid", where, f"policy number {int(position.removeprefix('policy')) + 1} has no @id"))
         policies.append(PolicyJson(id=name, effect=policy["effect"], annotations=annotations, json=canonical.encode(policy).decode()))
     return policies, findings
+
+
+def render(policies: Sequence[PolicyJson]) -> list[str]:
+    """Each policy as Cedar's own text, with id and annotations: for people. Gate them first.
+
+    Raises:
+        Refused: ``policy_invalid``.
+    """
+    texts = list[str]()
+    for policy in policies:
+        annotated = {**json.loads(policy.json), "annotations": {"id": policy.id, **policy.annotations}}
+        try:
+            texts.append(cedarpy.format_policies(cedarpy.policies_from_json_str(policy_set_json([("policy0", json.dumps(annotated))]))))
+        except ValueError as error:
+            raise Refused("policy_invalid", f"{policy.id}: {error}"[:300]) from None
+    return texts
 
 
 def examine(bundle: Bundle) -> list[Finding]:

@@ -27,7 +27,7 @@ from mesh.core.law.policy import Bundle, PolicyJson
 from mesh.errors import Refused, Unavailable
 from mesh.limits import BUNDLE_BYTES_MAX, POLICY_CHECK_MS_MAX
 
-__all__ = ["Answer", "Source", "child", "examine_bundles", "parse_in_child", "parse_policies"]
+__all__ = ["Answer", "Source", "child", "examine_bundles", "parse_in_child", "parse_policies", "policy_texts"]
 
 _ROOT: Final = str(Path(__file__).resolve().parents[2])
 _START: Final = "import sys; sys.path.insert(0, sys.argv[1]); from mesh.adapters.cedar_child import child; child(sys.argv[2])"
@@ -45,6 +45,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     policies: list[PolicyJson]
     findings: list[Finding]
+    texts: list[str] = []
 
 
 def parse_policies(sources: Sequence[Source]) -> Answer:
@@ -76,6 +77,21 @@ def examine_bundles(bundles: Sequence[bytes]) -> list[Finding]:
     read = [canonical.decode(Bundle, data, bytes_max=BUNDLE_BYTES_MAX) for data in bundles]
     findings = [finding for bundle in read for finding in _gated(bundle)]
     return findings or parse_in_child("examine", canonical.encode(read)).findings
+
+
+def policy_texts(bundle: Bundle) -> list[str]:
+    """The text of each policy of ``bundle``, as the engine writes it, in their order.
+
+    Raises:
+        Refused: ``policy_invalid`` and what else is wrong with it.
+        Unavailable: ``engine_unavailable``.
+    """
+    for finding in _gated(bundle):
+        raise Refused(finding.code, f"{finding.where}: {finding.what}"[:300])
+    answer = parse_in_child("render", canonical.encode(bundle.policies))
+    for finding in answer.findings:
+        raise Refused(finding.code, f"{finding.where}: {finding.what}"[:300])
+    return answer.texts
 
 
 def _gated(bundle: Bundle) -> list[Finding]:
@@ -128,6 +144,11 @@ def child(verb: str) -> None:
         if verb == "convert":
             both = [cedar.convert(source.where, source.text) for source in msgspec.json.decode(data, type=list[Source])]
             return Answer([one for policies, _ in both for one in policies], [one for _, findings in both for one in findings])
+        if verb == "render":
+            try:
+                return Answer([], [], cedar.render(msgspec.json.decode(data, type=list[PolicyJson])))
+            except Refused as refusal:
+                return Answer([], [Finding(refusal.code, "bundle", refusal.detail)])
         bundles = msgspec.json.decode(data, type=list[Bundle])
         return Answer([], [finding for bundle in bundles for finding in cedar.examine(bundle)])
 

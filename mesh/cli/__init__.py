@@ -46,7 +46,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "lineage": Entry("mesh.cli.evidence:lineage", "Records of all logs."),
     "log": Entry("mesh.cli.evidence:log", "Checkpoints of a node's log."),
     "node": Entry("mesh.cli.node:node", "Run and look after a node."),
-    "policy": Entry("mesh.cli.policy:policy", "Write, check and test policy."),
+    "policy": Entry("mesh.cli.policy:policy", "Write, test, sign and hand out policy."),
     "prove": Entry("mesh.cli.proofs:prove", "Write the proof of a record to a file."),
     "replay": Entry("mesh.cli.proofs:replay", "Repeat a recorded decision here."),
     "request": Entry("mesh.cli.run:request", "Ask for an authorization."),

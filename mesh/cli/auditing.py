@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from mesh.cli import telling
+from mesh.cli import client, telling
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.protocol.audit import AuditState, Finding, tally
 
@@ -57,19 +57,18 @@ async def _run(cli: Cli, *, once: bool) -> tuple[AuditState, bool]:
     from mesh.adapters.bus_table import bus_options
     from mesh.adapters.cedar import CedarEngine
     from mesh.adapters.decision_thread import DecisionThread
-    from mesh.adapters.trustfiles import load_trust
     from mesh.gate.context import load_context
     from mesh.policy.admission import admit_laws
     from mesh.roles.auditor import Auditor
 
     context = load_context(cli.context)
-    governance = load_trust(context.trust, context.path("."))
+    library = client.library_of(context.trust, context.path("."))
     thread, store = DecisionThread(), AuditStore.open(context.path(context.audit))
     try:
         engine = CedarEngine(thread)
-        admit_laws([law for laws in governance.laws.values() for law in laws], engine)
+        admit_laws([law for laws in library.governance.laws.values() for law in laws], engine)
         async with await Bus.connect(bus_options(context.auditor, name="auditor", base=context.path("."))) as bus:
-            auditor = Auditor(governance, engine, store, bus, thread)
+            auditor = Auditor(library.governance, engine, store, bus, thread)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, auditor.stop)

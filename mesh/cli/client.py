@@ -24,6 +24,7 @@ from mesh.codes import CODES
 from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
+from mesh.core.law.activation import Activation
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import Heartbeat
 from mesh.core.law.roster import Roster
@@ -54,9 +55,10 @@ from mesh.limits import BUNDLE_BYTES_MAX, ENVELOPE_BYTES_MAX
 from mesh.protocol.proving import record_of
 
 if TYPE_CHECKING:
+    from mesh.adapters.bus import Bus
     from mesh.adapters.trustfiles import Trust
 
-__all__ = ["Ask", "Library", "MeshClient", "Place", "intent_of", "open_client", "run"]
+__all__ = ["Ask", "Library", "MeshClient", "Place", "client_of", "files", "intent_of", "library_of", "open_client", "run"]
 
 ASK_MS: Final = 2_000
 _FIND_MAX: Final = 200
@@ -83,6 +85,7 @@ class Library(msgspec.Struct, frozen=True, kw_only=True):
     bundles: tuple[bytes, ...]
     roster: bytes
     """Envelope of the roster."""
+    activations: tuple[bytes, ...] = ()
 
 
 class MeshClient:
@@ -277,6 +280,18 @@ def run(cli: Cli, work: Callable[[MeshClient, Library], Awaitable[R]]) -> R:
     return asyncio.run(inner())
 
 
+def files(cli: Cli) -> Library:
+    """What the files of the context say; nobody is asked.
+
+    Raises:
+        Refused: what is wrong with them.
+    """
+    from mesh.gate.context import load_context
+
+    context = load_context(cli.context)
+    return library_of(context.trust, context.path("."))
+
+
 @asynccontextmanager
 async def open_client(name: str | None) -> AsyncIterator[tuple[MeshClient, Library]]:
     """A client of the mesh that the context ``name`` describes, and what the context's files say.
@@ -287,27 +302,39 @@ async def open_client(name: str | None) -> AsyncIterator[tuple[MeshClient, Libra
     """
     from mesh.adapters.bus import Bus
     from mesh.adapters.bus_table import bus_options
-    from mesh.core import subjects
-    from mesh.core.messages import pack
     from mesh.gate.context import load_context
 
     context = load_context(name)
-    library = _library(context.trust, context.path("."))
+    library = library_of(context.trust, context.path("."))
     options = bus_options(context.auditor, name="auditor", base=context.path("."))
     async with await Bus.connect(options) as bus:
-
-        async def ask(member: str, message: Payload) -> bytes:
-            return (await bus.request(subjects.sync(member), pack(message), timeout_ms=ASK_MS)).data
-
-        yield MeshClient(ask, library.governance.roster), library
+        yield client_of(bus, library), library
 
 
-def _library(trust: "Trust", base: Path) -> Library:
+def client_of(bus: "Bus", library: Library) -> MeshClient:
+    """A client that asks over a connection that is there."""
+    from mesh.core import subjects
+    from mesh.core.messages import pack
+
+    async def ask(member: str, message: Payload) -> bytes:
+        return (await bus.request(subjects.sync(member), pack(message), timeout_ms=ASK_MS)).data
+
+    return MeshClient(ask, library.governance.roster)
+
+
+def library_of(trust: "Trust", base: Path) -> Library:
+    """What these files say.
+
+    Raises:
+        Refused: what is wrong with them.
+    """
     from mesh.adapters.trustfiles import load_trust, read_bounded
 
+    said = [read_bounded(base / name, ENVELOPE_BYTES_MAX) for name in trust.statements]
     return Library(
         governance=load_trust(trust, base),
         manifests=tuple(read_bounded(base / name, ENVELOPE_BYTES_MAX) for name in trust.policy),
         bundles=tuple(read_bounded(base / name, BUNDLE_BYTES_MAX) for name in trust.bundles),
         roster=read_bounded(base / trust.roster, ENVELOPE_BYTES_MAX),
+        activations=tuple(data for data in said if isinstance(read_law(data).claims, Activation)),
     )

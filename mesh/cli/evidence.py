@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from mesh.cli import client, telling
+from mesh.cli import client, epochs, telling
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.log.record import read_record
 from mesh.core.log.tlogproof import TlogProof
@@ -187,7 +187,8 @@ def why(cli: Cli, name: str) -> None:
     async def work(mesh: client.MeshClient, library: client.Library) -> telling.Story:
         answers = await mesh.execution(name)
         final = {telling.place_of(record_of(answer)): _attesters(mesh, answer) for answer in answers}
-        return telling.Story(answers, final, library.governance)
+        known = await epochs.knowing(cli, mesh, library, map(record_of, answers))
+        return telling.Story(answers, final, known.governance)
 
     story = client.run(cli, work)
     if cli.format == "table":

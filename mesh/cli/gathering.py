@@ -8,20 +8,20 @@ Rules
 3. Members are asked one after the other, each only for what is still lacking.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from mesh.cli.client import MeshClient
 from mesh.codes import CODES
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance, extend, unsaid
-from mesh.core.law.heartbeat import StreamHead
+from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.streams import Cursor, Fork, head_of
 from mesh.core.law.travel import Said, admit_law, cursor_of, link_of
 from mesh.errors import MeshError, Refused, Unavailable
 from mesh.protocol.gossip import wanted
 
-__all__ = ["Frontiers", "Gathered", "Head", "frontiers", "furthest", "gather", "holders"]
+__all__ = ["Frontiers", "Gathered", "Head", "furthest", "gather", "heartbeats", "holders"]
 
 _LATER_EXIT: Final = 4
 """Of codes that say: not now."""
@@ -47,8 +47,8 @@ class Gathered(NamedTuple):
     """(member, stream) where the member claims more than it showed."""
 
 
-async def frontiers(mesh: MeshClient) -> tuple[dict[str, list[StreamHead]], dict[str, MeshError]]:
-    """What each member signs now that it holds, and why nothing is believed of the others.
+async def heartbeats(mesh: MeshClient) -> tuple[dict[str, Heartbeat], dict[str, MeshError]]:
+    """What each member signs now, and why nothing is believed of the others.
 
     Raises:
         Unavailable: ``unreachable`` if there is nothing to believe at all.
@@ -57,18 +57,19 @@ async def frontiers(mesh: MeshClient) -> tuple[dict[str, list[StreamHead]], dict
     failed = {name: answer for name, answer in answers.items() if isinstance(answer, MeshError)}
     if len(failed) == len(answers):
         raise Unavailable("unreachable", f"no heartbeat to believe: {_reasons(failed)}")
-    return {name: answer.frontier for name, answer in answers.items() if not isinstance(answer, MeshError)}, failed
+    return {name: answer for name, answer in answers.items() if not isinstance(answer, MeshError)}, failed
 
 
-async def gather(mesh: MeshClient, claimed: Frontiers, governance: Governance) -> Gathered:
-    """All that members claim to hold, pulled from them and verified; ``governance`` says whom to believe."""
+async def gather(mesh: MeshClient, claimed: Frontiers, governance: Governance, *, streams: Callable[[str], bool]) -> Gathered:
+    """All that members claim to hold of these ``streams``, pulled from them and verified; ``governance`` says whom to believe."""
     state = unsaid(governance)
     statements, withheld = list[Statement[Said]](), list[tuple[str, str]]()
     for member, frontier in claimed.items():
-        for stream, after in sorted(wanted(state, frontier).items()):
-            state, new = await _pull(mesh, member, frontier, stream, after, state)
+        of_these = [head for head in frontier if streams(head.stream)]
+        for stream, after in sorted(wanted(state, of_these).items()):
+            state, new = await _pull(mesh, member, of_these, stream, after, state)
             statements += new
-            if stream in wanted(state, frontier):
+            if stream in wanted(state, of_these):
                 withheld.append((member, stream))
     return Gathered(state, tuple(statements), tuple(withheld))
 
@@ -107,7 +108,7 @@ async def furthest(
 
 
 async def _check_fork(mesh: MeshClient, member: str, head: StreamHead, governance: Governance) -> None:
-    gathered = await gather(mesh, {member: [head]}, governance)
+    gathered = await gather(mesh, {member: [head]}, governance, streams=head.stream.__eq__)
     if isinstance(gathered.governance.streams.get(head.stream), Fork):
         raise Refused("stream_forked", f"{member} holds two statements of {head.stream[:19]}… that cannot both be")
 

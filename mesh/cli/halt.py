@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from mesh.adapters.clock import wall_ms
-from mesh.cli import client, saying, signed
+from mesh.cli import client, saying, signed, spreading
 from mesh.cli.gathering import Frontiers, gather
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.law.governance import Governance, extend
@@ -54,13 +54,13 @@ def resume(cli: Cli, *, domain: str, key_file: Path, others: tuple[Path, ...], r
 
 def _say(cli: Cli, domain: str, key_files: Sequence[Path], reason: str, *, lifting: bool, watch: bool, wait_s: float) -> int:
     saying.check_reason(reason)
-    files, stream = saying.revoker_keys(key_files), halt_stream(domain)
+    files, stream = saying.keys_of(key_files, "revoker"), halt_stream(domain)
     keys, paths = list(files.values()), [signed.path_of(path, stream) for path in files]
 
-    async def work(mesh: client.MeshClient, library: client.Library) -> tuple[saying.Pen, saying.Plan, saying.Spread]:
+    async def work(mesh: client.MeshClient, library: client.Library) -> tuple[saying.Pen, saying.Plan, spreading.Spread]:
         _check(mesh.roster, domain, len(keys))
         by = saying.pen(stream, keys, paths, mesh.roster, alone=False)
-        claimed = await saying.hear(cli, mesh)
+        claimed = saying.frontiers_of(await saying.hear(cli, mesh))
         state = await _held(mesh, library, claimed, by)
         lifts = _in_force(cli, state, by, domain) if lifting else []
         plan = await saying.plan(
@@ -80,17 +80,17 @@ def _say(cli: Cli, domain: str, key_files: Sequence[Path], reason: str, *, lifti
                 issued_ms=wall_ms(),
             ),
         )
-        return by, plan, await saying.spread(cli, mesh, plan, watch=watch, wait_s=wait_s)
+        return by, plan, await spreading.spread(cli, mesh, plan, watch=watch, wait_s=wait_s)
 
     with saying.signing(paths):
         by, plan, spread = client.run(cli, work)
     lifted = _lifts(plan.statement.claims)
     does = f"resumes {domain}, lifting {', '.join(f'{each[:12]}…' for each in lifted)}" if lifting else f"halts {domain}"
-    saying.report(cli, plan, spread, by, watch=watch, does=does, facts={"domain": domain, "lifts": lifted})
+    spreading.report(cli, plan, spread, by, watch=watch, does=does, facts={"domain": domain, "lifts": lifted})
     follows = f"from now every enforcer denies new starts there within Δ = {spread.roster.bounds.stale_ms} ms"
     if lifting:
         follows = "whoever holds it lets work start there again"
-    return saying.ended(cli, plan, spread, watch=watch, wait_s=wait_s, follows=follows, then="mesh status")
+    return spreading.ended(cli, plan, spread, watch=watch, wait_s=wait_s, follows=follows, then="mesh status")
 
 
 def _check(roster: Roster, domain: str, count: int) -> None:
@@ -107,8 +107,7 @@ async def _held(mesh: client.MeshClient, library: client.Library, claimed: Front
     Raises:
         Refused: ``stream_forked``.
     """
-    heads = {member: [head for head in frontier if head.stream == by.stream] for member, frontier in claimed.items()}
-    shown = (await gather(mesh, heads, library.governance)).governance
+    shown = (await gather(mesh, claimed, library.governance, streams=by.stream.__eq__)).governance
     if isinstance(shown.streams.get(by.stream), Fork):
         raise Refused("stream_forked", f"members hold two histories of {by.stream}: every halt in it is in force, and no resume counts")
     both = extend(shown, by.before).governance

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from mesh.cli import client, recorded, telling
-from mesh.cli.gathering import frontiers, gather
+from mesh.cli.gathering import gather, heartbeats
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.codes import CODES
 from mesh.core.law.governance import Governance, extend
@@ -163,13 +163,12 @@ def _engine() -> "Iterator[tuple[DecisionThread, CedarEngine]]":
 async def _known(cli: Cli, mesh: client.MeshClient, governance: Governance) -> Governance:
     """What the context says, and every manifest that members show: its signers are checked, who showed it does not matter."""
     try:
-        claimed, _ = await frontiers(mesh)
+        beats, _ = await heartbeats(mesh)
     except Unavailable as error:
         cli.say(f"of signed policies only those in the context are known: {error}")
         return governance
-    stream = policy_stream("")
-    policies = {member: [head for head in heads if head.stream.startswith(stream)] for member, heads in claimed.items()}
-    gathered = await gather(mesh, policies, governance)
+    claimed = {member: beat.frontier for member, beat in beats.items()}
+    gathered = await gather(mesh, claimed, governance, streams=lambda name: name.startswith(policy_stream("")))
     return extend(governance, gathered.statements).governance
 
 

@@ -7,7 +7,7 @@ from typing import Final
 import click
 import msgspec
 
-from mesh.cli import client, telling
+from mesh.cli import client, epochs, telling
 from mesh.cli.offline import engine_for, report_lines, report_value
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.log.bundle import encode_proof
@@ -50,7 +50,7 @@ def prove(cli: Cli, name: str, out: Path | None, form: str) -> None:
     """
 
     async def work(mesh: client.MeshClient, library: client.Library) -> tuple[_Gathered, Report]:
-        found = await _gather(mesh, library, name)
+        found = await _gather(cli, mesh, library, name)
         mesh.attested(found.main)  # not final, no proof
         return found, verify(found.data, trust=library.roster)
 
@@ -80,7 +80,7 @@ def _tlog(answer: Proved) -> bytes:
     return msgspec.structs.replace(TlogProof.parse(answer.proof.encode()), extra=bytes(answer.batch.records[0])).encode()
 
 
-async def _gather(mesh: client.MeshClient, library: client.Library, name: str) -> _Gathered:
+async def _gather(cli: Cli, mesh: client.MeshClient, library: client.Library, name: str) -> _Gathered:
     """The record that ``name`` means, with the final outcomes of it if it is a permit."""
     answers = [await mesh.prove(place) for place in sorted(await mesh.locate(name))]
     main = min(answers, key=lambda answer: _rank(record_of(answer), name))
@@ -89,7 +89,8 @@ async def _gather(mesh: client.MeshClient, library: client.Library, name: str) -
     if isinstance(record, DecisionMade) and record.authorization:
         outcomes = [answer for answer in await mesh.execution(record.intent) if _of(answer, record.authorization, bodies_of(main))]
     final = [answer for answer in outcomes if mesh.is_final(answer)]
-    bundle = gather(main, final, manifests=library.manifests, bundles=library.bundles)
+    known = await epochs.knowing(cli, mesh, library, [record])
+    bundle = gather(main, final, manifests=known.manifests, bundles=known.bundles, activations=known.activations)
     return _Gathered(encode_proof(bundle), main, library.roster, len(final), len(outcomes) - len(final))
 
 
@@ -117,7 +118,7 @@ def replay(cli: Cli, name: str) -> int:
     """Repeat a recorded decision here. Ends with 0 for a match, 5 for a mismatch, 2 if it cannot be told."""
 
     async def work(mesh: client.MeshClient, library: client.Library) -> _Gathered:
-        return await _gather(mesh, library, name)
+        return await _gather(cli, mesh, library, name)
 
     found = client.run(cli, work)
     record = record_of(found.main)

@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from mesh.cli import client, telling
-from mesh.cli.gathering import frontiers, gather, holders
+from mesh.cli import client, saying, telling
+from mesh.cli.gathering import gather, holders
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.law.revocation import Revocation, stream_of
 from mesh.core.law.streams import Fork
@@ -25,10 +25,9 @@ def ls(cli: Cli) -> None:
     """All revocations that any member holds, and how many of the members hold each, by their signed word."""
 
     async def work(mesh: client.MeshClient, library: client.Library) -> list[dict[str, Any]]:
-        claimed, failed = await frontiers(mesh)
-        for name, error in failed.items():
-            cli.say(f"{name} is not counted on: {error.code} {error.detail}".rstrip())
-        gathered = await gather(mesh, claimed, library.governance)
+        claimed = saying.frontiers_of(await saying.hear(cli, mesh))
+        streams = {stream_of(key) for key in mesh.roster.revoker.keys}
+        gathered = await gather(mesh, claimed, library.governance, streams=streams.__contains__)
         for member, stream in gathered.withheld:
             cli.say(f"{member} claims more of {stream[:19]}… than it shows")
         rows: list[dict[str, Any]] = []

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from mesh.adapters.clock import wall_ms
-from mesh.cli import client, saying, signed
+from mesh.cli import client, saying, signed, spreading
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.bytes.canonical import Spiffe
 from mesh.core.law.revocation import Revocation, Target, stream_of
@@ -38,34 +38,34 @@ def revoke(cli: Cli, *, target: str, key_file: Path, reason: str, others: tuple[
     """
     wanted = parse_target(target)
     saying.check_reason(reason)
-    files = saying.revoker_keys((key_file, *others))
+    files = saying.keys_of((key_file, *others), "revoker")
     keys, paths = list(files.values()), [signed.path_of(key_file)]
     revoker = keys[0].key.public
 
     def draft(mesh: str, number: int, previous: str) -> Revocation:
         return Revocation(mesh=mesh, revoker=revoker, sequence=number, previous=previous, target=wanted, reason=reason, issued_ms=wall_ms())
 
-    async def work(mesh: client.MeshClient, library: client.Library) -> tuple[saying.Pen, saying.Plan, saying.Spread]:
+    async def work(mesh: client.MeshClient, library: client.Library) -> tuple[saying.Pen, saying.Plan, spreading.Spread]:
         by = saying.pen(stream_of(revoker), keys, paths, mesh.roster, alone=True)
         _check_threshold(mesh.roster, len(keys), wanted)
         plan = await saying.plan(
             cli,
             mesh,
             library.governance,
-            await saying.hear(cli, mesh),
+            saying.frontiers_of(await saying.hear(cli, mesh)),
             by,
             same=lambda said: isinstance(said, Revocation) and said.target == wanted,
             draft=lambda number, previous: draft(mesh.roster.mesh, number, previous),
         )
-        return by, plan, await saying.spread(cli, mesh, plan, watch=watch, wait_s=wait_s)
+        return by, plan, await spreading.spread(cli, mesh, plan, watch=watch, wait_s=wait_s)
 
     with saying.signing(paths):
         by, plan, spread = client.run(cli, work)
     what = f"{wanted.type}:{wanted.value}"
-    saying.report(cli, plan, spread, by, watch=watch, does=f"revokes {what}", facts={"revoker": revoker, "target": what})
+    spreading.report(cli, plan, spread, by, watch=watch, does=f"revokes {what}", facts={"revoker": revoker, "target": what})
     stale_ms = spread.roster.bounds.stale_ms
     follows = f"from now every enforcer denies new starts within Δ = {stale_ms} ms"
-    return saying.ended(cli, plan, spread, watch=watch, wait_s=wait_s, follows=follows, then="mesh revocations ls")
+    return spreading.ended(cli, plan, spread, watch=watch, wait_s=wait_s, follows=follows, then="mesh revocations ls")
 
 
 def parse_target(text: str) -> Target:

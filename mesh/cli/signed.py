@@ -1,4 +1,4 @@
-"""What a revoker key has signed last in a stream lies beside the key, so that it never signs a second statement under one number.
+"""What a key has signed last in a stream lies beside the key, so that it never signs a second statement under one number.
 
 Rules
 -----
@@ -7,8 +7,8 @@ Rules
    and every later statement of the stream would wait for it in vain. It is for whoever calls :func:`keep` to know that.
 3. One command at a time signs with a key: a lock file beside it.
 
-The file is ``<key file>.signed``, and ``<key file>.halt-<domain>.signed`` for each domain that was halted. It is JSON: the
-statements with number and id, oldest first. It holds nothing secret.
+The file is ``<key file>.signed``, and ``<key file>.<stream>.signed`` for a stream in which several keys sign, such as
+``halt-payments`` or ``policy-payments``. It is JSON: the statements with number and id, oldest first. It holds nothing secret.
 
 Not here: what the mesh holds (:mod:`mesh.cli.gathering`).
 """
@@ -122,4 +122,4 @@ def keep(path: Path, statements: Sequence[Statement[Said]]) -> None:
 
 
 def _spoilt(path: Path, why: str) -> Refused:
-    return Refused("config_invalid", f"{path}: {why}. If `mesh revocations ls` shows all that this key has signed, move the file away")
+    return Refused("config_invalid", f"{path}: {why}. If the mesh shows all that this key has signed, move the file away")

@@ -22,10 +22,12 @@ from mesh.adapters.bus_table import bus_options
 from mesh.adapters.clock import wall_ms
 from mesh.core import subjects
 from mesh.core.bytes import envelope
+from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance
+from mesh.core.law.travel import Said, read_law
 from mesh.core.log.record import Record, read_record
 from mesh.core.messages import Asked as Question
-from mesh.core.messages import Find, Found, NodeStatus, Prove, Proved, StatusAsked, pack, unpack
+from mesh.core.messages import Find, Found, LawAsked, LawBatch, NodeStatus, Offer, Offered, Prove, Proved, StatusAsked, pack, unpack
 from mesh.core.run.identity import Identity
 from mesh.core.run.intent import EntityRef, Measurement
 from mesh.core.run.outcome import Finished
@@ -36,6 +38,7 @@ from mesh.errors import MeshError, Unavailable
 from mesh.gate.connect import open_core
 from mesh.gate.context import Context, Holder, load_context
 from mesh.gate.core import Asked, Core, Wish, Work
+from mesh.gate.errors import Denied
 
 __all__ = ["Located", "Ran", "Stage", "wish"]
 
@@ -99,11 +102,12 @@ class Stage:
 
     # ------------------------------------------------------------------------------------------------------- executions
 
-    async def core(self, identity: str) -> Core:
-        """The gate of a program that acts as ``identity``."""
-        if identity not in self.cores:
-            self.cores[identity] = await open_core(self.context, identity)
-        return self.cores[identity]
+    async def core(self, identity: str, *, region: str = "") -> Core:
+        """The gate of a program that acts as ``identity``, at home or in another region."""
+        name = f"{identity} {region}".rstrip()
+        if name not in self.cores:
+            self.cores[name] = await open_core(msgspec.structs.replace(self.context, region=region or self.context.region), identity)
+        return self.cores[name]
 
     async def link(self) -> Link:
         """A way to the bus that can be cut."""
@@ -145,6 +149,45 @@ class Stage:
             return msgspec.json.decode(told.out, type=dict[str, Any])
         except msgspec.MsgspecError:
             raise Unavailable("unavailable", told.err[-300:]) from None
+
+    async def policy(self, *arguments: str) -> dict[str, Any]:
+        """What `mesh policy …` told, which ended well.
+
+        Raises:
+            Unavailable: it did not.
+        """
+        told = await self.command("--context", str(self.cluster.files.context), "-o", "json", "policy", *arguments)
+        try:
+            said = msgspec.json.decode(told.out, type=dict[str, Any])
+        except msgspec.MsgspecError:
+            said = None
+        if told.status or said is None:
+            raise Unavailable("unavailable", told.err[-300:])
+        return said
+
+    async def offer(self, data: bytes) -> dict[str, str]:
+        """Offer a statement to every node, past all commands; node to the code of its no, empty if it holds it."""
+        identity = envelope.identify(data)[1]
+        offer = Offer(statements=[msgspec.Raw(data)])
+        return {node: (await self._ask(node, offer, Offered)).results.get(identity, "malformed") for node in self.nodes}
+
+    async def law(self, stream: str) -> list[Statement[Said]]:
+        """What the first node holds of a governance stream."""
+        batch = await self._ask(self.nodes[0], LawAsked(stream=stream, sequence=0, id=""), LawBatch)
+        return [read_law(bytes(raw)) for raw in batch.statements]
+
+    async def everywhere(self, identity: str, wanted: Wish) -> dict[str, str]:
+        """What the governors of each region say to it now: ``permit``, or the code of the no."""
+
+        async def one(region: str) -> str:
+            try:
+                await (await self.core(identity, region=region)).request(wanted)
+            except Denied as refusal:
+                return refusal.code
+            return "permit"
+
+        regions = self.cluster.files.regions
+        return dict(zip(regions, await asyncio.gather(*map(one, regions)), strict=True))
 
     async def authorize(self, identity: str, wanted: Wish) -> Asked:
         """Ask for an authorization; nothing is spent."""

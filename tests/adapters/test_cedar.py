@@ -423,3 +423,26 @@ def test_json_that_the_engine_reads_as_another_policy_is_refused() -> None:
 
 def test_the_profile_is_the_one_that_bundles_are_built_for() -> None:
     assert bundle().profile == PROFILE
+
+
+def test_the_text_that_people_are_shown_is_the_policy_that_decides() -> None:
+    from mesh.policy.build import check
+
+    for name in ("payments", "ops", "customers"):
+        bundle = check(Path(cedar.__file__).parents[1] / "dev" / "policies" / name).bundle
+        texts = cedar_child.policy_texts(bundle)
+        again = [policy for text in texts for policy in cedar.convert("shown", text)[0]]
+        assert again == bundle.policies
+
+
+def test_what_would_kill_the_reader_of_policies_is_not_shown() -> None:
+    deep = PolicyJson(id="deep", effect="permit", annotations={}, json="[" * 500 + "]" * 500)
+    broken = PolicyJson(id="broken", effect="permit", annotations={}, json="{}")
+    for policy, code in ((deep, "policy_too_deep"), (broken, "policy_invalid")):
+        with pytest.raises(Refused) as refused:
+            cedar_child.policy_texts(_bundle_of(policy))
+        assert refused.value.code == code
+
+
+def _bundle_of(*policies: PolicyJson) -> Bundle:
+    return msgspec.structs.replace(bundle(), policies=list(policies))

@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 NAMES = [
     "injected_agent_stopped", "permit_runs_once", "deny_leaves_no_trace", "replay_refused", "changed_arguments_refused",
     "expired_refused", "forged_refused", "final_by_k", "proof_verifies_offline",
+    "policy_needs_threshold", "policy_flips_everywhere", "rollback_refused",
     "revocation_everywhere", "running_execution_cancelled", "cut_link_fails_closed", "stale_denies", "heals_without_loss", "auditor_agrees",
 ]  # fmt: skip
 
@@ -192,6 +193,32 @@ class Uncuttable(Link):
         pass
 
 
+class Unanimous(Stage):
+    """Nodes that take what one person signed."""
+
+    async def offer(self, data: bytes) -> dict[str, str]:
+        return dict.fromkeys(await super().offer(data), "")
+
+
+class Early(Stage):
+    """A region that begins before its time."""
+
+    async def everywhere(self, identity: str, wanted: Wish) -> dict[str, str]:
+        answers = await super().everywhere(identity, wanted)
+        answers[list(answers)[-1]] = "policy_denied"
+        return answers
+
+
+class Backwards(Stage):
+    """A node that goes back to an older epoch."""
+
+    async def status(self, node: str) -> NodeStatus:
+        status = await super().status(node)
+        if node != self.nodes[-1]:
+            return status
+        return msgspec.structs.replace(status, policies=[msgspec.structs.replace(item, active=1) for item in status.policies])
+
+
 BREAKS: dict[str, type[Stage]] = {
     "injected_agent_stopped": Lax,
     "permit_runs_once": Twice,
@@ -202,6 +229,9 @@ BREAKS: dict[str, type[Stage]] = {
     "forged_refused": Lax,
     "final_by_k": Unattested,
     "proof_verifies_offline": Credulous,
+    "policy_needs_threshold": Unanimous,
+    "policy_flips_everywhere": Early,
+    "rollback_refused": Backwards,
     "revocation_everywhere": Unrevoked,
     "running_execution_cancelled": Unrevoked,
     "cut_link_fails_closed": Uncut,
