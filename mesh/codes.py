@@ -98,6 +98,12 @@ CODES: Final[dict[str, Code]] = {
     ),
     "policy_expired": _code("the policy manifest is not valid now", "governor, enforcer", "Sign and activate a new epoch.", 2),
     "policy_invalid": _code("the policy bundle fails its checks", "policy", "Run `mesh policy check DIR`.", 3),
+    "policy_unknown": _code(
+        "a statement that says which policy epoch is in force is not held here yet",
+        "governor, enforcer, auditor",
+        "Wait: it is asked for. `mesh policy ls` shows who holds what.",
+        4,
+    ),
     "policy_too_deep": _code("policy text is nested deeper than the engine can take", "policy", "Flatten brackets and ifs.", 3),
     "policy_tests_failed": _code("an embedded policy test did not give what it must", "policy", "Run `mesh policy test DIR`.", 2),
     "policy_flips": _code(

@@ -36,7 +36,7 @@ from mesh.protocol.step import Append, Locate, Persist, PutBody, PutOpenings
 
 __all__ = ["Examined", "Material", "examine_records", "located_ids", "storing"]
 
-_INCOMPLETE: Final = frozenset({"body_missing", "clock_unsure", "engine_unavailable"})
+_INCOMPLETE: Final = frozenset({"body_missing", "clock_unsure", "engine_unavailable", "policy_unknown"})
 _MANGLED: Final = frozenset(
     {
         "bad_signature",
@@ -213,7 +213,7 @@ def _ask_again(
     domain, basis = sender.intent.claims.domain, Basis(record.attested.manifest, record.attested.activation)
     if all(law.manifest_id != basis.manifest for law in governance.laws.get(domain, ())):
         # Who learned of a new policy first is not wrong: those who have not wait until they hold it.
-        raise Refused("body_missing", f"the manifest of policy epoch {record.attested.policy_epoch}")
+        raise Refused("policy_unknown", f"the manifest of {domain} epoch {record.attested.policy_epoch}")
     openings = material.openings.get(record.intent, ())
     if sender.intent.claims.committed and record.intent not in material.openings:
         raise Refused("body_missing", "openings")

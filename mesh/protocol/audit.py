@@ -50,8 +50,9 @@ FINDINGS_MAX: Final = 1_000
 _PULL_MS: Final = 300
 _STAGED_MAX: Final = 4_096
 _NOTES_MAX: Final = 64
-_UNVERIFIABLE: Final = frozenset({"body_missing", "engine_unavailable"})
-_EARLY: Final = "clock_unsure"
+_UNVERIFIABLE: Final = frozenset({"body_missing", "engine_unavailable", "policy_unknown"})
+_LATER: Final = frozenset({"clock_unsure", "policy_unknown"})
+"""What time will tell: it is my clock or the owner's, or a policy that I have not heard of yet; whoever attested has."""
 
 
 class Finding(Payload):
@@ -125,6 +126,11 @@ class Followed(msgspec.Struct, frozen=True):
     def held(self) -> int:
         """Records settled or staged."""
         return self.frontier.size + len(self.staged)
+
+    @property
+    def lacks_policy(self) -> bool:
+        """Whether something was decided by a policy that this auditor has not heard of."""
+        return any(item.code == "policy_unknown" for item in self.staged)
 
     @property
     def caught_up(self) -> bool:
@@ -354,7 +360,7 @@ class _Work:
             log, size = self.logs[origin], min(notes)
             count = size - log.frontier.size
             gone = size <= log.goal and self._exhausted(log)  # who attested has held everything; before that it may still come
-            early = any(item.code == _EARLY for item in log.staged[:count])  # it is my clock or the owner's: time will tell
+            early = any(item.code in _LATER for item in log.staged[:count])
             if log.held < size or early or (log.ready < size and not gone):
                 return
             checkpoint = read_checkpoint(notes[size])

@@ -49,6 +49,8 @@ _EVENTS_MAX: Final = 16
 _QUEUED_MAX: Final = 512
 _SAVE_S: Final = 1.0
 _LEARN_S: Final = 10.0
+_LEARN_AGAIN_S: Final = 1.0
+"""At the earliest, when something came that was decided by a policy not heard of yet."""
 _STUCK_S: Final = 15.0
 _RETRY_S: Final = 2.0
 _KIND_TOKEN: Final = 3
@@ -92,6 +94,7 @@ class Auditor:
         self._learned = False
         self._reached = 0
         self._stopping = False
+        self._curious = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def stop(self) -> None:
@@ -152,6 +155,8 @@ class Auditor:
         step = await self._thread.run(self._audit.step, self.state, events, now_ms=self._clock.now_ms())
         self.state = step.state
         self._judged += [item.delivery for item in items if item.delivery is not None]
+        if any(log.lacks_policy for log in self.state.logs.values()):
+            self._curious.set()
         for ask in step.effects:
             if isinstance(ask, Ask):
                 self._pulling += 1
@@ -215,7 +220,10 @@ class Auditor:
         while True:
             await self._learn()
             self._learned = True
-            await asyncio.sleep(_LEARN_S)
+            self._curious.clear()
+            await asyncio.sleep(_LEARN_AGAIN_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._curious.wait(), _LEARN_S)
 
     async def _learn(self) -> None:
         """Rule 3."""

@@ -80,7 +80,7 @@ def test_an_epoch_that_is_over_denies_and_nobody_falls_back() -> None:
 
 
 def test_an_activated_epoch_whose_manifest_is_not_held_denies_and_nobody_falls_back() -> None:
-    assert _code(_held(FIRST, EU_FIRST), "eu", T0 + 1_000) == "body_missing"
+    assert _code(_held(FIRST, EU_FIRST), "eu", T0 + 1_000) == "policy_unknown"
     assert _epoch(_held(FIRST, EU_FIRST), "eu", T0 + 999) == 1
 
 
@@ -133,7 +133,7 @@ def test_an_activation_that_came_late_does_not_change_what_was_in_force_for_who_
 
 def test_who_lacks_what_a_decision_rested_on_waits_for_it() -> None:
     held = _held(FIRST, SECOND, EU_FIRST)
-    assert _code(held, "us", T0 + 9_000, Basis(THIRD.id, ON_TO_THIRD.id)) == "body_missing"
+    assert _code(held, "us", T0 + 9_000, Basis(THIRD.id, ON_TO_THIRD.id)) == "policy_unknown"
 
 
 def test_after_a_conflict_of_activations_what_rested_on_either_can_still_be_repeated_and_nothing_new_starts() -> None:

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mesh.core.bytes import canonical, envelope
+from mesh.core.law.governance import unsaid
 from mesh.core.log.checkpoint import Checkpoint, log_line
 from mesh.core.log.note import Note
 from mesh.core.log.record import Denied
@@ -96,6 +97,22 @@ def test_what_was_decided_matches_and_is_final() -> None:
     assert auditing.counts == (2, 0, 0)
     assert auditing.done
     assert auditing.codes == []
+
+
+def test_what_rests_on_a_policy_not_heard_of_waits_and_matches_once_it_is() -> None:
+    """Who attested it has heard of it: that nobody's pull helps says nothing about the record."""
+    story = happened()
+    auditing = Auditing(story.mesh)
+    known, auditing.audit.governance = auditing.audit.governance, unsaid(auditing.audit.governance)
+    auditing.feed(_events(story.mesh.stream)).pull(rounds=30)
+    assert (auditing.counts, auditing.codes) == ((0, 0, 0), [])
+    assert any(log.lacks_policy for log in auditing.state.logs.values())
+    assert not auditing.done
+    auditing.audit.governance = known
+    auditing.pull(rounds=30)
+    assert (auditing.counts, auditing.codes) == ((2, 0, 0), [])
+    assert auditing.done
+    assert not any(log.lacks_policy for log in auditing.state.logs.values())
 
 
 def test_pulls_alone_are_enough() -> None:

@@ -86,7 +86,7 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises:
             Refused: ``domain_unknown`` if there is none, ``policy_expired`` if it is over: nobody falls back to an older one.
-                ``body_missing`` if a statement that says which it is is not held, ``policy_conflict`` if they contradict one another.
+                ``policy_unknown`` if a statement that says which it is is not held, ``policy_conflict`` if they contradict one another.
         """
         rollout = self.rollouts.get(domain, _NO_ROLLOUT) if basis is None else self._rollout(domain, basis.activation)
         step, laws = rollout.begun(region, at_ms), self.laws.get(domain, ())
@@ -96,7 +96,7 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
         else:
             law = next((law for law in reversed(laws) if law.manifest_id == step.manifest), None)
             if law is None:
-                raise Refused("body_missing", f"the manifest of {domain} epoch {step.epoch}")
+                raise Refused("policy_unknown", f"the manifest of {domain} epoch {step.epoch}")
             if law.manifest.epoch != step.epoch:
                 raise Refused("policy_conflict", f"activated as {domain} epoch {step.epoch}, it is {law.manifest.epoch}")
         if law is None or at_ms < law.manifest.not_before_ms:
@@ -131,7 +131,7 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
         while at:
             step = held.get(at)
             if step is None:
-                raise Refused("body_missing", f"an activation of {domain}, {at[:12]}")
+                raise Refused("policy_unknown", f"an activation of {domain}, {at[:12]}")
             chain.append((at, step))
             at = step.previous
         chain.reverse()
