@@ -31,6 +31,7 @@ __all__ = ["KIND_MODULES", "MESSAGES", "RAW", "json_text", "known_kinds", "recor
 KIND_MODULES: Final = (
     "mesh.core.law.activation",
     "mesh.core.law.halt",
+    "mesh.core.law.resolve",
     "mesh.core.law.heartbeat",
     "mesh.core.law.policy",
     "mesh.core.law.revocation",
@@ -69,8 +70,8 @@ RAW: Final[Mapping[tuple[str, str], str]] = {
     ("OutcomeRequest", "identity"): "identity",
     ("OutcomeRequest", "outcomes"): "outcome",
     ("OutcomeAnswer", "receipts"): "receipt",
-    ("LawBatch", "statements"): "revocation, halt, policy or activate",
-    ("Offer", "statements"): "revocation, halt, policy or activate",
+    ("LawBatch", "statements"): "revocation, halt, policy, activate or resolve",
+    ("Offer", "statements"): "revocation, halt, policy, activate or resolve",
     ("BundleGiven", "bundle"): "policy-bundle",
     ("Supply", "bundle"): "policy-bundle",
     ("LineageBatch", "bodies"): "",
