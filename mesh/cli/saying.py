@@ -24,14 +24,14 @@ import msgspec
 
 from mesh.adapters.signer import KeyFile, load
 from mesh.cli import client, signed, telling
-from mesh.cli.gathering import Frontiers, Head, frontiers, furthest
+from mesh.cli.gathering import Frontiers, Head, frontiers, furthest, gather_about
 from mesh.cli.output import Cli, fail
 from mesh.codes import CODES
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import Governance
+from mesh.core.law.governance import Governance, extend
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
-from mesh.core.law.roster import Roster
+from mesh.core.law.roster import Role, Roster
 from mesh.core.law.travel import Said, admit_law, link_of, read_law
 from mesh.core.messages import Offer, Offered
 from mesh.errors import MeshError, Refused, Unavailable
@@ -51,6 +51,7 @@ __all__ = [
     "revoker_keys",
     "signing",
     "spread",
+    "standing",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -102,8 +103,8 @@ def options(command: F) -> F:
     return command
 
 
-def revoker_keys(paths: Sequence[Path]) -> dict[Path, KeyFile]:
-    """The revokers' keys in these files, each once.
+def revoker_keys(paths: Sequence[Path], *, use: str = "revoker") -> dict[Path, KeyFile]:
+    """The revokers' keys in these files, or those for another ``use``, each once.
 
     Raises:
         Refused: ``config_invalid`` for a key of another use, and as :func:`mesh.adapters.signer.load`.
@@ -111,8 +112,8 @@ def revoker_keys(paths: Sequence[Path]) -> dict[Path, KeyFile]:
     keys = dict[Path, KeyFile]()
     for path in paths:
         key = load(path)
-        if key.use != "revoker":
-            raise Refused("config_invalid", f"{path} is a key for {key.use}, not for revoker")
+        if key.use != use:
+            raise Refused("config_invalid", f"{path} is a key for {key.use}, not for {use}")
         if all(key.key.public != other.key.public for other in keys.values()):
             keys[path] = key
     return keys
@@ -140,7 +141,7 @@ def signing(paths: Sequence[Path]) -> Generator[None]:
         yield
 
 
-def pen(stream: str, keys: Sequence[KeyFile], paths: Sequence[Path], roster: Roster, *, alone: bool) -> Pen:
+def pen(stream: str, keys: Sequence[KeyFile], paths: Sequence[Path], roster: Roster, *, alone: bool, role: Role | None = None) -> Pen:
     """Keys that sign in ``stream``, with what is kept beside the first so many of them.
 
     Raises:
@@ -148,8 +149,8 @@ def pen(stream: str, keys: Sequence[KeyFile], paths: Sequence[Path], roster: Ros
             wrong with a file.
     """
     for key in keys:
-        if key.key.public not in roster.revoker.keys:
-            raise Refused("bad_signature", f"key {key.key.public[:12]}… is no revoker of this roster")
+        if key.key.public not in (role or roster.revoker).keys:
+            raise Refused("bad_signature", f"key {key.key.public[:12]}… is no {key.use} of this roster")
     found = dict[int, Statement[Said]]()
     for path, key in zip(paths, keys, strict=False):
         for item in signed.kept(path, stream=stream, key=key.key.public, mesh=roster.mesh):
@@ -159,6 +160,17 @@ def pen(stream: str, keys: Sequence[KeyFile], paths: Sequence[Path], roster: Ros
                     "stream_forked", f"number {item.claims.sequence} is {item.id[:12]}… in {path} and {other.id[:12]}… in another"
                 )
     return Pen(stream, keys, paths, alone, tuple(found[number] for number in sorted(found)))
+
+
+async def standing(mesh: client.MeshClient, governance: Governance, claimed: Frontiers, by: Pen) -> Pen:
+    """The same without what it has signed and the root has resolved against: nothing may follow that."""
+    if not by.before or all(
+        not (head.forked or head.held) for frontier in claimed.values() for head in frontier if head.stream == by.stream
+    ):
+        return by
+    shown = await gather_about(mesh, claimed, governance, by.stream)
+    history = extend(shown.governance, by.before).governance.settled.get(by.stream)
+    return by if history is None else by._replace(before=tuple(item for item in by.before if item.id in history))
 
 
 async def hear(cli: Cli, mesh: client.MeshClient) -> Frontiers:
