@@ -298,6 +298,6 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "answers with another time": _mutant(_answers_with_another_time, "I7"),
     "leaves a doubled request unanswered": _mutant(_drops_doubles, "I12", trouble=("pause", "storm") * 3),
     "keeps lines that nobody verified": _mutant(_keeps_every_line, "I3", "I10", trouble=("weather",) * 4),
-    "lets its times go back": _mutant(_time_may_go_back, "I7", trouble=("mended clock",) * 12),
+    "lets its times go back": _mutant(_time_may_go_back, "I7", trouble=("mended clock",) * 8),
     "cosigns a second history": _mutant(_witness_follows_any_root, "I7", trouble=("twins",)),
 }
