@@ -375,6 +375,16 @@ def test_who_lacks_the_resolve_or_what_it_leaves_aside_counts_nobody_who_holds_t
     assert {theirs for theirs in STATES if _covers(own, _held(*STATES[theirs]))} == _vouching(mine)
 
 
+def test_who_has_seen_the_fork_and_the_resolve_but_not_what_it_leaves_aside_counts_nobody_who_goes_by_it() -> None:
+    chosen = resolve(None, WORLD["first"], WORLD["beside"])
+    theirs = _taken([WORLD["first"], WORLD["other"], WORLD["beside"], chosen])
+    mine = _taken([WORLD["first"], WORLD["other"], chosen])
+    assert (theirs.forked(HALTS), mine.forked(HALTS)) == (False, True)
+    assert not _covers(mine, theirs)
+    assert wanted(mine, theirs.frontier) == {HALTS: Cursor(0)}
+    assert _covers(_held("beside", of=mine), theirs)
+
+
 CHOSEN: Final = st.sets(st.sampled_from(NAMES))
 
 
