@@ -7,6 +7,7 @@ from typing import Final
 
 __all__ = [
     "ACTIVATIONS_MAX",
+    "ASIDE_MAX",
     "BATCH_EVENTS_MAX",
     "BATCH_RECORDS_MAX",
     "BUNDLE_BYTES_MAX",
@@ -124,6 +125,8 @@ FRONTIER_STREAMS_MAX: Final = 320
 """Governance streams in one frontier: more than the roster's own, two for each domain and one for each revoker."""
 LIFTS_MAX: Final = 256
 """Halts that one resume lifts: far more than anybody signs in a day; beyond, it takes another resume."""
+ASIDE_MAX: Final = 512
+"""Other histories that one resolve names: more than anybody makes by mistake; a thief's are still honoured unnamed."""
 REASON_CHARS_MAX: Final = 200
 """Why somebody revoked or halted: every node and every program keeps it for ever."""
 STREAM_STATEMENTS_MAX: Final = 100_000

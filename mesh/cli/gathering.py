@@ -16,12 +16,13 @@ from mesh.codes import CODES
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance, extend, unsaid
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
-from mesh.core.law.streams import Cursor, Fork, head_of
+from mesh.core.law.resolve import RESOLVES
+from mesh.core.law.streams import Cursor, Fork
 from mesh.core.law.travel import Said, admit_law, cursor_of, link_of
 from mesh.errors import MeshError, Refused, Unavailable
 from mesh.protocol.gossip import wanted
 
-__all__ = ["Frontiers", "Gathered", "Head", "furthest", "gather", "heartbeats", "holders"]
+__all__ = ["Frontiers", "Gathered", "Head", "furthest", "gather", "gather_about", "heartbeats", "holders"]
 
 _LATER_EXIT: Final = 4
 """Of codes that say: not now."""
@@ -88,7 +89,7 @@ async def furthest(
     for member, frontier in claimed.items():
         for claim in frontier:
             if claim.stream == stream and claim.forked:
-                await _check_fork(mesh, member, claim, governance)
+                await _check_fork(mesh, member, claim, claimed, governance)
             elif claim.stream == stream:
                 claims.setdefault(Head(claim.sequence, claim.head), []).append(member)
     found: Head | None = None
@@ -107,9 +108,16 @@ async def furthest(
     return found, tuple(sorted(unsure))
 
 
-async def _check_fork(mesh: MeshClient, member: str, head: StreamHead, governance: Governance) -> None:
+async def gather_about(mesh: MeshClient, claimed: Frontiers, governance: Governance, stream: str) -> Gathered:
+    """All that members claim to hold of one stream, and of what the root has said about forks."""
+    return await gather(mesh, claimed, governance, streams={stream, RESOLVES}.__contains__)
+
+
+async def _check_fork(mesh: MeshClient, member: str, head: StreamHead, claimed: Frontiers, governance: Governance) -> None:
     gathered = await gather(mesh, {member: [head]}, governance, streams=head.stream.__eq__)
     if isinstance(gathered.governance.streams.get(head.stream), Fork):
+        gathered = await gather_about(mesh, claimed, governance, head.stream)
+    if gathered.governance.forked(head.stream):
         raise Refused("stream_forked", f"{member} holds two statements of {head.stream[:19]}… that cannot both be")
 
 
@@ -153,12 +161,12 @@ async def _pull(
 
 
 def holders(gathered: Gathered, claimed: Frontiers, stream: str, sequence: int) -> list[str]:
-    """Who signed that it holds the stream that far; of a fork, who holds all of it that was seen."""
+    """Who signed that it holds the stream that far; of one that is or was forked, who holds all of it that was seen."""
     held = gathered.governance.streams[stream]
-    whole = head_of(stream, held)
-    forked = isinstance(held, Fork)
     heads = {member: head for member, frontier in claimed.items() for head in frontier if head.stream == stream}
-    return [member for member, head in heads.items() if (head == whole if forked else not head.forked and head.sequence >= sequence)]
+    if isinstance(held, Fork):
+        return [member for member, head in heads.items() if (head.head if head.forked else head.held) == held.digest]
+    return [member for member, head in heads.items() if not head.forked and head.sequence >= sequence]
 
 
 def _reasons(failed: Mapping[str, MeshError]) -> str:

@@ -13,12 +13,11 @@ import click
 
 from mesh.adapters.clock import wall_ms
 from mesh.cli import client, saying, signed, spreading
-from mesh.cli.gathering import Frontiers, gather
+from mesh.cli.gathering import Frontiers, gather_about
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.law.governance import Governance, extend
 from mesh.core.law.halt import Halt, halt_stream
 from mesh.core.law.roster import Roster
-from mesh.core.law.streams import Fork
 from mesh.core.law.travel import Said
 from mesh.errors import Refused
 from mesh.limits import LIFTS_MAX
@@ -61,6 +60,7 @@ def _say(cli: Cli, domain: str, key_files: Sequence[Path], reason: str, *, lifti
         _check(mesh.roster, domain, len(keys))
         by = saying.pen(stream, keys, paths, mesh.roster, alone=False)
         claimed = saying.frontiers_of(await saying.hear(cli, mesh))
+        by = await saying.standing(mesh, library.governance, claimed, by)
         state = await _held(mesh, library, claimed, by)
         lifts = _in_force(cli, state, by, domain) if lifting else []
         plan = await saying.plan(
@@ -107,11 +107,11 @@ async def _held(mesh: client.MeshClient, library: client.Library, claimed: Front
     Raises:
         Refused: ``stream_forked``.
     """
-    shown = (await gather(mesh, claimed, library.governance, streams=by.stream.__eq__)).governance
-    if isinstance(shown.streams.get(by.stream), Fork):
+    shown = (await gather_about(mesh, claimed, library.governance, by.stream)).governance
+    if shown.forked(by.stream):
         raise Refused("stream_forked", f"members hold two histories of {by.stream}: every halt in it is in force, and no resume counts")
     both = extend(shown, by.before).governance
-    if isinstance(both.streams.get(by.stream), Fork):
+    if both.forked(by.stream):
         names = ", ".join(str(path) for path in by.paths)
         raise Refused("stream_forked", f"what is kept in {names} contradicts what members hold; nothing was signed or offered")
     return both

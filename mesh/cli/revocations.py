@@ -8,7 +8,6 @@ from mesh.cli import client, saying, telling
 from mesh.cli.gathering import gather, holders
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.law.revocation import Revocation, stream_of
-from mesh.core.law.streams import Fork
 
 __all__ = ["revocations"]
 
@@ -37,7 +36,7 @@ def ls(cli: Cli) -> None:
                 continue
             stream = stream_of(claims.revoker)
             held = holders(gathered, claimed, stream, claims.sequence)
-            forked = isinstance(gathered.governance.streams[stream], Fork)
+            forked = gathered.governance.forked(stream)
             rows.append(
                 {
                     "number": claims.sequence,

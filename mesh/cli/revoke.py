@@ -48,11 +48,13 @@ def revoke(cli: Cli, *, target: str, key_file: Path, reason: str, others: tuple[
     async def work(mesh: client.MeshClient, library: client.Library) -> tuple[saying.Pen, saying.Plan, spreading.Spread]:
         by = saying.pen(stream_of(revoker), keys, paths, mesh.roster, alone=True)
         _check_threshold(mesh.roster, len(keys), wanted)
+        claimed = saying.frontiers_of(await saying.hear(cli, mesh))
+        by = await saying.standing(mesh, library.governance, claimed, by)
         plan = await saying.plan(
             cli,
             mesh,
             library.governance,
-            saying.frontiers_of(await saying.hear(cli, mesh)),
+            claimed,
             by,
             same=lambda said: isinstance(said, Revocation) and said.target == wanted,
             draft=lambda number, previous: draft(mesh.roster.mesh, number, previous),

@@ -21,11 +21,11 @@ import click
 
 from mesh.adapters.signer import KeyFile, load
 from mesh.cli import client, signed
-from mesh.cli.gathering import Frontiers, Head, furthest, heartbeats
+from mesh.cli.gathering import Frontiers, Head, furthest, gather_about, heartbeats
 from mesh.cli.output import Cli
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import Governance
+from mesh.core.law.governance import Governance, extend
 from mesh.core.law.heartbeat import Heartbeat
 from mesh.core.law.roster import Role, Roster
 from mesh.core.law.travel import Said, admit_law, read_law
@@ -49,6 +49,7 @@ __all__ = [
     "sign",
     "signing",
     "signing_options",
+    "standing",
     "watching",
 ]
 
@@ -164,14 +165,14 @@ def signing(paths: Sequence[Path]) -> Generator[None]:
         yield
 
 
-def pen(stream: str, keys: Sequence[KeyFile], paths: Sequence[Path], roster: Roster, *, alone: bool) -> Pen:
+def pen(stream: str, keys: Sequence[KeyFile], paths: Sequence[Path], roster: Roster, *, alone: bool, role: Role | None = None) -> Pen:
     """Keys that sign in ``stream``, with what is kept beside the first so many of them.
 
     Raises:
-        Refused: ``bad_signature`` for a key of no revoker; ``stream_forked`` if they kept two statements under one number; what is
-            wrong with a file.
+        Refused: ``bad_signature`` for a key that ``role``, the revokers' by default, does not name; ``stream_forked`` if they kept
+            two statements under one number; what is wrong with a file.
     """
-    check_named(keys, roster.revoker, "revoker")
+    check_named(keys, role or roster.revoker, keys[0].use if keys else "signer")
     found = dict[int, Statement[Said]]()
     for path, key in zip(paths, keys, strict=False):
         for item in signed.kept(path, stream=stream, key=key.key.public, mesh=roster.mesh):
@@ -181,6 +182,17 @@ def pen(stream: str, keys: Sequence[KeyFile], paths: Sequence[Path], roster: Ros
                     "stream_forked", f"number {item.claims.sequence} is {item.id[:12]}… in {path} and {other.id[:12]}… in another"
                 )
     return Pen(stream, keys, paths, alone, tuple(found[number] for number in sorted(found)))
+
+
+async def standing(mesh: client.MeshClient, governance: Governance, claimed: Frontiers, by: Pen) -> Pen:
+    """The same without what it has signed and the root has resolved against: nothing may follow that."""
+    if not by.before or all(
+        not (head.forked or head.held) for frontier in claimed.values() for head in frontier if head.stream == by.stream
+    ):
+        return by
+    shown = await gather_about(mesh, claimed, governance, by.stream)
+    history = extend(shown.governance, by.before).governance.settled.get(by.stream)
+    return by if history is None else by._replace(before=tuple(item for item in by.before if item.id in history))
 
 
 async def hear(cli: Cli, mesh: client.MeshClient) -> dict[str, Heartbeat]:

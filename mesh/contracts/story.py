@@ -12,9 +12,10 @@ from mesh.contracts.example import MEMBERS, MESH, NODE, OPENING, Signed, asked, 
 from mesh.core.bytes import envelope
 from mesh.core.law.activation import Activation, Ring
 from mesh.core.law.barrier import Barrier, marks_of
-from mesh.core.law.halt import Halt
+from mesh.core.law.halt import Halt, halt_stream
 from mesh.core.law.heartbeat import Heartbeat
 from mesh.core.law.policy import Manifest
+from mesh.core.law.resolve import Resolve
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.log.bundle import Proven, encode_proof, make_proof
 from mesh.core.log.certificate import certificate_note
@@ -164,7 +165,17 @@ class _Teller:
                 record=reference,
             ),
         )
-        self.statements += [first, beats[0], unpaid, denial, self._revocation(), *self._halts(), *self._renewal(), self._rest()]
+        self.statements += [
+            first,
+            beats[0],
+            unpaid,
+            denial,
+            self._revocation(),
+            *self._halts(),
+            self._resolve(),
+            *self._renewal(),
+            self._rest(),
+        ]
         self.statements.append(self._barrier())
         return self._told(permitted, denied, _Said(intent, authorization, denial, beats[0], self.statements[-1]), outcomes)
 
@@ -311,6 +322,28 @@ class _Teller:
             plain, sequence=2, previous=halt.draft.id, lifts=[halt.draft.id], reason="they do again", issued_ms=start_ms(6)
         )
         return halt, sign("halt-resume", resume, "revoker")
+
+    def _resolve(self) -> Signed:
+        """Somebody had halted again under the number of the resume: the resume counts."""
+        halt, resume = self._halts()
+        again = msgspec.structs.replace(
+            envelope.read(Halt, resume.envelope).claims, lifts=[], reason="some books still do not balance", issued_ms=start_ms(6)
+        )
+        return sign(
+            "resolve",
+            Resolve(
+                mesh=MESH,
+                sequence=1,
+                previous="",
+                stream=halt_stream("payments"),
+                head=resume.draft.id,
+                aside=[sign("halt-again", again, "revoker").draft.id],
+                reason=f"both follow {halt.draft.id[:12]}",
+                issued_ms=start_ms(7),
+            ),
+            "root-1",
+            "root-2",
+        )
 
     def _renewal(self) -> tuple[Signed, Signed]:
         """The same policy for another year, and from when."""

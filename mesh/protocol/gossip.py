@@ -27,8 +27,9 @@ from mesh.core.law.governance import Governance, extend, with_bundle
 from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import StreamHead
 from mesh.core.law.policy import Bundle, Manifest, bundle_digest
+from mesh.core.law.resolve import Resolve
 from mesh.core.law.revocation import Revocation
-from mesh.core.law.streams import Cursor, Fork, ahead
+from mesh.core.law.streams import Cursor, ahead
 from mesh.core.law.travel import Said, cursor_of, link_of, read_law, streams_of
 from mesh.core.log.record import Change
 from mesh.core.messages import LawBatch, Offer, Offered, unpack
@@ -41,7 +42,13 @@ __all__ = ["Asking", "Gossip", "LawArrived", "OfferArrived", "PolicyAdmitted", "
 Told = tuple[Change, str]
 """What is to be recorded of what was taken in: the kind, and which."""
 
-_CHANGES: Final[Mapping[type[Said], Change]] = {Manifest: "policy", Activation: "activation", Halt: "halt", Revocation: "revocation"}
+_CHANGES: Final[Mapping[type[Said], Change]] = {
+    Manifest: "policy",
+    Activation: "activation",
+    Halt: "halt",
+    Revocation: "revocation",
+    Resolve: "resolve",
+}
 _PATIENCE_MS: Final = 400
 """How long one member has to answer before another is asked about the same stream."""
 _WAIT_MS: Final = 500
@@ -197,7 +204,7 @@ class Gossip:
             by_stream.setdefault(link_of(statement)[0], []).append(statement)
         for stream, items in by_stream.items():
             self.news = True
-            self.untold.append(_told(stream, items, forked=isinstance(taken.governance.streams[stream], Fork)))
+            self.untold.append(_told(stream, items, forked=taken.governance.forked(stream)))
             if tell:
                 batch = canonical.encode(LawBatch(statements=[msgspec.Raw(item.envelope) for item in items]))
                 effects.append(Send(subjects.law(subjects.short(stream)), partial(_constant, batch)))

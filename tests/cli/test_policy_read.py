@@ -113,7 +113,7 @@ def test_who_asks_about_policy_asks_for_no_revocations_and_the_other_way_round(p
 
 
 def test_what_a_member_claims_and_does_not_show_is_told(policy: PolicyDesk) -> None:
-    policy.lying("eu-1", StreamHead(stream=f"activate/{DOMAIN}", sequence=3, head="ab" * 32, forked=False))
+    policy.lying("eu-1", StreamHead(stream=f"activate/{DOMAIN}", sequence=3, head="ab" * 32, forked=False, held=""))
     assert f"eu-1 claims more of activate/{DOMAIN} than it shows" in policy.run("policy", "ls")[2]
 
 

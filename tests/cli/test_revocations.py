@@ -57,7 +57,7 @@ def test_a_forked_stream_is_listed_whole_and_marked(desk: Desk) -> None:
 
 def test_what_a_member_claims_and_does_not_show_is_not_listed(desk: Desk) -> None:
     desk.revoke(ANNA)
-    desk.lying("eu-1", StreamHead(stream=stream_of(desk.lab.second.public), sequence=1, head=HEX, forked=False))
+    desk.lying("eu-1", StreamHead(stream=stream_of(desk.lab.second.public), sequence=1, head=HEX, forked=False, held=""))
     status, out, err = desk.run("revocations", "ls")
     assert (status, len(out.splitlines())) == (0, 2)
     assert "eu-1 claims more of revoke/" in err
@@ -76,7 +76,7 @@ def test_what_a_member_serves_is_listed_only_if_a_revoker_signed_it(desk: Desk) 
         return await honest(member, message)
 
     desk.ask = ask
-    desk.lying("eu-1", StreamHead(stream=stream_of(second.public), sequence=1, head=genuine.id, forked=False))
+    desk.lying("eu-1", StreamHead(stream=stream_of(second.public), sequence=1, head=genuine.id, forked=False, held=""))
     assert [row["target"] for row in desk.ls()] == [f"subject:{ANNA}"]
 
 

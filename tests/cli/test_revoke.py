@@ -184,7 +184,7 @@ def test_what_only_a_liar_says_it_holds_is_not_lost(desk: Desk) -> None:
     first = desk.revoke(ANNA)[1]
     assert first["held"] == 1
     stream = stream_of(desk.lab.revoker.public)
-    desk.lying("eu-1", StreamHead(stream=stream, sequence=1, head=first["id"], forked=False))
+    desk.lying("eu-1", StreamHead(stream=stream, sequence=1, head=first["id"], forked=False, held=""))
     assert desk.revoke(BERT)[1]["held"] == 1
     assert _kept(desk) == [1, 2], "what only f members sign that they hold may be lost with them"
     desk.ask = honest

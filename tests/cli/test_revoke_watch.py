@@ -23,19 +23,19 @@ HEX = "ab" * 32
 
 def test_a_member_that_claims_what_it_cannot_show_makes_nobody_skip_a_number(desk: Desk) -> None:
     stream = stream_of(desk.lab.revoker.public)
-    desk.lying("eu-1", StreamHead(stream=stream, sequence=99, head=HEX, forked=False))
+    desk.lying("eu-1", StreamHead(stream=stream, sequence=99, head=HEX, forked=False, held=""))
     assert desk.revoke(ANNA)[1]["sequence"] == 1
 
 
 def test_a_member_that_calls_a_stream_forked_without_showing_it_stops_nobody(desk: Desk) -> None:
     stream = stream_of(desk.lab.revoker.public)
-    desk.lying("eu-1", StreamHead(stream=stream, sequence=2, head=HEX, forked=True))
+    desk.lying("eu-1", StreamHead(stream=stream, sequence=2, head=HEX, forked=True, held=""))
     assert desk.revoke(ANNA)[1]["sequence"] == 1
 
 
 def test_a_forged_heartbeat_is_ignored_and_named(desk: Desk) -> None:
     stream = stream_of(desk.lab.revoker.public)
-    desk.lying("eu-1", StreamHead(stream=stream, sequence=99, head=HEX, forked=True), key=desk.lab.keys["us-1"]["decision"])
+    desk.lying("eu-1", StreamHead(stream=stream, sequence=99, head=HEX, forked=True, held=""), key=desk.lab.keys["us-1"]["decision"])
     status, shown, err = desk.revoke(ANNA, "--watch")
     assert (status, shown["sequence"], shown["covered"]) == (0, 1, 3)
     assert "eu-1 is not counted on: bad_signature" in err
@@ -46,7 +46,7 @@ def test_a_forged_heartbeat_acknowledges_nothing(desk: Desk) -> None:
     desk.mesh.gossips = False
     desk.losing(Offer, ["ap-1", "sa-1"])
     stream = stream_of(desk.lab.revoker.public)
-    desk.lying("ap-1", StreamHead(stream=stream, sequence=9, head=HEX, forked=False), key=desk.lab.keys["us-1"]["decision"])
+    desk.lying("ap-1", StreamHead(stream=stream, sequence=9, head=HEX, forked=False, held=""), key=desk.lab.keys["us-1"]["decision"])
     status, shown, err = desk.revoke(BERT, "--watch", "--wait", "0.3")
     assert (status, code_of(err)) == (4, "not_acknowledged")
     assert {row["node"] for row in shown["members"] if row["covers_ms"] is not None} == {"eu-1", "us-1"}

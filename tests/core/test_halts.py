@@ -175,7 +175,8 @@ def test_a_resume_lifts_as_many_halts_as_fit_and_no_more() -> None:
 
 
 def test_there_are_streams_of_the_rosters_revokers_and_domains_only() -> None:
-    assert streams_of(PLAIN.roster) == {f"revoke/{key.public}" for key in REVOKERS} | {STREAM, "policy/payments", "activate/payments"}
+    streams = {STREAM, "policy/payments", "activate/payments", "resolve"}
+    assert streams_of(PLAIN.roster) == {f"revoke/{key.public}" for key in REVOKERS} | streams
 
 
 def test_a_statement_of_a_kind_that_does_not_travel_is_not_read() -> None:

@@ -45,7 +45,7 @@ def _fork(links: Iterable[Link]) -> Fork:
         before = said.get(link.previous)
         return link.sequence == 1 or (before is not None and before.sequence == link.sequence - 1 and whole(before))
 
-    held = {link.id: link.sequence for link in said.values() if whole(link)}
+    held = {link.id: link for link in said.values() if whole(link)}
     broken = sorted((link for link in said.values() if link.id not in held), key=lambda link: (link.sequence, link.id))
     return Fork(frozenset(said), held, tuple(broken), hashlib.sha256("".join(sorted(said)).encode()).hexdigest())
 
@@ -98,9 +98,9 @@ def test_without_its_predecessor_a_statement_is_kept_and_not_advertised() -> Non
     stream = take(Chain(), [_link(2), _link(4)])
     assert head_of(NAME, stream) is None
     stream = take(stream, [_link(1)])
-    assert head_of(NAME, stream) == StreamHead(stream=NAME, sequence=2, head=_id(2), forked=False)
+    assert head_of(NAME, stream) == StreamHead(stream=NAME, sequence=2, head=_id(2), forked=False, held="")
     stream = take(stream, [_link(3)])
-    assert head_of(NAME, stream) == StreamHead(stream=NAME, sequence=4, head=_id(4), forked=False)
+    assert head_of(NAME, stream) == StreamHead(stream=NAME, sequence=4, head=_id(4), forked=False, held="")
 
 
 FORKS: dict[str, tuple[Link, Link]] = {
@@ -167,7 +167,7 @@ def test_two_forks_look_the_same_only_if_they_are(one: list[Link], two: list[Lin
 
 @given(st.integers(0, 3), st.booleans(), st.sampled_from(["aa" * 32, _id(1), _id(2)]), _said())
 def test_whatever_a_member_claims_can_be_compared(sequence: int, forked: bool, head: str, said: list[Link]) -> None:
-    claim = StreamHead(stream=NAME, sequence=sequence, head=head, forked=forked)
+    claim = StreamHead(stream=NAME, sequence=sequence, head=head, forked=forked, held="")
     wanted = ahead({NAME: take(Chain(), said)} if said else {}, [claim])
     assert set(wanted) <= {NAME}
     if sequence == 0 and not forked:
@@ -180,12 +180,12 @@ def test_what_another_holds_beyond_mine_is_asked_for_from_there_on() -> None:
         head = head_of(NAME, take(Chain(), [_link(number) for number in range(1, length + 1)]))
         assert head is not None
         assert ahead(mine, [head]) == wanted
-    assert ahead({}, [StreamHead(stream=NAME, sequence=1, head=_id(1), forked=False)]) == {NAME: Cursor(1)}
+    assert ahead({}, [StreamHead(stream=NAME, sequence=1, head=_id(1), forked=False, held="")]) == {NAME: Cursor(1)}
 
 
 def test_another_history_is_asked_for_where_it_differs() -> None:
     mine: dict[str, Stream] = {NAME: take(Chain(), [_link(1), _link(2), _link(3)])}
-    assert ahead(mine, [StreamHead(stream=NAME, sequence=2, head=_id(2, 1), forked=False)]) == {NAME: Cursor(2)}
+    assert ahead(mine, [StreamHead(stream=NAME, sequence=2, head=_id(2, 1), forked=False, held="")]) == {NAME: Cursor(2)}
 
 
 class _Holder:

@@ -160,7 +160,7 @@ async def test_who_does_not_answer_is_not_asked_again_too_soon_and_another_that_
 
 async def test_what_cannot_be_asked_for_is_not(view: View) -> None:
     for stream, sequence in ((STREAM, 0), ("revoke/" + "ab" * 32, 3), ("roster", 9)):
-        view.hear("us-1", (StreamHead(stream=stream, sequence=sequence, head="ab" * 32, forked=False),))
+        view.hear("us-1", (StreamHead(stream=stream, sequence=sequence, head="ab" * 32, forked=False, held=""),))
     await view.settle()
     assert view.wire.asked == []
 

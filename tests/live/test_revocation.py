@@ -125,7 +125,7 @@ async def test_one_governor_that_invents_a_frontier_stops_nobody(own_mesh: Clust
     heard = asyncio.Queue[bytes]()
     await client.bus.subscribe(subjects.hb("us-1"), lambda message: heard.put_nowait(message.data))
     theirs = envelope.read(Heartbeat, await heard.get()).claims
-    invented = StreamHead(stream=stream_of(revoker), sequence=1_000_000, head="ab" * 32, forked=False)
+    invented = StreamHead(stream=stream_of(revoker), sequence=1_000_000, head="ab" * 32, forked=False, held="")
     codes = list[str]()
     for number in range(50):  # five seconds: longer than Δ
         beat = msgspec.structs.replace(

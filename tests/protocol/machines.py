@@ -326,5 +326,5 @@ class Governor:
 def ahead(stream: str = "policy/payments", sequence: int = 9) -> list[StreamHead]:
     """A frontier of somebody who knows more."""
     mine = {head.stream: head for head in LAB.governance.frontier}
-    mine[stream] = StreamHead(stream=stream, sequence=sequence, head="ab" * 32, forked=False)
+    mine[stream] = StreamHead(stream=stream, sequence=sequence, head="ab" * 32, forked=False, held="")
     return [mine[key] for key in sorted(mine)]

@@ -428,7 +428,7 @@ def _law(data: bytes, node: str) -> Event:
 
 def test_one_that_claims_law_which_nobody_holds_stops_nobody() -> None:
     start = Start(governance=PLAIN)
-    absurd = StreamHead(stream=STREAM, sequence=INT_MAX, head="ab" * 32, forked=False)
+    absurd = StreamHead(stream=STREAM, sequence=INT_MAX, head="ab" * 32, forked=False, held="")
     lie = sorted([*PLAIN.frontier, absurd], key=lambda head: head.stream)
     start.hear(told(OTHERS[0], frontier=lie), told(OTHERS[1]))
     start.pass_time(60_000)

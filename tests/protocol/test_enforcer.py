@@ -27,7 +27,7 @@ from tests.protocol.enforcerkit import ENFORCER, HOLDER, ISSUER, NOW_MS, PLACE, 
 
 def _forward(stream: str) -> tuple[StreamHead, ...]:
     known = {head.stream: head for head in kit.governance().frontier}
-    known[stream] = StreamHead(stream=stream, sequence=9, head="99" * 32, forked=False)
+    known[stream] = StreamHead(stream=stream, sequence=9, head="99" * 32, forked=False, held="")
     return tuple(known[name] for name in sorted(known))
 
 

@@ -84,7 +84,7 @@ def test_who_is_behind_vouches_for_what_covers_it() -> None:
 
 
 def test_another_head_at_the_same_sequence_is_not_covered() -> None:
-    forked = [StreamHead(stream=head.stream, sequence=head.sequence, head="ff" * 32, forked=False) for head in FRONTIER]
+    forked = [StreamHead(stream=head.stream, sequence=head.sequence, head="ff" * 32, forked=False, held="") for head in FRONTIER]
     assert _vouch(_heard(beat("us-1", 1, NOW, frontier=forked))) == set()
 
 

@@ -241,13 +241,13 @@ def test_a_stream_of_nobody_whom_the_roster_knows_is_never_asked_for() -> None:
     names = [stranger, "roster", "policy/nowhere", "activate/nowhere", "halt/nowhere", "revoke/zz"]
     for sequence in (0, 1, 9):
         for forked in (False, True):
-            liar.claims = tuple(StreamHead(stream=name, sequence=sequence, head="ab" * 32, forked=forked) for name in names)
+            liar.claims = tuple(StreamHead(stream=name, sequence=sequence, head="ab" * 32, forked=forked, held="") for name in names)
             assert _Holder("eu-1").due(NOW, liar) == []
 
 
 def test_a_member_that_claims_nothing_of_a_stream_is_not_asked() -> None:
     liar = _Holder("us-1")
-    liar.claims = (StreamHead(stream=STREAM, sequence=0, head="ab" * 32, forked=False),)
+    liar.claims = (StreamHead(stream=STREAM, sequence=0, head="ab" * 32, forked=False, held=""),)
     assert _Holder("eu-1").due(NOW, liar) == []
     assert _Holder("eu-1", GOOD).due(NOW, liar) == []
 
@@ -259,7 +259,7 @@ def test_nobody_asks_itself() -> None:
 
 
 def _claims(sequence: int, *, forked: bool = False, stream: str = STREAM) -> tuple[StreamHead, ...]:
-    return (*PLAIN.frontier, StreamHead(stream=stream, sequence=sequence, head="ab" * 32, forked=forked))
+    return (*PLAIN.frontier, StreamHead(stream=stream, sequence=sequence, head="ab" * 32, forked=forked, held=""))
 
 
 def _rising(after: Cursor) -> bytes:

@@ -201,7 +201,7 @@ def test_halts_and_revocations_are_recorded_as_what_they_are() -> None:
 
 def test_a_halt_that_a_member_holds_is_asked_for() -> None:
     governor = _fresh()
-    claims = [*PLAIN.frontier, StreamHead(stream=halts.STREAM, sequence=2, head=SECOND_HALT.id, forked=False)]
+    claims = [*PLAIN.frontier, StreamHead(stream=halts.STREAM, sequence=2, head=SECOND_HALT.id, forked=False, held="")]
     governor.take(*_beats(NOW, 2, frontier=sorted(claims, key=lambda head: head.stream)))
     (asked,) = only(AskLaw, governor.take(Tick()))
     assert (asked.stream, asked.after) == (halts.STREAM, Cursor(1))
@@ -286,7 +286,7 @@ def test_a_start_takes_up_what_was_kept_and_keeps_what_it_is_given_once() -> Non
 
 def test_a_head_of_number_zero_stops_no_governor() -> None:
     governor = _fresh()
-    claims = [StreamHead(stream=STREAM, sequence=0, head="ab" * 32, forked=False)]
+    claims = [StreamHead(stream=STREAM, sequence=0, head="ab" * 32, forked=False, held="")]
     governor.take(
         HeartbeatArrived(sign(envelope.read(Heartbeat, beat("us-1", 2, NOW, frontier=claims)).claims, LAB.keys["us-1"]["decision"]))
     )

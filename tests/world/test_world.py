@@ -68,6 +68,20 @@ def test_a_restored_disk_breaks_no_promise_and_its_member_works_again() -> None:
     assert restored > 3, "and all of them permit again in the end, which I10 looks after"
 
 
+def test_streams_fork_and_are_resolved_and_no_promise_is_broken() -> None:
+    told, denied = set[str](), set[str]()
+    for seed in range(8):
+        result = run_seed(seed, nodes=4, trouble=("resolve",))
+        assert result.promise == "", f"seed {seed}: {result.promise} {result.message}"
+        told |= {
+            word
+            for word in ("halt forks", "policy forks", "revoke forks", "a fork is resolved")
+            if any(word in line for line in result.plan)
+        }
+        denied |= {answer for answer in ("answer halted", "answer policy_conflict") if result.counts.get(answer)}
+    assert (len(told), len(denied)) == (4, 2), "and all of them permit again in the end, which I10 looks after"
+
+
 def test_every_kind_of_trouble_can_be_asked_for_and_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     usual, planned = Faults._kinds, list[str]()
 

@@ -16,9 +16,10 @@ from mesh.core.law.activation import Activation, Rollout, activate_stream
 from mesh.core.law.halt import Halt, halt_stream, in_force
 from mesh.core.law.heartbeat import NOTHING, Standing, StreamHead, frontier_digest
 from mesh.core.law.policy import Bundle, Manifest, check_succession, policy_stream, read_bundle
+from mesh.core.law.resolve import RESOLVES, Resolve, newest
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import Member, Roster, admit_roster
-from mesh.core.law.streams import Chain, Fork, Growth, Stream, head_of
+from mesh.core.law.streams import Chain, Fork, Growth, Stream, head_of, settle
 from mesh.core.law.travel import Said, admit_law, link_of
 from mesh.errors import Refused
 
@@ -56,7 +57,7 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     activations: Mapping[str, Mapping[str, Activation]]
     """Domain to every activation that is held of it, by id."""
     rollouts: Mapping[str, Rollout]
-    """Domain to the gapless chain of them."""
+    """Domain to the gapless chain of them, or to the history of them that a resolve chose."""
     revoked: frozenset[tuple[str, str]]
     """(target type, value)."""
     halts: Mapping[str, Mapping[str, tuple[str, ...]]]
@@ -68,8 +69,14 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     frontier: tuple[StreamHead, ...]
     digest: str
     """Digest of the frontier."""
+    resolves: Mapping[str, Resolve]
+    """Every one that is held, by id."""
+    verdicts: Mapping[str, Resolve]
+    """Stream to the one that decides about it."""
+    settled: Mapping[str, tuple[str, ...]]
+    """Stream whose fork was resolved to the ids of the history that counts."""
     whole: Mapping[str, Container[str]]
-    """Forked stream to the ids that are held with all before them."""
+    """Stream that is or was forked to the ids that are held with all before them; see :func:`mesh.core.law.heartbeat.covers`."""
     former: Mapping[str, tuple[StreamHead, ...]]
     """Digest to frontier, of this state and some before it, oldest first."""
     keys: Mapping[str, Member]
@@ -92,13 +99,15 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
         step, laws = rollout.begun(region, at_ms), self.laws.get(domain, ())
         if step is None:
             first = (law for law in laws if law.manifest.epoch == 1)
-            law = next((law for law in first if basis is None or law.manifest_id == basis.manifest), None)
+            law = next((law for law in first if (self._stands(law) if basis is None else law.manifest_id == basis.manifest)), None)
         else:
             law = next((law for law in reversed(laws) if law.manifest_id == step.manifest), None)
             if law is None:
                 raise Refused("policy_unknown", f"the manifest of {domain} epoch {step.epoch}")
             if law.manifest.epoch != step.epoch:
                 raise Refused("policy_conflict", f"activated as {domain} epoch {step.epoch}, it is {law.manifest.epoch}")
+            if basis is None and not self._stands(law):
+                raise Refused("policy_conflict", f"activated is a manifest of {domain} epoch {step.epoch} that was resolved against")
         if law is None or at_ms < law.manifest.not_before_ms:
             raise Refused("domain_unknown", domain[:40])
         if at_ms >= law.manifest.expires_ms:
@@ -109,7 +118,7 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
         """How a node of ``region`` stands to the policy of each domain at that time."""
         found = list[Standing]()
         for domain, laws in self.laws.items():
-            admitted = max((law.manifest.epoch for law in laws if law.bundle is not None), default=0)
+            admitted = max((law.manifest.epoch for law in laws if law.bundle is not None and self._stands(law)), default=0)
             try:
                 active = self.active(domain, region, at_ms).manifest.epoch
             except Refused:
@@ -120,6 +129,15 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     def latest_activation(self, domain: str) -> str:
         """Id of the newest activation of ``domain`` that is held with all before it; empty if there is none."""
         return self.rollouts[domain].head if domain in self.rollouts else ""
+
+    def forked(self, stream: str) -> bool:
+        """Whether its author has said two things, and no resolve says which of them counts."""
+        return stream in self.whole and stream not in self.settled
+
+    def _stands(self, law: Law) -> bool:
+        """Whether nothing was resolved against it."""
+        history = self.settled.get(policy_stream(law.manifest.domain))
+        return history is None or law.manifest_id in history
 
     def _rollout(self, domain: str, activation: str) -> Rollout:
         """The chain from the first activation to that one, also after a fork."""
@@ -157,7 +175,7 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
             halts = self.halted[domain]
             raise Refused("halted", f"{domain} by {halts[0][:12]}" + (f" and {len(halts) - 1} more" if len(halts) > 1 else ""))
         for stream in (policy_stream(domain), activate_stream(domain)):
-            if stream in self.whole:  # it is forked
+            if self.forked(stream):
                 raise Refused("policy_conflict", stream)
 
 
@@ -257,7 +275,7 @@ def admit_governance(
 
 
 def _silent(roster: Roster, roster_id: str) -> Governance:
-    frontier = (StreamHead(stream="roster", sequence=roster.epoch, head=roster_id, forked=False),)
+    frontier = (StreamHead(stream="roster", sequence=roster.epoch, head=roster_id, forked=False, held=""),)
     digest = frontier_digest(list(frontier))
     return Governance(
         roster=roster,
@@ -271,6 +289,9 @@ def _silent(roster: Roster, roster_id: str) -> Governance:
         streams={},
         frontier=frontier,
         digest=digest,
+        resolves={},
+        verdicts={},
+        settled={},
         whole=NOTHING,
         former={digest: frontier},
         keys={member.decision_key: member for member in roster.members},
@@ -293,13 +314,17 @@ def _find_bundle(contents: list[bytes], manifest: Manifest) -> Bundle | None:
 
 def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[Statement[Said]]) -> Governance:
     streams = {**governance.streams, **{name: growth.finish() for name, growth in growing.items()}}
+    resolves = {**governance.resolves, **{item.id: item.claims for item in new if isinstance(item.claims, Resolve)}}
+    verdicts = newest(_gapless(streams.get(RESOLVES)), resolves) if RESOLVES in growing else governance.verdicts
+    whole, settled = _settling(governance, streams, growing, verdicts)
+    changed = {name for name in {*settled, *governance.settled} if settled.get(name) != governance.settled.get(name)}
     heads = [head for head in governance.frontier if head.stream not in streams]
-    heads += [head for name, stream in streams.items() if (head := head_of(name, stream)) is not None]
+    heads += [head for name, stream in streams.items() if (head := head_of(name, stream, settled.get(name, ()))) is not None]
     frontier = tuple(sorted(heads, key=lambda head: head.stream))
     digest = frontier_digest(list(frontier))
     former = {**governance.former, digest: frontier}
-    halts, halted = _halting(governance, streams, new)
-    activations, rollouts = _rolling_out(governance, streams, new)
+    halts, halted = _halting(governance, streams, settled, changed, new)
+    activations, rollouts = _rolling_out(governance, streams, settled, changed, new)
     return msgspec.structs.replace(
         governance,
         laws=_legislating(governance.laws, new),
@@ -311,9 +336,35 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
         streams=streams,
         frontier=frontier,
         digest=digest,
-        whole={name: stream.whole for name, stream in streams.items() if isinstance(stream, Fork)},
+        resolves=resolves,
+        verdicts=verdicts,
+        settled=settled,
+        whole=whole,
         former=dict(list(former.items())[-_FORMER_MAX:]),
     )
+
+
+def _gapless(stream: Stream | None) -> tuple[str, ...]:
+    return stream.ids if isinstance(stream, Chain) else ()
+
+
+def _settling(
+    governance: Governance, streams: Mapping[str, Stream], growing: Container[str], verdicts: Mapping[str, Resolve]
+) -> tuple[Mapping[str, Container[str]], Mapping[str, tuple[str, ...]]]:
+    """What is held gaplessly of each stream that is or was forked, and the history of each that is resolved."""
+    whole, settled = dict[str, Container[str]](), dict[str, tuple[str, ...]]()
+    for name, stream in sorted(streams.items()):
+        if not isinstance(stream, Fork):
+            continue
+        verdict = verdicts.get(name)
+        if verdict is None or not stream.whole.keys() >= {verdict.head, *verdict.aside}:
+            whole[name] = stream.whole if verdict is None else ()
+            continue
+        whole[name] = stream.whole
+        known = governance.settled.get(name, ()) if name not in growing and governance.verdicts.get(name) is verdict else ()
+        if history := known or settle(stream, verdict.head):
+            settled[name] = history
+    return whole, settled
 
 
 def _legislating(laws: Mapping[str, tuple[Law, ...]], new: Sequence[Statement[Said]]) -> Mapping[str, tuple[Law, ...]]:
@@ -329,10 +380,14 @@ def _legislating(laws: Mapping[str, tuple[Law, ...]], new: Sequence[Statement[Sa
 
 
 def _rolling_out(
-    governance: Governance, streams: Mapping[str, Stream], new: Sequence[Statement[Said]]
+    governance: Governance,
+    streams: Mapping[str, Stream],
+    settled: Mapping[str, tuple[str, ...]],
+    changed: Container[str],
+    new: Sequence[Statement[Said]],
 ) -> tuple[Mapping[str, Mapping[str, Activation]], Mapping[str, Rollout]]:
     """All activations of each domain, and the gapless chain of them. A fork has none: then only what named one can be replayed."""
-    grown = dict[str, dict[str, Activation]]()
+    grown = {domain: dict(held) for domain, held in governance.activations.items() if activate_stream(domain) in changed}
     for item in new:
         if isinstance(claims := item.claims, Activation):
             held = grown.get(claims.domain)
@@ -343,17 +398,21 @@ def _rolling_out(
         return governance.activations, governance.rollouts
     rollouts = dict(governance.rollouts)
     for domain, held in grown.items():
-        stream = streams[activate_stream(domain)]
-        ids = stream.ids if isinstance(stream, Chain) else ()
+        name = activate_stream(domain)
+        ids = settled.get(name) or _gapless(streams[name])
         rollouts[domain] = Rollout.of(ids, [held[identity] for identity in ids])
     return {**governance.activations, **grown}, dict(sorted(rollouts.items()))
 
 
 def _halting(
-    governance: Governance, streams: Mapping[str, Stream], new: Sequence[Statement[Said]]
+    governance: Governance,
+    streams: Mapping[str, Stream],
+    settled: Mapping[str, tuple[str, ...]],
+    changed: Container[str],
+    new: Sequence[Statement[Said]],
 ) -> tuple[Mapping[str, Mapping[str, tuple[str, ...]]], Mapping[str, tuple[str, ...]]]:
     """What is held of each domain's halts, and which are in force."""
-    touched = dict[str, dict[str, tuple[str, ...]]]()
+    touched = {domain: dict(said) for domain, said in governance.halts.items() if halt_stream(domain) in changed}
     for item in new:
         if isinstance(item.claims, Halt):
             domain = item.claims.domain
@@ -365,6 +424,7 @@ def _halting(
         return governance.halts, governance.halted
     halted = {domain: halts for domain, halts in governance.halted.items() if domain not in touched}
     for domain, said in touched.items():
-        if halts := in_force(said, streams[halt_stream(domain)]):
+        name = halt_stream(domain)
+        if halts := in_force(said, streams[name], settled.get(name, ())):
             halted[domain] = halts
     return {**governance.halts, **touched}, dict(sorted(halted.items()))

@@ -6,8 +6,8 @@ lifts halts nothing. So there is one numbering, in which it can be seen that not
 Rules
 -----
 1. A halt counts wherever it stands: in the gapless chain, loose, or in a fork. What denies is honoured in any case.
-2. A resume counts only in the gapless chain of an unforked stream: what allows must be complete. It lifts the halts it names, no
-   others, so one that was signed without knowing of a second halt does not lift it.
+2. A resume counts only in the gapless chain of an unforked stream, or in the history that a resolve chose: what allows must be
+   complete. It lifts the halts it names, no others, so one that was signed without knowing of a second halt does not lift it.
 3. Both take the threshold of the roster's revokers, and a domain that the roster names: a stream belongs to a domain, not to a key.
 
 Not here: the streams that carry them (:mod:`mesh.core.law.streams`), what a halted domain denies
@@ -69,13 +69,14 @@ def admit_halt(halt: Statement[Halt], roster: Roster) -> Halt:
     return claims
 
 
-def in_force(said: Mapping[str, Sequence[str]], stream: Stream) -> tuple[str, ...]:
+def in_force(said: Mapping[str, Sequence[str]], stream: Stream, settled: Sequence[str] = ()) -> tuple[str, ...]:
     """The ids of the halts that nothing lifts, sorted.
 
     Args:
         said: id to what it lifts, of every statement that is held of the stream.
         stream: how they stand in it.
+        settled: of a fork that was resolved, the history that counts.
     """
-    complete: Iterable[str] = () if isinstance(stream, Fork) else stream.ids
+    complete: Iterable[str] = settled if isinstance(stream, Fork) else stream.ids
     lifted = {halt for resume in complete for halt in said[resume]}
     return tuple(sorted(identity for identity, lifts in said.items() if not lifts and identity not in lifted))

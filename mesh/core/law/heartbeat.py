@@ -20,7 +20,7 @@ __all__ = ["NOTHING", "Frontier", "Heartbeat", "Standing", "StreamHead", "Stream
 NOTHING: Final[Mapping[str, Container[str]]] = {}
 """No stream is forked here."""
 StreamName = Annotated[str, msgspec.Meta(pattern="^[a-z]{1,16}(/[a-z0-9-]{1,64})?$(?!\\n)", max_length=81)]
-"""``roster``, ``policy/<domain>``, ``revoke/<key>``, ``halt/<domain>``."""
+"""``roster``, ``policy/<domain>``, ``activate/<domain>``, ``revoke/<key>``, ``halt/<domain>``, ``resolve``."""
 
 
 class StreamHead(Payload):
@@ -33,6 +33,8 @@ class StreamHead(Payload):
     """Its id; of a fork, a digest of the ids of all that are held."""
     forked: bool
     """Whether its author has said two things: what it says still denies, and freshness does not wait for it."""
+    held: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
+    """Of a fork that was resolved: the digest of the ids of all that are held, those aside too. Else empty."""
 
 
 class Standing(Payload):
@@ -80,19 +82,26 @@ def covers(mine: list[StreamHead], theirs: list[StreamHead], whole: Mapping[str,
     A stream that both know to be forked is left out: its author could otherwise stop everybody for ever. If I alone know, I
     must hold the whole chain that their head ends; if they alone, I must first see the fork, which they can show.
 
+    A stream that was resolved is waited for again, like a chain: I must hold what their head ends. Who still calls it forked may
+    lack the resolve only, or may know of a second fork: it vouches if it holds the same set as I do.
+
     Args:
         mine: what I hold.
         theirs: what another claims.
-        whole: forked stream to the ids that I hold with all before them.
+        whole: stream that is or was forked to the ids that I hold with all before them; to nothing, while I lack what its
+            resolve leaves aside.
     """
     held = {entry.stream: entry for entry in mine}
     for entry in theirs:
         own = held.get(entry.stream)
-        if own is not None and own.forked:
-            if not entry.forked and entry.head not in whole.get(entry.stream, ()):
+        if own is not None and (own.forked or own.held):
+            if entry.forked:
+                if own.held and own.held != entry.head:
+                    return False
+            elif entry.head not in whole.get(entry.stream, ()):
                 return False
             continue
-        if entry.forked:
+        if entry.forked or entry.held:
             return False
         if own is None or own.sequence < entry.sequence:
             return False

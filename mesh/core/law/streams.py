@@ -7,7 +7,9 @@ Rules
 3. Two statements under one number, or one that names another predecessor than the one held, are a fork: their author has said
    two things. From then on the stream is only a set. What it says still denies; nobody waits for what it may still say. But
    a chain that others hold and advertise is waited for as before: a fork shown to me alone must not hide it from me.
-4. A frontier lists one head per stream; :func:`covers` compares two, :func:`ahead` says what another has and I lack.
+4. Whoever may end a fork names a statement of it: :func:`settle` answers the one history that leads there and goes on behind it.
+   What is held stays the same set.
+5. A frontier lists one head per stream; :func:`covers` compares two, :func:`ahead` says what another has and I lack.
 
 Not here: what statements mean (:mod:`mesh.core.law.governance`), how they travel (:mod:`mesh.protocol.gossip`).
 """
@@ -21,7 +23,7 @@ from mesh.core.law.heartbeat import StreamHead
 from mesh.errors import Refused
 from mesh.limits import STREAM_STATEMENTS_MAX
 
-__all__ = ["Chain", "Cursor", "Fork", "Growth", "Link", "Stream", "ahead", "head_of", "take"]
+__all__ = ["Chain", "Cursor", "Fork", "Growth", "Link", "Stream", "ahead", "head_of", "settle", "take"]
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -47,8 +49,8 @@ class Fork(msgspec.Struct, frozen=True):
     """A stream whose author has said two things."""
 
     ids: frozenset[str]
-    whole: Mapping[str, int]
-    """Those whose predecessors are all held, with their numbers: whoever's chain ends in one of them, I hold all of it."""
+    whole: Mapping[str, Link]
+    """By id, those whose predecessors are all held: whoever's chain ends in one of them, I hold all of it."""
     broken: tuple[Link, ...]
     """The others."""
     digest: str
@@ -145,14 +147,15 @@ class _GrowingChain:
         return before != link.previous or (after is not None and after.previous != link.id)
 
     def forked(self) -> "_GrowingFork":
-        fork = _GrowingFork({*self.ids}, {identity: number for number, identity in enumerate(self.ids, 1)}, {})
+        links = map(Link, range(1, len(self.ids) + 1), self.ids, ["", *self.ids])
+        fork = _GrowingFork({*self.ids}, {link.id: link for link in links}, {})
         for link in self.loose.values():
             fork.add(link)
         return fork
 
 
 class _GrowingFork:
-    def __init__(self, ids: set[str], whole: dict[str, int], waiting: dict[str, list[Link]]) -> None:
+    def __init__(self, ids: set[str], whole: dict[str, Link], waiting: dict[str, list[Link]]) -> None:
         self.ids = ids
         self.whole = whole
         self.waiting = waiting
@@ -170,8 +173,9 @@ class _GrowingFork:
         added = [link]
         while added:
             item = added.pop()
-            if item.sequence == 1 or self.whole.get(item.previous) == item.sequence - 1:
-                self.whole[item.id] = item.sequence
+            before = self.whole.get(item.previous)
+            if item.sequence == 1 or (before is not None and before.sequence == item.sequence - 1):
+                self.whole[item.id] = item
                 added += self.waiting.pop(item.id, ())
             else:
                 self.waiting.setdefault(item.previous, []).append(item)
@@ -195,14 +199,32 @@ def take(stream: Stream, links: Iterable[Link]) -> Stream:
     return growth.finish()
 
 
-def head_of(name: str, stream: Stream) -> StreamHead | None:
+def settle(fork: Fork, head: str) -> tuple[str, ...]:
+    """The history that leads to ``head`` and goes on behind it; nothing if there is none, or if behind it are two."""
+    path, at = list[str](), head
+    while at in fork.whole:
+        path.append(at)
+        at = fork.whole[at].previous
+    path.reverse()
+    after = dict[str, list[str]]()
+    for link in fork.whole.values():
+        after.setdefault(link.previous, []).append(link.id)
+    while path and (following := after.get(path[-1])):
+        if len(following) > 1:
+            return ()
+        path += following
+    return tuple(path)
+
+
+def head_of(name: str, stream: Stream, settled: Sequence[str] = ()) -> StreamHead | None:
     """What a frontier says of the stream; nothing as long as nothing can be said.
 
-    Of a fork: how many statements are held, and the digest of all their ids.
+    Of a fork: how many statements are held, and the digest of all their ids. If it is ``settled``, as of a chain, and that digest.
     """
-    if isinstance(stream, Fork):
-        return StreamHead(stream=name, sequence=len(stream.ids), head=stream.digest, forked=True)
-    return StreamHead(stream=name, sequence=len(stream.ids), head=stream.ids[-1], forked=False) if stream.ids else None
+    if isinstance(stream, Fork) and not settled:
+        return StreamHead(stream=name, sequence=len(stream.ids), head=stream.digest, forked=True, held="")
+    ids, held = (settled, stream.digest) if isinstance(stream, Fork) else (stream.ids, "")
+    return StreamHead(stream=name, sequence=len(ids), head=ids[-1], forked=False, held=held) if ids else None
 
 
 def ahead(streams: Mapping[str, Stream], theirs: Sequence[StreamHead]) -> dict[str, Cursor]:
@@ -212,9 +234,10 @@ def ahead(streams: Mapping[str, Stream], theirs: Sequence[StreamHead]) -> dict[s
         own = streams.get(head.stream, Chain())
         if isinstance(own, Fork):
             # Whoever holds fewer may still hold another: counts say nothing about sets.
-            if head.head != own.digest if head.forked else head.sequence > 0 and head.head not in own.whole:
+            theirs_all = head.head if head.forked else head.held
+            if theirs_all != own.digest if theirs_all else head.sequence > 0 and head.head not in own.whole:
                 wanted[head.stream] = Cursor(0)
-        elif head.forked:
+        elif head.forked or head.held:
             wanted[head.stream] = Cursor(0)
         elif head.sequence > len(own.ids):
             wanted[head.stream] = Cursor(len(own.ids) + 1)

@@ -14,13 +14,14 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, activate_stream, admit_activation
 from mesh.core.law.halt import Halt, admit_halt, halt_stream
 from mesh.core.law.policy import Manifest, admit_manifest, policy_stream
+from mesh.core.law.resolve import RESOLVES, Resolve, admit_resolve
 from mesh.core.law.revocation import Revocation, admit_revocation, stream_of
 from mesh.core.law.roster import Roster
 from mesh.core.law.streams import Cursor, Link
 
 __all__ = ["TRAVELLING", "Said", "admit_law", "cursor_of", "link_of", "read_law", "streams_of"]
 
-Said = Revocation | Halt | Manifest | Activation
+Said = Revocation | Halt | Manifest | Activation | Resolve
 """What may be said in a stream."""
 
 
@@ -35,15 +36,20 @@ def _revocations(roster: Roster) -> list[str]:
     return [stream_of(key) for key in roster.revoker.keys]
 
 
+def _resolves(_roster: Roster) -> list[str]:
+    return [RESOLVES]
+
+
 def _domains(stream: Callable[[str], str]) -> Callable[[Roster], list[str]]:
     return lambda roster: [stream(domain) for domain in roster.policy]
 
 
-_KINDS: Final[Mapping[type[Revocation | Halt | Manifest | Activation], _Kind]] = {
+_KINDS: Final[Mapping[type[Revocation | Halt | Manifest | Activation | Resolve], _Kind]] = {
     Revocation: _Kind(admit_revocation, _revocations),
     Halt: _Kind(admit_halt, _domains(halt_stream)),
     Manifest: _Kind(admit_manifest, _domains(policy_stream)),
     Activation: _Kind(admit_activation, _domains(activate_stream)),
+    Resolve: _Kind(admit_resolve, _resolves),
 }
 TRAVELLING: Final = tuple(_KINDS)
 

@@ -95,7 +95,7 @@ class OutcomeRecorded(_Record, tag="outcome"):
     authorization: Hex32
 
 
-Change = Literal["started", "stopped", "roster", "policy", "activation", "revocation", "halt", "fresh", "stale"]
+Change = Literal["started", "stopped", "roster", "policy", "activation", "revocation", "halt", "resolve", "fresh", "stale"]
 
 
 class GovernanceChanged(_Record, tag="governance"):

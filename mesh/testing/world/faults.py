@@ -83,6 +83,7 @@ class Faults:
             "policy": (2, self._policy),
             "reload": (1, self._reload),
             "restore": (1, self._restore),
+            "resolve": (1, self._resolve),
             "revocation": (1, self._revocation),
             "revoker forks": (1, self._forked_revoker),
             "slow disk": (1, self._slow_disk),
@@ -416,6 +417,18 @@ class Faults:
         """A revoker says two things under one number, to different members."""
         for statement in self._stage.setting.forked:
             self._offered("a revoker forks", at_us + self._random.randrange(_S), statement)
+
+    def _resolve(self, at_us: int) -> None:
+        """Streams fork, and the root says what counts: later, or before all is heard that it chooses between."""
+        random, contested = self._random, self._stage.setting.contested
+        for stream in random.sample(list(contested), random.randint(1, len(contested))):
+            *early, late = contested[stream]
+            for statement in early:
+                self._offered(f"{stream.split('/')[0]} forks", random.randrange(at_us // 4, at_us // 2), statement)
+            self._offered(f"{stream.split('/')[0]} goes on", random.randrange(at_us, 9 * _S), late)
+        later_us = random.choice((0, _S, 4 * _S))
+        for statement in self._stage.setting.resolves:
+            self._offered("a fork is resolved", at_us // 2 + later_us + random.randrange(_S), statement)
 
     def _offered(self, what: str, at_us: int, statement: Statement[Said], *, once: Callable[[], bool] = lambda: True) -> None:
         """To one member, and to others when all is whole, for that one may lie: an operator asks until k say that they hold it.

@@ -54,7 +54,7 @@ class Braggart:
         if random.random() < self._boasts:
             stream = random.choice([*frontier, f"revoke/{keys.public('revoker')}", "policy/other"])
             frontier[stream] = StreamHead(
-                stream=stream, sequence=random.randrange(2, 9), head=keys.nonce("head", random.random()), forked=False
+                stream=stream, sequence=random.randrange(2, 9), head=keys.nonce("head", random.random()), forked=False, held=""
             )
         changed = msgspec.structs.replace(
             beat,

@@ -3,7 +3,8 @@
 === =====================================================================================================================
 I1  nothing starts without an authorization that is valid, fresh by true time, at the last check before it
 I2  once k members that know of a revocation said so, nothing of the revoked key starts later than Δ; and nothing in a halted
-    domain, until all is said that lifts its halt; and nothing by a policy epoch that an activation known to k has replaced
+    domain, until all is said that lifts its halt; and nothing by a policy epoch that an activation known to k has replaced;
+    and nothing in a domain whose policy has forked, until all is said that resolves it
 I3  any two final checkpoints of one log are prefixes of one history, and each carries k lines
 I4  a final record is on the disks of at least k-f honest members
 I5  incarnations and sequences of one member only rise
@@ -26,7 +27,9 @@ from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance, restore
+from mesh.core.law.halt import halt_stream
 from mesh.core.law.heartbeat import Heartbeat, StreamHead, covers
+from mesh.core.law.policy import policy_stream
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import Roster
 from mesh.core.law.travel import Said, read_law
@@ -47,7 +50,7 @@ from mesh.testing.world.disk import Disk
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Ground, Violation
 from mesh.testing.world.message import Message
-from mesh.testing.world.setting import EPOCH_MS, Setting
+from mesh.testing.world.setting import DOMAIN, EPOCH_MS, Setting
 
 __all__ = ["Watch"]
 
@@ -88,7 +91,7 @@ class Watch:
         self._heard: dict[str, dict[str, int]] = {}
         self._begun_us: dict[str, int] = {}
         self._law: dict[str, frozenset[tuple[str, str]]] = {}
-        self._knowing: dict[str, dict[str, int]] = {"revoked": {}, "halted": {}, "activated": {}}
+        self._knowing: dict[str, dict[str, int]] = {"revoked": {}, "halted": {}, "activated": {}, "halted twice": {}, "contested": {}}
         """Of what, to who said since when (true µs) that it knows."""
         self.offered = set[str]()
         """Ids of governance statements that somebody has been told."""
@@ -368,7 +371,7 @@ class Watch:
         if place <= self._beats.get(governor.name, (0, -1)):
             raise Violation("I5", f"{governor.name} signs heartbeat {place} after {self._beats[governor.name]}")
         self._beats[governor.name] = place
-        forked = {head.stream for head in beat.frontier if head.forked}
+        forked = {head.stream for head in beat.frontier if head.forked or head.held}
         before = [head for head in self._frontiers.get(governor.name, []) if head.stream not in forked]
         if not covers(list(beat.frontier), before):
             raise Violation("I9", f"{governor.name} says that it holds less than it said before")
@@ -378,6 +381,9 @@ class Watch:
                 self._knowing[what].setdefault(governor.name, self._ground.now_us)
         if any(head.head == self._setting.activation.id for head in beat.frontier):
             self._knowing["activated"].setdefault(governor.name, self._ground.now_us)
+        for what, stream in (("halted twice", halt_stream(DOMAIN)), ("contested", policy_stream(DOMAIN))):
+            if stream in forked:
+                self._knowing[what].setdefault(governor.name, self._ground.now_us)
 
     # -------------------------------------------------------------------------------------------------------- executions
 
@@ -392,6 +398,11 @@ class Watch:
             self._denied(place, "revoked")
         if not self.offered.issuperset(statement.id for statement in self._setting.halts):  # all of them: what allows must be complete
             self._denied(place, "halted")
+        lifted, by = self._setting.contested[halt_stream(DOMAIN)][-1], [item.id for item in self._setting.resolves]
+        if not self.offered.issuperset([lifted.id, by[0]]):
+            self._denied(place, "halted twice")
+        if not self.offered.issuperset(by[:2]):
+            self._denied(place, "contested")
         begins_ms = self._setting.activation.claims.begins_ms(self._roster.member(authorization.issuer).region)
         if begins_ms is not None and authorization.policy_epoch == 1:
             self._denied(place, "activated", from_us=1_000 * (begins_ms - EPOCH_MS + self._roster.bounds.skew_ms + _ROUNDING_MS))

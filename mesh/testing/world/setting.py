@@ -15,8 +15,10 @@ from mesh.core.law.activation import Activation, Ring
 from mesh.core.law.governance import Governance, admit_governance
 from mesh.core.law.halt import Halt
 from mesh.core.law.policy import ActionSpec, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest, read_bundle
+from mesh.core.law.resolve import Resolve
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.law.roster import Bounds, Member, Role, Roster
+from mesh.core.law.travel import Said, link_of
 from mesh.core.run.identity import Identity
 from mesh.core.run.identity import Role as IdentityRole
 from mesh.protocol.step import KeyUse
@@ -74,6 +76,11 @@ class Setting(msgspec.Struct, frozen=True):
     """A second policy epoch."""
     activation: Statement[Activation]
     """From when it is in force, region by region: the last from :data:`RENEWED_MS` on."""
+    contested: Mapping[str, tuple[Statement[Said], ...]]
+    """By stream, what forks :attr:`halts`, the policy or :attr:`forked`, and what its resolve makes of it: who halts otherwise is
+    lifted behind the resume, and the revoker goes on."""
+    resolves: tuple[Statement[Resolve], ...]
+    """One for each of these streams."""
     bundles: Mapping[str, Bundle]
     """By digest."""
     identities: Mapping[str, Statement[Identity]]
@@ -113,7 +120,36 @@ def setting(n: int) -> Setting:
     )
     bundles = {bundle_digest(data): read_bundle(data, digest=bundle_digest(data)) for data in (bundle, second)}
     identities = {name: _identity(name, "workload") for name in WORKLOADS} | {name: _identity(name, "enforcer") for name in ENFORCERS}
-    return Setting(plain, revoking, tuple(revocations), forked, halting, tuple(halts), renewal, _activation(renewal), bundles, identities)
+    contested, resolves = _contests(halts, renewal, forked)
+    return Setting(
+        *(plain, revoking, tuple(revocations), forked, halting, tuple(halts), renewal, _activation(renewal)),
+        *(contested, resolves, bundles, identities),
+    )
+
+
+def _contests(
+    halts: Sequence[Statement[Halt]], renewal: Statement[Manifest], forked: Sequence[Statement[Revocation]]
+) -> tuple[dict[str, tuple[Statement[Said], ...]], tuple[Statement[Resolve], ...]]:
+    other = _halt([], reason="a second first")
+    lifted = _halt(halts, lifts=[other.id])
+    twin = envelope.read(Manifest, keys.signed(envelope.draft(msgspec.structs.replace(renewal.claims, reason="a twin")), "policy"))
+    one, two = forked
+    further = _revocation("second revoker", _spiffe("further"), [one])
+    resolves = list[Statement[Resolve]]()
+    for head, aside in ((halts[0], other), (renewal, twin), (one, two)):
+        claims = Resolve(
+            mesh=MESH,
+            sequence=len(resolves) + 1,
+            previous=resolves[-1].id if resolves else "",
+            stream=link_of(head)[0],
+            head=head.id,
+            aside=[aside.id],
+            reason="a world's test",
+            issued_ms=EPOCH_MS,
+        )
+        resolves.append(envelope.read(Resolve, keys.signed(envelope.draft(claims), "root")))
+    said: list[tuple[Statement[Said], ...]] = [(*halts, other, lifted), (renewal, twin), (one, two, further)]
+    return {link_of(items[0])[0]: items for items in said}, tuple(resolves)
 
 
 def _revocation(revoker: str, value: str, before: Sequence[Statement[Revocation]]) -> Statement[Revocation]:
@@ -130,7 +166,7 @@ def _revocation(revoker: str, value: str, before: Sequence[Statement[Revocation]
     return envelope.read(Revocation, keys.signed(envelope.draft(claims), revoker))
 
 
-def _halt(before: Sequence[Statement[Halt]], *, lifts: Sequence[str] = ()) -> Statement[Halt]:
+def _halt(before: Sequence[Statement[Halt]], *, lifts: Sequence[str] = (), reason: str = "a world's test") -> Statement[Halt]:
     """The next one after those before: a halt, or what lifts these."""
     claims = Halt(
         mesh=MESH,
@@ -138,7 +174,7 @@ def _halt(before: Sequence[Statement[Halt]], *, lifts: Sequence[str] = ()) -> St
         sequence=len(before) + 1,
         previous=before[-1].id if before else "",
         lifts=list(lifts),
-        reason="a world's test",
+        reason=reason,
         issued_ms=EPOCH_MS,
     )
     return envelope.read(Halt, keys.signed(envelope.draft(claims), "revoker"))

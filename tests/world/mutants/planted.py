@@ -138,11 +138,25 @@ def _never_asks_for_law(patch: pytest.MonkeyPatch) -> None:
 def _resumes_by_a_loose_word(patch: pytest.MonkeyPatch) -> None:
     """A resume counts before what stands between it and the chain is held."""
 
-    def found(said: Any, stream: Any) -> Any:
+    def found(said: Any, stream: Any, settled: Any = ()) -> Any:
         loose = tuple(link.id for link in stream.loose.values()) if isinstance(stream, Chain) else ()
-        return in_force(said, Chain((*stream.ids, *loose)))
+        return in_force(said, Chain((*stream.ids, *loose)), settled)
 
     patch.setattr(governance, "in_force", found)
+
+
+def _forgets_what_stands_aside(patch: pytest.MonkeyPatch) -> None:
+    """Of a resolved stream only the history that was chosen is looked at."""
+
+    def found(said: Any, stream: Any, settled: Any = ()) -> Any:
+        return in_force({identity: lifts for identity, lifts in said.items() if not settled or identity in settled}, stream, settled)
+
+    patch.setattr(governance, "in_force", found)
+
+
+def _never_opens_again(patch: pytest.MonkeyPatch) -> None:
+    """A fork stays a fork, whoever resolves it."""
+    patch.setattr(governance, "settle", lambda _fork, _head: ())
 
 
 def _ignores_halts(patch: pytest.MonkeyPatch) -> None:
@@ -314,6 +328,8 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "advertises law that it does not keep": _mutant(_forgets_the_law, "I9", "I10", trouble=("revocation", "reload", "reload")),
     "never asks for law that it lacks": _mutant(_never_asks_for_law, "I10", trouble=("revocation", "partition", "hold")),
     "resumes by what does not follow yet": _mutant(_resumes_by_a_loose_word, "I2", trouble=("halt", "halt")),
+    "forgets what stands aside": _mutant(_forgets_what_stands_aside, "I2", trouble=("resolve", "resolve")),
+    "never opens again what was resolved": _mutant(_never_opens_again, "I10", trouble=("resolve", "resolve")),
     "ignores halts": _mutant(_ignores_halts, "I2", trouble=("halt", "halt")),
     "replays by its own newest policy": _mutant(_replays_by_its_own_news, "I8", "I10", "I11", trouble=("policy", "policy")),
     "goes on by the old policy": _mutant(_never_activates, "I2", "I8", "I10", trouble=("policy",)),
@@ -325,7 +341,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "answers with another time": _mutant(_answers_with_another_time, "I7"),
     "leaves a doubled request unanswered": _mutant(_drops_doubles, "I12", trouble=("pause", "storm") * 3),
     "keeps lines that nobody verified": _mutant(_keeps_every_line, "I3", "I10", trouble=("weather",) * 4),
-    "lets its times go back": _mutant(_time_may_go_back, "I7", trouble=("mended clock",) * 12),
+    "lets its times go back": _mutant(_time_may_go_back, "I7", trouble=("mended clock",) * 8),
     "ignores the barrier": _mutant(_ignores_the_barrier, "I5", "I7", "I9", "I10", "I12", trouble=("restore", "restore")),
     "counts its incarnations alone": _mutant(_believes_its_own_incarnation, "I5", trouble=("restore", "crash", "restore")),
     "speaks before it holds the law": _mutant(_speaks_before_it_holds_the_law, "I9", trouble=("revocation", "restore", "restore")),
