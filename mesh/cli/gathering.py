@@ -62,11 +62,14 @@ async def heartbeats(mesh: MeshClient) -> tuple[dict[str, Heartbeat], dict[str, 
 
 
 async def gather(mesh: MeshClient, claimed: Frontiers, governance: Governance, *, streams: Callable[[str], bool]) -> Gathered:
-    """All that members claim to hold of these ``streams``, pulled from them and verified; ``governance`` says whom to believe."""
+    """All that members claim to hold of these ``streams``, pulled from them and verified; ``governance`` says whom to believe.
+
+    And of what the root has said about forks, without which nobody knows which history of a stream counts.
+    """
     state = unsaid(governance)
     statements, withheld = list[Statement[Said]](), list[tuple[str, str]]()
     for member, frontier in claimed.items():
-        of_these = [head for head in frontier if streams(head.stream)]
+        of_these = [head for head in frontier if head.stream == RESOLVES or streams(head.stream)]
         for stream, after in sorted(wanted(state, of_these).items()):
             state, new = await _pull(mesh, member, of_these, stream, after, state)
             statements += new
@@ -110,7 +113,7 @@ async def furthest(
 
 async def gather_about(mesh: MeshClient, claimed: Frontiers, governance: Governance, stream: str) -> Gathered:
     """All that members claim to hold of one stream, and of what the root has said about forks."""
-    return await gather(mesh, claimed, governance, streams={stream, RESOLVES}.__contains__)
+    return await gather(mesh, claimed, governance, streams=stream.__eq__)
 
 
 async def _check_fork(mesh: MeshClient, member: str, head: StreamHead, claimed: Frontiers, governance: Governance) -> None:

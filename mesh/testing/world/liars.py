@@ -72,7 +72,7 @@ class Braggart:
             claims = envelope.read(Barrier, bytes(message.barrier)).claims
         except Refused:
             return data
-        law = StreamHead(stream=f"revoke/{keys.public('revoker')}", sequence=99, head=keys.nonce("head"), forked=False)
+        law = StreamHead(stream=f"revoke/{keys.public('revoker')}", sequence=99, head=keys.nonce("head"), forked=False, held="")
         lies: dict[str, Any] = self._random.choice(({"incarnation": INT_MAX}, {"frontier": [law]}, {"marks": []}, {}))
         changed = msgspec.structs.replace(claims, **lies)
         said = keys.signed(envelope.draft(changed), f"{self._member} decision")
