@@ -187,6 +187,8 @@ class Bus:
         try:
             answer = await client.request(subject, data, timeout=timeout_ms / 1000, headers=headers)
         except (nats.errors.Error, UnicodeError) as error:
+            if _cancels() > cancels:  # it came together with the failure, which hid it
+                await _cancel_again()
             raise _ours(error, subject) from None
         if _cancels() > cancels:
             await _cancel_again()

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlparse, urlsplit
 
@@ -283,6 +284,28 @@ def test_attempts_never_end_and_are_spread_over_a_growing_bounded_time() -> None
 
 
 # ----------------------------------------------------------------------------------------------------------- cancellation
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["answered", "nobody listens"])
+async def test_a_request_can_be_cancelled_in_the_very_moment_of_its_answer(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch, answered: bool
+) -> None:
+    """nats-py waits with asyncio's wait_for, which until Python 3.12 forgets a cancellation that comes together with the end."""
+
+    async def request(subject: str, *_: object, **__: object) -> Msg:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        if not answered:
+            raise nats.errors.NoRespondersError
+        return Msg(_client=bus._client, subject=subject)
+
+    monkeypatch.setattr(bus._client, "request", request)
+    task = asyncio.create_task(bus.request("nobody", b"", timeout_ms=1_000))
+    await asyncio.wait({task})
+    assert task.cancelled()
 
 
 @pytest.mark.parametrize("native", [True, False])
