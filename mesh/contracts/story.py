@@ -12,7 +12,7 @@ from mesh.contracts.example import MEMBERS, MESH, NODE, OPENING, Signed, asked, 
 from mesh.core.bytes import envelope
 from mesh.core.law.activation import Activation, Ring
 from mesh.core.law.halt import Halt
-from mesh.core.law.heartbeat import Heartbeat
+from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.policy import Manifest
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.log.bundle import Proven, encode_proof, make_proof
@@ -33,6 +33,7 @@ from mesh.core.log.record import (
     AttestRefused,
     DecisionMade,
     Denied,
+    EnforcerHeard,
     GovernanceChanged,
     Incident,
     Noise,
@@ -46,6 +47,10 @@ from mesh.core.messages import (
     Authorized,
     DeniedAnswer,
     Find,
+    HeardAsked,
+    HeardGiven,
+    HeardRequest,
+    HeardWord,
     IntentRequest,
     LineageBatch,
     OutcomeAnswer,
@@ -60,6 +65,8 @@ from mesh.core.messages import (
 )
 from mesh.core.run.authorization import Denial, Possession, Receipt, RecordRef
 from mesh.core.run.decision import Decision, Verdict
+from mesh.core.run.heard import Heard
+from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Measurement
 from mesh.core.run.outcome import CHECKS, Check, Event, Finished, Outcome, Started
 from mesh.protocol.examine import Question, authorization_draft
@@ -107,6 +114,7 @@ class _Said(NamedTuple):
     authorization: Signed
     denial: Signed
     heartbeat: Signed
+    heard: Signed
 
 
 class _Outcomes(NamedTuple):
@@ -161,7 +169,9 @@ class _Teller:
             ),
         )
         self.statements += [first, beats[0], unpaid, denial, self._revocation(), *self._halts(), *self._renewal(), self._rest()]
-        return self._told(permitted, denied, _Said(intent, authorization, denial, beats[0]), outcomes)
+        heard = self._heard()
+        self.statements.append(heard)
+        return self._told(permitted, denied, _Said(intent, authorization, denial, beats[0], heard), outcomes)
 
     # ---------------------------------------------------------------------------------------------------------- records
 
@@ -318,6 +328,24 @@ class _Teller:
         )
         return manifest, sign("activate", activation, "policy-1", "policy-2")
 
+    def _heard(self) -> Signed:
+        """The enforcer's word that it knows of the revocation, and the record of it."""
+        revocation = next(item for item in self.statements if item.name == "revocation")
+        stream = StreamHead(stream=f"revoke/{key('revoker').public}", sequence=1, head=revocation.draft.id, forked=False)
+        said = Heard(
+            mesh=MESH,
+            enforcer=key("enforcer").public,
+            identity=base().enforcer.draft.id,
+            boot=hex32("boot"),
+            sequence=2,
+            frontier=sorted([*base().governance.frontier, stream], key=lambda head: head.stream),
+            at_ms=start_ms(7),
+        )
+        signed = sign("heard", said, "enforcer")
+        subject = envelope.read(Identity, base().enforcer.envelope).claims.subject
+        self._add(EnforcerHeard, at_ms=start_ms(7) + 20, heard=signed.draft.id, identity=base().enforcer.draft.id, subject=subject)
+        return signed
+
     # -------------------------------------------------------------------------------------------------------------- log
 
     def _told(
@@ -399,6 +427,7 @@ def _messages(said: _Said, outcomes: _Outcomes, leaves: tuple[bytes, ...], seen:
         "Answer-refused": RefusedAnswer(code="overloaded", detail=""),
         "OutcomeRequest": OutcomeRequest(identity=enforcer, outcomes=[Raw(item.envelope) for item in outcomes.said]),
         "OutcomeAnswer": OutcomeAnswer(receipts=[Raw(item.envelope) for item in outcomes.receipts]),
+        "HeardRequest": HeardRequest(heard=Raw(said.heard.envelope), identity=enforcer),
         "LineageBatch": LineageBatch(
             origin=ORIGIN, first=0, records=[Raw(leaf) for leaf in leaves[:_SEEN]], bodies=bodies, openings=[], checkpoint=seen.decode()
         ),
@@ -407,6 +436,10 @@ def _messages(said: _Said, outcomes: _Outcomes, leaves: tuple[bytes, ...], seen:
         "Asked-find": Find(prefix=said.intent.draft.id[:12], count=8),
         "Asked-prove": Prove(origin=ORIGIN, index=1),
         "Asked-status": StatusAsked(),
+        "Asked-heard": HeardAsked(after=""),
+        "HeardGiven": HeardGiven(
+            words=[HeardWord(heard=Raw(said.heard.envelope), identity=enforcer, origin=ORIGIN, index=len(leaves) - 1)], after=""
+        ),
         "SyncAnswer": SyncAnswer(heartbeat=Raw(said.heartbeat.envelope)),
     }
     return {name: pack(message) for name, message in messages.items()}

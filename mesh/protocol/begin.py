@@ -26,6 +26,7 @@ from mesh.errors import Alarm
 from mesh.protocol.freshness import Freshness, leap
 from mesh.protocol.gossip import put, told
 from mesh.protocol.governor import GovernorState, Machine
+from mesh.protocol.hearing import NOBODY, Words
 from mesh.protocol.lineage import LogState, Outstanding
 from mesh.protocol.mirror import Mirror
 from mesh.protocol.step import Head, PutBundle, SetMeta, Step
@@ -61,6 +62,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """By origin; a log never seen may be absent."""
     law: tuple[Statement[Said], ...] = ()
     """Governance statements, believed before they were stored."""
+    heard: Words = NOBODY
+    """What enforcers said last that they have heard."""
 
 
 def begin(
@@ -113,6 +116,7 @@ def begin(
         beat_ms=0,
         noise={},
         noise_ms=0,
+        heard=stored.heard,
     )
     kept = [PutBundle(law.manifest.digest, canonical.encode(law.bundle)) for laws in governance.laws.values() for law in laws if law.bundle]
     return Step(state, (SetMeta(INCARNATION, incarnation), *(put(statement) for statement in new), *kept))

@@ -49,6 +49,7 @@ from mesh.protocol.events import (
 )
 from mesh.protocol.freshness import Freshness, check_clock, check_fresh, hear, leap
 from mesh.protocol.gossip import Asking, Gossip, Told
+from mesh.protocol.hearing import NOBODY, Hearing, Words, is_heard
 from mesh.protocol.intake import Intake, refuse
 from mesh.protocol.lineage import LogState, Writer
 from mesh.protocol.mirror import Mirror, MirrorContext
@@ -94,6 +95,8 @@ class GovernorState(msgspec.Struct, frozen=True):
     noise: Mapping[str, int]
     noise_ms: int
     """Since when the noise was counted."""
+    heard: Words = NOBODY
+    """What enforcers said last that they have heard."""
 
 
 class Machine:
@@ -132,6 +135,7 @@ class _Work:
         self.facts = facts
         self.gossip = Gossip(state.governance, state.asking, state.untold, news=state.news, now_ms=now_ms)
         self.roster = machine.governance.roster
+        self.hearing = Hearing(state.heard, me=machine.me, origin=state.log.origin, documents=machine.documents)
         self.writer = Writer(state.log, mesh=self.roster.mesh, now_ms=now_ms)
         self.log = state.log
         self.mirrors = dict(state.mirrors)
@@ -245,6 +249,7 @@ class _Work:
             beat_ms=self.beat_ms,
             noise=self.noise,
             noise_ms=self.noise_ms,
+            heard=self.hearing.words,
         )
         return Step(state, (*appended, *self.effects))
 
@@ -390,7 +395,7 @@ class _Work:
     def _adopt(self, answer: tuple[Mirror, list[Effect]]) -> None:
         held, effects = answer
         self.mirrors[held.origin] = held
-        self.effects += effects
+        self.effects += [*effects, *self.hearing.mirrored(effects, self.governance)]
 
     def _context(self, owner: Member) -> MirrorContext:
         machine = self.machine
@@ -402,15 +407,18 @@ class _Work:
             self._count(_UNSURE, 1)
             return
         self._record_law()
-        effects, noise = take_outcomes(
-            event,
-            governance=self.governance,
-            me=self.machine.me,
-            writer=self.writer,
-            documents=self.machine.documents,
-            known=self.facts.outcomes,
-            seen=self.seen_outcomes,
-        )
+        if is_heard(event.data):
+            effects, noise = self.hearing.take(event.waiter, event.data, self.governance, self.writer)
+        else:
+            effects, noise = take_outcomes(
+                event,
+                governance=self.governance,
+                me=self.machine.me,
+                writer=self.writer,
+                documents=self.machine.documents,
+                known=self.facts.outcomes,
+                seen=self.seen_outcomes,
+            )
         self.effects += effects
         if noise:
             self._count(noise, 1)

@@ -40,6 +40,7 @@ from mesh.core.law.roster import Member
 from mesh.core.messages import (
     BundleAsked,
     Find,
+    HeardAsked,
     LawAsked,
     NodeStatus,
     Offer,
@@ -87,7 +88,7 @@ from mesh.roles.waiters import Waiters, reply
 
 __all__ = ["GovernorNode"]
 
-_ABOUT_LAW: Final = (LawAsked, BundleAsked, Supply)
+_ABOUT_LAW: Final = (LawAsked, BundleAsked, Supply, HeardAsked)
 _TICK_S: Final = 0.05
 """Shorter than any signed bound; a tick with nothing due costs microseconds."""
 _REOPEN_S: Final = 1.0
@@ -404,7 +405,9 @@ class GovernorNode:
             self._spawn(reply(message, pack(RefusedAnswer(code=refusal, detail="")), self.counters))
         return not refusal
 
-    async def _look_up(self, message: Message, asked: Pull | Find | Prove | StatusAsked | LawAsked | BundleAsked | Supply) -> None:
+    async def _look_up(
+        self, message: Message, asked: Pull | Find | Prove | StatusAsked | LawAsked | BundleAsked | Supply | HeardAsked
+    ) -> None:
         # Tenants import this service; what committed parameters hide is for members and auditors.
         openings = not message.imported
         try:
@@ -413,6 +416,8 @@ class GovernorNode:
                 answer = pack(self.status())
             elif isinstance(asked, Supply):
                 answer = self.admission.supplied(bytes(asked.bundle)) if self.admission is not None else b""
+            elif isinstance(asked, HeardAsked):
+                answer = await answers.heard(performer.store, performer.state.heard, asked)
             else:
                 answer = await answers.looked_up(performer.store, asked, performer.state.log, openings=openings)
         except Alarm:

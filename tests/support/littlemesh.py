@@ -18,6 +18,7 @@ from mesh.core.messages import (
     BundleAsked,
     Find,
     Found,
+    HeardAsked,
     LawAsked,
     LineageBatch,
     Location,
@@ -38,6 +39,7 @@ from mesh.core.messages import (
     unpack_asked,
 )
 from mesh.errors import Refused, Unavailable
+from mesh.protocol import hearing
 from mesh.protocol.begin import Stored, StoredLog, begin
 from mesh.protocol.events import (
     CosigArrived,
@@ -144,6 +146,8 @@ class Node:
                 return self._prove(asked)
             case StatusAsked():
                 return pack(self.status())
+            case HeardAsked(after=after):
+                return hearing.answer(hearing.page(self.state.heard, after), self.bodies)
             case Sync() | Offer() | LawAsked() | BundleAsked() | Supply():
                 return pack(RefusedAnswer(code="unavailable", detail=""))
 

@@ -17,6 +17,7 @@ from mesh.core.law.travel import read_law
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.record import read_record
 from mesh.errors import Alarm, Refused, Unavailable
+from mesh.protocol import hearing, serving
 from mesh.protocol.begin import INCARNATION, Stored, StoredLog
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
 from mesh.protocol.mirror import conflict_key, refused_key
@@ -191,7 +192,17 @@ class Disk:
         logs = {roster.origin(member): self._log(roster.origin(member)) for member in roster.members}
         own = logs.pop(roster.origin(me))
         law = tuple(read_law(item.envelope) for item in self.law.values())
-        return Stored(incarnation=self.meta.get(INCARNATION, 0), own=own, mirrors=logs, law=law)
+        return Stored(incarnation=self.meta.get(INCARNATION, 0), own=own, mirrors=logs, law=law, heard=self._heard())
+
+    def _heard(self) -> hearing.Words:
+        words = dict[str, dict[str, hearing.Word]]()
+        for (origin, key), index in hearing.restored(self.meta).items():
+            leaf = self.logs[origin].leaves[index]
+            for identity in serving.leaf_ids(leaf)[0][:1]:
+                word = hearing.word_of(leaf, self.bodies[identity], index=index)
+                if word is not None:
+                    words.setdefault(origin, {})[key] = word
+        return words
 
     def _log(self, origin: str) -> StoredLog:
         log = self.logs.get(origin, StoredLeaves())
