@@ -69,6 +69,7 @@ class LawMesh(LittleMesh):
     def __init__(self, lab: RevokersLab) -> None:
         self.law: dict[str, Statement[Said]] = {}
         """Everything that was ever offered, by id."""
+        self.configured = read_law(lab.manifest_envelope)
         self.gossips = True
         """Whether members pull from each other."""
         super().__init__(lab)
@@ -103,7 +104,7 @@ class LawMesh(LittleMesh):
         ids = set[str]() if held is None else set(held.ids)
         if held is not None and not isinstance(held, Fork):
             ids |= {link.id for link in held.loose.values()}
-        items = sorted((self.law[key] for key in ids), key=lambda item: (item.claims.sequence, item.id))
+        items = sorted((self.law.get(key, self.configured) for key in ids), key=lambda item: (item.claims.sequence, item.id))
         page = [item for item in items if (item.claims.sequence, item.id) > (sequence, after)]
         return pack(LawBatch(statements=[msgspec.Raw(item.envelope) for item in page[:2]]))  # short pages: there is always a next one
 
