@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Generator, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -18,8 +19,8 @@ from mesh.core.log.checkpoint import read_checkpoint
 from mesh.protocol import attester, begin, examine, freshness, gossip, governor, intake, lineage, mirror, step
 from mesh.protocol.freshness import Freshness
 from mesh.protocol.step import Commit, Head, InsertOnce, Sending, SetMeta, Step
+from mesh.testing.world import clients, steps
 from mesh.testing.world import governor as shell
-from mesh.testing.world import steps
 
 __all__ = ["MUTANTS", "Mutant"]
 
@@ -257,6 +258,23 @@ def _witness_follows_any_root(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(mirror, "_two_roots", follow)
 
 
+def _says_it_too_soon(patch: pytest.MonkeyPatch) -> None:
+    """What was heard is said at once, and acted by a little later."""
+    real = clients.Enforcer._law
+
+    def law(self: clients.Enforcer, data: bytes, node: str) -> None:
+        acting = self.governance
+        real(self, data, node)
+        heard, self.governance = self.governance, acting
+        if heard is not acting:
+            with pytest.MonkeyPatch.context() as saying:
+                saying.setattr(self, "governance", heard)
+                self.speak()
+            self._later(1_500_000, partial(real, self, data, node))
+
+    patch.setattr(clients.Enforcer, "_law", law)
+
+
 def _mutant(plant: Plant, *promises: str, nodes: int | None = 4, trouble: tuple[str, ...] = ()) -> Mutant:
     return Mutant(plant, frozenset(promises), nodes, trouble)
 
@@ -272,6 +290,9 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "never asks for law that it lacks": _mutant(_never_asks_for_law, "I10", trouble=("revocation", "partition", "hold")),
     "resumes by what does not follow yet": _mutant(_resumes_by_a_loose_word, "I2", trouble=("halt", "halt")),
     "ignores halts": _mutant(_ignores_halts, "I2", trouble=("halt", "halt")),
+    "says that it has heard before it acts by it": _mutant(
+        _says_it_too_soon, "I2", trouble=("halt", "halt", "hold", "isolate", "partition")
+    ),
     "replays by its own newest policy": _mutant(_replays_by_its_own_news, "I8", "I10", "I11", trouble=("policy", "policy")),
     "goes on by the old policy": _mutant(_never_activates, "I2", "I8", "I10", trouble=("policy",)),
     "never admits a policy": _mutant(_forgets_what_it_admitted, "I10", trouble=("policy",)),
