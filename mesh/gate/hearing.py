@@ -6,7 +6,8 @@ Rules
 2. The first word waits until this boot was fresh once; then each change is said, one every :data:`EVERY_S` seconds at most, what is
    newest then.
 3. A word is brought until one governor has recorded it. What is newer takes the place of what was not recorded yet; nothing is kept
-   over a restart: the next boot says it anew.
+   over a restart: the next boot says it anew. A receipt is enough: a governor that gives one and keeps no record makes people see
+   an enforcer as missing that is not, until it has something new to say.
 4. Whatever goes wrong is tried again, ever more rarely. Nothing that runs or starts depends on it.
 
 Not here: what was heard (:mod:`mesh.gate.outlook`), what a governor does with a word (:mod:`mesh.protocol.hearing`).

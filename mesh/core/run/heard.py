@@ -1,7 +1,8 @@
 """What an enforcer says that it has heard: from now on, in this boot, it starts nothing that this state denies.
 
 A heartbeat is a member's word on what it holds; this is the enforcer's on what it acts by. It is said only after the state is what
-every start is checked against, so whoever sees it needs no bound on time.
+every start is checked against, so whoever sees it needs no bound on time. A start is its last check, after which the outcome
+``started`` is signed: what passed that before the word is ended because of it, and not undone.
 
 Not here: whether a frontier covers a statement (:func:`mesh.core.law.heartbeat.reaches`), who records it
 (:mod:`mesh.protocol.hearing`).
