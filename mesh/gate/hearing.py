@@ -57,7 +57,7 @@ class Teller:
         self._sign = sign
         self._token = subjects.short(place.document.claims.subject)
         self._frontier: tuple[StreamHead, ...] | None = None
-        """What was said last."""
+        """What was said last, unless it must be said anew."""
         self._sequence = 0
         self._unsent: tuple[str, bytes] | None = None
         """Id and message of the newest word, until it is recorded."""
@@ -120,22 +120,22 @@ class Teller:
         self._unsent = draft.id, pack(request)
 
     async def _bring(self, identity: str, request: bytes) -> bool:
-        """Whether it needs no bringing any more."""
+        """Whether it is recorded."""
         try:
             message = await self._bus.request(subjects.outcome(self._regions[0], self._token), request, timeout_ms=_ASK_MS)
             answer = unpack(_ANSWER, message.data)
             if isinstance(answer, RefusedAnswer):
                 self.counters[answer.code] += 1
-                if answer.code != _SUPERSEDED:
-                    raise Refused("unrecorded", f"{answer.code}: {answer.detail}"[:200])
-            else:
-                (receipt,) = answer.receipts if len(answer.receipts) == 1 else (b"",)
-                check_receipt(bytes(receipt), identity, self._view().governance.roster)
-                self.counters["recorded"] += 1
+                if answer.code == _SUPERSEDED:
+                    self._frontier = None  # a boot before this one, or a sibling, spoke after this was signed: it is said anew
+                raise Refused("unrecorded", f"{answer.code}: {answer.detail}"[:200])
+            (receipt,) = answer.receipts if len(answer.receipts) == 1 else (b"",)
+            check_receipt(bytes(receipt), identity, self._view().governance.roster)
         except MeshError as error:
             _log.info("what was heard is not recorded in %s: %s", self._regions[0], error)
             self.counters["unrecorded"] += 1
             self._regions.append(self._regions.pop(0))
             return False
+        self.counters["recorded"] += 1
         self._unsent = None
         return True

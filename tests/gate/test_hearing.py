@@ -21,6 +21,7 @@ from mesh.gate.hearing import EVERY_S
 from mesh.protocol.hearing import is_heard
 from tests.gate.wire import FakeBus, opened, wish
 from tests.support.factory import MESH, T0, Lab, sign
+from tests.support.heard import request, word
 
 
 def revocations(lab: Lab, count: int) -> list[Statement[Revocation]]:
@@ -188,20 +189,24 @@ async def test_a_receipt_for_something_else_is_none(lab: Lab, bus: FakeBus, tmp_
     await core.close(wait_ms=0)
 
 
-async def test_who_has_said_something_newer_does_not_insist(lab: Lab, bus: FakeBus, tmp_path: Path) -> None:
-    asked = list[bytes]()
+async def test_what_another_boot_has_overtaken_is_said_anew(lab: Lab, bus: FakeBus, tmp_path: Path) -> None:
+    others = list[int]()
 
-    def spoil(_subject: str, data: bytes, answer: bytes) -> bytes:
-        if not is_heard(data):
-            return answer
-        asked.append(data)
-        return pack(RefusedAnswer(code="superseded", detail=""))
+    async def overtake(subject: str) -> None:
+        if ".outcome." in subject and not others:
+            await asyncio.sleep(0)
+            others.append(bus.time.now_ms() + 200)  # its clock is ahead, as far as clocks may be
+            other = word(lab, at_ms=others[0], boot="b9" * 32)
+            bus.mesh.now_ms = bus.time.now_ms()
+            for name in bus.regions.values():
+                bus.mesh.report(name, request(other.envelope, lab.place_envelope))
 
-    bus.spoil = spoil
+    bus.hold = overtake
     core = await opened(lab, bus, tmp_path / "spent.db")
-    await until(lambda: core.teller.counters["superseded"] == 1)
-    await asyncio.sleep(4 * EVERY_S)
-    assert len(asked) == 1
+    await until(lambda: core.teller.counters["recorded"] == 1)
+    said = [item for item in words(bus) if item.boot == "b1" * 32]
+    assert core.teller.counters["superseded"] >= 1
+    assert [(item.sequence, item.at_ms > others[0]) for item in said] == [(core.teller.counters["superseded"] + 1, True)]
     await core.close(wait_ms=0)
 
 
