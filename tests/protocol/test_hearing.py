@@ -9,8 +9,8 @@ import pytest
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.heartbeat import StreamHead, reaches
-from mesh.core.log.merkle import leaf_hash
-from mesh.core.log.record import EnforcerHeard, encode_record, read_record
+from mesh.core.log.merkle import Frontier, leaf_hash
+from mesh.core.log.record import AttestRefused, EnforcerHeard, Refusal, encode_record, read_record
 from mesh.core.messages import HeardAsked, HeardGiven, OutcomeAnswer, RefusedAnswer, pack, unpack, unpack_answer
 from mesh.core.run.authorization import Receipt, RecordRef
 from mesh.core.run.heard import Heard, check_heard
@@ -18,12 +18,14 @@ from mesh.core.run.identity import Identity
 from mesh.errors import Refused
 from mesh.limits import BATCH_RECORDS_MAX, FRONTIER_STREAMS_MAX, HEARD_ENFORCERS_MAX, MESSAGE_BYTES_MAX
 from mesh.protocol.attester import Material, examine_records, located_ids
+from mesh.protocol.begin import Stored, StoredLog, begin
 from mesh.protocol.documents import Documents
+from mesh.protocol.events import HeartbeatArrived, LineageArrived, OutcomesArrived, Tick
 from mesh.protocol.hearing import META, NOBODY, RECORD_MS, Hearing, Word, Words, answer, is_heard, newest, page, restored, word_of
 from mesh.protocol.lineage import Writer
 from mesh.protocol.serving import body_ids, leaf_ids
 from mesh.protocol.step import Append, Effect, Locate, PutBody, SetMeta, Sign
-from tests.protocol.machines import LAB, ME, MESH, NOW, OWNER, altered, answers, empty_log, only, secret, sign
+from tests.protocol.machines import LAB, ME, MESH, NOW, OWNER, Governor, Owner, altered, answers, batch, beat, empty_log, only, secret, sign
 from tests.support.heard import BOOT, another_enforcer, heads, request, word
 from tests.support.littlemesh import LittleMesh
 
@@ -361,3 +363,58 @@ def test_a_word_is_attested_by_all_becomes_final_and_is_known_to_every_member() 
         assert [bytes(item.heard) for item in given.words] == [said.envelope]
         assert node.state.mirrors.get(origin) is None or node.state.mirrors[origin].refused < 0
     assert mesh.nodes["us-1"].state.log.certified > index
+
+
+# ----------------------------------------------------------------------------------------------------------- at one governor
+
+
+def _trusting() -> Governor:
+    """One whose clock others have borne out, and that is fresh."""
+    governor, empty = Governor(), StoredLog(frontier=Frontier.empty(), last_ms=0, certified=0)
+    governor.state = begin(governor.machine, Stored(incarnation=0, own=empty, mirrors={}), boot=BOOT, now_ms=NOW).state
+    governor.take(*(HeartbeatArrived(beat(name, 1, NOW, echo=[BOOT])) for name in ("us-1", "ap-1", "sa-1")), Tick())
+    return governor
+
+
+def _published(owner: Owner) -> LineageArrived:
+    return LineageArrived(pack(batch(owner, note=owner.note())), pulled=False, node=OWNER.name)
+
+
+def _written(said: bytes) -> Owner:
+    """Another governor that has this in its log, whoever said it."""
+    owner = Owner()
+    owner.append(_record(said))
+    owner.bodies |= {envelope.identify(said)[1]: said, envelope.draft(LAB.place).id: LAB.place_envelope}
+    return owner
+
+
+def test_a_true_word_in_anothers_log_is_attested_and_known() -> None:
+    governor = _trusting()
+    effects = governor.take(_published(_written(SAID.envelope)))
+    assert {sign.use for sign in only(Sign, effects)} == {"witness", "attest"}
+    assert {key: found.id for key, (_, found) in newest(governor.state.heard).items()} == {KEY: SAID.id}
+
+
+def test_a_word_that_nobody_signed_is_neither_attested_nor_known_and_is_said_to_be_missing() -> None:
+    governor, owner = _trusting(), _written(altered(SAID.envelope, Heard, STRANGER, frontier=SECOND))
+    said = list[Refusal]()
+    for _ in range(2 * LAB.roster.bounds.attest_stall_ms // 300):
+        governor.now_ms += 300
+        beats = [HeartbeatArrived(beat(name, 2, governor.now_ms)) for name in ("us-1", "ap-1", "sa-1")]
+        governor.take(*beats, _published(owner), Tick())
+        said += [record.refusal for record in governor.records() if isinstance(record, AttestRefused)]
+    assert governor.state.mirrors[owner.origin].attested is None
+    assert [(refusal.reason, refusal.code, refusal.index) for refusal in said] == [("missing", "body_missing", 0)]
+    assert newest(governor.state.heard) == {}
+
+
+def test_while_the_clock_is_unsure_nothing_is_recorded() -> None:
+    governor = _trusting()
+    arrived = OutcomesArrived(7, request(SAID.envelope, LAB.place_envelope))
+    effects = governor.take(arrived, wall_ms=NOW + LAB.roster.bounds.skew_ms + 1)
+    (said,) = answers(effects).values()
+    refused = unpack_answer(said)
+    assert isinstance(refused, RefusedAnswer)
+    assert refused.code == "clock_unsure"
+    assert [type(record) for record in governor.records()] == []
+    assert EnforcerHeard in [type(record) for record in (governor.take(arrived), governor.records())[1]]
