@@ -124,7 +124,10 @@ CODES: Final[dict[str, Code]] = {
         5,
     ),
     "not_acknowledged": _code(
-        "fewer than k members hold it yet", "cli", "Run the same command again: nothing new is signed, and it watches on.", 4
+        "fewer than k members hold it yet, or fewer enforcers say so than were asked for",
+        "cli",
+        "Run the same command again: nothing new is signed, and it watches on.",
+        4,
     ),
     "already_signed": _code(
         "this key has signed another statement under that number",
@@ -179,6 +182,7 @@ CODES: Final[dict[str, Code]] = {
     "used": _code("this intent was already spent", "enforcer", _RESEND, 2),
     "unrecorded": _code("no receipt shows that the decision is in its governor's log", "enforcer", _RESEND, 5),
     "outcome_backlog": _code("too many outcomes wait to be recorded", "enforcer", "Let a governor take them; see `mesh status`.", 4),
+    "superseded": _code("this enforcer has said something newer", "governor", "Nothing: the newest word counts.", 2),
     "cancelled": _code("whoever asked for it gave up before it began", "enforcer", "Ask again if it is still wanted.", 1),
     # --- logs
     "log_conflict": _code("two histories of one log", "mirror, witness", "Keep the evidence; see `mesh fraud ls`.", 5),

@@ -15,6 +15,7 @@ __all__ = [
     "DETERMINING_MAX",
     "ENVELOPE_BYTES_MAX",
     "FRONTIER_STREAMS_MAX",
+    "HEARD_ENFORCERS_MAX",
     "INTENT_BYTES_MAX",
     "INTENT_LIFE_MS_MAX",
     "INT_MAX",
@@ -123,6 +124,8 @@ MEMBERS_MAX: Final = 100
 """Members of one roster; larger meshes use groups."""
 FRONTIER_STREAMS_MAX: Final = 320
 """Governance streams in one frontier: more than the roster's own, two for each domain and one for each revoker."""
+HEARD_ENFORCERS_MAX: Final = 1_024
+"""Enforcers of which one node knows from one log what they said last that they have heard; beyond, the oldest word is forgotten."""
 LIFTS_MAX: Final = 256
 """Halts that one resume lifts: far more than anybody signs in a day; beyond, it takes another resume."""
 ASIDE_MAX: Final = 512

@@ -7,7 +7,7 @@ The procedure, in this order; the first step that fails ends it (numbers stand w
 3. the record is in the tree that the proof's checkpoint names
 4. the checkpoint is signed by the log, and k distinct members attested it: the record is final
 5. the statements beside the record are exactly those it names, each signed by exactly whom it must be; who is said to have been
-   denied has asked, with a key that an issuer of the roster gave them
+   denied has asked, with a key that an issuer of the roster gave them; what is said to have been heard, its enforcer has signed
 6. the policy manifest is signed by the domain's policy role, and names the bundle that is here
 7. what was asked of policy, what follows from the verdict, and the authorization are as recorded: recomputed
 8. the verdict itself is repeated, if an engine was handed in
@@ -38,10 +38,11 @@ from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import log_verifier, read_checkpoint
 from mesh.core.log.merkle import leaf_hash, verify_inclusion
 from mesh.core.log.note import parse_note
-from mesh.core.log.record import DecisionMade, Denied, OutcomeRecorded, Record, read_record
+from mesh.core.log.record import DecisionMade, Denied, EnforcerHeard, OutcomeRecorded, Record, read_record
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.run.decision import EngineRequest, Verdict
-from mesh.core.run.identity import Identity
+from mesh.core.run.heard import Heard, check_heard
+from mesh.core.run.identity import Identity, check_identity
 from mesh.core.run.intent import Intent
 from mesh.core.run.outcome import Outcome
 from mesh.core.run.params import Opening
@@ -240,6 +241,8 @@ class _Judge:
             self._signed(data)
         if isinstance(record, Denied) and bodies is not None:
             self._asked(record, *bodies)
+        if isinstance(record, EnforcerHeard) and bodies is not None:
+            self._heard(record, *bodies)
         return f"{len(held)} named, {len(held)} here and signed"
 
     def _asked(self, record: Denied, intent: bytes, identity: bytes) -> None:
@@ -248,6 +251,12 @@ class _Judge:
         if sender.intent.claims.subject != record.subject:
             raise Refused("record_invalid", "the intent is another's")
 
+    def _heard(self, record: EnforcerHeard, heard: bytes, identity: bytes) -> None:
+        """That it is the word of whom the record names: anybody's key can sign that something was heard."""
+        place = envelope.read(Identity, identity)
+        claims = check_heard(envelope.read(Heard, heard), mesh=record.mesh, document=place.id, key=place.claims.key)
+        check_identity(place.claims, role="enforcer", subject=record.subject, key=claims.enforcer, now_ms=record.at_ms)
+
     def _signed(self, data: bytes) -> None:
         kind = envelope.identify(data)[0]
         if kind == envelope.kind_of(Intent).payload_type:
@@ -255,6 +264,9 @@ class _Judge:
             _sealed(intent, [intent.claims.holder], 1)
         elif kind == envelope.kind_of(Identity).payload_type:
             _sealed(envelope.read(Identity, data), self._roster.issuers.keys, 1)
+        elif kind == envelope.kind_of(Heard).payload_type:
+            heard = envelope.read(Heard, data)
+            _sealed(heard, [heard.claims.enforcer], 1)
         else:
             outcome = envelope.read(Outcome, data)
             _sealed(outcome, [outcome.claims.enforcer], 1)

@@ -135,7 +135,7 @@ _DROP_NOTES: Final = """DELETE FROM note WHERE space = ?1 AND log = ?2
 _SET_META: Final = """INSERT INTO meta (key, value, sum) VALUES (?, ?, ?) ON CONFLICT (key)
     DO UPDATE SET value = excluded.value, sum = excluded.sum"""
 
-_OF_ONE_RECORD: Final = frozenset({"intent", "outcome"})
+_OF_ONE_RECORD: Final = frozenset({"intent", "outcome", "heard"})
 """Kinds of bodies; all others are documents."""
 
 Row = tuple[object, ...]

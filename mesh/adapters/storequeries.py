@@ -145,6 +145,13 @@ class Queries:
             return int(value)
         return None
 
+    async def metas(self, prefix: str) -> dict[str, int]:
+        """All small durable facts whose keys begin so."""
+        rows = await self._fetch("SELECT key, value, sum FROM meta WHERE substr(key, 1, ?) = ?", (len(prefix), prefix))
+        for key, value, total in rows:
+            _believe(total == fact_sum(key, value), f"meta {key}")
+        return {key: int(value) for key, value, _ in rows}
+
     async def inclusion_path(self, origin: str, index: int, size: int) -> tuple[bytes, ...]:
         """The hashes from record ``index`` to the root of the first ``size``, as :func:`mesh.core.log.merkle.inclusion_path`.
 

@@ -112,7 +112,7 @@ class MeshClient:
 
     async def everyone(self, message: Payload, kind: type[T]) -> dict[str, T | MeshError]:
         """Every member's answer, or why there is none, in the roster's order."""
-        return await self._all(lambda member: self.ask(member, message, kind))
+        return await self.each(lambda member: self.ask(member, message, kind))
 
     async def heartbeat(self, member: str) -> Heartbeat:
         """What the member signs now about what it holds.
@@ -133,7 +133,7 @@ class MeshClient:
 
     async def heartbeats(self) -> dict[str, Heartbeat | MeshError]:
         """What every member signs now, or why there is nothing to believe."""
-        return await self._all(self.heartbeat)
+        return await self.each(self.heartbeat)
 
     async def law(self, member: str, stream: str, after: Cursor) -> list[Statement[Said]]:
         """A page of a governance stream, as the member holds it. Nothing in it is believed. Raises as :meth:`ask`."""
@@ -246,7 +246,9 @@ class MeshClient:
         """Records of a log as one member holds them. Raises as :meth:`ask`."""
         return await self.ask(member, Pull(origin=origin, first=first, count=count), LineageBatch)
 
-    async def _all(self, ask: Callable[[str], Awaitable[R]]) -> dict[str, R | MeshError]:
+    async def each(self, ask: Callable[[str], Awaitable[R]]) -> dict[str, R | MeshError]:
+        """What every member comes to, asked so, or why there is nothing, in the roster's order."""
+
         async def one(member: str) -> R | MeshError:
             try:
                 return await ask(member)

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from mesh.adapters.clock import wall_ms
-from mesh.cli import client, saying, signed, spreading
+from mesh.cli import client, hearing, saying, signed, spreading
 from mesh.cli.gathering import Frontiers, gather_about
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.law.governance import Governance, extend
@@ -28,31 +28,40 @@ __all__ = ["halt", "resume"]
 @click.command()
 @click.argument("domain", metavar="DOMAIN")
 @saying.options
+@hearing.option
 @format_option
 @pass_cli
-def halt(cli: Cli, *, domain: str, key_file: Path, others: tuple[Path, ...], reason: str, watch: bool, wait_s: float) -> int:
+def halt(
+    cli: Cli, *, domain: str, key_file: Path, others: tuple[Path, ...], reason: str, watch: bool, wait_s: float, enforcers: int
+) -> int:
     """Halt DOMAIN: nothing starts there, and what runs is ended, until `mesh resume`.
 
     Takes the threshold of revokers (--co-sign). Ends with 0 once a member holds it; with --watch, once k members do.
     """
-    return _say(cli, domain, (key_file, *others), reason, lifting=False, watch=watch, wait_s=wait_s)
+    return _say(cli, domain, (key_file, *others), reason, lifting=False, watch=watch, wait_s=wait_s, enforcers=enforcers)
 
 
 @click.command()
 @click.argument("domain", metavar="DOMAIN")
 @saying.options
+@hearing.option
 @format_option
 @pass_cli
-def resume(cli: Cli, *, domain: str, key_file: Path, others: tuple[Path, ...], reason: str, watch: bool, wait_s: float) -> int:
+def resume(
+    cli: Cli, *, domain: str, key_file: Path, others: tuple[Path, ...], reason: str, watch: bool, wait_s: float, enforcers: int
+) -> int:
     """Resume DOMAIN: lift every halt in force there that members can show.
 
     Takes the threshold of revokers (--co-sign). Ends with 0 once a member holds it; with --watch, once k members do.
     """
-    return _say(cli, domain, (key_file, *others), reason, lifting=True, watch=watch, wait_s=wait_s)
+    return _say(cli, domain, (key_file, *others), reason, lifting=True, watch=watch, wait_s=wait_s, enforcers=enforcers)
 
 
-def _say(cli: Cli, domain: str, key_files: Sequence[Path], reason: str, *, lifting: bool, watch: bool, wait_s: float) -> int:
+def _say(
+    cli: Cli, domain: str, key_files: Sequence[Path], reason: str, *, lifting: bool, watch: bool, wait_s: float, enforcers: int
+) -> int:
     saying.check_reason(reason)
+    hearing.check(enforcers, watch=watch)
     files, stream = saying.keys_of(key_files, "revoker"), halt_stream(domain)
     keys, paths = list(files.values()), [signed.path_of(path, stream) for path in files]
 
@@ -80,7 +89,8 @@ def _say(cli: Cli, domain: str, key_files: Sequence[Path], reason: str, *, lifti
                 issued_ms=wall_ms(),
             ),
         )
-        return by, plan, await spreading.spread(cli, mesh, plan, watch=watch, wait_s=wait_s)
+        ears = hearing.Ears(mesh, library.governance, plan.statement, enforcers)
+        return by, plan, await spreading.spread(cli, mesh, plan, watch=watch, wait_s=wait_s, ears=ears)
 
     with saying.signing(paths):
         by, plan, spread = client.run(cli, work)

@@ -6,6 +6,7 @@ import click
 
 from mesh.cli import client, saying, telling
 from mesh.cli.gathering import gather, holders
+from mesh.cli.hearing import call_roll
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.law.revocation import Revocation, stream_of
 
@@ -21,7 +22,7 @@ def revocations() -> None:
 @format_option
 @pass_cli
 def ls(cli: Cli) -> None:
-    """All revocations that any member holds, and how many of the members hold each, by their signed word."""
+    """All revocations that any member holds, how many of the members hold each, and how many enforcers act by it, by their signed words."""
 
     async def work(mesh: client.MeshClient, library: client.Library) -> list[dict[str, Any]]:
         claimed = saying.frontiers_of(await saying.hear(cli, mesh))
@@ -29,6 +30,7 @@ def ls(cli: Cli) -> None:
         gathered = await gather(mesh, claimed, library.governance, streams=streams.__contains__)
         for member, stream in gathered.withheld:
             cli.say(f"{member} claims more of {stream[:19]}… than it shows")
+        roll = await call_roll(mesh, library.governance)
         rows: list[dict[str, Any]] = []
         for statement in gathered.statements:
             claims = statement.claims
@@ -46,6 +48,8 @@ def ls(cli: Cli) -> None:
                     "at": telling.when(claims.issued_ms),
                     "held": f"{len(held)} of {len(mesh.roster.members)}" + (", forked" if forked else ""),
                     "held_by": held,
+                    "heard": f"{len(roll.confirmed(statement))} of {roll.count(statement)}",
+                    "heard_by": roll.confirmed(statement),
                     "forked": forked,
                     "revoker": claims.revoker,
                     "id": statement.id,
@@ -55,7 +59,7 @@ def ls(cli: Cli) -> None:
         return sorted(rows, key=lambda row: (row["revoker"], row["number"], row["id"]))
 
     rows = client.run(cli, work)
-    cli.rows(("number", "by", "target", "reason", "at", "held"), rows)
+    cli.rows(("number", "by", "target", "reason", "at", "held", "heard"), rows)
     if any(row["forked"] for row in rows):
         cli.say("forked: this key has said two things under one number. All of it denies; `mesh explain stream_forked` says what to do")
     cli.next("mesh revoke TARGET --key FILE --watch")

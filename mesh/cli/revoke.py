@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from mesh.adapters.clock import wall_ms
-from mesh.cli import client, saying, signed, spreading
+from mesh.cli import client, hearing, saying, signed, spreading
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.bytes.canonical import Spiffe
 from mesh.core.law.revocation import Revocation, Target, stream_of
@@ -28,9 +28,12 @@ _DIGEST: Final = re.compile(r"blake3:[0-9a-f]{64}")
 @click.command()
 @click.argument("target", metavar="TARGET")
 @saying.options
+@hearing.option
 @format_option
 @pass_cli
-def revoke(cli: Cli, *, target: str, key_file: Path, reason: str, others: tuple[Path, ...], watch: bool, wait_s: float) -> int:
+def revoke(
+    cli: Cli, *, target: str, key_file: Path, reason: str, others: tuple[Path, ...], watch: bool, wait_s: float, enforcers: int
+) -> int:
     """Revoke TARGET, for ever: nothing that rests on it starts any more.
 
     TARGET is key:HEX, subject:SPIFFE-ID, document:ID, intent:ID, authorization:ID or digest:blake3:HEX. A key that the roster
@@ -38,6 +41,7 @@ def revoke(cli: Cli, *, target: str, key_file: Path, reason: str, others: tuple[
     """
     wanted = parse_target(target)
     saying.check_reason(reason)
+    hearing.check(enforcers, watch=watch)
     files = saying.keys_of((key_file, *others), "revoker")
     keys, paths = list(files.values()), [signed.path_of(key_file)]
     revoker = keys[0].key.public
@@ -59,7 +63,8 @@ def revoke(cli: Cli, *, target: str, key_file: Path, reason: str, others: tuple[
             same=lambda said: isinstance(said, Revocation) and said.target == wanted,
             draft=lambda number, previous: draft(mesh.roster.mesh, number, previous),
         )
-        return by, plan, await spreading.spread(cli, mesh, plan, watch=watch, wait_s=wait_s)
+        ears = hearing.Ears(mesh, library.governance, plan.statement, enforcers)
+        return by, plan, await spreading.spread(cli, mesh, plan, watch=watch, wait_s=wait_s, ears=ears)
 
     with saying.signing(paths):
         by, plan, spread = client.run(cli, work)

@@ -18,12 +18,12 @@ import click
 import msgspec
 
 from mesh.cli import client, telling
-from mesh.cli.gathering import Head
+from mesh.cli.hearing import Ears
 from mesh.cli.output import Cli, fail
 from mesh.cli.saying import Pen, Plan
 from mesh.codes import CODES
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.heartbeat import Heartbeat
+from mesh.core.law.heartbeat import Heartbeat, reaches
 from mesh.core.law.roster import Roster
 from mesh.core.law.travel import Said, link_of
 from mesh.core.messages import Offer, Offered
@@ -32,6 +32,7 @@ from mesh.errors import MeshError, Refused, Unavailable
 __all__ = ["HELD", "Live", "Spread", "ended", "registered", "report", "spread"]
 
 _POLL_S: Final = 0.05
+_LISTEN_S: Final = 0.2
 HELD: Final = "held"
 """What stands for the answer of a member that says so."""
 
@@ -45,12 +46,14 @@ class Spread:
         statement: Statement[Said],
         offered: Sequence[Statement[Said]],
         show: Callable[["Spread"], None],
+        ears: Ears | None = None,
     ) -> None:
-        """Offer ``offered``, and look for ``statement``; ``show`` is called whenever more is known."""
+        """Offer ``offered``, and look for ``statement``; ``show`` is called whenever more is known; ``ears`` listen to enforcers."""
         self._mesh = mesh
         self._statement = statement
         self._offer_message = Offer(statements=[msgspec.Raw(item.envelope) for item in offered])
         self._show = show
+        self.ears = ears
         self._names = [member.name for member in mesh.roster.members]
         self._end = asyncio.Event()
         self._begun_s = 0.0
@@ -84,6 +87,8 @@ class Spread:
         try:
             async with asyncio.timeout(watch_s), asyncio.TaskGroup() as group:
                 tasks = [group.create_task(work(name)) for name in self._names for work in (self.offer, self.poll)]
+                if self.ears is not None:
+                    tasks.append(group.create_task(self._listen(self.ears)))
                 await self._end.wait()
                 for task in tasks:
                     task.cancel()
@@ -113,8 +118,7 @@ class Spread:
             if beat is not None and self.covers(beat):
                 self.covered_ms[member] = self._passed_ms()
                 self._show(self)
-                if self.acknowledged_ms is not None:
-                    self._end.set()
+                self._settle()
                 return
             await self.missed(member)
             await asyncio.sleep(_POLL_S)
@@ -122,14 +126,23 @@ class Spread:
     async def missed(self, member: str) -> None:
         """A member does not have it yet; whoever wants to know why asks here."""
 
+    async def _listen(self, ears: Ears) -> None:
+        while True:
+            await ears.look(self._passed_ms)
+            self._show(self)
+            self._settle()
+            await asyncio.sleep(_LISTEN_S)
+
+    def _settle(self) -> None:
+        """End once k members hold it, and no enforcer need be waited for."""
+        at_ms = self.acknowledged_ms
+        if at_ms is not None and (self.ears is None or self.ears.enough(self._passed_ms() - at_ms)):
+            self._end.set()
+
     def covers(self, beat: Heartbeat) -> bool:
         """Whether a member that signs this has it."""
-        place = Head(self._statement.claims.sequence, self._statement.id)
         stream, _ = link_of(self._statement)
-        for head in beat.frontier:
-            if head.stream == stream and not head.forked:
-                return head.sequence > place.sequence or Head(head.sequence, head.head) == place
-        return False
+        return reaches(beat.frontier, stream, self._statement.claims.sequence, self._statement.id)
 
     def _passed_ms(self) -> int:
         return int((time.monotonic() - self._begun_s) * 1_000)
@@ -155,6 +168,10 @@ class Live:
             for name in spread.covered_ms.keys() - self._told:
                 self._told.add(name)
                 self._cli.say(f"{name} {self._does} after {spread.covered_ms[name]} ms")
+            for row in [] if spread.ears is None else spread.ears.rows():
+                if row["covers_ms"] is not None and row["key"] not in self._told:
+                    self._told.add(row["key"])
+                    self._cli.say(f"{row['enforcer']} has heard it after {row['covers_ms']} ms")
             return
         self.clear()
         self._drawn = True
@@ -170,10 +187,10 @@ class Live:
             self._drawn = False
 
 
-async def spread(cli: Cli, mesh: client.MeshClient, made: Plan, *, watch: bool, wait_s: float) -> Spread:
+async def spread(cli: Cli, mesh: client.MeshClient, made: Plan, *, watch: bool, wait_s: float, ears: Ears | None = None) -> Spread:
     """Offer it to every member, and watch who holds it if so wished, ``wait_s`` seconds at most."""
     live = Live(cli, [member.name for member in mesh.roster.members]) if watch else None
-    going = Spread(mesh, made.statement, made.offered, live.show if live else lambda _: None)
+    going = Spread(mesh, made.statement, made.offered, live.show if live else lambda _: None, ears if watch else None)
     try:
         await going.run(watch_s=wait_s if watch else 0)
     except asyncio.CancelledError:  # Ctrl-C: whoever pressed it must not believe that nothing was said
@@ -192,11 +209,14 @@ def report(cli: Cli, made: Plan, going: Spread, by: Pen, *, watch: bool, does: s
         {"node": member.name, "answer": going.answers.get(member.name, ""), "covers_ms": going.covered_ms.get(member.name)}
         for member in roster.members
     ]
+    enforcers = going.ears.rows() if going.ears is not None else []
     if cli.format == "table":
         cli.say(
             f"number {claims.sequence} of {by.keys[0].key.public[:12] + '…' if by.alone else by.stream} ({made.statement.id[:12]}…) {does}"
         )
         cli.rows(("node", "answer", *(["covers_ms"] if watch else [])), rows)
+        if enforcers:
+            cli.rows(("enforcer", "covers_ms", "record"), enforcers)
         return
     cli.value(
         {
@@ -216,6 +236,9 @@ def report(cli: Cli, made: Plan, going: Spread, by: Pen, *, watch: bool, does: s
             "acknowledged": going.acknowledged_ms is not None,
             "acknowledged_ms": going.acknowledged_ms,
             "stale_ms": roster.bounds.stale_ms,
+            "enforcers": enforcers,
+            "enforcers_confirmed": going.ears.confirmed if going.ears is not None else [],
+            "enforcers_needed": going.ears.needed if going.ears is not None else 0,
         }
     )
 
@@ -233,7 +256,12 @@ def ended(cli: Cli, made: Plan, going: Spread, *, watch: bool, wait_s: float, fo
     if at_ms is None:
         lacking = ", ".join(_lacking(going, member.name) for member in roster.members if member.name not in going.covered_ms)
         return fail(cli, Unavailable("not_acknowledged", f"{len(going.covered_ms)} of {k} after {wait_s:g} s; lacking: {lacking}"))
+    confirmed = going.ears.told() if going.ears is not None else ""
+    if going.ears is not None and len(going.ears.confirmed) < going.ears.needed:
+        return fail(cli, Unavailable("not_acknowledged", f"{confirmed}, {going.ears.needed} were asked for, after {wait_s:g} s"))
     cli.say(f"acknowledged by {k} of {n} after {at_ms} ms; {follows}")
+    if confirmed:
+        cli.say(confirmed)
     cli.next(then)
     return 0
 

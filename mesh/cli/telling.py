@@ -15,6 +15,7 @@ from mesh.core.log.record import (
     AttestRefused,
     DecisionMade,
     Denied,
+    EnforcerHeard,
     GovernanceChanged,
     Incident,
     Noise,
@@ -22,6 +23,7 @@ from mesh.core.log.record import (
     Record,
 )
 from mesh.core.messages import Proved
+from mesh.core.run.heard import Heard
 from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Intent
 from mesh.core.run.outcome import Aborted, Blocked, Failed, Finished, Outcome, Started, Unknown
@@ -62,6 +64,8 @@ def told(record: Record) -> str:
             return f"denied: {code}" + (f" ({detail})" if detail else "")
         case OutcomeRecorded(event=event):
             return event
+        case EnforcerHeard(subject=subject):
+            return subject
         case Noise(code=code, count=count):
             return f"{count} refused: {code}"
         case GovernanceChanged(change=change, about=about):
@@ -76,7 +80,7 @@ def statements(answer: Proved) -> list[dict[str, Any]]:
     """The statements that came with a record, opened."""
     opened: list[dict[str, Any]] = []
     for identity, data in bodies_of(answer).items():
-        for payload in (Intent, Identity, Outcome):
+        for payload in (Intent, Identity, Outcome, Heard):
             kind = envelope.kind_of(payload)
             if envelope.identify(data)[0] == kind.payload_type:
                 statement = envelope.read(payload, data)

@@ -32,6 +32,8 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     message: str
     """File of the payload's schema; empty for a C2SP note, which is text."""
+    others: tuple[str, ...] = ()
+    """Files of other payloads that it may carry instead."""
     replies: tuple[str, ...] = ()
     queue: str = ""
     stream: str = ""
@@ -65,8 +67,9 @@ CHANNELS: Final = (
         tokens=("region", "enforcer"),
         sender="enforcer",
         receiver="governor",
-        summary="What happened, oldest first; sent until the receipts' records are final.",
+        summary="What happened, oldest first; sent until the receipts' records are final. And what the enforcer has heard.",
         message="message/OutcomeRequest",
+        others=("message/HeardRequest",),
         replies=("message/OutcomeAnswer", "message/RefusedAnswer"),
         queue="gov-{region}",
     ),
@@ -134,6 +137,7 @@ CHANNELS: Final = (
             "message/LawBatch",
             "message/Offered",
             "message/Found",
+            "message/HeardGiven",
             "message/Proved",
             "message/NodeStatus",
             "message/RefusedAnswer",
@@ -172,7 +176,7 @@ def _channels(channel: Channel) -> Iterator[tuple[str, dict[str, Any]]]:
         "address": channel.address,
         "summary": channel.summary,
         "parameters": {token: {"description": _TOKENS[token]} for token in channel.tokens},
-        "messages": _referred("#/components", channel.message),
+        "messages": _referred("#/components", channel.message, *channel.others),
     }
     yield channel.name, described | ({"x-stream": channel.stream} if channel.stream else {})
     if channel.replies:
@@ -185,7 +189,7 @@ def _operation(channel: Channel, verb: str) -> dict[str, Any]:
         "action": verb,
         "channel": {"$ref": at},
         "summary": f"By: {channel.sender if verb == 'send' else channel.receiver}.",
-        "messages": list(_referred(at, channel.message).values()),
+        "messages": list(_referred(at, channel.message, *channel.others).values()),
     }
     if verb == "receive" and channel.queue:
         operation["bindings"] = {"nats": {"queue": channel.queue}}
@@ -199,7 +203,7 @@ def _referred(at: str, *files: str) -> dict[str, Any]:
 
 
 def _messages() -> dict[str, Any]:
-    files = dict.fromkeys(name for channel in CHANNELS for name in (channel.message, *channel.replies))
+    files = dict.fromkeys(name for channel in CHANNELS for name in (channel.message, *channel.others, *channel.replies))
     note = {"contentType": "text/plain; charset=utf-8", "summary": "A C2SP signed note.", "payload": {"type": "string"}}
     return {_name(name): {"payload": {"$ref": f"./{name}.schema.json"}} if name else note for name in files}
 

@@ -13,7 +13,7 @@ from mesh.core.bytes import envelope
 from mesh.core.law.activation import Activation, Ring
 from mesh.core.law.barrier import Barrier, marks_of
 from mesh.core.law.halt import Halt, halt_stream
-from mesh.core.law.heartbeat import Heartbeat
+from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.policy import Manifest
 from mesh.core.law.resolve import Resolve
 from mesh.core.law.revocation import Revocation, Target
@@ -35,6 +35,7 @@ from mesh.core.log.record import (
     AttestRefused,
     DecisionMade,
     Denied,
+    EnforcerHeard,
     GovernanceChanged,
     Incident,
     Noise,
@@ -50,6 +51,10 @@ from mesh.core.messages import (
     BarrierAsked,
     DeniedAnswer,
     Find,
+    HeardAsked,
+    HeardGiven,
+    HeardRequest,
+    HeardWord,
     IntentRequest,
     LineageBatch,
     OutcomeAnswer,
@@ -64,6 +69,8 @@ from mesh.core.messages import (
 )
 from mesh.core.run.authorization import Denial, Possession, Receipt, RecordRef
 from mesh.core.run.decision import Decision, Verdict
+from mesh.core.run.heard import Heard
+from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Measurement
 from mesh.core.run.outcome import CHECKS, Check, Event, Finished, Outcome, Started
 from mesh.protocol.examine import Question, authorization_draft
@@ -112,6 +119,7 @@ class _Said(NamedTuple):
     denial: Signed
     heartbeat: Signed
     barrier: Signed
+    heard: Signed
 
 
 class _Outcomes(NamedTuple):
@@ -176,8 +184,9 @@ class _Teller:
             *self._renewal(),
             self._rest(),
         ]
-        self.statements.append(self._barrier())
-        return self._told(permitted, denied, _Said(intent, authorization, denial, beats[0], self.statements[-1]), outcomes)
+        start, heard = self._barrier(), self._heard()
+        self.statements += [start, heard]
+        return self._told(permitted, denied, _Said(intent, authorization, denial, beats[0], start, heard), outcomes)
 
     # ---------------------------------------------------------------------------------------------------------- records
 
@@ -372,6 +381,24 @@ class _Teller:
         )
         return manifest, sign("activate", activation, "policy-1", "policy-2")
 
+    def _heard(self) -> Signed:
+        """The enforcer's word that it knows of the revocation, and the record of it."""
+        revocation = next(item for item in self.statements if item.name == "revocation")
+        stream = StreamHead(stream=f"revoke/{key('revoker').public}", sequence=1, head=revocation.draft.id, forked=False, held="")
+        said = Heard(
+            mesh=MESH,
+            enforcer=key("enforcer").public,
+            identity=base().enforcer.draft.id,
+            boot=hex32("boot"),
+            sequence=2,
+            frontier=sorted([*base().governance.frontier, stream], key=lambda head: head.stream),
+            at_ms=start_ms(7),
+        )
+        signed = sign("heard", said, "enforcer")
+        subject = envelope.read(Identity, base().enforcer.envelope).claims.subject
+        self._add(EnforcerHeard, at_ms=start_ms(7) + 20, heard=signed.draft.id, identity=base().enforcer.draft.id, subject=subject)
+        return signed
+
     # -------------------------------------------------------------------------------------------------------------- log
 
     def _told(
@@ -453,6 +480,7 @@ def _messages(said: _Said, outcomes: _Outcomes, leaves: tuple[bytes, ...], seen:
         "Answer-refused": RefusedAnswer(code="overloaded", detail=""),
         "OutcomeRequest": OutcomeRequest(identity=enforcer, outcomes=[Raw(item.envelope) for item in outcomes.said]),
         "OutcomeAnswer": OutcomeAnswer(receipts=[Raw(item.envelope) for item in outcomes.receipts]),
+        "HeardRequest": HeardRequest(heard=Raw(said.heard.envelope), identity=enforcer),
         "LineageBatch": LineageBatch(
             origin=ORIGIN, first=0, records=[Raw(leaf) for leaf in leaves[:_SEEN]], bodies=bodies, openings=[], checkpoint=seen.decode()
         ),
@@ -463,6 +491,10 @@ def _messages(said: _Said, outcomes: _Outcomes, leaves: tuple[bytes, ...], seen:
         "Asked-status": StatusAsked(),
         "Asked-barrier": BarrierAsked(asker=NODE, nonce=hex32("next boot")),
         "BarrierAnswer": BarrierAnswer(barrier=Raw(said.barrier.envelope), heartbeat=[Raw(said.heartbeat.envelope)]),
+        "Asked-heard": HeardAsked(after=""),
+        "HeardGiven": HeardGiven(
+            words=[HeardWord(heard=Raw(said.heard.envelope), identity=enforcer, origin=ORIGIN, index=len(leaves) - 1)], after=""
+        ),
         "SyncAnswer": SyncAnswer(heartbeat=Raw(said.heartbeat.envelope)),
     }
     return {name: pack(message) for name, message in messages.items()}

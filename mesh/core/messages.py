@@ -27,6 +27,10 @@ __all__ = [
     "DeniedAnswer",
     "Find",
     "Found",
+    "HeardAsked",
+    "HeardGiven",
+    "HeardRequest",
+    "HeardWord",
     "IntentRequest",
     "LawAsked",
     "LawBatch",
@@ -102,8 +106,15 @@ class OutcomeRequest(Payload):
     outcomes: Annotated[list[Raw], msgspec.Meta(min_length=1, max_length=BATCH_RECORDS_MAX)]
 
 
+class HeardRequest(Payload):
+    """What an enforcer has heard, with its identity document: sent where outcomes are, and answered with one receipt."""
+
+    heard: Raw
+    identity: Raw
+
+
 class OutcomeAnswer(Payload, tag_field="answer", tag="receipts"):
-    """One receipt per outcome, in order."""
+    """One receipt per outcome, in order; one for a word on what was heard."""
 
     receipts: Annotated[list[Raw], msgspec.Meta(max_length=BATCH_RECORDS_MAX)]
 
@@ -193,6 +204,13 @@ class Supply(Payload, tag_field="ask", tag="supply"):
     bundle: Raw
 
 
+class HeardAsked(Payload, tag_field="ask", tag="heard"):
+    """Give me the newest word of each enforcer on what it has heard, in the order of their keys, as many as fit."""
+
+    after: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
+    """Only of keys behind this one."""
+
+
 class StatusAsked(Payload, tag_field="ask", tag="status"):
     """How are you."""
 
@@ -213,6 +231,25 @@ class LawBatch(Payload, tag_field="answer", tag="law"):
     """Governance statements: an answer, or published as they were taken in."""
 
     statements: Annotated[list[Raw], msgspec.Meta(max_length=BATCH_RECORDS_MAX)]
+
+
+class HeardWord(Payload):
+    """One enforcer's newest word that is in any log."""
+
+    heard: Raw
+    identity: Raw
+    """Envelope of its identity document."""
+    origin: Origin
+    """In which log it is recorded."""
+    index: Count
+
+
+class HeardGiven(Payload, tag_field="answer", tag="heard"):
+    """What was asked for."""
+
+    words: Annotated[list[HeardWord], msgspec.Meta(max_length=BATCH_RECORDS_MAX)]
+    after: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
+    """Ask again behind this key; empty if that is all."""
 
 
 class SyncAnswer(Payload, tag_field="answer", tag="sync"):
@@ -308,7 +345,7 @@ class NodeStatus(Payload, tag_field="answer", tag="status"):
     counters: dict[Text, Count]
 
 
-Asked = Sync | Pull | Find | Prove | StatusAsked | Offer | LawAsked | BundleAsked | Supply | BarrierAsked
+Asked = Sync | Pull | Find | Prove | StatusAsked | Offer | LawAsked | BundleAsked | Supply | BarrierAsked | HeardAsked
 """What may be asked on a ``sync`` subject."""
 
 

@@ -17,6 +17,7 @@ import logging
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -39,6 +40,7 @@ from mesh.core.run.params import Opening, Value, commit, open_all
 from mesh.errors import Alarm, MeshError, Refused, Unavailable
 from mesh.gate.asking import ask, regions_of
 from mesh.gate.errors import Denied
+from mesh.gate.hearing import Teller
 from mesh.gate.outbox import Outbox
 from mesh.gate.outlook import Outlook
 from mesh.limits import INTENT_BYTES_MAX, INTENT_LIFE_MS_MAX, OUTBOX_OUTCOMES_MAX
@@ -124,8 +126,10 @@ class Core:
         self._works: set[Work] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._broken: MeshError | None = None
-        self.outlook = Outlook(settings.governance, clock, settings.place.boot, wall, learnt=clock.wake)
+        self.outlook = Outlook(settings.governance, clock, settings.place.boot, wall, learnt=self._learnt)
         self.outbox = Outbox(bus, store, settings.place, self._roster, self._regions, clock)
+        sign = partial(self._sign, "enforcer")
+        self.teller = Teller(bus, settings.place, self._regions, view=self.outlook.view, sign=sign)
 
     async def open_(self, *, wait_ms: int) -> None:
         """Hear the mesh, settle what earlier boots left, and wait up to ``wait_ms`` until k members have answered.
@@ -138,6 +142,7 @@ class Core:
         await self._report_unknown()
         self._spawn(self.outbox.run())
         self._spawn(self._watch())
+        self._spawn(self.teller.run())
         await self.outlook.wait_answered(wait_ms)
 
     async def close(self, *, wait_ms: int) -> None:
@@ -347,6 +352,11 @@ class Core:
             self._chain = chain
 
     # ----------------------------------------------------------------------------------------------------------- watch
+
+    def _learnt(self) -> None:
+        """What governs has changed, and every check sees it from now on."""
+        self._clock.wake()
+        self.teller.learnt()
 
     async def _watch(self) -> None:
         interval_ms = max(self._roster.bounds.heartbeat_ms // 2, 1)

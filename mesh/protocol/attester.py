@@ -4,7 +4,7 @@ Rules
 -----
 1. A record stands where it says (mesh, origin, index), its time does not decrease and is not ahead of mine by more than ε.
 2. A decision is repeated from what the record names: same question, same decision bytes, same authorization id, or ``wrong``.
-3. An outcome is what its enforcer signed, word for word.
+3. An outcome is what its enforcer signed, word for word; so is what it has heard.
 4. A denial without a decision needs no justification: saying no is always lawful. But who it was said to must have asked.
 5. What cannot be checked (a body, an opening or a newer policy is not held, the engine is down, its time is to come) is neither right nor
    wrong: the record is *incomplete*, and what follows waits.
@@ -23,8 +23,9 @@ from mesh.core.bytes import canonical, envelope
 from mesh.core.law.governance import Basis, Governance
 from mesh.core.law.roster import Member
 from mesh.core.log.merkle import leaf_hash
-from mesh.core.log.record import AttestRefused, DecisionMade, Denied, OutcomeRecorded, Record, read_record
+from mesh.core.log.record import AttestRefused, DecisionMade, Denied, EnforcerHeard, OutcomeRecorded, Record, read_record
 from mesh.core.messages import Openings
+from mesh.core.run.heard import Heard, check_heard
 from mesh.core.run.identity import check_identity
 from mesh.core.run.outcome import Outcome, event_name
 from mesh.core.run.params import Opening
@@ -149,6 +150,8 @@ def located_ids(record: Record) -> tuple[str, ...]:
             return (intent, authorization) if authorization else (intent,)
         case OutcomeRecorded(outcome=outcome, intent=intent, authorization=authorization):
             return (outcome, intent, authorization)
+        case EnforcerHeard(heard=heard):
+            return (heard,)
         case AttestRefused(refusal=refusal):
             return (envelope.draft(refusal).id,)
         case _:
@@ -184,6 +187,8 @@ def _check_statements(item: _Found, material: Material, governance: Governance, 
             item.asked = _ask_again(record, item, material, governance, documents, owner)
         case OutcomeRecorded() as record:
             _check_outcome(record, item, material, governance, documents)
+        case EnforcerHeard() as record:
+            _check_heard(record, item, material, governance, documents)
         case Denied() as record:
             _check_asker(record, item, material, governance, documents)
         case _:
@@ -241,6 +246,22 @@ def _check_outcome(record: OutcomeRecorded, item: _Found, material: Material, go
     said = (statement.id, place.id, claims.identity, claims.intent, claims.authorization, event_name(claims.event), claims.mesh)
     if said != (record.outcome, record.identity, place.id, record.intent, record.authorization, record.event, record.mesh):
         raise Refused("record_invalid", "the outcome says something else")
+
+
+def _check_heard(record: EnforcerHeard, item: _Found, material: Material, governance: Governance, documents: Documents) -> None:
+    place = documents.admit(_body(record.identity, "identity", item, material), governance)
+    statement = envelope.read(Heard, _body(record.heard, "heard", item, material))
+    if (statement.id, place.id, place.claims.subject) != (record.heard, record.identity, record.subject):
+        raise Refused("record_invalid", "another enforcer's word, or another word")
+    if not statement.sealed_by((statement.claims.enforcer,)):
+        raise Refused("bad_signature", "heard")
+    try:
+        claims = check_heard(statement, mesh=record.mesh, document=place.id, key=place.claims.key)
+    except Refused as refusal:  # it is signed: nobody spoilt it on its way
+        raise Refused("record_invalid", refusal.detail) from None
+    check_identity(place.claims, role="enforcer", subject=None, key=claims.enforcer, now_ms=record.at_ms)
+    if claims.at_ms > record.at_ms + governance.roster.bounds.skew_ms:
+        raise Refused("record_invalid", f"said at {claims.at_ms}, recorded at {record.at_ms}")
 
 
 def _body(identity: str, kind: str, item: _Found, material: Material) -> bytes:

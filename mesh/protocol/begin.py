@@ -83,6 +83,7 @@ def begin(
         noise_ms=0,
         heard=stored.heard,
         barrier=waiting,
+        words=stored.words,
     )
     kept = [PutBundle(law.manifest.digest, canonical.encode(law.bundle)) for laws in governance.laws.values() for law in laws if law.bundle]
     risen = (SetMeta(INCARNATION, incarnation),) if waiting is None else ()

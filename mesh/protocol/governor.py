@@ -53,6 +53,7 @@ from mesh.protocol.events import (
 )
 from mesh.protocol.freshness import Freshness, Heard, check_clock, check_fresh, hear, leap
 from mesh.protocol.gossip import Asking, Gossip, Told
+from mesh.protocol.hearing import NOBODY, Hearing, Words, is_heard
 from mesh.protocol.intake import Intake, refuse
 from mesh.protocol.lineage import LogState, Writer
 from mesh.protocol.mirror import Mirror, MirrorContext
@@ -104,6 +105,8 @@ class GovernorState(msgspec.Struct, frozen=True):
     """Other members' largest incarnations of which a heartbeat is kept."""
     barrier: Pending | None = None
     """The start, while it is not through (rule 6); the incarnation is 0 until then."""
+    words: Words = NOBODY
+    """What enforcers said last that they have heard."""
 
 
 class Machine:
@@ -142,6 +145,7 @@ class _Work:
         self.facts = facts
         self.gossip = Gossip(state.governance, state.asking, state.untold, news=state.news, now_ms=now_ms)
         self.roster = machine.governance.roster
+        self.hearing = Hearing(state.words, me=machine.me, origin=state.log.origin, documents=machine.documents)
         self.writer = Writer(state.log, mesh=self.roster.mesh, now_ms=now_ms)
         self.log = state.log
         self.mirrors = dict(state.mirrors)
@@ -263,6 +267,7 @@ class _Work:
             noise_ms=self.noise_ms,
             heard=self.heard,
             barrier=self.barrier,
+            words=self.hearing.words,
         )
         return Step(state, (*appended, *self.effects))
 
@@ -449,7 +454,7 @@ class _Work:
     def _adopt(self, answer: tuple[Mirror, list[Effect]]) -> None:
         held, effects = answer
         self.mirrors[held.origin] = held
-        self.effects += effects
+        self.effects += [*effects, *self.hearing.mirrored(effects, self.governance)]
 
     def _context(self, owner: Member) -> MirrorContext:
         machine, writer = self.machine, self.writer
@@ -464,15 +469,18 @@ class _Work:
             self._count(code, 1)
             return
         self._record_law()
-        effects, noise = take_outcomes(
-            event,
-            governance=self.governance,
-            me=self.machine.me,
-            writer=self.writer,
-            documents=self.machine.documents,
-            known=self.facts.outcomes,
-            seen=self.seen_outcomes,
-        )
+        if is_heard(event.data):
+            effects, noise = self.hearing.take(event.waiter, event.data, self.governance, self.writer)
+        else:
+            effects, noise = take_outcomes(
+                event,
+                governance=self.governance,
+                me=self.machine.me,
+                writer=self.writer,
+                documents=self.machine.documents,
+                known=self.facts.outcomes,
+                seen=self.seen_outcomes,
+            )
         self.effects += effects
         if noise:
             self._count(noise, 1)

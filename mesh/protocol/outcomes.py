@@ -32,7 +32,7 @@ __all__ = ["OutcomesArrived", "take_outcomes"]
 
 
 class OutcomesArrived(msgspec.Struct, frozen=True):
-    """A request as it came from the bus."""
+    """A request as it came from an enforcer: outcomes, or what it has heard (:mod:`mesh.protocol.hearing`)."""
 
     waiter: int
     data: bytes

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from mesh.core.bytes import canonical
-from mesh.core.log.record import DecisionMade, Denied, OutcomeRecorded, Record
+from mesh.core.log.record import DecisionMade, Denied, EnforcerHeard, OutcomeRecorded, Record
 from mesh.core.messages import LineageBatch, Openings, pack
 from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX
 
@@ -30,6 +30,7 @@ _DECISION: Final = DecisionMade.__struct_config__.tag
 _BODIES: Final[Mapping[object, tuple[str, ...]]] = {
     _DECISION: ("intent", "identity", "enforcer"),
     OutcomeRecorded.__struct_config__.tag: ("outcome", "identity"),
+    EnforcerHeard.__struct_config__.tag: ("heard", "identity"),
     Denied.__struct_config__.tag: ("intent", "identity"),
 }
 """Which members of a record name statements, by the record's tag."""
@@ -43,6 +44,7 @@ class _Names(msgspec.Struct, frozen=True):
     identity: str = ""
     enforcer: str = ""
     outcome: str = ""
+    heard: str = ""
 
 
 _NAMES: Final = msgspec.json.Decoder(_Names)

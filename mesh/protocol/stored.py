@@ -12,6 +12,7 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.travel import Said
 from mesh.core.log.checkpoint import Checkpoint
 from mesh.core.log.merkle import Frontier
+from mesh.protocol.hearing import NOBODY, Words
 from mesh.protocol.lineage import LogState, Outstanding
 from mesh.protocol.mirror import Mirror
 from mesh.protocol.step import Head, HeadUse
@@ -56,6 +57,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     """Other members' largest incarnations of which a heartbeat is kept."""
     refilled: int = 0
     """How many records of the own log came back from others, at a start that may not have got through."""
+    words: Words = NOBODY
+    """What enforcers said last that they have heard."""
 
 
 def own_log(origin: str, stored: StoredLog, *, now_ms: int) -> LogState:

@@ -17,6 +17,7 @@ from mesh.core.messages import (
     BundleGiven,
     Find,
     Found,
+    HeardAsked,
     LawAsked,
     LawBatch,
     LineageBatch,
@@ -31,13 +32,14 @@ from mesh.core.messages import (
 )
 from mesh.errors import Refused
 from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX
+from mesh.protocol import hearing
 from mesh.protocol.lineage import LogState
 from mesh.protocol.serving import announce_batches, leaf_ids, pull_answer
 from mesh.roles.recent import Recent
 
-__all__ = ["FIND_MAX", "Question", "announcement", "bundle", "found", "law", "looked_up", "proved", "pulled", "shown"]
+__all__ = ["FIND_MAX", "Question", "announcement", "bundle", "found", "heard", "law", "looked_up", "proved", "pulled", "shown"]
 
-Question = Pull | Find | Prove | StatusAsked | LawAsked | BundleAsked | Supply | BarrierAsked
+Question = Pull | Find | Prove | StatusAsked | LawAsked | BundleAsked | Supply | BarrierAsked | HeardAsked
 """What is answered without a step."""
 FIND_MAX: Final = 1_000
 _LAW_FRAME_BYTES: Final = 64
@@ -124,6 +126,12 @@ async def law(store: Store, ask: LawAsked) -> bytes:
             break
         kept.append(msgspec.Raw(data))
     return pack(LawBatch(statements=kept))
+
+
+async def heard(store: Store, words: hearing.Words, ask: HeardAsked) -> bytes:
+    """What enforcers said last that they have heard: as many as fit into one message."""
+    chosen = hearing.page(words, ask.after)
+    return hearing.answer(chosen, await store.bodies([identity for _, _, word in chosen for identity in (word.id, word.identity)]))
 
 
 async def bundle(store: Store, digest: str) -> bytes:

@@ -40,6 +40,7 @@ from mesh.core.law.roster import Member
 from mesh.core.messages import (
     BarrierAsked,
     BundleAsked,
+    HeardAsked,
     LawAsked,
     NodeStatus,
     Offer,
@@ -87,7 +88,7 @@ from mesh.roles.waiters import Waiters, reply
 
 __all__ = ["GovernorNode"]
 
-_ABOUT_LAW: Final = (LawAsked, BundleAsked, Supply)
+_ABOUT_LAW: Final = (LawAsked, BundleAsked, Supply, HeardAsked)
 _TICK_S: Final = 0.05
 """Shorter than any signed bound; a tick with nothing due costs microseconds."""
 _REOPEN_S: Final = 1.0
@@ -418,6 +419,8 @@ class GovernorNode:
                 answer = self.admission.supplied(bytes(asked.bundle)) if self.admission is not None else b""
             elif isinstance(asked, BarrierAsked):
                 answer = await barrier_answer(performer, self.signer, asked)
+            elif isinstance(asked, HeardAsked):
+                answer = await answers.heard(performer.store, performer.state.words, asked)
             else:
                 answer = await answers.looked_up(performer.store, asked, performer.state.log, openings=openings)
         except Alarm:

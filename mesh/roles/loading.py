@@ -11,6 +11,7 @@ from mesh.core.log.merkle import Frontier
 from mesh.core.log.record import read_record
 from mesh.errors import Alarm, Refused
 from mesh.policy.admission import admit_laws
+from mesh.protocol import hearing, serving
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
 from mesh.protocol.mirror import conflict_key, refused_key
 from mesh.protocol.step import Head, HeadUse
@@ -44,7 +45,19 @@ async def load_state(store: Store, governance: Governance, me: Member) -> Stored
     beats = {member.name: await store.note("heartbeat", roster.origin(member), latest=True) for member in roster.members}
     heard = {name: beat.size for name, beat in beats.items() if beat is not None}
     incarnation, refilled = await store.meta(INCARNATION) or 0, await store.meta(REFILLED) or 0
-    return Stored(incarnation=incarnation, own=own, mirrors=logs, law=law, heard=heard, refilled=refilled)
+    return Stored(incarnation=incarnation, own=own, mirrors=logs, law=law, heard=heard, refilled=refilled, words=await _heard(store))
+
+
+async def _heard(store: Store) -> hearing.Words:
+    """What enforcers said last, log by log."""
+    words = dict[str, dict[str, hearing.Word]]()
+    for (origin, key), index in hearing.restored(await store.metas(hearing.META)).items():
+        for leaf in await store.records(origin, index, 1):
+            for body in (await store.bodies(serving.leaf_ids(leaf)[0][:1])).values():
+                word = hearing.word_of(leaf, body, index=index)
+                if word is not None:
+                    words.setdefault(origin, {})[key] = word
+    return words
 
 
 def _statement(identity: str, data: bytes) -> Statement[Said]:

@@ -69,6 +69,7 @@ class LawMesh(LittleMesh):
     def __init__(self, lab: RevokersLab) -> None:
         self.law: dict[str, Statement[Said]] = {}
         """Everything that was ever offered, by id."""
+        self.configured = read_law(lab.manifest_envelope)
         self.gossips = True
         """Whether members pull from each other."""
         super().__init__(lab)

@@ -34,7 +34,7 @@ def test_all_revocations_are_listed_with_how_many_hold_them(desk: Desk) -> None:
     (other,) = [row for row in rows if row["revoker"] == desk.lab.second.public]
     assert (other["number"], other["target"]) == (1, f"digest:blake3:{HEX}")
     out = desk.run("revocations", "ls")[1]
-    assert out.splitlines()[0].split() == ["number", "by", "target", "reason", "at", "held"]
+    assert out.splitlines()[0].split() == ["number", "by", "target", "reason", "at", "held", "heard"]
 
 
 def test_a_forked_stream_is_listed_whole_and_marked(desk: Desk) -> None:

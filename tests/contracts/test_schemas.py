@@ -69,7 +69,7 @@ def test_every_kind_that_the_code_knows_is_here() -> None:
 
 def test_every_message_is_described_with_all_that_is_inside() -> None:
     described: set[Any] = {one for kind in MESSAGES.values() for one in (get_args(kind) or (kind,))}
-    inner = {messages.Location, messages.MirrorStatus, messages.Openings, messages.PolicyStatus}
+    inner = {messages.HeardWord, messages.Location, messages.MirrorStatus, messages.Openings, messages.PolicyStatus}
     public = {value for _, value in inspect.getmembers(messages, inspect.isclass) if value.__module__ == messages.__name__}
     assert {one for one in public if issubclass(one, Payload) and one.__name__ in messages.__all__} == described | inner
     raw = {(kind.__name__, field.name) for kind in described for field in msgspec.structs.fields(kind) if "Raw" in str(field.type)}

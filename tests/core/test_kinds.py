@@ -16,17 +16,17 @@ from mesh.errors import Refused
 from tests.core.kit import secret
 from tests.support.strategies import values_of
 
-for _module in ("law.barrier", "law.governance", "law.heartbeat", "run.authorization", "run.intent", "run.outcome"):
+for _module in ("law.barrier", "law.governance", "law.heartbeat", "run.authorization", "run.heard", "run.intent", "run.outcome"):
     importlib.import_module(f"mesh.core.{_module}")  # importing registers kinds
 KIND_NAMES = sorted(KINDS)
 RECORDS = [
-    record.AttestRefused, record.DecisionMade, record.Denied, record.GovernanceChanged, record.Incident, record.Noise,
+    record.AttestRefused, record.DecisionMade, record.Denied, record.EnforcerHeard, record.GovernanceChanged, record.Incident, record.Noise,
     record.OutcomeRecorded,
 ]  # fmt: skip
 PLAIN_MESSAGES = [
     messages.BarrierAsked,
-    messages.Find, messages.Found, messages.NodeStatus, messages.Prove, messages.Pull, messages.RefusedAnswer, messages.StatusAsked,
-    messages.Sync,
+    messages.Find, messages.Found, messages.HeardAsked, messages.NodeStatus, messages.Prove, messages.Pull, messages.RefusedAnswer,
+    messages.StatusAsked, messages.Sync,
 ]  # fmt: skip
 SLOW = settings(max_examples=12, suppress_health_check=list(HealthCheck))
 KEY = secret(1)
@@ -34,7 +34,8 @@ KEY = secret(1)
 
 def test_every_kind_of_the_wire_is_registered() -> None:
     assert set(KIND_NAMES) >= {
-        "authorization", "barrier", "denial", "heartbeat", "identity", "intent", "outcome", "policy", "possession", "receipt", "refusal",
+        "authorization", "barrier", "denial", "heard", "heartbeat", "identity", "intent", "outcome", "policy", "possession", "receipt",
+        "refusal",
         "revocation", "roster",
     }  # fmt: skip
 

@@ -22,6 +22,7 @@ from mesh.core.messages import (
     BundleAsked,
     Find,
     Found,
+    HeardAsked,
     LawAsked,
     LineageBatch,
     Location,
@@ -42,6 +43,7 @@ from mesh.core.messages import (
     unpack_asked,
 )
 from mesh.errors import Refused, Unavailable
+from mesh.protocol import hearing
 from mesh.protocol.barrier import answer_draft
 from mesh.protocol.begin import begin
 from mesh.protocol.events import (
@@ -159,6 +161,8 @@ class Node:
                 return self._prove(asked)
             case StatusAsked():
                 return pack(self.status())
+            case HeardAsked(after=after):
+                return hearing.answer(hearing.page(self.state.words, after), self.bodies)
             case Sync() | Offer() | LawAsked() | BundleAsked() | Supply() | BarrierAsked():
                 return pack(RefusedAnswer(code="unavailable", detail=""))
 

@@ -37,6 +37,7 @@ def test_meshes_of_every_size_permit_run_and_make_final(nodes: int) -> None:
     assert not result.promise, result.message
     assert result.counts["permits"] >= nodes
     assert result.counts["started"] >= nodes
+    assert result.counts["words"] >= 2, "each enforcer says what it has heard"
     assert result.counts["final"] > result.counts["permits"]
 
 

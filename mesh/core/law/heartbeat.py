@@ -14,7 +14,7 @@ from mesh.core.bytes.canonical import Count, Hex32, Millis, Payload, Token, sha2
 from mesh.core.bytes.envelope import statement
 from mesh.limits import BATCH_EVENTS_MAX, FRONTIER_STREAMS_MAX, MEMBERS_MAX, NOTE_BYTES_MAX
 
-__all__ = ["NOTHING", "Frontier", "Heartbeat", "Standing", "StreamHead", "StreamName", "covers", "frontier_digest"]
+__all__ = ["NOTHING", "Frontier", "Heartbeat", "Standing", "StreamHead", "StreamName", "covers", "frontier_digest", "reaches"]
 
 
 NOTHING: Final[Mapping[str, Container[str]]] = {}
@@ -74,6 +74,14 @@ class Heartbeat(Payload):
 def frontier_digest(frontier: list[StreamHead]) -> str:
     """SHA-256 of the canonical frontier."""
     return sha256_hex(canonical.encode(frontier))
+
+
+def reaches(frontier: list[StreamHead], stream: str, sequence: int, identity: str) -> bool:
+    """Whether whoever holds ``frontier`` holds the statement of that number and id; of a fork a frontier does not say which."""
+    for head in frontier:
+        if head.stream == stream and not head.forked:
+            return head.sequence > sequence or (head.sequence, head.head) == (sequence, identity)
+    return False
 
 
 def covers(mine: list[StreamHead], theirs: list[StreamHead], whole: Mapping[str, Container[str]] = NOTHING) -> bool:

@@ -22,6 +22,7 @@ __all__ = [
     "Change",
     "DecisionMade",
     "Denied",
+    "EnforcerHeard",
     "GovernanceChanged",
     "Incident",
     "Noise",
@@ -95,6 +96,16 @@ class OutcomeRecorded(_Record, tag="outcome"):
     authorization: Hex32
 
 
+class EnforcerHeard(_Record, tag="heard"):
+    """An enforcer's signed word on what governs it was taken in."""
+
+    heard: Hex32
+    identity: Hex32
+    """Statement id of the enforcer's identity document."""
+    subject: Text
+    """Whom that document names."""
+
+
 Change = Literal["started", "stopped", "roster", "policy", "activation", "revocation", "halt", "resolve", "fresh", "stale"]
 
 
@@ -133,7 +144,7 @@ class Incident(_Record, tag="incident"):
     detail: Text
 
 
-Record = DecisionMade | Denied | Noise | OutcomeRecorded | GovernanceChanged | AttestRefused | Incident
+Record = DecisionMade | Denied | Noise | OutcomeRecorded | EnforcerHeard | GovernanceChanged | AttestRefused | Incident
 
 
 def encode_record(record: Record) -> bytes:

@@ -13,10 +13,12 @@ import msgspec
 from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Params
 from mesh.core.law.governance import Governance
+from mesh.core.law.heartbeat import StreamHead
 from mesh.core.messages import (
     Answer,
     Authorized,
     DeniedAnswer,
+    HeardRequest,
     IntentRequest,
     LawAsked,
     OutcomeAnswer,
@@ -28,13 +30,14 @@ from mesh.core.messages import (
     unpack,
 )
 from mesh.core.run.authorization import Authorization, Denial, Possession
+from mesh.core.run.heard import Heard
 from mesh.core.run.intent import Audience, EntityRef, Intent
 from mesh.core.run.outcome import Aborted, Blocked, Event, Finished, Unknown
 from mesh.core.run.params import Opening, commit
 from mesh.errors import Refused
 from mesh.protocol.documents import Documents
 from mesh.protocol.enforcer import Actual, Grant, Place, Presented, Running, View, admit, check_receipt, recheck, take_heartbeat, watch
-from mesh.protocol.freshness import Freshness
+from mesh.protocol.freshness import Freshness, check_clock, check_fresh
 from mesh.protocol.gossip import Asking, Gossip, LawArrived
 from mesh.protocol.outcomechain import OutcomeChain, Subject
 from mesh.testing.world import keys
@@ -50,6 +53,7 @@ __all__ = ["Enforcer", "Wish", "Workload"]
 _SYNC_US: Final = 200_000
 _REPORT_US: Final = 250_000
 _REPORTED_MAX: Final = 20
+_TELL_US: Final = 250_000
 _ASK_US: Final = 500_000
 _ASKS_MAX: Final = 4
 
@@ -75,6 +79,10 @@ class Enforcer:
         self._ground, self._bus, self._watch = ground, bus, watch
         self._random = ground.random(name)
         self._documents = Documents()
+        self.untold: tuple[str, bytes] | None = None
+        """Id and envelope of the newest word on what was heard, until a governor has recorded it."""
+        self._told: tuple[StreamHead, ...] = ()
+        self._words = 0
         self._place = self._begin()
         self._chain = OutcomeChain(place=self._place)
         self._fresh = Freshness.begin(self._place.boot)
@@ -99,6 +107,7 @@ class Enforcer:
         former = self._place.boot
         self.up, self._place = True, self._begin()
         self._chain, self._fresh = OutcomeChain(place=self._place), Freshness.begin(self._place.boot)
+        self.untold, self._told, self._words = None, (), 0
         self.clock.boot(0)
         self._watch.listens(self.name)
         for about in list(self._running.values()):
@@ -106,6 +115,7 @@ class Enforcer:
         self._running.clear()
         self._later(1_000, self._sync)
         self._later(_REPORT_US, self._report)
+        self._later(_TELL_US, self._tell)
 
     def crash(self, down_us: int) -> None:
         """The host dies."""
@@ -190,6 +200,45 @@ class Enforcer:
 
     def _view(self) -> View:
         return View(governance=self.governance, fresh=self._fresh, now_ms=self.clock.now_ms(), wall_ms=self.clock.wall_ms())
+
+    def _tell(self) -> None:
+        """Say what is acted by now, if that has changed; what is newest again and again, until a governor has it."""
+        self._later(_TELL_US, self._tell)
+        self.speak()
+        if self.untold is None:
+            return
+        identity, heard = self.untold
+        request = HeardRequest(heard=msgspec.Raw(heard), identity=msgspec.Raw(self._place.document.envelope))
+        self._call(self._random.choice(self.setting.members), "outcome", pack(request), partial(self._recorded, identity))
+
+    def speak(self) -> None:
+        """Sign a word, if there is something to say; nothing before this boot was fresh."""
+        view = self._view()
+        frontier = view.governance.frontier
+        if frontier == self._told or not (self._words or _is_fresh(view)):
+            return
+        self._words += 1
+        said = Heard(
+            mesh=MESH,
+            enforcer=self._place.document.claims.key,
+            identity=self._place.document.id,
+            boot=self._place.boot,
+            sequence=self._words,
+            frontier=list(frontier),
+            at_ms=view.now_ms,
+        )
+        draft = envelope.draft(said)
+        self._told, self.untold = frontier, (draft.id, keys.signed(draft, self.name))
+        self._watch.confirms(self.name, said)
+
+    def _recorded(self, identity: str, data: bytes) -> None:
+        try:
+            (receipt,) = unpack(OutcomeAnswer, data).receipts
+            self._watch.acknowledges(check_receipt(bytes(receipt), identity, self.governance.roster))
+        except (Refused, ValueError):
+            return
+        if self.untold is not None and self.untold[0] == identity:
+            self.untold = None
 
     # --------------------------------------------------------------------------------------------------------- executing
 
@@ -405,6 +454,16 @@ class Workload:
 
     def _count(self, what: str) -> None:
         self.answers[what] = self.answers.get(what, 0) + 1
+
+
+def _is_fresh(view: View) -> bool:
+    governance = view.governance
+    try:
+        check_clock(view.fresh, governance.roster, wall_ms=view.wall_ms, now_ms=view.now_ms)
+        check_fresh(view.fresh, governance.frontier, governance.roster, now_ms=view.now_ms, whole=governance.whole)
+    except Refused:
+        return False
+    return True
 
 
 def _answer(data: bytes) -> Answer:

@@ -18,6 +18,7 @@ from mesh.core.log.checkpoint import attest_name
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.record import read_record
 from mesh.errors import Alarm, Refused, Unavailable
+from mesh.protocol import hearing, serving
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
 from mesh.protocol.mirror import conflict_key, refused_key
 from mesh.protocol.step import (
@@ -220,7 +221,17 @@ class Disk:
         law = tuple(read_law(item.envelope) for item in self.law.values())
         heard = {member.name: self.largest("heartbeat", roster.origin(member)) for member in roster.members}
         incarnation, refilled = self.meta.get(INCARNATION, 0), self.meta.get(REFILLED, 0)
-        return Stored(incarnation=incarnation, own=own, mirrors=logs, law=law, heard=heard, refilled=refilled)
+        return Stored(incarnation=incarnation, own=own, mirrors=logs, law=law, heard=heard, refilled=refilled, words=self._heard())
+
+    def _heard(self) -> hearing.Words:
+        words = dict[str, dict[str, hearing.Word]]()
+        for (origin, key), index in hearing.restored(self.meta).items():
+            leaf = self.logs[origin].leaves[index]
+            for identity in serving.leaf_ids(leaf)[0][:1]:
+                word = hearing.word_of(leaf, self.bodies[identity], index=index)
+                if word is not None:
+                    words.setdefault(origin, {})[key] = word
+        return words
 
     def _log(self, origin: str) -> StoredLog:
         log = self.logs.get(origin, StoredLeaves())

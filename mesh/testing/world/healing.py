@@ -7,11 +7,12 @@ from typing import Final
 
 from mesh.core.bytes import canonical
 from mesh.core.law.roster import Member
-from mesh.core.log.record import DecisionMade, OutcomeRecorded, read_record
+from mesh.core.log.record import DecisionMade, EnforcerHeard, OutcomeRecorded, read_record
 from mesh.core.messages import Openings
 from mesh.limits import REQUEST_BYTES_MAX
 from mesh.protocol.attester import Material, examine_records
 from mesh.protocol.documents import Documents
+from mesh.protocol.hearing import NOBODY, newest
 from mesh.protocol.serving import body_ids
 from mesh.testing.world.clients import Wish
 from mesh.testing.world.engine import WorldEngine
@@ -59,6 +60,8 @@ class Healing:
         for enforcer in stage.enforcers.values():
             if enforcer.unsent:
                 return f"{enforcer.name} has {len(enforcer.unsent)} outcomes that nobody has recorded"
+            if enforcer.untold is not None:
+                return f"nobody has recorded what {enforcer.name} has heard"
         for governor in stage.watch.honest:
             found = self._held(governor)
             if found:
@@ -67,6 +70,9 @@ class Healing:
         states |= {enforcer.name: enforcer.governance.digest for enforcer in stage.enforcers.values()}
         if len(set(states.values())) > 1:
             return f"not all hold the same law: {states}"
+        known = [self._heard(governor) for governor in stage.watch.honest]
+        if known != known[:1] * len(known):
+            return f"not all know the same of what enforcers have heard: {known}"
         for (origin, index), leaf in stage.watch.acknowledged.items():
             final = stage.watch.final.get(origin, [])
             if index >= len(final) or final[index].hex() != leaf:
@@ -87,6 +93,13 @@ class Healing:
             if other.state is None or other.state.mirrors[origin].frontier != state.log.frontier:
                 return f"{other.name} does not hold {origin} up to {size}"
         return ""
+
+    def _heard(self, governor: Governor) -> dict[str, str]:
+        """Enforcer to the newest word that honest logs have of it, as this governor knows them."""
+        roster = self._stage.setting.governance.roster
+        honest = {roster.origin(each.member) for each in self._stage.watch.honest}
+        words = governor.state.words if governor.state is not None else NOBODY
+        return {key: word.id for key, (_, word) in newest({log: words[log] for log in words if log in honest}).items()}
 
     def audit(self) -> None:
         """I11: every record of an honest log, and every final one of a liar's, is what its rules demand; every decision replays."""
@@ -118,5 +131,5 @@ class Healing:
             now_ms=1 << 52,
         )
         for index, item in enumerate(examined):
-            if item.code and isinstance(item.record, DecisionMade | OutcomeRecorded):
+            if item.code and isinstance(item.record, DecisionMade | EnforcerHeard | OutcomeRecorded):
                 raise Violation("I11", f"record {index} of {member.name}: {item.code} {item.detail}")

@@ -4,7 +4,8 @@
 I1  nothing starts without an authorization that is valid, fresh by true time, at the last check before it
 I2  once k members that know of a revocation said so, nothing of the revoked key starts later than Δ; and nothing in a halted
     domain, until all is said that lifts its halt; and nothing by a policy epoch that an activation known to k has replaced;
-    and nothing in a domain whose policy has forked, until all is said that resolves it
+    and nothing in a domain whose policy has forked, until all is said that resolves it.
+    At an enforcer whose own word covers the revocation or the halt, nothing of it starts in that boot, without any Δ
 I3  any two final checkpoints of one log are prefixes of one history, and each carries k lines
 I4  a final record is on the disks of at least k-f honest members
 I5  incarnations and sequences of one member only rise
@@ -39,6 +40,7 @@ from mesh.core.log.merkle import Frontier
 from mesh.core.log.record import DecisionMade, Denied, Incident, Refusal, read_record
 from mesh.core.messages import SyncAnswer, unpack
 from mesh.core.run.authorization import Authorization, Receipt, RecordRef
+from mesh.core.run.heard import Heard
 from mesh.errors import Alarm, Refused
 from mesh.limits import STATEMENT_BYTES_MAX
 from mesh.protocol.events import Event, IntentArrived, OfferArrived, OutcomesArrived, SyncArrived
@@ -95,10 +97,14 @@ class Watch:
         """Of what, to who said since when (true µs) that it knows."""
         self.offered = set[str]()
         """Ids of governance statements that somebody has been told."""
+        self._confirmed: dict[str, set[str]] = {}
+        """Enforcer to what it said in this boot that it starts nothing of."""
         self._steps = 0
         self.started: dict[str, str] = {}
         """Intent id to where it ran."""
         self.permits = 0
+        self.words = 0
+        """Signed by enforcers, on what they have heard."""
 
     # ------------------------------------------------------------------------------------------------------- processes
 
@@ -166,6 +172,7 @@ class Watch:
     def listens(self, name: str) -> None:
         """A process starts: whatever was said before may be a replay."""
         self._heard[name], self._begun_us[name] = {}, self._ground.now_us
+        self._confirmed[name] = set()
 
     def received(self, governor: Governor, message: Message) -> None:
         """Remember by which heartbeats a governor may believe itself fresh."""
@@ -407,7 +414,16 @@ class Watch:
         if begins_ms is not None and authorization.policy_epoch == 1:
             self._denied(place, "activated", from_us=1_000 * (begins_ms - EPOCH_MS + self._roster.bounds.skew_ms + _ROUNDING_MS))
 
+    def confirms(self, place: str, said: Heard) -> None:
+        """An enforcer signs this, right now."""
+        for what, state in (("revoked", self._setting.revoking), ("halted", self._setting.halting)):
+            if covers(list(said.frontier), list(state.frontier)):
+                self._confirmed[place].add(what)
+        self.words += 1
+
     def _denied(self, place: str, what: str, *, from_us: int = 0) -> None:
+        if what in self._confirmed[place]:
+            raise Violation("I2", f"{place} starts what is {what}, and has said that it starts nothing of it")
         knowing, k = sorted(self._knowing[what].values()), self._roster.k
         if len(knowing) >= k and self._ground.now_us > max(from_us, knowing[k - 1] + 1_000 * self._roster.bounds.stale_ms):
             raise Violation("I2", f"{place} starts what is {what} {self._ground.now_us - knowing[k - 1]} µs after {k} members said so")

@@ -106,7 +106,7 @@ class World:
 
     def _counts(self) -> dict[str, int]:
         stage, counts = self.stage, Counter[str]()
-        counts.update(permits=stage.watch.permits, started=len(stage.watch.started), lines=len(stage.ground.lines))
+        counts.update(permits=stage.watch.permits, started=len(stage.watch.started), words=stage.watch.words, lines=len(stage.ground.lines))
         counts.update(final=sum(len(leaves) for leaves in stage.watch.final.values()))
         for workload in stage.workloads.values():
             counts.update({f"answer {answer}": count for answer, count in workload.answers.items()})

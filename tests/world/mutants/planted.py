@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Generator, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -19,8 +20,8 @@ from mesh.protocol import attester, barrier, begin, examine, freshness, gossip, 
 from mesh.protocol.freshness import Freshness
 from mesh.protocol.step import Commit, Head, InsertOnce, Sending, SetMeta, Step
 from mesh.protocol.stored import INCARNATION
+from mesh.testing.world import clients, steps
 from mesh.testing.world import governor as shell
-from mesh.testing.world import steps
 
 __all__ = ["MUTANTS", "Mutant"]
 
@@ -314,6 +315,23 @@ def _signs_its_own_log_anew(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(barrier, "take_answer", take)
 
 
+def _says_it_too_soon(patch: pytest.MonkeyPatch) -> None:
+    """What was heard is said at once, and acted by a little later."""
+    real = clients.Enforcer._law
+
+    def law(self: clients.Enforcer, data: bytes, node: str) -> None:
+        acting = self.governance
+        real(self, data, node)
+        heard, self.governance = self.governance, acting
+        if heard is not acting:
+            with pytest.MonkeyPatch.context() as saying:
+                saying.setattr(self, "governance", heard)
+                self.speak()
+            self._later(1_500_000, partial(real, self, data, node))
+
+    patch.setattr(clients.Enforcer, "_law", law)
+
+
 def _mutant(plant: Plant, *promises: str, nodes: int | None = 4, trouble: tuple[str, ...] = ()) -> Mutant:
     return Mutant(plant, frozenset(promises), nodes, trouble)
 
@@ -331,6 +349,9 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "forgets what stands aside": _mutant(_forgets_what_stands_aside, "I2", trouble=("resolve", "resolve")),
     "never opens again what was resolved": _mutant(_never_opens_again, "I10", trouble=("resolve", "resolve")),
     "ignores halts": _mutant(_ignores_halts, "I2", trouble=("halt", "halt")),
+    "says that it has heard before it acts by it": _mutant(
+        _says_it_too_soon, "I2", trouble=("halt", "halt", "hold", "isolate", "partition")
+    ),
     "replays by its own newest policy": _mutant(_replays_by_its_own_news, "I8", "I10", "I11", trouble=("policy", "policy")),
     "goes on by the old policy": _mutant(_never_activates, "I2", "I8", "I10", trouble=("policy",)),
     "never admits a policy": _mutant(_forgets_what_it_admitted, "I10", trouble=("policy",)),
