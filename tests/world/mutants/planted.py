@@ -363,9 +363,9 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "leaves a doubled request unanswered": _mutant(_drops_doubles, "I12", trouble=("pause", "storm") * 3),
     "keeps lines that nobody verified": _mutant(_keeps_every_line, "I3", "I10", trouble=("weather",) * 4),
     "lets its times go back": _mutant(_time_may_go_back, "I7", trouble=("mended clock",) * 8),
-    "ignores the barrier": _mutant(_ignores_the_barrier, "I5", "I7", "I9", "I10", "I12", trouble=("restore", "restore")),
+    "ignores the barrier": _mutant(_ignores_the_barrier, "I5", "I7", "I8", "I9", "I10", "I12", trouble=("restore", "restore")),
     "counts its incarnations alone": _mutant(_believes_its_own_incarnation, "I5", trouble=("restore", "crash", "restore")),
     "speaks before it holds the law": _mutant(_speaks_before_it_holds_the_law, "I9", trouble=("revocation", "restore", "restore")),
-    "signs its own log anew": _mutant(_signs_its_own_log_anew, "I7", "I12", trouble=("restore", "restore")),
+    "signs its own log anew": _mutant(_signs_its_own_log_anew, "I7", "I8", "I10", "I12", trouble=("restore", "restore")),
     "cosigns a second history": _mutant(_witness_follows_any_root, "I7", trouble=("twins",)),
 }
