@@ -447,7 +447,7 @@ class _Work:
             self._adopt(mirror.take_batch(held, batch, self._context(owner), helper=helper))
         elif owner.name == self.machine.me.name and self.barrier is not None and event.pulled:
             self.barrier, effects = barrier.refill(self.barrier, batch, self._context(owner), helper=event.node)
-            self.effects += effects
+            self.effects += [*effects, *self.hearing.mirrored(effects, self.governance)]
         elif owner.name == self.machine.me.name and batch.checkpoint:
             self._recognize(batch.checkpoint.encode())
 
