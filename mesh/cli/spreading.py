@@ -56,6 +56,7 @@ class Spread:
         self.ears = ears
         self._names = [member.name for member in mesh.roster.members]
         self._end = asyncio.Event()
+        self._over = False
         self._begun_s = 0.0
         self.answers: dict[str, str] = {}
         """Member to ``held``, or the code of its no."""
@@ -89,9 +90,12 @@ class Spread:
                 tasks = [group.create_task(work(name)) for name in self._names for work in (self.offer, self.poll)]
                 if self.ears is not None:
                     tasks.append(group.create_task(self._listen(self.ears)))
-                await self._end.wait()
-                for task in tasks:
-                    task.cancel()
+                try:
+                    await self._end.wait()
+                finally:
+                    self._over = True  # a cancellation that comes together with an answer can be lost
+                    for task in tasks:
+                        task.cancel()
         except TimeoutError:
             return
 
@@ -110,7 +114,7 @@ class Spread:
 
     async def poll(self, member: str) -> None:
         """Ask one member for its heartbeat until that covers it."""
-        while True:
+        while not self._over:
             try:
                 beat = await self._mesh.heartbeat(member)
             except MeshError:
@@ -127,7 +131,7 @@ class Spread:
         """A member does not have it yet; whoever wants to know why asks here."""
 
     async def _listen(self, ears: Ears) -> None:
-        while True:
+        while not self._over:
             await ears.look(self._passed_ms)
             self._show(self)
             self._settle()

@@ -2,8 +2,9 @@
 
 Rules
 -----
-1. Every other member is asked, with the nonce of this boot, until it has answered. An answer counts once, if all that it says
-   this node signed is shown with this node's own signatures; one that shows less than it says is none.
+1. Every other member is asked, with the nonce of this boot, until it has answered, and again as long as it holds governance that
+   is not held here: of a forked stream nobody can tell from an old answer whether that was part of what is held now. An answer
+   counts once, if all that it says this node signed is shown with this node's own signatures; one that shows less is none.
 2. The start is through when k-1 others have answered, and what k-1 of them hold of governance is held here too, as far as it
    can be pulled. Whoever else can answer is waited for, too, but for one heartbeat interval only: what only one member knows is
    worth hearing.
@@ -44,7 +45,7 @@ from mesh.protocol.mirror import Mirror, MirrorContext
 from mesh.protocol.step import Append, Effect, Head, HeadUse, InsertOnce, Locate, Persist, PutBody, PutNote, PutOpenings, SetHead, SetMeta
 from mesh.protocol.stored import INCARNATION, REFILLED, Stored, StoredLog, mirror_of
 
-__all__ = ["Passed", "Pending", "answer_draft", "ask_records", "check", "heard_notes", "passed", "pending", "refill", "take_answer"]
+__all__ = ["Passed", "Pending", "answer_draft", "ask_records", "asks", "check", "heard_notes", "passed", "pending", "refill", "take_answer"]
 
 _USES: Final[tuple[HeadUse, ...]] = ("log", "witness", "attest")
 _KEPT: Final = (Append, PutBody, PutOpenings, Locate)
@@ -108,11 +109,20 @@ def take_answer(state: Pending, data: bytes, roster: Roster, me: Member) -> Pend
     answer = envelope.read(Barrier, bytes(message.barrier))
     heartbeat = envelope.read(Heartbeat, bytes(message.heartbeat[0])) if message.heartbeat else None
     shown = check_barrier(answer, heartbeat, roster, me, nonce=state.nonce)
-    if shown.member in state.answers:
-        return state
     for mark in shown.marks:
         _compare(state, mark)
+    before = state.answers.get(shown.member)
+    if before is not None:  # what it holds has changed since; what it has shown stays shown
+        shown = msgspec.structs.replace(
+            shown, incarnation=max(before.incarnation, shown.incarnation), marks=tuple(merged([*before.marks, *shown.marks]))
+        )
     return msgspec.structs.replace(state, answers={**state.answers, shown.member: shown})
+
+
+def asks(state: Pending, member: str, governance: Governance) -> bool:
+    """Whether that member is to be asked (rule 1)."""
+    shown = state.answers.get(member)
+    return shown is None or bool(wanted(governance, shown.frontier))
 
 
 def check(state: Pending, governance: Governance, *, now_ms: int) -> None:

@@ -12,6 +12,7 @@ from mesh.core.bytes.canonical import Payload
 from mesh.core.messages import BarrierAsked, BundleAsked, BundleGiven, LawAsked, Pull, Sync, SyncAnswer, pack, unpack
 from mesh.errors import MeshError
 from mesh.limits import BATCH_RECORDS_MAX
+from mesh.protocol.barrier import asks
 from mesh.protocol.events import BarrierArrived, HeartbeatArrived, LawArrived, LineageArrived
 from mesh.protocol.step import Ask, AskLaw
 from mesh.roles.performer import Performer
@@ -80,7 +81,7 @@ class Peers:
     async def _ask_start(self, member: str, performer: Performer, wanted: Callable[[], bool]) -> None:
         question, wait_s = BarrierAsked(asker=performer.machine.me.name, nonce=performer.state.fresh.boot), _AGAIN_S
         while wanted() and (waiting := performer.state.barrier) is not None:
-            if member not in waiting.answers:
+            if asks(waiting, member, performer.state.governance):
                 with suppress(MeshError):
                     answer = await self._request(member, question)
                     if not answer.startswith(_REFUSED):

@@ -34,7 +34,7 @@ async def _until(client: Client, cluster: Cluster, wanted: str, within_s: float)
     end = time.monotonic() + within_s
     for region in cluster.files.regions:
         while (code := code_of(await client.ask(region=region))) != wanted:
-            assert code in {"authorized", "policy_conflict", "stale", "unreachable"}, code
+            assert code in {"authorized", "barrier_pending", "policy_conflict", "stale", "unreachable"}, code
             assert time.monotonic() < end, f"{region} answers {code}, not {wanted}"
             await asyncio.sleep(0.05)
 

@@ -17,7 +17,7 @@ from mesh.core.messages import BarrierAnswer, BarrierAsked, LawBatch, RefusedAns
 from mesh.errors import Alarm, Refused
 from mesh.limits import INT_MAX
 from mesh.protocol import barrier
-from mesh.protocol.barrier import Pending, answer_draft
+from mesh.protocol.barrier import Pending, answer_draft, asks
 from mesh.protocol.begin import begin
 from mesh.protocol.documents import Documents
 from mesh.protocol.events import (
@@ -241,6 +241,19 @@ def test_an_answer_counts_once_and_one_that_comes_late_changes_nothing() -> None
     assert start.state.incarnation == 1
     start.hear(told(OTHERS[2], _written().note(), heartbeat=_own_beat(99)))
     assert (start.state.barrier, start.state.incarnation, start.state.log.frontier.size) == (None, 1, 0)
+
+
+def test_who_held_other_governance_when_it_answered_is_asked_again() -> None:
+    """Whether what it held of a forked stream is part of what is held now cannot be seen from an old answer."""
+    start = Start(governance=PLAIN)
+    forked = StreamHead(stream=STREAM, sequence=2, head="ab" * 32, forked=True, held="")
+    other = sorted([*PLAIN.frontier, forked], key=lambda head: head.stream)
+    start.hear(told(OTHERS[0], frontier=other), told(OTHERS[1], frontier=other), told(OTHERS[2], frontier=other))
+    start.pass_time(60_000)
+    assert all(asks(start.waiting, name, PLAIN) for name in OTHERS)
+    start.hear(*(told(name, frontier=list(PLAIN.frontier)) for name in OTHERS[:2]))
+    start.pass_time()
+    assert start.state.barrier is None
 
 
 def test_marks_are_bounded() -> None:

@@ -34,7 +34,7 @@ from mesh.core.messages import (
 )
 from mesh.errors import Alarm, Refused, Unavailable
 from mesh.limits import BATCH_RECORDS_MAX
-from mesh.protocol.barrier import answer_draft, heard_notes
+from mesh.protocol.barrier import answer_draft, asks, heard_notes
 from mesh.protocol.begin import begin
 from mesh.protocol.events import (
     BarrierArrived,
@@ -345,7 +345,7 @@ class Governor:
             if state.barrier is None:
                 return
             for member in roster.members:
-                if member.name != self.member.name and member.name not in state.barrier.answers:
+                if member.name != self.member.name and asks(state.barrier, member.name, state.governance):
                     self._call(member.name, pack(BarrierAsked(asker=self.member.name, nonce=state.barrier.nonce)), BarrierArrived)
         self._later(_SYNC_US, self._ask)
 
