@@ -13,6 +13,7 @@ from urllib.parse import urlparse, urlsplit
 import anyio
 import msgspec
 import nats
+import nats.errors
 import pytest
 from nats.aio.client import Server
 from nats.aio.msg import Msg
