@@ -14,11 +14,10 @@ from mesh.core.log.checkpoint import Checkpoint
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.note import Note
 from mesh.core.messages import BarrierAnswer, BarrierAsked, LawBatch, RefusedAnswer, pack, unpack
-from mesh.errors import Alarm, Refused
+from mesh.errors import Alarm
 from mesh.limits import INT_MAX
 from mesh.protocol import barrier
-from mesh.protocol.barrier import Pending, answer_draft, asks
-from mesh.protocol.begin import begin
+from mesh.protocol.barrier import answer_draft, asks
 from mesh.protocol.documents import Documents
 from mesh.protocol.events import (
     BarrierArrived,
@@ -57,43 +56,12 @@ from tests.protocol.machines import (
     revoking,
     told,
 )
+from tests.protocol.startkit import NEW, OTHERS, PATIENCE_MS, Start
 from tests.support.revocations import STREAM, chained, governance
 
-OTHERS = [member.name for member in LAB.roster.members if member.name != ME.name]
 ORIGIN = LAB.roster.origin(ME)
-NEW = StoredLog(frontier=Frontier.empty(), last_ms=0, certified=0)
 PLAIN = governance(LAB)
 GOOD = chained(4)
-PATIENCE_MS = LAB.roster.bounds.heartbeat_ms
-
-
-class Start(Governor):
-    """The lab's first governor as it starts."""
-
-    def __init__(self, stored: StoredLog = NEW, *, incarnation: int = 0, refilled: int = 0, **named: Any) -> None:
-        super().__init__(**named)
-        held = Stored(incarnation=incarnation, own=stored, mirrors={}, refilled=refilled)
-        step = begin(self.machine, held, boot=BOOT, now_ms=self.now_ms)
-        self.state, self.begun = step.state, step.effects
-
-    @property
-    def waiting(self) -> Pending:
-        """What it waits for."""
-        assert self.state.barrier is not None, "it is through"
-        return self.state.barrier
-
-    def code(self) -> str:
-        """Why it waits."""
-        with pytest.raises(Refused) as caught:
-            barrier.check(self.waiting, self.state.governance, now_ms=self.now_ms)
-        return caught.value.code
-
-    def hear(self, *answers_: bytes) -> list[Any]:
-        return self.take(*(BarrierArrived(data) for data in answers_))
-
-    def pass_time(self, length_ms: int = PATIENCE_MS) -> list[Any]:
-        self.now_ms += length_ms
-        return self.take(Tick())
 
 
 def _written(count: int = 3) -> Owner:
