@@ -55,7 +55,10 @@ def test_whoever_interrupts_is_told_that_it_is_signed(own_mesh: Cluster) -> None
     assert asyncio.run(command(own_mesh, "revoke", "spiffe://dev/agent/first", "--key", key))[0] == 0
     for node in ("ap-1", "sa-1"):
         own_mesh.kill(node)
-    arguments = [sys.executable, "-m", "mesh.cli", "--context", str(own_mesh.files.context), "revoke", "spiffe://dev/agent/none"]
+    # Whoever runs these tests in the background ignores the signal, and so would the command.
+    attentive = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.executable, sys.argv)"
+    arguments = [sys.executable, "-c", attentive, "-m", "mesh.cli", "--context", str(own_mesh.files.context)]
+    arguments += ["revoke", "spiffe://dev/agent/none"]
     arguments += ["--key", key, "--watch"]
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as run:
         assert run.stderr is not None
