@@ -56,7 +56,9 @@ def test_whoever_interrupts_is_told_that_it_is_signed(own_mesh: Cluster) -> None
     for node in ("ap-1", "sa-1"):
         own_mesh.kill(node)
     # Whoever runs these tests in the background ignores the signal, and so would the command.
-    attentive = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.executable, sys.argv)"
+    attentive = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
     arguments = [sys.executable, "-c", attentive, "-m", "mesh.cli", "--context", str(own_mesh.files.context)]
     arguments += ["revoke", "spiffe://dev/agent/none"]
     arguments += ["--key", key, "--watch"]
