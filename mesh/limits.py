@@ -86,7 +86,7 @@ TLOG_PROOF_BYTES_MAX: Final = 163_840
 """A tlog-proof: a note, 63 hashes, and one record in base64 as its extra line."""
 PROOF_BUNDLE_BYTES_MAX: Final = 8_000_000
 """A proof bundle: a policy bundle, and records, statements and proofs of a decision and its outcomes."""
-BUNDLE_BYTES_MAX: Final = 1_000_000
+BUNDLE_BYTES_MAX: Final = 999_000
 """A policy bundle: parsing is superlinear in hostile text, and it must fit one message."""
 POLICY_BYTES_MAX: Final = 16_384
 """One Cedar policy: longer ones are generated, and nobody reviews those."""
@@ -122,8 +122,8 @@ ACTIVATIONS_MAX: Final = 4_096
 """Of one domain: every proof of a decision carries them all."""
 MEMBERS_MAX: Final = 100
 """Members of one roster; larger meshes use groups."""
-FRONTIER_STREAMS_MAX: Final = 320
-"""Governance streams in one frontier: more than the roster's own, two for each domain and one for each revoker."""
+FRONTIER_STREAMS_MAX: Final = 180
+"""Governance streams in one frontier: a heartbeat that names so many, at their longest, still fits one statement."""
 HEARD_ENFORCERS_MAX: Final = 1_024
 """Enforcers of which one node knows from one log what they said last that they have heard; beyond, the oldest word is forgotten."""
 LIFTS_MAX: Final = 256

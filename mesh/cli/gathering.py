@@ -9,18 +9,20 @@ Rules
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 from mesh.cli.client import MeshClient
 from mesh.codes import CODES
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import Governance, extend, unsaid
+from mesh.core.law.governance import Governance, unsaid
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.resolve import RESOLVES
 from mesh.core.law.streams import Cursor, Fork
-from mesh.core.law.travel import Said, admit_law, cursor_of, link_of
+from mesh.core.law.travel import Said, admit_law, link_of
 from mesh.errors import MeshError, Refused, Unavailable
 from mesh.protocol.gossip import wanted
+from mesh.roles.pulling import pull_stream
 
 __all__ = ["Frontiers", "Gathered", "Head", "furthest", "gather", "gather_about", "heartbeats", "holders"]
 
@@ -70,8 +72,8 @@ async def gather(mesh: MeshClient, claimed: Frontiers, governance: Governance, *
     statements, withheld = list[Statement[Said]](), list[tuple[str, str]]()
     for member, frontier in claimed.items():
         of_these = [head for head in frontier if head.stream == RESOLVES or streams(head.stream)]
-        for stream, after in sorted(wanted(state, of_these).items()):
-            state, new = await _pull(mesh, member, of_these, stream, after, state)
+        for stream in sorted(wanted(state, of_these)):
+            state, new = await pull_stream(partial(mesh.law, member, stream), state, of_these, stream)
             statements += new
             if stream in wanted(state, of_these):
                 withheld.append((member, stream))
@@ -142,25 +144,6 @@ async def _any_shows(mesh: MeshClient, members: Sequence[str], stream: str, head
             if CODES[error.code].exit == _LATER_EXIT:
                 silent.append(member)
     return False, silent
-
-
-async def _pull(
-    mesh: MeshClient, member: str, frontier: Sequence[StreamHead], stream: str, after: Cursor, state: Governance
-) -> tuple[Governance, list[Statement[Said]]]:
-    new = list[Statement[Said]]()
-    while stream in wanted(state, frontier):
-        try:
-            page = await mesh.law(member, stream, after)
-        except MeshError:
-            break
-        taken = extend(state, [item for item in page if link_of(item)[0] == stream])
-        state = taken.governance
-        new += taken.new
-        last = max(map(cursor_of, page), default=after)
-        if taken.refused or last <= after:  # rule 2; and a member that brings nothing further would be asked for ever
-            break
-        after = last
-    return state, new
 
 
 def holders(gathered: Gathered, claimed: Frontiers, stream: str, sequence: int) -> list[str]:

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Literal
 
-__all__ = ["FAULTS", "Fault", "Link"]
+__all__ = ["Fault", "Link"]
 
 Fault = Literal["pass", "delay", "hold", "swallow", "cut"]
-FAULTS: Final[tuple[Fault, ...]] = ("delay", "hold", "swallow", "cut")
 _DELAY_S: Final = 0.4
 _CHUNK: Final = 65_536
 

@@ -15,20 +15,23 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from mesh.adapters.cedar import CedarEngine
 from mesh.adapters.decision_thread import DecisionThread
 from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload
-from mesh.core.law.governance import Governance, Law, extend, with_bundle
+from mesh.core.bytes.envelope import Statement
+from mesh.core.law.governance import Governance, Law, with_bundle
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.policy import read_bundle
 from mesh.core.law.streams import Cursor
-from mesh.core.law.travel import cursor_of, link_of, read_law
+from mesh.core.law.travel import Said, read_law
 from mesh.core.messages import BundleAsked, BundleGiven, LawAsked, LawBatch, Sync, SyncAnswer, unpack
 from mesh.errors import MeshError, Refused
 from mesh.policy.admission import examine, install
 from mesh.protocol.gossip import wanted
+from mesh.roles.pulling import pull_stream
 
 __all__ = ["Learning"]
 
@@ -54,8 +57,8 @@ class Learning:
         for member in self.governance.roster.members:
             with suppress(MeshError):
                 frontier = await self._frontier(member.name)
-                for stream, after in sorted(wanted(self.governance, frontier).items()):
-                    await self._pull(member.name, frontier, stream, after)
+                for stream in sorted(wanted(self.governance, frontier)):
+                    self.governance, _ = await pull_stream(partial(self._page, member.name, stream), self.governance, frontier, stream)
         for laws in list(self.governance.laws.values()):
             for law in laws:
                 if law.bundle is None and law.manifest_id not in self._refused:
@@ -68,16 +71,9 @@ class Learning:
         beat = said.verify(self.governance.roster.member(name).decision_key)
         return beat.frontier if beat.member == name else []
 
-    async def _pull(self, name: str, frontier: Sequence[StreamHead], stream: str, after: Cursor) -> None:
-        while stream in wanted(self.governance, frontier):
-            page = unpack(LawBatch, await self._ask(name, LawAsked(stream=stream, sequence=after.sequence, id=after.id)))
-            statements = [item for item in (read_law(bytes(raw)) for raw in page.statements) if link_of(item)[0] == stream]
-            taken = extend(self.governance, statements)
-            self.governance = taken.governance
-            last = max(map(cursor_of, statements), default=after)
-            if taken.refused or last <= after:  # it brings nothing further, and would be asked for ever
-                return
-            after = last
+    async def _page(self, name: str, stream: str, after: Cursor) -> list[Statement[Said]]:
+        page = unpack(LawBatch, await self._ask(name, LawAsked(stream=stream, sequence=after.sequence, id=after.id)))
+        return [read_law(bytes(raw)) for raw in page.statements]
 
     async def _admit(self, law: Law) -> None:
         for member in self.governance.roster.members:

@@ -10,7 +10,7 @@ import pytest
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import admit_governance
-from mesh.core.law.policy import Manifest, admit_next_manifest, check_succession
+from mesh.core.law.policy import Manifest, admit_manifest, check_succession
 from mesh.core.law.roster import Member, Roster
 from mesh.core.law.succession import Overlap, admit_chain, admit_successor, overlap, same_member
 from mesh.errors import Refused
@@ -232,7 +232,8 @@ def _manifest(*signers: int, **changed: object) -> Statement[Manifest]:
 
 def _next(statement: Statement[Manifest]) -> Manifest:
     law = LAB.governance.active("payments", "eu", T0)
-    return admit_next_manifest(law.manifest, law.manifest_id, statement, LAB.governance.roster)
+    check_succession(law.manifest, law.manifest_id, admit_manifest(statement, LAB.governance.roster))
+    return statement.claims
 
 
 def test_the_next_manifest_follows_the_one_before() -> None:
@@ -262,7 +263,7 @@ def test_a_manifest_of_another_domain_follows_nothing_here() -> None:
     both = msgspec.structs.replace(LAB.roster, policy=policy)
     value = msgspec.structs.replace(_manifest(0).claims, domain="other")
     with refuses("policy_invalid"):
-        admit_next_manifest(LAB.manifest, value.previous, envelope.read(Manifest, sign(value, secret("o"))), both)
+        check_succession(LAB.manifest, value.previous, admit_manifest(envelope.read(Manifest, sign(value, secret("o"))), both))
 
 
 def test_a_manifest_one_signature_short_is_not_believed() -> None:

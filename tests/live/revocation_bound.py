@@ -40,7 +40,7 @@ from mesh.core.run.intent import EntityRef
 from mesh.core.run.outcome import Finished
 from mesh.deploy.devmesh import DevMeshFiles, Principal, create, point_at
 from mesh.dev.cluster import Cluster
-from mesh.dev.link import FAULTS, Link
+from mesh.dev.link import Fault, Link
 from mesh.errors import MeshError
 from mesh.gate.connect import open_core
 from mesh.gate.context import load_context
@@ -56,6 +56,7 @@ TOLERANCE_MS: Final = 250
 _QUIET_S: Final = 1.0
 _TROUBLE_S: Final = 4.5
 _ACKNOWLEDGE_S: Final = 30.0
+_FAULTS: Final[tuple[Fault, ...]] = ("delay", "hold", "swallow", "cut")
 
 
 class Round(NamedTuple):
@@ -285,7 +286,7 @@ async def _trouble(links: dict[str, Link], chance: random.Random) -> str:
     chosen += ["enforcer"] if chance.random() < 0.7 else []
     said = list[str]()
     for name in chosen:
-        fault = chance.choice(FAULTS)
+        fault = chance.choice(_FAULTS)
         up, down = chance.choice([(fault, fault), (fault, "pass"), ("pass", fault)])
         await links[name].become(up, down)
         said.append(f"{name} {up}/{down}")

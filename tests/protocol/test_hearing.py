@@ -335,10 +335,10 @@ def test_no_answer_is_larger_than_a_message_and_what_is_not_held_is_left_out() -
     most = heads(*((f"revoke/{number:064x}", 1) for number in range(FRONTIER_STREAMS_MAX)))
     large = word(LAB, at_ms=NOW, frontier=most)
     bodies = {"aa" * 32: large.envelope, "bb" * 32: LAB.place_envelope}
-    data = answer(page(_crowd(20), ""), bodies)
+    data = answer(page(_crowd(40), ""), bodies)
     given = unpack(HeardGiven, data)
     assert len(data) <= MESSAGE_BYTES_MAX
-    assert 0 < len(given.words) < 20
+    assert 0 < len(given.words) < 40
     assert given.after == f"{len(given.words) - 1:064x}"
     assert unpack(HeardGiven, answer(page(_crowd(2), ""), {})) == HeardGiven(words=[], after="")
 

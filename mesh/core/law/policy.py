@@ -29,7 +29,6 @@ __all__ = [
     "PolicyJson",
     "Terms",
     "admit_manifest",
-    "admit_next_manifest",
     "bundle_digest",
     "check_succession",
     "policy_stream",
@@ -219,23 +218,6 @@ def admit_manifest(manifest: Statement[Manifest], roster: Roster) -> Manifest:
     if role is None:
         raise Refused("domain_unknown", claims.domain)
     role.check_sealed(manifest)
-    return claims
-
-
-def admit_next_manifest(now: Manifest, now_id: str, statement: Statement[Manifest], roster: Roster) -> Manifest:
-    """The next manifest of a domain, believed because its policy role signed it and it follows the one before.
-
-    Args:
-        now: the manifest before, believed.
-        now_id: its statement id, lowercase hex.
-        statement: the next one, as read.
-        roster: the roster in force, which names the role.
-
-    Raises:
-        Refused: what :func:`admit_manifest` and :func:`check_succession` raise.
-    """
-    claims = admit_manifest(statement, roster)
-    check_succession(now, now_id, claims)
     return claims
 
 

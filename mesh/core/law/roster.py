@@ -15,7 +15,7 @@ from mesh.core.bytes.envelope import Statement, kind_of, statement
 from mesh.core.bytes.keys import admit_key
 from mesh.core.log.checkpoint import attest_name, log_origin, witness_name
 from mesh.errors import Refused
-from mesh.limits import MEMBERS_MAX
+from mesh.limits import FRONTIER_STREAMS_MAX, MEMBERS_MAX
 
 __all__ = ["Bounds", "Member", "Role", "Roster", "admit_roster"]
 
@@ -178,6 +178,9 @@ def _check_roles(roster: Roster) -> None:
     roles = [roster.root, roster.issuers, roster.revoker, *roster.policy.values()]
     if any(not 1 <= role.threshold <= len(role.keys) for role in roles):
         raise Refused("roster_unsound", "a role's threshold is outside 1..number of its keys")
+    streams = 2 + 3 * len(roster.policy) + len(roster.revoker.keys)
+    if streams > FRONTIER_STREAMS_MAX:  # what nobody can say in a heartbeat nobody can be fresh in
+        raise Refused("roster_unsound", f"{streams} governance streams, at most {FRONTIER_STREAMS_MAX}: three per domain, one per revoker")
     keys = _all_keys(roster)
     if len(set(keys)) != len(keys):
         raise Refused("bad_key", "one key stands twice in the roster")

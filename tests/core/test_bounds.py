@@ -1,0 +1,54 @@
+"""A roster never makes for more governance streams than a heartbeat can name, and a bundle is never larger than what can be handed on."""
+
+import msgspec
+import pytest
+
+from mesh.core.bytes import envelope
+from mesh.core.law.heartbeat import Heartbeat, Standing, StreamHead
+from mesh.core.law.roster import Role, Roster
+from mesh.core.law.travel import streams_of
+from mesh.core.messages import BundleGiven, Supply, pack
+from mesh.limits import BATCH_EVENTS_MAX, BUNDLE_BYTES_MAX, FRONTIER_STREAMS_MAX, INT_MAX, MESSAGE_BYTES_MAX
+from tests.core.kit import refuses
+from tests.support.factory import Lab, secret
+
+LAB = Lab()
+
+
+def _roster(domains: int, revokers: int) -> Roster:
+    policy = {f"domain-{at:025}": Role(keys=[secret(f"of domain {at}").public], threshold=1) for at in range(domains)}
+    revoker = Role(keys=[secret(f"revoker {at} of many").public for at in range(revokers)], threshold=1)
+    return msgspec.structs.replace(LAB.roster, policy=policy, revoker=revoker)
+
+
+def test_a_roster_with_more_streams_than_a_heartbeat_can_name_is_unsound() -> None:
+    domains = 50
+    most = FRONTIER_STREAMS_MAX - 2 - 3 * domains
+    assert len(streams_of(_roster(domains, most))) == FRONTIER_STREAMS_MAX - 1, "and the roster's own"
+    with refuses("roster_unsound"):
+        _roster(domains, most + 1)
+
+
+def test_the_largest_heartbeat_fits_a_statement() -> None:
+    names = sorted(["roster", *streams_of(_roster(0, FRONTIER_STREAMS_MAX - 2))])
+    heads = [StreamHead(stream=name, sequence=INT_MAX, head="ab" * 32, forked=False, held="cd" * 32) for name in names]
+    beat = Heartbeat(
+        mesh="m" * 32,
+        member="n" * 32,
+        incarnation=INT_MAX,
+        sequence=INT_MAX,
+        signed_ms=INT_MAX,
+        roster_epoch=INT_MAX,
+        frontier=heads,
+        policies=[Standing(domain="d" * 32, admitted=INT_MAX, active=INT_MAX)] * (FRONTIER_STREAMS_MAX // 3),
+        checkpoint="c" * 2_000,
+        echo=["ef" * 32] * BATCH_EVENTS_MAX,
+    )
+    assert len(beat.frontier) == FRONTIER_STREAMS_MAX
+    assert envelope.draft(beat).id
+
+
+@pytest.mark.parametrize("message", [Supply, BundleGiven])
+def test_the_largest_bundle_fits_a_message(message: type[Supply] | type[BundleGiven]) -> None:
+    bundle = b'"' + b"b" * (BUNDLE_BYTES_MAX - 2) + b'"'
+    assert len(pack(message(bundle=msgspec.Raw(bundle)))) <= MESSAGE_BYTES_MAX
