@@ -192,5 +192,10 @@ def _built(cli: Cli, folder: Path) -> "Built | int":
 
 def _say(cli: Cli, refused: "PolicyRefused", folder: Path) -> int:
     for finding in refused.findings:
-        cli.error(finding.code, f"{finding.where}: {finding.what}", fix=f"mend {finding.where} in {folder}")
+        fix = (
+            f"mend {finding.where} in {folder}"
+            if finding.where != str(folder)
+            else "name a folder with a policy: `mesh policy init DIR` makes one"
+        )
+        cli.error(finding.code, f"{finding.where}: {finding.what}", fix=fix)
     return CODES[refused.code].exit
