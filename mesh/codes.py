@@ -43,7 +43,7 @@ CODES: Final[dict[str, Code]] = {
     # --- rosters, policy, identity
     "roster_unsound": _code("n, f and k do not make a safe quorum", "roster", "Need 2k > n + f and k <= n - f.", 3),
     "roster_unsafe": _code(
-        "a quorum of the old roster and one of the new may have no honest member in common",
+        "a quorum of the old roster and one of the new may have no honest member in common, or a log would go on under another key",
         "succession",
         "Make the change in several steps: `mesh roster check` shows the arithmetic.",
         3,
@@ -144,8 +144,8 @@ CODES: Final[dict[str, Code]] = {
     ),
     "too_soon": _code(
         "it begins earlier than every member is certain to have heard of it",
-        "cli",
-        "Give a time that is at least twice stale_ms ahead: `--ring '*@+1m'`.",
+        "cli, succession",
+        "Give a time that is at least twice stale_ms ahead: `--ring '*@+1m'` for a policy, `--begins +1m` for a roster.",
         3,
     ),
     # --- node

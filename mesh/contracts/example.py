@@ -149,6 +149,7 @@ def _roster() -> Roster:
         mesh=MESH,
         epoch=1,
         previous="",
+        not_before_ms=0,
         members=[
             Member(
                 name=name,

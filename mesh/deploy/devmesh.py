@@ -190,6 +190,7 @@ def _roster(make: _Maker, places: Mapping[str, str], domains: Sequence[str], bou
         mesh=make.mesh,
         epoch=1,
         previous="",
+        not_before_ms=0,
         members=[_member(make, name, region) for name, region in places.items()],
         f=f,
         k=(n + f) // 2 + 1,

@@ -164,6 +164,45 @@ def test_a_chain_begins_with_what_is_pinned() -> None:
 # -------------------------------------------------------------------------------------------------------- who must have agreed
 
 
+def test_epochs_do_not_overtake_one_another() -> None:
+    value = roster(FOUR, 1, 3, after=GENESIS)
+    assert _follow(msgspec.structs.replace(value, not_before_ms=6_000)).not_before_ms == 6_000
+    with refuses("too_soon"):
+        _follow(msgspec.structs.replace(value, not_before_ms=5_999))
+
+
+def test_a_log_keeps_its_key() -> None:
+    five = signed(roster(FIVE, 1, 4))
+    other = member("e", generation=1)
+    for changed, code in ((other, "roster_unsafe"), (msgspec.structs.replace(other, log_epoch=2), "")):
+        value = signed(roster((*FOUR, changed), 1, 4, after=five))
+        assert overlap(five.claims, value.claims).safe
+        if code:
+            with refuses(code):
+                admit_successor(five.claims, five.id, value)
+        else:
+            assert admit_successor(five.claims, five.id, value) == value.claims
+
+
+def test_every_sound_roster_is_reached_from_every_other_by_steps_that_the_rule_allows() -> None:
+    """So no joint phase is needed: one comes, or one goes, or the numbers change."""
+    every = {(n, f, k) for n in range(1, 11) for f, k in _sound(n)}
+
+    def steps(at: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
+        for after in every:
+            old, new = max(at[0] - after[0], 0), max(after[0] - at[0], 0)
+            step = Overlap(old=old, both=min(at[0], after[0]), new=new, k=(at[2], after[2]), f=(at[1], after[1]))
+            if old + new <= 1 and step.safe:
+                yield after
+
+    for start in ((1, 0, 1), (10, 3, 7), (4, 1, 3)):
+        reached, edge = {start}, [start]
+        while edge:
+            edge = [after for at in edge for after in steps(at) if after not in reached]
+            reached.update(edge)
+        assert reached == every
+
+
 NEXT = tuple(key(f"next root {number}") for number in range(3))
 
 

@@ -93,6 +93,7 @@ def roster(names: tuple[str, ...] = tuple(REGIONS), *, f: int = 1, k: int = 3) -
         mesh=MESH,
         epoch=1,
         previous="",
+        not_before_ms=0,
         members=[
             Member(
                 name=name,

@@ -256,6 +256,7 @@ def _roster(lab: Lab, f: int, k: int) -> Roster:
         mesh=MESH,
         epoch=1,
         previous="",
+        not_before_ms=0,
         members=members,
         f=f,
         k=k,

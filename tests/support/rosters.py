@@ -43,6 +43,7 @@ def roster(
         mesh=mesh,
         epoch=after.claims.epoch + 1 if after else 1,
         previous=after.id if after else "",
+        not_before_ms=after.claims.not_before_ms + 10_000 if after else 0,
         members=[member(one) if isinstance(one, str) else one for one in members],
         f=f,
         k=k,

@@ -37,7 +37,8 @@ def _rosters() -> st.SearchStrategy[Roster]:
             return Role(keys=[next(keys) for _ in range(count)], threshold=threshold)
 
         return Roster(
-            mesh="dev", epoch=epoch, previous="", members=members, f=f, k=(n + f) // 2 + 1, root=role(3, 2), issuers=role(1, 1),
+            mesh="dev", epoch=epoch, previous="", not_before_ms=0,
+            members=members, f=f, k=(n + f) // 2 + 1, root=role(3, 2), issuers=role(1, 1),
             revoker=role(1, 1), policy={"payments": role(2, 2)},
             bounds=Bounds(heartbeat_ms=1000, stale_ms=5000, skew_ms=500, certify_ms=250, attest_stall_ms=5000),
         )  # fmt: skip

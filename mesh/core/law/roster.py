@@ -6,7 +6,7 @@ only if ``2k > n + f`` (any two such sets share an honest member) and ``k <= n -
 Not here: the chain from one epoch to the next (:mod:`mesh.core.law.succession`).
 """
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -17,8 +17,10 @@ from mesh.core.log.checkpoint import attest_name, log_origin, witness_name
 from mesh.errors import Refused
 from mesh.limits import FRONTIER_STREAMS_MAX, MEMBERS_MAX
 
-__all__ = ["Bounds", "Member", "Role", "Roster", "admit_roster"]
+__all__ = ["ROSTERS", "Bounds", "Member", "Role", "Roster", "admit_roster"]
 
+ROSTERS: Final = "roster"
+"""The stream of the mesh's rosters."""
 _Previous = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
 
 
@@ -79,6 +81,8 @@ class Roster(Payload):
     epoch: Count
     previous: _Previous
     """Statement id of the former epoch; empty at genesis."""
+    not_before_ms: Millis
+    """Nobody acts under it earlier, and nobody who holds it acts under the former one any more from then on."""
     members: Annotated[list[Member], msgspec.Meta(min_length=1, max_length=MEMBERS_MAX)]
     f: Count
     k: Count
@@ -122,6 +126,16 @@ class Roster(Payload):
             if self.origin(member) == origin:
                 return member
         raise Refused("unknown_member", origin[:80])
+
+    @property
+    def link(self) -> tuple[str, int, str]:
+        """(stream, number, previous)."""
+        return ROSTERS, self.epoch, self.previous
+
+    @property
+    def sequence(self) -> int:
+        """Its number in the stream is its epoch."""
+        return self.epoch
 
     @property
     def keys(self) -> frozenset[str]:

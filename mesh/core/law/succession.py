@@ -11,7 +11,8 @@ of the two is in doubt.
 One node is one liar, in both rosters: who lied under the old one and is honest under the new counts as a liar all along (mend it with new
 keys). If other nodes may lie in each epoch, it would take ``f + f'``, which this does not promise.
 
-Not here: the joint phase for steps that the rule refuses, the barrier, and nodes that change rosters while they run. No node does yet.
+Not here: when a node goes over to the next one (:mod:`mesh.protocol.adoption`). There is no joint phase: what the rule refuses can
+be reached in several steps, each of which it allows.
 """
 
 from collections.abc import Iterable
@@ -80,7 +81,8 @@ def admit_successor(now: Roster, now_id: str, statement: Statement[Roster]) -> R
 
     Raises:
         Refused: ``wrong_mesh``; ``wrong_epoch`` unless it is the next epoch and names ``now_id`` as its predecessor;
-            ``threshold_not_met`` unless both root thresholds signed; ``roster_unsafe`` if the overlap rule does not hold.
+            ``threshold_not_met`` unless both root thresholds signed; ``roster_unsafe`` if the overlap rule does not hold, or a log
+            would go on under another key; ``too_soon`` if it begins less than 2Δ after the former one.
     """
     claims = statement.claims
     if claims.mesh != now.mesh:
@@ -94,7 +96,19 @@ def admit_successor(now: Roster, now_id: str, statement: Statement[Roster]) -> R
     step = overlap(now, claims)
     if not step.safe:
         raise Refused("roster_unsafe", f"{step}: a step like this must be made in several")
+    _check_carried(now, claims)
     return claims
+
+
+def _check_carried(now: Roster, after: Roster) -> None:
+    """That every log keeps its key, and that epochs do not overtake one another."""
+    apart_ms = 2 * max(now.bounds.stale_ms, after.bounds.stale_ms)
+    if after.not_before_ms < now.not_before_ms + apart_ms:
+        raise Refused("too_soon", f"epoch {after.epoch} begins less than {apart_ms} ms (2Δ) after epoch {now.epoch}")
+    logs = {now.origin(member): member.log_key for member in now.members}
+    for member in after.members:
+        if logs.get(after.origin(member), member.log_key) != member.log_key:
+            raise Refused("roster_unsafe", f"{after.origin(member)} under another key: a new log key begins a new log epoch")
 
 
 def admit_chain(genesis: Statement[Roster], pin: str, successors: Iterable[Statement[Roster]]) -> Roster:

@@ -209,6 +209,7 @@ def _roster(n: int) -> Roster:
         mesh=MESH,
         epoch=1,
         previous="",
+        not_before_ms=0,
         members=members,
         f=f,
         k=k,
