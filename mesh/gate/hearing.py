@@ -30,8 +30,8 @@ from mesh.core.law.heartbeat import StreamHead
 from mesh.core.messages import HeardRequest, OutcomeAnswer, RefusedAnswer, pack, unpack
 from mesh.core.run.heard import Heard
 from mesh.errors import MeshError, Refused
+from mesh.protocol.adoption import check_view
 from mesh.protocol.enforcer import Place, View, check_receipt
-from mesh.protocol.freshness import check_clock, check_fresh
 
 __all__ = ["EVERY_S", "Teller"]
 
@@ -89,10 +89,8 @@ class Teller:
 
     def _fresh(self) -> bool:
         view = self._view()
-        roster, governance = view.governance.roster, view.governance
         try:
-            check_clock(view.fresh, roster, wall_ms=view.wall_ms, now_ms=view.now_ms)
-            check_fresh(view.fresh, governance.frontier, roster, now_ms=view.now_ms, whole=governance.whole)
+            check_view(view.governance, view.fresh, wall_ms=view.wall_ms, now_ms=view.now_ms)
         except Refused:
             return False
         return True

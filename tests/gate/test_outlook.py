@@ -13,7 +13,7 @@ from mesh.adapters.bus_message import NO_HEADERS, Message
 from mesh.adapters.spent import SpentStore
 from mesh.core import subjects
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import restore
+from mesh.core.law.fold import restore
 from mesh.core.law.heartbeat import StreamHead
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.law.roster import Bounds
@@ -159,7 +159,7 @@ async def test_who_does_not_answer_is_not_asked_again_too_soon_and_another_that_
 
 
 async def test_what_cannot_be_asked_for_is_not(view: View) -> None:
-    for stream, sequence in ((STREAM, 0), ("revoke/" + "ab" * 32, 3), ("roster", 9)):
+    for stream, sequence in ((STREAM, 0), ("revoke/" + "ab" * 32, 3), ("rosters", 9)):
         view.hear("us-1", (StreamHead(stream=stream, sequence=sequence, head="ab" * 32, forked=False, held=""),))
     await view.settle()
     assert view.wire.asked == []

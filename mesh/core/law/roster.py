@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from mesh.core.bytes.canonical import Count, KeyHex, Millis, Payload, Token
+from mesh.core.bytes.canonical import Count, KeyHex, Millis, Payload, Reason, Token
 from mesh.core.bytes.envelope import Statement, kind_of, statement
 from mesh.core.bytes.keys import admit_key
 from mesh.core.log.checkpoint import attest_name, log_origin, witness_name
@@ -93,6 +93,9 @@ class Roster(Payload):
     policy: Annotated[dict[Token, Role], msgspec.Meta(max_length=MEMBERS_MAX)]
     """Domain to the people who sign its policy."""
     bounds: Bounds
+    reason: Reason
+    """What changes and why, in the signers' words."""
+    issued_ms: Millis
 
     def __post_init__(self) -> None:
         """Refuse what is unsound: ``roster_unsound``, ``bad_key``."""
