@@ -22,8 +22,8 @@ from mesh.core.law.streams import Chain, Fork
 from mesh.core.law.travel import Said, read_law, streams_of
 from mesh.limits import FRONTIER_STREAMS_MAX
 from tests.core.kit import refuses
-from tests.support.factory import sign
-from tests.support.rosters import MESH, ROOT, key, roster, signed
+from tests.support.factory import MESH, sign
+from tests.support.rosters import ROOT, key, roster, signed
 
 FOUR = ("a", "b", "c", "d")
 GENESIS = signed(roster(FOUR, 1, 3))

@@ -9,7 +9,8 @@ from mesh.core.law.roster import ROSTERS
 from mesh.protocol.adoption import check_view, go_over, next_roster
 from mesh.protocol.freshness import Freshness, hear
 from tests.core.kit import refuses
-from tests.support.rosters import MESH, member, roster, signed
+from tests.support.factory import MESH
+from tests.support.rosters import member, roster, signed
 
 FOUR = ("a", "b", "c", "d")
 GENESIS = signed(roster(FOUR, 1, 3))
