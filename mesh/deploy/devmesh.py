@@ -162,12 +162,12 @@ def create(
         _policy(make, item)
     manifests = [f"policy/{item.bundle.domain}.manifest.json" for item in built]
     bundles = [f"policy/{item.bundle.domain}.bundle.json" for item in built]
+    trust = Trust(roster="roster.json", pin=pin, policy=manifests, bundles=bundles)
     for name in names:
-        _node(make, name, Trust(roster="../../roster.json", pin=pin, policy=_up(manifests), bundles=_up(bundles)))
+        _node(make, name, trust)
     for name in every[nodes:]:
         _member(make, name, places[name])
-        _node(make, name, Trust(roster="../../roster.json", pin=NOBODY, policy=_up(manifests), bundles=_up(bundles), statements=[NOBODY]))
-    trust = Trust(roster="roster.json", pin=pin, policy=manifests, bundles=bundles)
+        _node(make, name, msgspec.structs.replace(trust, pin=NOBODY, statements=[NOBODY]))
     context = _context(make, regions[0], tenant, trust, principals, enforcer)
     config = make.write("bus/nats.conf", nats_config(_users(make, places, tenant), name=_MESH).encode())
     return DevMeshFiles(
@@ -276,11 +276,10 @@ def _member(make: _Maker, name: str, region: str) -> Member:
     )
 
 
-def _up(paths: Sequence[str]) -> list[str]:
-    return [f"../../{path}" for path in paths]
-
-
 def _node(make: _Maker, name: str, trust: Trust) -> None:
+    """A node's configuration, two folders further down than what ``trust`` names."""
+    (roster,), policy, bundles = ([f"../../{path}" for path in paths] for paths in ([trust.roster], trust.policy, trust.bundles))
+    trust = msgspec.structs.replace(trust, roster=roster, policy=policy, bundles=bundles)
     config = NodeConfig(
         node=NodeTable(name=name, data="data", keys="keys"),
         bus=BusTable(servers=["nats://127.0.0.1:4222"], nkey_file="bus.nk"),
