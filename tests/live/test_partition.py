@@ -74,6 +74,10 @@ async def _until_all(client: Client, names: tuple[str, ...], what: str, check: C
     return {name: await client.until(name, what, check, wait_s=30.0) for name in names}
 
 
+def _final_from(least: int) -> Callable[[NodeStatus], bool]:
+    return lambda status: status.fresh and status.certified >= least
+
+
 async def test_partition_two_three_of_five_neither_finalizes_the_minority_denies_and_after_healing_all_is_final(halves: Halves) -> None:
     await halves.link.open()
     halves.start_leaf()  # children are started on the main thread, which this is
@@ -109,7 +113,7 @@ async def test_partition_two_three_of_five_neither_finalizes_the_minority_denies
         await halves.link.become("pass", "pass")
         for side, names in ((near, HUB), (far, LEAF)):
             for name in names:
-                await side.until(name, "final", lambda status, least=sizes[name]: status.fresh and status.certified >= least, wait_s=30.0)
+                await side.until(name, "final", _final_from(sizes[name]), wait_s=30.0)
         assert code_of(await near.ask(region="eu")) == code_of(await far.ask(region="sa")) == "authorized"
     finally:
         await near.bus.close()
