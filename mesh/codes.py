@@ -123,6 +123,12 @@ CODES: Final[dict[str, Code]] = {
         "Nobody waits for it any more: find out who else has the key. `mesh streams ls` shows both; the root keys end it: `mesh resolve`.",
         5,
     ),
+    "no_conflict": _code(
+        "the two statements are genuine, and can both be",
+        "verifier",
+        "It proves nothing against anybody. Ask whoever made it for the two that contradict one another: `mesh fraud show`.",
+        2,
+    ),
     "not_acknowledged": _code(
         "fewer than k members hold it yet, or fewer enforcers say so than were asked for",
         "cli",

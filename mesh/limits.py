@@ -12,6 +12,7 @@ __all__ = [
     "BATCH_RECORDS_MAX",
     "BUNDLE_BYTES_MAX",
     "CLOCK_MS_MAX",
+    "CONFLICT_BYTES_MAX",
     "DETERMINING_MAX",
     "ENVELOPE_BYTES_MAX",
     "FRONTIER_STREAMS_MAX",
@@ -86,6 +87,8 @@ TLOG_PROOF_BYTES_MAX: Final = 163_840
 """A tlog-proof: a note, 63 hashes, and one record in base64 as its extra line."""
 PROOF_BUNDLE_BYTES_MAX: Final = 8_000_000
 """A proof bundle: a policy bundle, and records, statements and proofs of a decision and its outcomes."""
+CONFLICT_BYTES_MAX: Final = 262_400
+"""A proof of a conflict: two statements with all their signatures, and what stands around them."""
 BUNDLE_BYTES_MAX: Final = 999_000
 """A policy bundle: parsing is superlinear in hostile text, and it must fit one message."""
 POLICY_BYTES_MAX: Final = 16_384
