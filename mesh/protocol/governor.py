@@ -52,7 +52,7 @@ from mesh.protocol.events import (
     Tick,
 )
 from mesh.protocol.freshness import Freshness, Heard, check_clock, check_fresh, hear, leap
-from mesh.protocol.gossip import Asking, Gossip, Told
+from mesh.protocol.gossip import Asking, Forked, Gossip, Told
 from mesh.protocol.hearing import NOBODY, Hearing, Words, is_heard
 from mesh.protocol.intake import Intake, refuse
 from mesh.protocol.lineage import LogState, Writer
@@ -324,8 +324,11 @@ class _Work:
     def _record_law(self) -> None:
         """What happened before the clock could be trusted, the start first."""
         if self.gossip.untold and not self._unsure():
-            for change, about in self.gossip.untold:
-                self._govern(change, about)
+            for told in self.gossip.untold:
+                if isinstance(told, Forked):
+                    self.writer.alarm(told.code, told.detail)
+                else:
+                    self._govern(*told)
             self.gossip.untold.clear()
 
     def _ask_for_law(self) -> None:

@@ -144,6 +144,30 @@ def test_a_member_that_serves_nothing_hides_no_conflict_that_others_show(desk: D
     assert len(_ls(desk)) == 1
 
 
+def test_status_says_how_many_streams_have_forked_and_what_to_do_until_they_are_resolved(desk: Desk) -> None:
+    def conflicts() -> tuple[list[int], str]:
+        _, out, err = desk.run("-o", "json", "status")
+        return [row["conflicts"] for row in json.loads(out)], err
+
+    count, err = conflicts()
+    assert (count, "forked" in err) == ([0] * 4, False)
+    one, _ = _revoker_forks(desk)
+    first = _halt(desk)
+    for name in ALL[:2]:
+        desk.offer(first, _halt(desk, reason="another"), to=name)
+    count, err = conflicts()
+    assert count == [2, 2, 1, 1]
+    assert "2 streams have forked, say eu-1, us-1, ap-1, sa-1: " in err
+    assert "`mesh fraud ls`" in err
+    assert "`mesh resolve`" in err
+    keys = [desk.key_file(f"root {number}", use="root") for number in range(2)]
+    for head in (one, first):
+        stream = head.claims.link[0]
+        status, _, err = desk.run("resolve", stream, "--head", head.id, "--key", str(keys[0]), "--co-sign", str(keys[1]))
+        assert status == 0, err
+    assert conflicts()[0] == [0] * 4
+
+
 # -------------------------------------------------------------------------------------------------------------------- verify
 
 
