@@ -43,8 +43,8 @@ def status(cli: Cli) -> int:
         cli.say(f"{domain} is halted, say {', '.join(says)}: nothing starts there until it is resumed")
     if forked := {name: answer.conflicts for name, answer in answers.items() if isinstance(answer, NodeStatus) and answer.conflicts}:
         cli.say(
-            f"{max(forked.values())} streams have forked, say {', '.join(forked)}: `mesh fraud ls` shows whose keys said both, and the"
-            " root keys end it: `mesh resolve`"
+            f"forked streams: {max(forked.values())}, say {', '.join(forked)}. `mesh fraud ls` shows whose keys said both; the root keys"
+            " end it: `mesh resolve`"
         )
     if len(frontiers) > 1:
         others = ", ".join(row["node"] for row in rows if row.get("differs"))

@@ -157,7 +157,7 @@ def test_status_says_how_many_streams_have_forked_and_what_to_do_until_they_are_
         desk.offer(first, _halt(desk, reason="another"), to=name)
     count, err = conflicts()
     assert count == [2, 2, 1, 1]
-    assert "2 streams have forked, say eu-1, us-1, ap-1, sa-1: " in err
+    assert "forked streams: 2, say eu-1, us-1, ap-1, sa-1. " in err
     assert "`mesh fraud ls`" in err
     assert "`mesh resolve`" in err
     keys = [desk.key_file(f"root {number}", use="root") for number in range(2)]
