@@ -84,6 +84,12 @@ async def _answers(client: Client, cluster: Cluster, wanted: str) -> None:
             await asyncio.sleep(0.05)
 
 
+async def _settled(client: Client, node: str) -> None:
+    """All that is in the node's log by now is final."""
+    size = (await client.status(node)).size
+    await client.until(node, "final", lambda status: status.certified >= size)
+
+
 async def _elsewhere(cluster: Cluster, proof: Path, folder: Path) -> tuple[int, Any]:
     """`mesh fraud verify` where there are two files, no context, and no mesh to be reached."""
     folder.mkdir()
@@ -148,9 +154,8 @@ async def test_a_policy_conflict_is_proven_elsewhere_found_by_an_auditor_and_lis
     assert (status, judged["verdict"], judged["kind"], judged["numbers"]) == (0, "PROVED", "policy-conflict", [2, 2])
     assert judged["signers"] == sorted(one.signatures)
 
-    sizes = {node: (await client.status(node)).size for node in own_mesh.files.nodes}
-    for node, size in sizes.items():
-        await client.until(node, "final", lambda status, size=size: status.certified >= size)
+    for node in own_mesh.files.nodes:
+        await _settled(client, node)
     _, audited, err = await command(own_mesh, "audit", "run", "--once")
     found = {item["detail"] for item in audited["findings"] if item["code"] == "policy_conflict"}
     assert found == {f"incident: {name} {' '.join(sorted((one.id, twin.id)))}"}, err
