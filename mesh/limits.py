@@ -51,6 +51,7 @@ __all__ = [
     "REQUEST_BYTES_MAX",
     "SCHEMA_BYTES_MAX",
     "SIGNATURES_MAX",
+    "SPARED_MAX",
     "SQLITE_WAIT_MS_MAX",
     "STATEMENT_BYTES_MAX",
     "STREAM_STATEMENTS_MAX",
@@ -133,6 +134,8 @@ LIFTS_MAX: Final = 256
 """Halts that one resume lifts: far more than anybody signs in a day; beyond, it takes another resume."""
 ASIDE_MAX: Final = 512
 """Other histories that one resolve names: more than anybody makes by mistake; a thief's are still honoured unnamed."""
+SPARED_MAX: Final = 256
+"""Documents of a revoked issuer that one revocation spares; beyond, they are issued anew by another one."""
 REASON_CHARS_MAX: Final = 200
 """Why somebody revoked or halted: every node and every program keeps it for ever."""
 STREAM_STATEMENTS_MAX: Final = 100_000

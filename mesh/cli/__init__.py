@@ -54,7 +54,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "resolve": Entry("mesh.cli.streams:resolve", "Say which history of a forked stream counts."),
     "resume": Entry("mesh.cli.halt:resume", "Lift the halts of a domain."),
     "revocations": Entry("mesh.cli.revocations:revocations", "What has been revoked."),
-    "revoke": Entry("mesh.cli.revoke:revoke", "Revoke a key, subject, document, intent, authorization or digest, for ever."),
+    "revoke": Entry("mesh.cli.revoke:revoke", "Revoke a key, subject, document, issuer, governor or other thing, for ever."),
     "roster": Entry("mesh.cli.roster:roster", "Read rosters, and judge a planned change."),
     "run": Entry("mesh.cli.run:run", "Run a program only if it is authorized."),
     "schema": Entry("mesh.cli.meta:schema", "The JSON Schema of a kind of statement."),

@@ -49,6 +49,7 @@ def _history(cluster: Cluster, *revoked: str) -> list[Statement[Revocation]]:
             sequence=number,
             previous=said[-1].id if said else "",
             target=Target(type="subject", value=subject),
+            spares=[],
             reason="a test",
             issued_ms=time.time_ns() // 1_000_000,
         )

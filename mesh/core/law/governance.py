@@ -11,13 +11,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, Rollout, activate_stream
 from mesh.core.law.halt import Halt, halt_stream, in_force
 from mesh.core.law.heartbeat import NOTHING, Standing, StreamHead, frontier_digest
 from mesh.core.law.policy import Bundle, Manifest, check_succession, policy_stream, read_bundle
 from mesh.core.law.resolve import RESOLVES, Resolve, newest
-from mesh.core.law.revocation import Revocation
+from mesh.core.law.revocation import Revocation, Spared, sparing
 from mesh.core.law.roster import Member, Roster, admit_roster
 from mesh.core.law.streams import Chain, Fork, Growth, Stream, head_of, settle
 from mesh.core.law.travel import Said, admit_law, link_of
@@ -60,6 +61,7 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     """Domain to the gapless chain of them, or to the history of them that a resolve chose."""
     revoked: frozenset[tuple[str, str]]
     """(target type, value)."""
+    spared: Spared
     halts: Mapping[str, Mapping[str, tuple[str, ...]]]
     """Domain to every halt and resume that is held of it: its id, and what it lifts."""
     halted: Mapping[str, tuple[str, ...]]
@@ -164,6 +166,17 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
         for link in chain:
             if link in self.revoked:
                 raise Refused("revoked", f"{link[0]} {link[1][:80]}")
+
+    def check_issued(self, *documents: Statement[Payload]) -> None:
+        """That no issuer that signed one of these identity documents is revoked, unless the document is spared.
+
+        Raises:
+            Refused: ``revoked``.
+        """
+        for document in documents:
+            for key in document.signatures:
+                if key in self.spared and document.id not in self.spared[key]:
+                    raise Refused("revoked", f"issuer {key} of document {document.id[:12]}…")
 
     def check_open(self, domain: str) -> None:
         """That no halt of ``domain`` is in force, and that its policy signers have not contradicted themselves.
@@ -284,6 +297,7 @@ def _silent(roster: Roster, roster_id: str) -> Governance:
         activations={},
         rollouts={},
         revoked=frozenset(),
+        spared={},
         halts={},
         halted={},
         streams={},
@@ -325,12 +339,14 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
     former = {**governance.former, digest: frontier}
     halts, halted = _halting(governance, streams, settled, changed, new)
     activations, rollouts = _rolling_out(governance, streams, settled, changed, new)
+    revocations = [item.claims for item in new if isinstance(item.claims, Revocation)]
     return msgspec.structs.replace(
         governance,
         laws=_legislating(governance.laws, new),
         activations=activations,
         rollouts=rollouts,
-        revoked=governance.revoked | {(said.target.type, said.target.value) for item in new if isinstance(said := item.claims, Revocation)},
+        revoked=governance.revoked | {(said.target.type, said.target.value) for said in revocations},
+        spared=sparing(governance.spared, revocations),
         halts=halts,
         halted=halted,
         streams=streams,
