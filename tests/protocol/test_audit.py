@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mesh.core.bytes import canonical, envelope
-from mesh.core.law.governance import unsaid
+from mesh.core.law.governance import extend, unsaid
+from mesh.core.law.revocation import Revocation, Target
 from mesh.core.log.checkpoint import Checkpoint, log_line
 from mesh.core.log.note import Note
 from mesh.core.log.record import Denied
@@ -323,6 +324,29 @@ def test_an_incident_is_a_finding() -> None:
     auditing = _audit(story)
     assert auditing.codes == ["log_conflict"]
     assert auditing.state.findings[0].detail.startswith("incident: lab/us-1/e1")
+
+
+@pytest.mark.parametrize("kind", ["issuer", "governor", "key"])
+def test_what_was_decided_before_its_issuer_or_governor_was_revoked_stays_lawful(kind: str) -> None:
+    story = happened()
+    value = "eu-1" if kind == "governor" else story.lab.issuer.public
+    said = Revocation(
+        mesh=story.lab.roster.mesh,
+        revoker=story.lab.revoker.public,
+        sequence=1,
+        previous="",
+        target=msgspec.convert({"type": kind, "value": value}, Target),
+        spares=[],
+        reason="stolen",
+        issued_ms=story.mesh.now_ms,
+    )
+    auditing = Auditing(story.mesh)
+    taken = extend(auditing.audit.governance, [envelope.read(Revocation, sign(said, story.lab.revoker))])
+    assert (kind, value) in taken.governance.revoked
+    auditing.audit.governance = taken.governance
+    auditing.feed(events_of(story.mesh.stream)).pull()
+    assert (auditing.counts, auditing.codes) == ((2, 0, 0), [])
+    assert auditing.done
 
 
 def test_garbage_is_counted_and_changes_nothing() -> None:
