@@ -38,6 +38,7 @@ KIND_MODULES: Final = (
     "mesh.core.law.revocation",
     "mesh.core.law.roster",
     "mesh.core.log.record",
+    "mesh.core.run.approval",
     "mesh.core.run.authorization",
     "mesh.core.run.heard",
     "mesh.core.run.identity",
@@ -70,6 +71,7 @@ RAW: Final[Mapping[tuple[str, str], str]] = {
     ("IntentRequest", "intent"): "intent",
     ("IntentRequest", "identity"): "identity",
     ("IntentRequest", "enforcer"): "identity",
+    ("IntentRequest", "approvals"): "approval or grant",
     ("Authorized", "authorization"): "authorization",
     ("DeniedAnswer", "denial"): "denial",
     ("OutcomeRequest", "identity"): "identity",
@@ -79,6 +81,7 @@ RAW: Final[Mapping[tuple[str, str], str]] = {
     ("HeardRequest", "identity"): "identity",
     ("HeardWord", "heard"): "heard",
     ("HeardWord", "identity"): "identity",
+    ("DecisionMade", "approvals"): "approval or grant",
     ("LawBatch", "statements"): "revocation, halt, policy, activate or resolve",
     ("Offer", "statements"): "revocation, halt, policy, activate or resolve",
     ("BundleGiven", "bundle"): "policy-bundle",
@@ -117,7 +120,7 @@ def record_tags() -> dict[str, type[msgspec.Struct]]:
 
 def schema_files() -> dict[str, bytes]:
     """Path to content of every schema."""
-    files = {"envelope.schema.json": _envelope(), "record.schema.json": _titled("record", Record, {"x-bytes-max": RECORD_BYTES_MAX})}
+    files = {"envelope.schema.json": _envelope(), "record.schema.json": _titled("record", Record, {"x-bytes-max": RECORD_BYTES_MAX}, up="")}
     for name in known_kinds():
         kind = KINDS[name]
         extra = {"x-payload-type": kind.payload_type, "x-bytes-max": kind.bytes_max}

@@ -31,7 +31,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -46,7 +46,7 @@ from mesh.core.run.decision import Effect, Entity
 from mesh.core.run.identity import EnforcerClass
 from mesh.core.run.intent import Assurance, EntityRef, strongest
 from mesh.errors import Refused
-from mesh.limits import BUNDLE_BYTES_MAX
+from mesh.limits import APPROVALS_MAX, BUNDLE_BYTES_MAX
 
 __all__ = ["Folder", "PolicyRefused", "load_folder"]
 
@@ -128,6 +128,8 @@ class _Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     purpose: Text = ""
     enforcer_class: EnforcerClass = "gateway"
     person: Text = ""
+    approvals: Annotated[dict[Token, Count], msgspec.Meta(max_length=APPROVALS_MAX)] = {}
+    breakglass: bool = False
     now_s: Count = NOW_S
     expect: Effect
     by: list[Text]
@@ -264,6 +266,8 @@ def _cases(path: Path, found: list[Finding]) -> Iterator[Case]:
             purpose=read.purpose,
             enforcer_class=read.enforcer_class,
             person=read.person,
+            approvals=read.approvals,
+            breakglass=read.breakglass,
             now_s=read.now_s,
             effect=read.expect,
             determining=sorted(read.by),

@@ -160,8 +160,9 @@ def identity(**changes: Any) -> Identity:
 
 def attested(**changes: Any) -> Attested:
     made = Attested(
-        now_s=1_767_225_600, region="eu", policy_epoch=1, manifest=KEY, activation="", frontier=KEY, enforcer_class="gateway", person=""
-    )
+        now_s=1_767_225_600, region="eu", policy_epoch=1, manifest=KEY, activation="", frontier=KEY, enforcer_class="gateway", person="",
+        approvals={}, breakglass=False,
+    )  # fmt: skip
     return msgspec.structs.replace(made, **changes)
 
 

@@ -24,6 +24,7 @@ from mesh.protocol.freshness import Freshness, hear
 P = TypeVar("P", bound=Payload)
 
 __all__ = [
+    "APPROVERS",
     "BOUNDS",
     "BUNDLE",
     "ENFORCER",
@@ -74,6 +75,7 @@ def decision_key(name: str) -> SecretKey:
 
 
 ROOT, ISSUER, REVOKER, POLICY, HOLDER, ENFORCER = (secret(number) for number in range(1, 7))
+APPROVERS = [secret(number) for number in range(7, 10)]
 
 
 def sign(value: Payload, *keys: SecretKey) -> bytes:
@@ -111,6 +113,7 @@ def roster(names: tuple[str, ...] = tuple(REGIONS), *, f: int = 1, k: int = 3) -
         issuers=Role(keys=[ISSUER.public], threshold=1),
         revoker=Role(keys=[REVOKER.public], threshold=1),
         policy={"ops": Role(keys=[POLICY.public], threshold=1)},
+        approvers={"security": Role(keys=[key.public for key in APPROVERS], threshold=1)},
         bounds=BOUNDS,
     )
 

@@ -183,6 +183,40 @@ def test_only_an_allow_without_any_error_that_rests_on_a_permit_permits(verdict:
     assert decision.errors == list(verdict.errors)
 
 
+BOTH = rule("plain", "permit", "true", obligation="tell") + rule("two", "permit", "true", approval="2 of security, 1 of finance")
+
+
+@pytest.mark.parametrize(
+    ("approvals", "needs"),
+    [
+        ({}, ["1 of finance", "2 of security"]),
+        ({"security": 1, "finance": 3}, ["2 of security"]),
+        ({"security": 2, "finance": 1}, []),
+        ({"security": 9}, ["1 of finance"]),
+    ],
+)
+def test_what_any_determining_permit_demands_must_have_come(approvals: dict[str, int], needs: list[str]) -> None:
+    verdict = Verdict(allow=True, determining=("plain", "two"), errors=())
+    decision = conclude(intent(), law(bundle(BOTH)), verdict, facts=attested(approvals=approvals))
+    assert (decision.effect, decision.needs) == ("deny" if needs else "permit", needs)
+    assert decision.obligations == ([] if needs else ["tell"])
+    assert decision.determining == ["plain", "two"], "whose permits they were stays said"
+
+
+def test_a_permit_that_did_not_determine_the_answer_demands_nothing() -> None:
+    under = law(bundle(BOTH + FORBID))
+    assert conclude(intent(), under, Verdict(allow=True, determining=("plain",), errors=())).effect == "permit"
+    for no in (Verdict(allow=False, determining=("never",), errors=()), Verdict(allow=True, determining=("two",), errors=("x: overflow",))):
+        decision = conclude(intent(), under, no)
+        assert (decision.effect, decision.needs) == ("deny", [])
+
+
+def test_a_demand_that_nobody_can_read_decides_nothing() -> None:
+    with pytest.raises(Unavailable) as no:
+        conclude(intent(), law(bundle(rule("odd", "permit", "true", approval="somebody"))), Verdict(True, ("odd",), ()))
+    assert no.value.code == "engine_unavailable"
+
+
 @pytest.mark.parametrize("determining", [("stranger",), ("may", "stranger"), ("never",)])
 def test_a_verdict_that_this_bundle_cannot_give_is_no_verdict(determining: tuple[str, ...]) -> None:
     with pytest.raises(Unavailable) as no:
@@ -250,6 +284,9 @@ def test_an_assurance_that_nobody_knows_is_no_verdict() -> None:
         (intent(), identity(groups=["staff"]), attested()),
         (intent(), identity(), attested(now_s=1)),
         (intent(), identity(), attested(person="alice")),
+        (intent(), identity(), attested(approvals={"security": 1})),
+        (intent(), identity(), attested(approvals={"security": 2})),
+        (intent(), identity(), attested(breakglass=True)),
     ],
 )
 def test_the_input_digest_changes_with_everything_the_engine_could_see(asked: Intent, who: Identity, facts: Attested) -> None:

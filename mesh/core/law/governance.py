@@ -60,6 +60,8 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     """Domain to the gapless chain of them, or to the history of them that a resolve chose."""
     revoked: frozenset[tuple[str, str]]
     """(target type, value)."""
+    revocations: Mapping[tuple[str, str], tuple[str, ...]]
+    """The same to the ids of the statements that say so."""
     halts: Mapping[str, Mapping[str, tuple[str, ...]]]
     """Domain to every halt and resume that is held of it: its id, and what it lifts."""
     halted: Mapping[str, tuple[str, ...]]
@@ -284,6 +286,7 @@ def _silent(roster: Roster, roster_id: str) -> Governance:
         activations={},
         rollouts={},
         revoked=frozenset(),
+        revocations={},
         halts={},
         halted={},
         streams={},
@@ -331,6 +334,7 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
         activations=activations,
         rollouts=rollouts,
         revoked=governance.revoked | {(said.target.type, said.target.value) for item in new if isinstance(said := item.claims, Revocation)},
+        revocations=_revoking(governance.revocations, new),
         halts=halts,
         halted=halted,
         streams=streams,
@@ -377,6 +381,19 @@ def _legislating(laws: Mapping[str, tuple[Law, ...]], new: Sequence[Statement[Sa
         return laws
     ordered = {domain: tuple(sorted(epochs, key=lambda law: (law.manifest.epoch, law.manifest_id))) for domain, epochs in grown.items()}
     return dict(sorted({**laws, **ordered}.items()))
+
+
+def _revoking(
+    revocations: Mapping[tuple[str, str], tuple[str, ...]], new: Sequence[Statement[Said]]
+) -> Mapping[tuple[str, str], tuple[str, ...]]:
+    said = [(item.claims.target, item.id) for item in new if isinstance(item.claims, Revocation)]
+    if not said:
+        return revocations
+    grown = dict(revocations)
+    for target, identity in said:
+        link = target.type, target.value
+        grown[link] = tuple(sorted({*grown.get(link, ()), identity}))
+    return grown
 
 
 def _rolling_out(

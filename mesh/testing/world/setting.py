@@ -216,6 +216,7 @@ def _roster(n: int) -> Roster:
         issuers=_role("issuer"),
         revoker=Role(keys=[keys.public("revoker"), keys.public("second revoker")], threshold=1),
         policy={DOMAIN: _role("policy")},
+        approvers={},
         bounds=_BOUNDS,
     )
 
