@@ -1,6 +1,5 @@
 """`mesh policy shadow`: what a policy that nobody signed yet would have said to what was really asked."""
 
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import msgspec
 from mesh.cli import client, recorded, telling
 from mesh.cli.gathering import gather, heartbeats
 from mesh.cli.output import Cli, format_option, pass_cli
+from mesh.cli.spans import span
 from mesh.codes import CODES
 from mesh.core.law.governance import Governance, extend
 from mesh.core.law.policy import Bundle, Terms, policy_stream
@@ -31,8 +31,6 @@ _INCOMPLETE: Final = 4
 _EXAMPLES: Final = 3
 _AUTHORIZATION_MS: Final = 30_000
 _LEASE_MS: Final = 10_000
-_SPAN: Final = re.compile(r"([0-9]{1,6})([smhd])")
-_UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 class _Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,17 +67,9 @@ class _Shadow(msgspec.Struct, frozen=True, kw_only=True):
     """Member to why it did not answer."""
 
 
-def _span(_ctx: click.Context, _param: click.Parameter, text: str) -> int:
-    """A span of time in ms."""
-    match = _SPAN.fullmatch(text)
-    if match is None or int(match[1]) == 0:
-        raise click.BadParameter("a number and its unit: 90s, 30m, 24h, 7d")
-    return int(match[1]) * _UNITS_MS[match[2]]
-
-
 @click.command()
 @click.argument("candidate", metavar="FOLDER|BUNDLE", type=click.Path(path_type=Path))
-@click.option("--replay", "span_ms", default="24h", show_default=True, metavar="SPAN", callback=_span, help="How far back: 30m, 24h, 7d.")
+@click.option("--replay", "span_ms", default="24h", show_default=True, metavar="SPAN", callback=span, help="How far back: 30m, 24h, 7d.")
 @click.option(
     "--max-flips", type=click.IntRange(0), metavar="N", help="End with 2 if more than N decisions flip or cannot be asked any more."
 )
