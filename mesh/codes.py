@@ -95,7 +95,7 @@ CODES: Final[dict[str, Code]] = {
     "policy_denied": _code("policy does not permit it", "governor", "See which policies decided: `mesh why ID`.", 2),
     "approval_needed": _code(
         "policy permits it only with approvals that did not come with it",
-        "governor",
+        "governor, enforcer",
         "Have it approved: each of those people runs `mesh approve INTENT --key FILE`; then ask again with --approval FILE.",
         2,
     ),

@@ -178,17 +178,17 @@ def _admitted(read: _Candidate, governance: Governance, engine: "CedarEngine") -
 
 def _terms(bundle: Bundle, governance: Governance) -> tuple[dict[str, Terms], list[str]]:
     """Terms and enforcers of the domain's newest manifest, with the bundle's own actions and floors."""
-    from mesh.core.law.scope import floors
+    from mesh.core.law.scope import approval_floors, floors
     from mesh.core.run.intent import strongest
 
     epochs = governance.laws.get(bundle.domain, ())
     if not epochs:
         raise Refused("domain_unknown", f"no manifest of {bundle.domain} is known to take terms from: name the folder instead")
     newest = epochs[-1].manifest
-    actions: dict[str, Terms] = {}
+    actions, approvals = dict[str, Terms](), approval_floors(bundle)
     for name, floor in floors(bundle).items():
-        known = newest.actions.get(name) or Terms(assurance=floor, authorization_ms=_AUTHORIZATION_MS, lease_ms=_LEASE_MS)
-        actions[name] = msgspec.structs.replace(known, assurance=strongest(known.assurance, floor))
+        known = newest.actions.get(name) or Terms(assurance=floor, authorization_ms=_AUTHORIZATION_MS, lease_ms=_LEASE_MS, approvals={})
+        actions[name] = msgspec.structs.replace(known, assurance=strongest(known.assurance, floor), approvals=approvals[name])
     return actions, newest.enforcers
 
 

@@ -77,7 +77,7 @@ class Folder(msgspec.Struct, frozen=True, kw_only=True):
     schema: str
     actions: list[ActionSpec]
     terms: dict[str, Terms]
-    """Per action, the domain's floor included, the permits' ``@assurance`` not yet."""
+    """Per action, the domain's floor included, the permits' ``@assurance`` and ``@approval`` not yet."""
     sources: list[Source]
     entities: list[Entity]
     cases: list[Case]
@@ -221,7 +221,7 @@ def _action(name: str, action: _Action) -> ActionSpec:
 
 def _terms(domain: _Domain, action: _Action) -> Terms:
     floor = strongest(domain.floor, action.assurance)
-    return Terms(assurance=floor, authorization_ms=action.authorization_ms, lease_ms=action.lease_ms)
+    return Terms(assurance=floor, authorization_ms=action.authorization_ms, lease_ms=action.lease_ms, approvals={})
 
 
 def _entities(path: Path, found: list[Finding]) -> Iterator[Entity]:

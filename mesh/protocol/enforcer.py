@@ -8,7 +8,7 @@ The order of :func:`admit`
  4. mesh, domain, audience: this enforcer's key, class and boot; the domain lists it; the policy in force is the one decided by
  5. assurance: as many members as the strongest of manifest, intent and authorization demands; ``observe`` never authorizes
  6. digests: what will actually run is what intent and authorization say, and it is recorded in its issuer's own log; the approvals
-    and grants beside it are those that it rests on, and each holds for this effect
+    and grants beside it are those that it rests on, each holds for this effect, and they are what every permit demands
  7. times: not before, not after; the manifest's and the intent's own limits hold whatever a governor wrote
  8. fresh: the clock agrees with its peers, k members vouch for this view
  9. frontier: this view is at least as new as the one the authorization was made in
@@ -33,7 +33,7 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance, Law
 from mesh.core.law.heartbeat import Heartbeat, StreamHead, covers, frontier_digest
 from mesh.core.law.roster import Roster
-from mesh.core.run.approval import Backing, weigh
+from mesh.core.run.approval import Backing, Demand, unmet, weigh
 from mesh.core.run.authorization import Authorization, Possession, Receipt, RecordRef
 from mesh.core.run.identity import Identity, check_identity
 from mesh.core.run.intent import ASSURANCES, Assurance, EntityRef, Intent, Measurement, strongest
@@ -163,6 +163,9 @@ def admit(presented: Presented, actual: Actual, *, challenge: str, place: Place,
     backing = weigh(presented.approvals, intent.claims, governance.roster, at_ms=view.now_ms)
     if backing.ids != claims.approvals:
         raise Refused("digest_mismatch", "the approvals beside it are not those that it rests on")
+    missing = unmet([Demand(least, group) for group, least in terms.approvals.items()], backing.approvals)
+    if missing:
+        raise Refused("approval_needed", f"every permit of {claims.action} demands {', '.join(missing)}")
     grant = Grant(
         authorization=authorization,
         intent=intent,

@@ -249,7 +249,8 @@ def test_a_demand_is_spelled_as_people_say_it() -> None:
 
 @pytest.mark.parametrize(
     "text", ["", "security", "0 of security", "02 of security", "two of security", "2 of Security", "100 of security", "2  of security",
-             "2 of security,", "2 of security; 1 of board", "1 of security, 2 of security", "2 of security\n"],
+             "2 of security,", "2 of security; 1 of board", "1 of security, 2 of security", "2 of security\n",
+             "1 of a, 1 of b, 1 of c, 1 of d, 1 of e"],
 )  # fmt: skip
 def test_a_malformed_demand_is_refused(text: str) -> None:
     with refuses("policy_invalid"):

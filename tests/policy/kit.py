@@ -104,7 +104,7 @@ def law(made: Bundle, *, floor: Assurance = "local", digest: str = "") -> Law:
         epoch=1,
         previous="",
         digest=digest or bundle_digest(canonical.encode(made)),
-        actions={action.name: Terms(assurance=floor, authorization_ms=30_000, lease_ms=10_000) for action in made.actions},
+        actions={action.name: Terms(assurance=floor, authorization_ms=30_000, lease_ms=10_000, approvals={}) for action in made.actions},
         enforcers=[],
         not_before_ms=0,
         expires_ms=0,

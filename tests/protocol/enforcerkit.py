@@ -158,9 +158,10 @@ def manifest(
     end_ms: int = NOW_MS + YEAR_MS,
     authorization_ms: int = 30_000,
     lease_ms: int = 2_000,
+    approvals: dict[str, int] | None = None,
 ) -> Manifest:
     """The terms of the domain ``ops``."""
-    terms = Terms(assurance=floor, authorization_ms=authorization_ms, lease_ms=lease_ms)
+    terms = Terms(assurance=floor, authorization_ms=authorization_ms, lease_ms=lease_ms, approvals=approvals or {})
     return Manifest(
         mesh=MESH,
         domain="ops",

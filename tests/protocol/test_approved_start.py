@@ -84,6 +84,13 @@ def test_what_does_not_carry_the_authorization_starts_nothing(said: list[bytes],
     assert refused(_bench(*said, **ids)) == code
 
 
+def test_no_governor_can_leave_out_what_every_permit_demands() -> None:
+    for said, code in ((approved(ONE), "approval_needed"), (granted(), "approval_needed"), (approved(), "")):
+        bench = _bench(said)
+        bench.manifest["approvals"] = {"security": 2}
+        assert (refused(bench) if code else bench.admit().backing.ids and "") == code
+
+
 def _revoked(kind: str, value: str) -> Callable[[Bench], None]:
     return lambda bench: bench.revoked.append(kit.revocation(kind, value))
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from mesh.adapters.cedar import PROFILE
 from mesh.core.bytes import canonical
-from mesh.core.law.policy import PolicyJson, Terms
-from mesh.core.law.scope import applies, check_terms, floors
+from mesh.core.law.policy import Manifest, PolicyJson, Terms
+from mesh.core.law.scope import applies, approval_floors, check_terms, floors
 from mesh.core.run.decision import Attested, Verdict, input_digest
 from mesh.core.run.identity import Identity
 from mesh.core.run.intent import ASSURANCES, Assurance, EntityRef, Intent, strongest
@@ -336,10 +336,33 @@ def test_a_manifest_below_what_a_permit_demands_is_refused() -> None:
         check_terms(law(made, floor="local").manifest, made)
 
 
+def test_the_floor_of_approvals_is_what_every_permit_demands_that_can_match() -> None:
+    two, three = rule("a", "permit", "true", approval="2 of security, 1 of board"), rule("b", "permit", "false", approval="3 of security")
+    assert approval_floors(bundle(two)) == {"send": {"security": 2, "board": 1}, "audit": {}}
+    assert approval_floors(bundle(two + three + rule("n", "forbid", "true"))) == {"send": {"security": 2}, "audit": {}}
+    assert approval_floors(bundle(two + rule("free", "permit", "context.attested.breakglass"))) == {"send": {}, "audit": {}}
+    with refuses("policy_invalid"):
+        approval_floors(bundle(rule("a", "permit", "true", approval="some")))
+
+
+def test_a_manifest_that_says_other_approvals_than_every_permit_demands_is_refused() -> None:
+    made = bundle(rule("a", "permit", "true", approval="2 of security"))
+    manifest = law(made).manifest
+
+    def stating(approvals: dict[str, int]) -> Manifest:
+        terms = msgspec.structs.replace(manifest.actions["send"], approvals=approvals)
+        return msgspec.structs.replace(manifest, actions={**manifest.actions, "send": terms})
+
+    check_terms(stating({"security": 2}), made)
+    for other in ({}, {"security": 1}, {"security": 3}, {"security": 2, "board": 1}):
+        with refuses("policy_invalid"):
+            check_terms(stating(other), made)
+
+
 def test_a_manifest_must_state_terms_for_exactly_the_actions_of_its_bundle() -> None:
     made = bundle()
     manifest = law(made).manifest
-    terms = Terms(assurance="final", authorization_ms=1, lease_ms=1)
+    terms = Terms(assurance="final", authorization_ms=1, lease_ms=1, approvals={})
     for actions in ({"send": terms}, dict.fromkeys(("send", "audit", "more"), terms)):
         with refuses("policy_invalid"):
             check_terms(msgspec.structs.replace(manifest, actions=actions), made)

@@ -117,7 +117,7 @@ class Lab:
             epoch=1,
             previous="",
             digest=bundle_digest(self.bundle_bytes),
-            actions={"send": Terms(assurance="local", authorization_ms=30_000, lease_ms=10_000)},
+            actions={"send": Terms(assurance="local", authorization_ms=30_000, lease_ms=10_000, approvals={})},
             enforcers=["spiffe://lab/enforcer/till"],
             not_before_ms=T0,
             expires_ms=T0 + _DAY_MS,

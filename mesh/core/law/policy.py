@@ -143,6 +143,8 @@ class Terms(Payload):
     authorization_ms: Millis
     """Life of an authorization."""
     lease_ms: Millis
+    approvals: Annotated[dict[Token, Count], msgspec.Meta(max_length=APPROVALS_MAX)]
+    """Group to the fewest keys that must approve: what every permit demands that can match."""
 
 
 @statement("policy")

@@ -184,6 +184,8 @@ def demands(annotation: str) -> tuple[Demand, ...]:
         if match is None:
             raise Refused("policy_invalid", f"@approval({annotation[:80]!r}): written like '2 of security, 1 of finance'")
         found.append(Demand(int(match[1]), match[2]))
+    if len(found) > APPROVALS_MAX:
+        raise Refused("policy_invalid", f"@approval({annotation[:80]!r}) names {len(found)} groups: at most {APPROVALS_MAX} approvals come")
     if len({demand.group for demand in found}) != len(found):
         raise Refused("policy_invalid", f"@approval({annotation[:80]!r}) names a group twice")
     return tuple(found)

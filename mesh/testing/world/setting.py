@@ -251,7 +251,7 @@ def _manifest(digest: str) -> Manifest:
         epoch=1,
         previous="",
         digest=digest,
-        actions={ACTION: Terms(assurance="local", authorization_ms=4_000, lease_ms=2_000)},
+        actions={ACTION: Terms(assurance="local", authorization_ms=4_000, lease_ms=2_000, approvals={})},
         enforcers=[_spiffe(name) for name in ENFORCERS],
         not_before_ms=EPOCH_MS - DAY_MS,
         expires_ms=EPOCH_MS + DAY_MS,
