@@ -23,6 +23,8 @@
     to = "string"                                    # bool, int, string, bools, ints, strings
     memo = { type = "string", privacy = "committed", required = false }
 
+Cases say who approved and whether the glass is broken: ``approvals = { security = 2 }``, ``breakglass = true``.
+
 Not here: Cedar (:mod:`mesh.policy.build`), what cases mean (:mod:`mesh.policy.cases`).
 """
 

@@ -74,18 +74,24 @@ class Effect(Payload):
         return cls(**{name: getattr(intent, name) for name in cls.__struct_fields__})
 
     @property
-    def digest(self) -> str:
-        """SHA-256 over its canonical form, parameters by their digest: computable by anyone who holds the intent."""
-        bound = _Bound(
-            mesh=self.mesh,
-            domain=self.domain,
-            subject=self.subject,
-            action=self.action,
-            resource=self.resource,
-            params=params_digest(self.params, self.committed),
-            measurements=self.measurements,
+    def bound(self) -> bytes:
+        """What an approval is bound to, in its canonical form: parameters by their digest, so that it says nothing of their values."""
+        return canonical.encode(
+            _Bound(
+                mesh=self.mesh,
+                domain=self.domain,
+                subject=self.subject,
+                action=self.action,
+                resource=self.resource,
+                params=params_digest(self.params, self.committed),
+                measurements=self.measurements,
+            )
         )
-        return sha256_hex(canonical.encode(bound))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of :attr:`bound`: computable by anyone who holds the intent."""
+        return sha256_hex(self.bound)
 
 
 @statement("approval", bytes_max=APPROVAL_BYTES_MAX)
