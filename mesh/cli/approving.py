@@ -30,7 +30,7 @@ from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.roster import Role, Roster
 from mesh.core.log.record import DecisionMade
-from mesh.core.run.approval import Approval, BreakGlass, Effect, Said, check_life, read_said
+from mesh.core.run.approval import Approval, BreakGlass, Effect, Said, check_life, demands, read_said
 from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Intent
 from mesh.core.run.paper import fold, unfold
@@ -40,6 +40,8 @@ from mesh.protocol.proving import bodies_of, record_of
 
 __all__ = ["approve", "grant"]
 
+_HOUR_MS: Final = 3_600_000
+_QUARTER_MS: Final = 900_000
 _FILE: Final = click.Path(dir_okay=False, path_type=Path)
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -120,6 +122,8 @@ def approve(  # noqa: PLR0913 -- one for each option
     )
     if found.effect.committed:
         cli.say("its committed parameters are salted anew in each intent: only this very intent, sent again, keeps the approval")
+    if plan.file is None and not found.needs:
+        cli.say("policy asked nobody to approve it when it was decided: this changes nothing unless policy is another by now")
     return plan.sign(_unsigned(claims), found.effect, pen, found.needs)
 
 
@@ -170,10 +174,6 @@ def grant(  # noqa: PLR0913 -- one for each option
     return plan.sign(_unsigned(claims), None, pen, [f"{pen.role.threshold} of {pen.group}"])
 
 
-_HOUR_MS: Final = 3_600_000
-_QUARTER_MS: Final = 900_000
-
-
 class _Plan:
     """One command: what was named, and with which keys it is signed."""
 
@@ -201,7 +201,7 @@ class _Plan:
         """A line on what others signed (rule 2)."""
         if said:
             raise Refused("usage", f"{self.file} says already what, why and how long")
-        statement, effect = unfold(self.data)
+        statement, effect, needs = unfold(self.data)
         if not isinstance(statement.claims, kind):
             raise Refused("usage", f"{self.file} holds a {envelope.kind_of(type(statement.claims)).name}")
         pen = _pen(self.keys, self.roster)
@@ -213,11 +213,13 @@ class _Plan:
             raise Refused("bad_signature", f"a line in {self.file} is not valid, or by nobody of {pen.group}")
         if wall_ms() >= statement.claims.expires_ms:
             raise Refused("approval_expired", f"it ended {telling.when(statement.claims.expires_ms)}")
-        return self.sign(statement, effect, pen, [])
+        return self.sign(statement, effect, pen, needs)
 
     def sign(self, statement: Statement[Said], effect: Effect | None, pen: _Pen, needs: Sequence[str]) -> int:
         """Show, ask, sign, write (rule 1)."""
         check_life(statement.claims)
+        asked = [demand for need in needs for demand in demands(need) if demand.group == pen.group]
+        wanted = max([pen.role.threshold, *(demand.least for demand in asked)])
         facts = _facts(statement, effect)
         if self.dry_run:
             self.cli.value(facts)
@@ -229,8 +231,7 @@ class _Plan:
         kind = envelope.kind_of(type(statement.claims))
         new = read_said(envelope.assemble(kind.payload_type, statement.payload, {**statement.signatures, **lines}))
         path = self.out or (self.file if self.handed_on and self.file else Path(f"{kind.name}-{new.id[:12]}.json"))
-        write_file(path, fold(new, effect))
-        wanted = max([pen.role.threshold, *(int(need.split(" ", 1)[0]) for need in needs if need.endswith(f" of {pen.group}"))])
+        write_file(path, fold(new, effect, list(map(str, asked))))
         self.cli.value({**_facts(new, effect), "signed_by": sorted(new.signatures), "needed": wanted, "file": str(path)})
         if len(new.signatures) < wanted:
             self.cli.say(f"{path} has {len(new.signatures)} of {wanted} signatures of {pen.group}")

@@ -24,6 +24,7 @@ from mesh.core.law.policy import Bundle
 from mesh.core.log.bundle import ProofBundle
 from mesh.core.log.certificate import Certificate
 from mesh.core.log.record import Record
+from mesh.core.run.paper import Paper
 from mesh.limits import ENVELOPE_BYTES_MAX, MESSAGE_BYTES_MAX, PROOF_BUNDLE_BYTES_MAX, RECORD_BYTES_MAX, SIGNATURES_MAX
 
 __all__ = ["KIND_MODULES", "MESSAGES", "RAW", "json_text", "known_kinds", "record_tags", "schema_files"]
@@ -82,6 +83,7 @@ RAW: Final[Mapping[tuple[str, str], str]] = {
     ("HeardWord", "heard"): "heard",
     ("HeardWord", "identity"): "identity",
     ("DecisionMade", "approvals"): "approval or grant",
+    ("Paper", "statement"): "approval or grant",
     ("LawBatch", "statements"): "revocation, halt, policy, activate or resolve",
     ("Offer", "statements"): "revocation, halt, policy, activate or resolve",
     ("BundleGiven", "bundle"): "policy-bundle",
@@ -131,6 +133,7 @@ def schema_files() -> dict[str, bytes]:
         files[f"message/{name}.schema.json"] = _titled(name, message, {"x-bytes-max": MESSAGE_BYTES_MAX})
     files["policy-bundle.schema.json"] = _titled("policy bundle", Bundle, {})
     files["proof-bundle.schema.json"] = _titled("proof bundle", ProofBundle, {"x-bytes-max": PROOF_BUNDLE_BYTES_MAX}, up="")
+    files["approval-file.schema.json"] = _titled("approval file", Paper, {"x-bytes-max": ENVELOPE_BYTES_MAX}, up="")
     files["certificate.schema.json"] = _titled("certificate", Certificate, {})
     return {name: json_text(schema) for name, schema in files.items()}
 

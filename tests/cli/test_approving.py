@@ -13,6 +13,7 @@ from mesh.adapters.clock import wall_ms
 from mesh.cli import client
 from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import sha256_hex
+from mesh.core.law.roster import Role
 from mesh.core.messages import DeniedAnswer
 from mesh.core.run.approval import Approval, BreakGlass, Effect, read_said
 from mesh.core.run.authorization import Denial
@@ -63,7 +64,7 @@ class People:
         return self.say("grant", target, "--key", first, *[part for key in others for part in ("--co-sign", key)], "--yes", *more)
 
     def read(self, shown: Any) -> Any:
-        return read_said(unfold((self.folder / shown["file"]).read_bytes())[0].envelope)
+        return read_said(unfold((self.folder / shown["file"]).read_bytes()).statement.envelope)
 
 
 @pytest.fixture
@@ -88,6 +89,7 @@ def test_what_was_denied_is_shown_in_full_and_approved_by_one_after_the_other(pe
     assert (status, len(both["signed_by"]), both["id"], both["params"]) == (0, 2, shown["id"], {"amount": 500}), err
     assert f"--approval {shown['file']}" in err
     said = people.read(both)
+    assert both["needed"] == 2, "who signs next is told, too"
     assert isinstance(said.claims, Approval)
     assert said.sealed_by([key.public for key in people.lab.approvers])
     assert said.claims.expires_ms - said.claims.not_before_ms == 7_200_000
@@ -182,7 +184,7 @@ def test_one_file_is_signed_by_one_group(people: People) -> None:
 
 def test_nobody_adds_a_line_to_what_is_not_valid_or_not_what_it_shows(people: People) -> None:
     file = people.folder / people.approve(people.denied, "security 0", "-o", "a.json")[1]["file"]
-    statement, effect = unfold(file.read_bytes())
+    statement, effect, _ = unfold(file.read_bytes())
     assert effect is not None
 
     def refused(data: bytes) -> str:
@@ -203,6 +205,7 @@ def test_nobody_adds_a_line_to_what_is_not_valid_or_not_what_it_shows(people: Pe
     assert shown != file.read_bytes()
     assert refused(shown) == "approval_mismatch"
     assert refused(b"{}") == "malformed"
+    assert refused(fold(statement, effect, ["some of security"])) == "policy_invalid"
 
 
 def test_what_stands_in_a_file_is_not_said_again(people: People) -> None:
@@ -259,3 +262,28 @@ def test_why_and_the_list_of_records_say_plainly_who_approved_and_that_the_glass
     assert rows[names[0]] == "permit by vault"
     assert rows[names[1]] == "permit by emergency, BREAK-GLASS"
     assert rows[people.denied] == "deny by vault, approval needed: 2 of security"
+
+
+def test_a_roster_shows_its_groups_of_approvers_and_what_changes_in_them(people: People) -> None:
+    lab = people.lab
+    (people.folder / "roster.json").write_bytes(lab.roster_envelope)
+    roles = {role["role"]: role for role in people.shell.json("roster", "show", "roster.json")["roles"]}
+    assert (roles["approvers/board"]["threshold"], roles["approvers/security"]["keys"]) == (2, [key.public for key in lab.approvers])
+    fewer = {"security": Role(keys=[key.public for key in lab.approvers[:2]], threshold=2)}
+    after = msgspec.structs.replace(lab.roster, epoch=2, previous=lab.pin, approvers=fewer)
+    (people.folder / "next.json").write_bytes(sign(after, *lab.root[:2]))
+    (step,) = people.shell.json("roster", "check", "roster.json", "next.json")
+    assert step["changes"] == [
+        "role approvers/board goes",
+        "role approvers/security: 1 of 3 to 2 of 2",
+        f"role approvers/security: key {lab.approvers[2].public[:12]}… goes",
+    ]
+
+
+def test_approving_what_policy_asked_nobody_about_is_told(people: People) -> None:
+    mesh, lab = people.shell.story.mesh, people.lab
+    name, intent, openings = lab.intent(110, account="frozen", at_ms=mesh.now_ms)
+    mesh.request("eu-1", lab.request(intent, openings))
+    status, _, err = people.approve(name, "security 0")
+    assert status == 0
+    assert "policy asked nobody to approve it" in err

@@ -270,10 +270,10 @@ def test_whoever_signs_next_reads_exactly_what_is_approved() -> None:
     effect = Effect.of(envelope.read(Intent, asked()).claims)
     said = read_said(approval(ONE))
     data = fold(said, effect)
-    assert unfold(data) == (said, effect)
+    assert unfold(data) == (said, effect, [])
     assert statement_in(data) == statement_in(said.envelope) == said.envelope
     grant = read_said(LAB.grant())
-    assert unfold(fold(grant, None)) == (grant, None)
+    assert unfold(fold(grant, None, ["2 of board"])) == (grant, None, ["2 of board"])
 
 
 def test_a_paper_that_shows_something_else_than_is_approved_is_refused() -> None:

@@ -94,6 +94,9 @@ async def _fresh(cluster: Cluster) -> None:
     await client.bus.close()
 
 
+_PARAMS = {"argv": ["true"], "cwd": "/", "env": [], "uid": 0}
+
+
 class _Desk:
     """What people type; how often the program ran."""
 
@@ -172,6 +175,8 @@ async def test_what_two_people_approved_runs_once_and_a_broken_glass_is_seen_by_
     status, audit, err = await command(vault, "audit", "run", "--once")
     assert (status, audit["breakglass"], audit["findings"], audit["mismatch"]) == (0, 1, [], 0), err
 
+    await _asked_beforehand(desk)
+
     key = str(vault.files.folder / "people" / "revoker.key")
     gone = signer_of(vault, 1)
     status, _, err = await command(vault, "revoke", gone, "--key", key, "--watch")
@@ -187,6 +192,19 @@ def signer_of(cluster: Cluster, number: int) -> str:
     """A person's public key, as `mesh revoke` takes it."""
     line = (cluster.files.folder / "people" / f"security-{number}.key").read_text().split()
     return f"key:{line[2]}"
+
+
+async def _asked_beforehand(desk: _Desk) -> None:
+    """What nobody was denied yet can be approved, too."""
+    asked = desk.folder / "asked.json"
+    asked.write_text(json.dumps({"action": "vault/run", "resource": {"type": "Host", "id": "h"}, "params": _PARAMS}))
+    before = str(desk.folder / "before.json")
+    await desk.sign("approve", str(asked), 2, "-o", before)
+    shown, _ = await desk.sign("approve", before, 2)
+    assert len(shown["signed_by"]) == 1, "one person twice is not two"
+    await desk.sign("approve", before, 3)
+    status, answer, err = await command(desk.cluster, "request", str(asked), "--approval", before)
+    assert (status, answer["answer"]) == (0, "authorized"), err
 
 
 async def _proved(cluster: Cluster, intent: str, path: Path) -> None:

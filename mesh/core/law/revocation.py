@@ -16,7 +16,10 @@ __all__ = ["Revocation", "Target", "admit_revocation", "stream_of"]
 
 
 class Target(Payload):
-    """What is revoked: a public key, a SPIFFE id, the id of an identity document, intent or authorization, or whatever was measured."""
+    """What is revoked: a public key, a SPIFFE id, the id of a document, intent or authorization, or whatever was measured.
+
+    Documents are identities, approvals and break-glass grants.
+    """
 
     type: Literal["key", "subject", "document", "intent", "authorization", "digest"]
     value: Annotated[str, msgspec.Meta(pattern="^[ -~]{1,254}$(?!\\n)", min_length=1, max_length=254)]

@@ -6,7 +6,8 @@ digest. A grant says everything itself.
 Not here: what counts (:mod:`mesh.core.run.approval`).
 """
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -14,10 +15,22 @@ from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.run.approval import Approval, Effect, Said, read_said
+from mesh.core.run.decision import PolicyName
 from mesh.errors import Refused
-from mesh.limits import ENVELOPE_BYTES_MAX
+from mesh.limits import APPROVALS_MAX, ENVELOPE_BYTES_MAX
 
-__all__ = ["Paper", "fold", "statement_in", "unfold"]
+__all__ = ["Paper", "Unfolded", "fold", "statement_in", "unfold"]
+
+
+class Unfolded(NamedTuple):
+    """What was in a file."""
+
+    statement: Statement[Said]
+    """With claims of which nothing is believed."""
+    effect: Effect | None
+    """What it is about, if it is an approval."""
+    needs: list[str]
+    """What policy asked for, as whoever drew it up was told: advice."""
 
 
 class Paper(Payload):
@@ -25,17 +38,20 @@ class Paper(Payload):
 
     effect: Annotated[list[Effect], msgspec.Meta(max_length=1)]
     """What an approval approves; nothing for a grant."""
+    needs: Annotated[list[PolicyName], msgspec.Meta(max_length=APPROVALS_MAX)]
+    """What policy asked for when it was denied, such as ``2 of security``: for those who sign next, and believed by nobody else."""
     statement: msgspec.Raw
     """Envelope of the approval or grant, with the lines of those who have signed so far."""
 
 
-def fold(statement: Statement[Said], effect: Effect | None) -> bytes:
+def fold(statement: Statement[Said], effect: Effect | None, needs: Sequence[str] = ()) -> bytes:
     """The file's bytes."""
-    return canonical.encode(Paper(effect=[] if effect is None else [effect], statement=msgspec.Raw(statement.envelope)))
+    shown = [] if effect is None else [effect]
+    return canonical.encode(Paper(effect=shown, needs=list(needs), statement=msgspec.Raw(statement.envelope)))
 
 
-def unfold(data: bytes) -> tuple[Statement[Said], Effect | None]:
-    """The statement, with claims of which nothing is believed, and the effect that it is about.
+def unfold(data: bytes) -> Unfolded:
+    """What is in the file; only that statement and effect fit together is checked.
 
     Raises:
         Refused: the codec's codes; ``approval_mismatch`` if the statement is about another effect.
@@ -46,7 +62,7 @@ def unfold(data: bytes) -> tuple[Statement[Said], Effect | None]:
     wanted = statement.claims.effect if isinstance(statement.claims, Approval) else None
     if wanted != (None if effect is None else effect.digest):
         raise Refused("approval_mismatch", "the statement is not about the effect that stands beside it")
-    return statement, effect
+    return Unfolded(statement, effect, paper.needs)
 
 
 def statement_in(data: bytes) -> bytes:
@@ -58,5 +74,5 @@ def statement_in(data: bytes) -> bytes:
     try:
         envelope.identify(data)
     except Refused:
-        return unfold(data)[0].envelope
+        return unfold(data).statement.envelope
     return data
