@@ -156,7 +156,8 @@ def _members(before: dict[str, Member], later: dict[str, Member]) -> Iterator[st
 
 def _roles(claims: Roster) -> dict[str, Role]:
     fixed = {"root": claims.root, "issuers": claims.issuers, "revoker": claims.revoker}
-    return {**fixed, **{f"policy/{domain}": role for domain, role in sorted(claims.policy.items())}}
+    approvers = {f"approvers/{group}": role for group, role in sorted(claims.approvers.items())}
+    return {**fixed, **{f"policy/{domain}": role for domain, role in sorted(claims.policy.items())}} | approvers
 
 
 def _role(name: str, now: Role | None, after: Role | None) -> Iterator[str]:
