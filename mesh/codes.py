@@ -48,6 +48,12 @@ CODES: Final[dict[str, Code]] = {
         "Make the change in several steps: `mesh roster check` shows the arithmetic.",
         3,
     ),
+    "operator_unsigned": _code(
+        "a roster says something new of an operator or its members that the operator has not signed",
+        "roster",
+        "Have the operator sign it: `mesh roster sign FILE --key OPERATOR_KEY`.",
+        5,
+    ),
     "policy_conflict": _code(
         "the domain's policy signers have signed two different things under one number",
         "governor, enforcer",

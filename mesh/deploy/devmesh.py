@@ -19,7 +19,7 @@ from mesh.adapters.trustfiles import Trust
 from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Params, Payload
 from mesh.core.law.policy import Manifest
-from mesh.core.law.roster import Bounds, Member, Role, Roster
+from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
 from mesh.core.run.identity import EnforcerClass, Identity
 from mesh.core.run.identity import Role as IdentityRole
 from mesh.deploy.nats import BusUsers, GovernorUser, TenantUser, nats_config
@@ -32,6 +32,9 @@ __all__ = ["DEV_BOUNDS", "DevMeshFiles", "Principal", "create", "point_at"]
 
 DEV_BOUNDS: Final = Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000)
 _REGIONS: Final = ("eu", "us", "ap", "sa", "af", "oc", "me")
+_OPERATOR: Final = "dev"
+"""Who owns all of it, whatever the regions are called: one machine is one owner."""
+_NOWHERE: Final = "local"
 _YEAR_MS: Final = 365 * 24 * 3_600_000
 _PASSWORD: Final = "bus/tenant.password"  # noqa: S105 -- where it is, not what it is
 _USES: Final = ("log", "witness", "attest", "decision")
@@ -150,7 +153,7 @@ def create(
     names = [f"{_REGIONS[index % len(_REGIONS)]}-{index // len(_REGIONS) + 1}" for index in range(nodes)]
     regions = [name.partition("-")[0] for name in names]
     roster = _roster(make, dict(zip(names, regions, strict=True)), [item.bundle.domain for item in built], bounds)
-    pin = make.signed("roster.json", roster, "people/root-1.key", "people/root-2.key")
+    pin = make.signed("roster.json", roster, "people/root-1.key", "people/root-2.key", f"people/operator-{_OPERATOR}.key")
     for item in built:
         _policy(make, item)
     manifests = [f"policy/{item.bundle.domain}.manifest.json" for item in built]
@@ -192,6 +195,7 @@ def _roster(make: _Maker, places: Mapping[str, str], domains: Sequence[str], bou
         previous="",
         not_before_ms=0,
         members=[_member(make, name, region) for name, region in places.items()],
+        operators={_OPERATOR: Operator(key=make.key(f"people/operator-{_OPERATOR}.key", "operator"), jurisdiction=_NOWHERE)},
         f=f,
         k=(n + f) // 2 + 1,
         root=Role(keys=[make.key(f"people/root-{number}.key", "root") for number in (1, 2, 3)], threshold=2),
@@ -238,6 +242,7 @@ def _member(make: _Maker, name: str, region: str) -> Member:
     return Member(
         name=name,
         region=region,
+        operator=_OPERATOR,
         log_epoch=1,
         log_key=keys["log"],
         witness_key=keys["witness"],

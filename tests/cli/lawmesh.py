@@ -40,7 +40,7 @@ class RevokersLab(Lab):
         self.second = secret("second revoker")
         revoker = Role(keys=[self.revoker.public, self.second.public], threshold=2)
         self.roster = msgspec.structs.replace(self.roster, revoker=revoker)
-        self.roster_envelope = sign(self.roster, *self.root[:2])
+        self.roster_envelope = self.seal(self.roster)
         self.pin = envelope.draft(self.roster).id
         self.governance: Governance = admit_governance(
             envelope.read(Roster, self.roster_envelope),

@@ -14,7 +14,7 @@ from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import Heartbeat
 from mesh.core.law.policy import ActionSpec, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest
 from mesh.core.law.revocation import Revocation, Target
-from mesh.core.law.roster import Bounds, Member, Role, Roster
+from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
 from mesh.core.law.travel import read_law
 from mesh.core.run.identity import EnforcerClass, Identity
 from mesh.core.run.identity import Role as IdentityRole
@@ -73,7 +73,7 @@ def decision_key(name: str) -> SecretKey:
     return member_key(name, "decision")
 
 
-ROOT, ISSUER, REVOKER, POLICY, HOLDER, ENFORCER = (secret(number) for number in range(1, 7))
+ROOT, ISSUER, REVOKER, POLICY, HOLDER, ENFORCER, OPERATOR = (secret(number) for number in range(1, 8))
 
 
 def sign(value: Payload, *keys: SecretKey) -> bytes:
@@ -98,6 +98,7 @@ def roster(names: tuple[str, ...] = tuple(REGIONS), *, f: int = 1, k: int = 3) -
             Member(
                 name=name,
                 region=REGIONS[name],
+                operator="one",
                 log_epoch=1,
                 log_key=member_key(name, "log").public,
                 witness_key=member_key(name, "witness").public,
@@ -106,6 +107,7 @@ def roster(names: tuple[str, ...] = tuple(REGIONS), *, f: int = 1, k: int = 3) -
             )
             for name in names
         ],
+        operators={"one": Operator(key=OPERATOR.public, jurisdiction="de")},
         f=f,
         k=k,
         root=Role(keys=[ROOT.public], threshold=1),
@@ -203,7 +205,7 @@ def governance(
     bundles: tuple[bytes, ...] = (),
 ) -> Governance:
     """What is in force; without manifests, the plain one."""
-    believed = envelope.read(Roster, sign(of or roster(), ROOT))
+    believed = envelope.read(Roster, sign(of or roster(), ROOT, OPERATOR))
     later = [activation(item) for item in manifests if item.epoch > 1]
     return admit_governance(
         believed,
