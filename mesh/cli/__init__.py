@@ -54,7 +54,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "resume": Entry("mesh.cli.halt:resume", "Lift the halts of a domain."),
     "revocations": Entry("mesh.cli.revocations:revocations", "What has been revoked."),
     "revoke": Entry("mesh.cli.revoke:revoke", "Revoke a key, subject, document, intent, authorization or digest, for ever."),
-    "roster": Entry("mesh.cli.roster:roster", "Read rosters, and judge a planned change."),
+    "roster": Entry("mesh.cli.roster:roster", "Read, plan and sign rosters."),
     "run": Entry("mesh.cli.run:run", "Run a program only if it is authorized."),
     "schema": Entry("mesh.cli.meta:schema", "The JSON Schema of a kind of statement."),
     "status": Entry("mesh.cli.evidence:status", "How the nodes are."),

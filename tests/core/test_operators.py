@@ -108,3 +108,11 @@ def test_the_key_of_an_operator_is_no_other_key() -> None:
         msgspec.structs.replace(
             FIRST.claims, operators={**FIRST.claims.operators, "acme": Operator(key=OF_BOTH[0].decision_key, jurisdiction="de")}
         )
+
+
+def test_of_a_later_roster_that_is_pinned_only_its_root_is_asked() -> None:
+    later = seal(_next(), *ROOT[:2])
+    assert admit_roster(later, pin=later.id) == later.claims
+    short = seal(_next(), ROOT[0], ACME, GLOBEX)
+    with refuses("threshold_not_met"):
+        admit_roster(short, pin=short.id)

@@ -170,7 +170,7 @@ class Roster(Payload):
 
 
 def admit_roster(statement: Statement[Roster], *, pin: str) -> Roster:
-    """A genesis roster, believed because its id is pinned and its own root threshold signed it.
+    """A roster to begin with, believed because its id is pinned and its own root threshold signed it; a first one by its operators, too.
 
     Args:
         statement: the roster as read.
@@ -196,14 +196,17 @@ class Assent(NamedTuple):
 
 
 def assents(after: Roster, now: Roster | None) -> list[Assent]:
-    """Whose signatures ``after`` needs to follow ``now``, or to be the first of all.
+    """Whose signatures ``after`` needs to follow ``now``; if that is not known, to be the first of all, or a later one that is pinned.
 
     The root thresholds of both. Every operator of whom it says something that ``now`` does not: that a member is its own, with such
     keys, in such a region; or where it is at home. And of an operator that takes another key the former one as well: nobody but itself
-    speaks under a name that a roster has given it. Who lost its key comes back under another name, with new members.
+    speaks under a name that a roster has given it. Who lost its key comes back under another name, with new members. Of a later one
+    that is pinned no operator is asked: each has signed the epoch that said something new of it, and whoever pins vouches for the rest.
     """
     roots = [] if now is None else [_root(now)]
     needed = [*roots, _root(after)]
+    if now is None and after.previous:
+        return needed
     before, owners = ({}, {}) if now is None else ({member.name: member for member in now.members}, now.operators)
     for name, owner in sorted(after.operators.items()):
         former = owners.get(name)

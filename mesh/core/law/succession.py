@@ -23,7 +23,7 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.roster import Member, Roster, admit_roster, check_assents
 from mesh.errors import Refused
 
-__all__ = ["Overlap", "admit_chain", "admit_successor", "overlap", "same_member"]
+__all__ = ["Overlap", "admit_chain", "admit_successor", "check_place", "check_step", "overlap", "same_member"]
 
 
 class Overlap(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,22 +90,31 @@ def admit_successor(now: Roster, now_id: str, statement: Statement[Roster]) -> R
             another operator with the former keys; ``too_soon`` if it begins less than 2Δ after the former one.
     """
     claims = statement.claims
+    check_place(now, now_id, claims)
+    check_assents(statement, now)
+    check_step(now, claims)
+    return claims
+
+
+def check_place(now: Roster, now_id: str, claims: Roster) -> None:
+    """That it is the next epoch of the same mesh, behind that one. Raises: ``wrong_mesh``, ``wrong_epoch``."""
     if claims.mesh != now.mesh:
         raise Refused("wrong_mesh", claims.mesh)
     if claims.epoch != now.epoch + 1:
         raise Refused("wrong_epoch", f"after epoch {now.epoch} comes {now.epoch + 1}, this is {claims.epoch}")
     if claims.previous != now_id:
         raise Refused("wrong_epoch", f"epoch {now.epoch} is {now_id[:12]}…, this follows {claims.previous[:12] or 'nothing'}…")
-    check_assents(statement, now)
-    step = overlap(now, claims)
+
+
+def check_step(now: Roster, after: Roster) -> None:
+    """That quorums meet, that every log keeps its key and every key its owner, and that epochs do not overtake one another.
+
+    Raises:
+        Refused: ``roster_unsafe``, ``too_soon``.
+    """
+    step = overlap(now, after)
     if not step.safe:
         raise Refused("roster_unsafe", f"{step}: a step like this must be made in several")
-    _check_carried(now, claims)
-    return claims
-
-
-def _check_carried(now: Roster, after: Roster) -> None:
-    """That every log keeps its key and every key its owner, and that epochs do not overtake one another."""
     apart_ms = 2 * max(now.bounds.stale_ms, after.bounds.stale_ms)
     if after.not_before_ms < now.not_before_ms + apart_ms:
         raise Refused("too_soon", f"epoch {after.epoch} begins less than {apart_ms} ms (2Δ) after epoch {now.epoch}")
