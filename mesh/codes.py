@@ -54,6 +54,9 @@ CODES: Final[dict[str, Code]] = {
         "Have the operator sign it: `mesh roster sign FILE --key OPERATOR_KEY`.",
         5,
     ),
+    "too_few_owners": _code(
+        "fewer owners would have to collude than were asked for", "cli", "See who owns what: `mesh trust`; give members to other owners.", 2
+    ),
     "policy_conflict": _code(
         "the domain's policy signers have signed two different things under one number",
         "governor, enforcer",

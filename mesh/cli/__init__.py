@@ -59,6 +59,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "schema": Entry("mesh.cli.meta:schema", "The JSON Schema of a kind of statement."),
     "status": Entry("mesh.cli.evidence:status", "How the nodes are."),
     "streams": Entry("mesh.cli.streams:streams", "What is said in the mesh's streams, and which have forked."),
+    "trust": Entry("mesh.cli.trust:trust", "How many owners would have to collude."),
     "verify": Entry("mesh.cli.offline:verify", "Check proofs without any network."),
     "version": Entry("mesh.cli.meta:version", "Which version this is."),
     "why": Entry("mesh.cli.evidence:why", "What happened to an intent, and by what right."),
