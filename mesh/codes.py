@@ -57,6 +57,18 @@ CODES: Final[dict[str, Code]] = {
     "too_few_owners": _code(
         "fewer owners would have to collude than were asked for", "cli", "See who owns what: `mesh trust`; give members to other owners.", 2
     ),
+    "roster_conflict": _code(
+        "the root has signed two rosters that follow the same one",
+        "governor, enforcer",
+        "Nothing is allowed meanwhile. `mesh streams ls` shows it; the root keys say which counts: `mesh resolve roster`.",
+        5,
+    ),
+    "roster_pending": _code(
+        "nobody acts under this roster: it has not begun, or the next one has and it is not known yet that enough members hold it",
+        "governor, enforcer",
+        "Ask again in a moment; if it lasts, too few members hold the next roster: `mesh peer ls`.",
+        4,
+    ),
     "policy_conflict": _code(
         "the domain's policy signers have signed two different things under one number",
         "governor, enforcer",
@@ -158,6 +170,12 @@ CODES: Final[dict[str, Code]] = {
         3,
     ),
     # --- node
+    "not_enrolled": _code(
+        "the roster in force does not name this node, or names other keys for it",
+        "governor",
+        "Its data stays as it is. If it was removed, that is all; if its keys were rotated, start it with the new ones.",
+        3,
+    ),
     "barrier_pending": _code(
         "the node has started, and signs nothing before enough members have told what it signed before",
         "governor",

@@ -17,7 +17,7 @@ Names end without ``Error`` on purpose: they name what happened, as ``asyncio.Ca
 
 from mesh.codes import CODES
 
-__all__ = ["Alarm", "MeshError", "Refused", "Unavailable"]
+__all__ = ["Alarm", "MeshError", "Refused", "Unavailable", "unforeseen"]
 
 
 class MeshError(Exception):
@@ -52,3 +52,8 @@ class Unavailable(MeshError):
 
 class Alarm(MeshError):
     """A state that must not exist was seen. The node stops signing and keeps the evidence."""
+
+
+def unforeseen(error: Exception) -> Alarm:
+    """The alarm, ``internal_error``, for an error that nobody foresaw."""
+    return Alarm("internal_error", f"{type(error).__name__}: {error}"[:500])

@@ -30,7 +30,8 @@ from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation
-from mesh.core.law.governance import Governance, Law, admit_governance
+from mesh.core.law.fold import admit_governance
+from mesh.core.law.governance import Governance, Law
 from mesh.core.law.policy import Manifest
 from mesh.core.law.roster import Member, Roster, admit_roster
 from mesh.core.log.bundle import ProofBundle, Proven, read_proof

@@ -12,7 +12,8 @@ import msgspec
 
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import Governance, admit_governance
+from mesh.core.law.fold import admit_governance
+from mesh.core.law.governance import Governance
 from mesh.core.law.policy import Manifest
 from mesh.core.law.roster import Roster
 from mesh.core.law.travel import Said, read_law

@@ -27,7 +27,6 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import Heartbeat
-from mesh.core.law.roster import Roster
 from mesh.core.law.streams import Cursor
 from mesh.core.law.travel import Said, read_law
 from mesh.core.log.certificate import Attested
@@ -91,9 +90,10 @@ class Library(msgspec.Struct, frozen=True, kw_only=True):
 class MeshClient:
     """Asks the members of a roster."""
 
-    def __init__(self, ask: Ask, roster: Roster) -> None:
+    def __init__(self, ask: Ask, governance: Governance) -> None:
         """Ask by ``ask``: (member, message) to the answer's bytes, or :class:`~mesh.errors.Unavailable`."""
-        self.roster = roster
+        self.roster = governance.roster
+        self.rosters = governance.rosters
         self._send = ask
 
     async def ask(self, member: str, message: Payload, kind: type[T]) -> T:
@@ -321,7 +321,7 @@ def client_of(bus: "Bus", library: Library) -> MeshClient:
     async def ask(member: str, message: Payload) -> bytes:
         return (await bus.request(subjects.sync(member), pack(message), timeout_ms=ASK_MS)).data
 
-    return MeshClient(ask, library.governance.roster)
+    return MeshClient(ask, library.governance)
 
 
 def library_of(trust: "Trust", base: Path) -> Library:

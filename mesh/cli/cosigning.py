@@ -166,7 +166,7 @@ def countersign(statement: Statement[Said], by: Signers, *, whole: bool = False)
     return new
 
 
-def check_free(statement: Statement[Said | Roster], kept: Sequence[Statement[Said | Roster]], path: Path) -> None:
+def check_free(statement: Statement[Said], kept: Sequence[Statement[Said]], path: Path) -> None:
     """That the key behind ``path`` has not signed another statement under that number, or a later one (rule 1).
 
     Raises:

@@ -21,7 +21,8 @@ from mesh.cli.output import Cli
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, activate_stream
-from mesh.core.law.governance import Governance, Law, extend, with_bundle
+from mesh.core.law.fold import extend, with_bundle
+from mesh.core.law.governance import Governance, Law
 from mesh.core.law.heartbeat import Heartbeat
 from mesh.core.law.policy import Manifest, bundle_digest, policy_stream, read_bundle
 from mesh.core.law.roster import Roster

@@ -15,13 +15,15 @@ from typing import Final, NamedTuple
 from mesh.cli.client import MeshClient
 from mesh.codes import CODES
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import Governance, unsaid
+from mesh.core.law.fold import unsaid
+from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.resolve import RESOLVES
+from mesh.core.law.roster import ROSTERS
 from mesh.core.law.streams import Cursor, Fork
 from mesh.core.law.travel import Said, admit_law, link_of
 from mesh.errors import MeshError, Refused, Unavailable
-from mesh.protocol.gossip import wanted
+from mesh.protocol.gossip import rosters_first, wanted
 from mesh.roles.pulling import pull_stream
 
 __all__ = ["Frontiers", "Gathered", "Head", "furthest", "gather", "gather_about", "heartbeats", "holders"]
@@ -71,8 +73,8 @@ async def gather(mesh: MeshClient, claimed: Frontiers, governance: Governance, *
     state = unsaid(governance)
     statements, withheld = list[Statement[Said]](), list[tuple[str, str]]()
     for member, frontier in claimed.items():
-        of_these = [head for head in frontier if head.stream == RESOLVES or streams(head.stream)]
-        for stream in sorted(wanted(state, of_these)):
+        of_these = [head for head in frontier if head.stream in {RESOLVES, ROSTERS} or streams(head.stream)]
+        for stream in rosters_first(wanted(state, of_these)):
             state, new = await pull_stream(partial(mesh.law, member, stream), state, of_these, stream)
             statements += new
             if stream in wanted(state, of_these):
@@ -134,7 +136,7 @@ async def _any_shows(mesh: MeshClient, members: Sequence[str], stream: str, head
             page = await mesh.law(member, stream, Cursor(head.sequence))
             for statement in page:
                 if statement.id == head.id:
-                    admit_law(statement, governance.roster)
+                    admit_law(statement, governance.rosters)
                     name, link = link_of(statement)
                     if (name, link.sequence) == (stream, head.sequence):
                         return True, []

@@ -15,7 +15,8 @@ from mesh.adapters.clock import wall_ms
 from mesh.cli import client, hearing, saying, signed, spreading
 from mesh.cli.gathering import Frontiers, gather_about
 from mesh.cli.output import Cli, format_option, pass_cli
-from mesh.core.law.governance import Governance, extend
+from mesh.core.law.fold import extend
+from mesh.core.law.governance import Governance
 from mesh.core.law.halt import Halt, halt_stream
 from mesh.core.law.roster import Roster
 from mesh.core.law.travel import Said

@@ -14,7 +14,8 @@ from mesh.cli import client, recorded, telling
 from mesh.cli.gathering import gather, heartbeats
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.codes import CODES
-from mesh.core.law.governance import Governance, extend
+from mesh.core.law.fold import extend
+from mesh.core.law.governance import Governance
 from mesh.core.law.policy import Bundle, Terms, policy_stream
 from mesh.core.log.record import DecisionMade, Denied
 from mesh.core.messages import NodeStatus

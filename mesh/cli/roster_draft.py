@@ -76,6 +76,7 @@ class Wanted(NamedTuple):
     f: int | None
     k: int | None
     begins: str
+    reason: str
     out: Path | None
 
 
@@ -83,8 +84,10 @@ def planning_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What every command takes that plans the next roster; it is handed on as ``wanted``."""
 
     @wraps(command)
-    def collected(*, source: Path | None, f: int | None, k: int | None, begins: str, out: Path | None, **rest: object) -> object:
-        return command(wanted=Wanted(source, f, k, begins, out), **rest)
+    def collected(
+        *, source: Path | None, f: int | None, k: int | None, begins: str, reason: str, out: Path | None, **rest: object
+    ) -> object:
+        return command(wanted=Wanted(source, f, k, begins, reason, out), **rest)
 
     decorated: Callable[..., Any] = collected
     options = (
@@ -92,6 +95,7 @@ def planning_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--f", "f", type=click.IntRange(0), help="Liars to bear; by default as before."),
         click.option("--k", "k", type=click.IntRange(1), help="The quorum; by default the smallest that this step may have."),
         click.option("--begins", default=_BEGINS, show_default=True, metavar="WHEN", help="From when on: +2h, 2027-01-31T09:00:00Z."),
+        click.option("--reason", default="", help="Why, in your own words; everybody can read it."),
         click.option("--out", type=_FILE, help="Write it there; by default roster-EPOCH.json."),
     )
     for option in reversed(options):

@@ -10,8 +10,10 @@ from typing import Final
 import click
 import msgspec
 
+from mesh.adapters.clock import wall_ms
 from mesh.adapters.configfile import load_toml
 from mesh.cli import roster_draft as drafts
+from mesh.cli import saying
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.law.planning import most_liars, sound_quorums
 from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
@@ -114,10 +116,11 @@ class _Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 @click.command()
 @click.argument("description", type=_FILE, required=False)
 @click.option("--out", type=_FILE, help="Write it there; by default roster-1.json.")
+@click.option("--reason", default="", help="Why, in your own words; everybody can read it.")
 @click.option("--template", is_flag=True, help="Print a description to begin with.")
 @format_option
 @pass_cli
-def init(cli: Cli, *, description: Path | None, out: Path | None, template: bool) -> None:
+def init(cli: Cli, *, description: Path | None, out: Path | None, reason: str, template: bool) -> None:
     """Draw up the first roster of a mesh from DESCRIPTION, a TOML file (--template shows one), and write it unsigned.
 
     It is believed once the root threshold and every operator have signed it, and by whoever pins its id.
@@ -127,7 +130,8 @@ def init(cli: Cli, *, description: Path | None, out: Path | None, template: bool
         return
     if description is None:
         raise Refused("usage", "DESCRIPTION is missing; `mesh roster init --template` prints one to begin with")
-    drafts.write_first(cli, drafts.unsigned(_roster(load_toml(_Description, description), description.parent)), out)
+    saying.check_reason(reason)
+    drafts.write_first(cli, drafts.unsigned(_roster(load_toml(_Description, description), description.parent, reason)), out)
 
 
 def member_keys(given: Mapping[str, str], folder: str, base: Path, who: str) -> dict[str, str]:
@@ -152,7 +156,7 @@ def _in(folder: str, use: str, base: Path) -> str:
     return next((name for name in names if (base / name).exists()), names[-1])
 
 
-def _roster(told: _Description, base: Path) -> Roster:
+def _roster(told: _Description, base: Path, reason: str) -> Roster:
     n = len(told.members)
     f = most_liars(n) if told.f < 0 else told.f
     sound = sound_quorums(n, f)
@@ -162,6 +166,8 @@ def _roster(told: _Description, base: Path) -> Roster:
         mesh=told.mesh,
         epoch=1,
         previous="",
+        reason=reason,
+        issued_ms=wall_ms(),
         not_before_ms=0,
         members=[_member(name, member, base) for name, member in told.members.items()],
         operators={

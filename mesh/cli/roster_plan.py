@@ -10,8 +10,10 @@ from typing import Any, Final
 import click
 import msgspec
 
+from mesh.adapters.clock import wall_ms
 from mesh.cli import roster_draft as drafts
 from mesh.cli import roster_words as words
+from mesh.cli import saying
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.cli.roster_draft import Wanted
 from mesh.cli.roster_init import member_keys
@@ -164,6 +166,7 @@ def set_(
 
 
 def _finish(cli: Cli, base: drafts.Base, wanted: Wanted, change: Change, what: str, **changed: Any) -> None:  # noqa: ANN401 -- fields
+    saying.check_reason(wanted.reason)
     now = base.statement.claims
     members: list[Member] = changed.pop("members")
     owners: Mapping[str, Operator] = changed.pop("operators")
@@ -172,6 +175,8 @@ def _finish(cli: Cli, base: drafts.Base, wanted: Wanted, change: Change, what: s
         now,
         epoch=now.epoch + 1,
         previous=base.statement.id,
+        reason=wanted.reason,
+        issued_ms=wall_ms(),
         not_before_ms=drafts.begins_ms(now, wanted),
         members=members,
         operators={name: owners[name] for name in sorted({member.operator for member in members}) if name in owners},

@@ -109,7 +109,7 @@ def _keys(statement: Statement[Roster], now: Roster | None, paths: Sequence[Path
 def _countersigned(statement: Statement[Roster], now: Roster | None, keys: Mapping[Path, KeyFile]) -> Statement[Roster]:
     """With one line more for each key (rules 1 and 3). The caller holds the locks."""
     _check_lines(statement, now)
-    kept = {path: signed.kept_as(_read, path, stream=ROSTERS, key=key.key.public, mesh=statement.claims.mesh) for path, key in keys.items()}
+    kept = {path: signed.kept(path, stream=ROSTERS, key=key.key.public, mesh=statement.claims.mesh) for path, key in keys.items()}
     for path, items in kept.items():
         cosigning.check_free(statement, items, path)
     lines = {key.key.public: key.key.sign(statement.message) for key in keys.values()}
@@ -146,10 +146,6 @@ def _joined(made: Statement[Roster], target: Path, now: Roster | None) -> Statem
     return _with(
         made, {**{key: line for key, line in other.signatures.items() if key in asked and other.signed_by(key)}, **made.signatures}
     )
-
-
-def _read(data: bytes) -> Statement[Roster]:
-    return envelope.read(Roster, data)
 
 
 def _with(statement: Statement[Roster], lines: Mapping[str, bytes]) -> Statement[Roster]:

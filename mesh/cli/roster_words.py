@@ -41,6 +41,8 @@ def facts(statement: Statement[Roster]) -> dict[str, Any]:
         "epoch": claims.epoch,
         "previous": claims.previous,
         "id": statement.id,
+        "reason": claims.reason,
+        "issued": telling.when(claims.issued_ms),
         "begins": telling.when(claims.not_before_ms) if claims.not_before_ms else "at once",
         "n": len(claims.members),
         "f": claims.f,

@@ -25,7 +25,8 @@ from mesh.cli.gathering import Frontiers, Head, furthest, gather_about, heartbea
 from mesh.cli.output import Cli
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import Governance, extend
+from mesh.core.law.fold import extend
+from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import Heartbeat
 from mesh.core.law.roster import Role, Roster
 from mesh.core.law.travel import Said, admit_law, read_law
@@ -296,7 +297,7 @@ async def plan(
     if len(lasting) >= BATCH_EVENTS_MAX:
         raise Unavailable("unreachable", f"{len(lasting)} statements are signed and not safely held by any member yet; offer them first")
     new = sign(by.keys, draft(last.sequence + 1 if last else 1, last.id if last else ""))
-    admit_law(new, roster)
+    admit_law(new, mesh.rosters)
     for path in by.paths:
         signed.keep(path, [*lasting, new])
     return Plan(new, (*lasting, new), again=False)

@@ -14,10 +14,10 @@ Not here: what the mesh holds (:mod:`mesh.cli.gathering`).
 """
 
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
 
@@ -26,14 +26,11 @@ from mesh.adapters.trustfiles import read_bounded
 from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Count, Hex32, Payload
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.roster import Roster
-from mesh.core.law.travel import Said, read_law
+from mesh.core.law.travel import Said, link_of, read_law
 from mesh.errors import Refused, Unavailable
 from mesh.limits import BATCH_EVENTS_MAX, MESSAGE_BYTES_MAX
 
-__all__ = ["keep", "kept", "kept_as", "locked", "path_of"]
-
-K = TypeVar("K", bound=Said | Roster)
+__all__ = ["keep", "kept", "locked", "path_of"]
 
 
 class _Entry(Payload):
@@ -72,12 +69,7 @@ def locked(path: Path) -> Generator[None]:
 
 
 def kept(path: Path, *, stream: str, key: str, mesh: str) -> list[Statement[Said]]:
-    """What ``key`` (hex) signed last in ``stream`` of ``mesh``; as :func:`kept_as`."""
-    return kept_as(read_law, path, stream=stream, key=key, mesh=mesh)
-
-
-def kept_as(read: Callable[[bytes], Statement[K]], path: Path, *, stream: str, key: str, mesh: str) -> list[Statement[K]]:
-    """What ``key`` (hex) signed last in ``stream`` of ``mesh``, read by ``read``, oldest first; nothing if it never did.
+    """What ``key`` (hex) signed last in ``stream`` of ``mesh``, oldest first; nothing if it never did.
 
     Raises:
         Refused: ``wrong_mesh``; ``config_invalid`` for a file that this module did not write.
@@ -86,7 +78,7 @@ def kept_as(read: Callable[[bytes], Statement[K]], path: Path, *, stream: str, k
         return []
     try:
         entries = canonical.decode(_File, read_bounded(path, MESSAGE_BYTES_MAX), bytes_max=MESSAGE_BYTES_MAX).signed
-        found = [(entry, read(bytes(entry.envelope))) for entry in entries]
+        found = [(entry, read_law(bytes(entry.envelope))) for entry in entries]
     except Refused as refusal:
         raise _spoilt(path, refusal.detail or refusal.code) from None
     former = 0
@@ -94,7 +86,7 @@ def kept_as(read: Callable[[bytes], Statement[K]], path: Path, *, stream: str, k
         claims = statement.claims
         if claims.mesh != mesh:
             raise Refused("wrong_mesh", f"{path} is about {claims.mesh}: a key signs in one mesh only")
-        place = claims.link[0], claims.sequence, statement.id
+        place = link_of(statement)[0], claims.sequence, statement.id
         if place != (stream, entry.sequence, entry.id) or not statement.signed_by(key):
             raise _spoilt(path, f"number {entry.sequence} is not signed by this key")
         if entry.sequence <= former:
@@ -103,7 +95,7 @@ def kept_as(read: Callable[[bytes], Statement[K]], path: Path, *, stream: str, k
     return [statement for _, statement in found]
 
 
-def keep(path: Path, statements: Sequence[Statement[Said | Roster]]) -> None:
+def keep(path: Path, statements: Sequence[Statement[Said]]) -> None:
     """Replace the file (rule 1).
 
     Raises:

@@ -18,7 +18,8 @@ from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Params, Payload
 from mesh.core.bytes.envelope import Draft
 from mesh.core.bytes.keys import SecretKey
-from mesh.core.law.governance import Governance, admit_governance
+from mesh.core.law.fold import admit_governance
+from mesh.core.law.governance import Governance
 from mesh.core.law.policy import Manifest
 from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
 from mesh.core.run.decision import Decision, Verdict
@@ -180,6 +181,8 @@ def _roster() -> Roster:
         revoker=Role(keys=[key("revoker").public], threshold=1),
         policy={"payments": Role(keys=[key(f"policy-{number}").public for number in (1, 2, 3)], threshold=2)},
         bounds=Bounds(heartbeat_ms=1_000, stale_ms=5_000, skew_ms=500, certify_ms=250, attest_stall_ms=30_000),
+        reason="The first roster.",
+        issued_ms=0,
     )
 
 

@@ -206,6 +206,8 @@ def _roster(make: _Maker, places: Mapping[str, str], domains: Sequence[str], bou
             for domain in domains
         },
         bounds=bounds,
+        reason="The first roster.",
+        issued_ms=0,
     )
 
 

@@ -31,6 +31,7 @@ from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.canonical import Params
 from mesh.core.bytes.envelope import Draft, Statement
 from mesh.core.law.governance import Governance
+from mesh.core.law.roster import Roster
 from mesh.core.messages import Authorized, IntentRequest, pack
 from mesh.core.run.authorization import Authorization, Possession
 from mesh.core.run.identity import Identity
@@ -38,7 +39,7 @@ from mesh.core.run.intent import Assurance, Audience, EntityRef, Intent, Measure
 from mesh.core.run.outcome import Aborted, Blocked, Event, Unknown
 from mesh.core.run.params import Opening, Value, commit, open_all
 from mesh.errors import Alarm, MeshError, Refused, Unavailable
-from mesh.gate.asking import ask, regions_of
+from mesh.gate.asking import Regions, ask
 from mesh.gate.errors import Denied
 from mesh.gate.hearing import Teller
 from mesh.gate.outbox import Outbox
@@ -118,18 +119,24 @@ class Core:
         self._bus = bus
         self._store = store
         self._clock = clock
-        self._roster = settings.governance.roster
         self._place = settings.place
-        self._regions = regions_of(self._roster, settings.region)
+        self._regions = Regions(lambda: self._roster, settings.region)
         self._documents = Documents()
         self._chain = OutcomeChain(place=settings.place)
         self._works: set[Work] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._broken: MeshError | None = None
         self.outlook = Outlook(settings.governance, clock, settings.place.boot, wall, learnt=self._learnt)
-        self.outbox = Outbox(bus, store, settings.place, self._roster, self._regions, clock)
+        self.outbox = Outbox(
+            bus, store, settings.place, lambda: self.outlook.governance, Regions(lambda: self._roster, settings.region), clock
+        )
         sign = partial(self._sign, "enforcer")
-        self.teller = Teller(bus, settings.place, self._regions, view=self.outlook.view, sign=sign)
+        self.teller = Teller(bus, settings.place, Regions(lambda: self._roster, settings.region), view=self.outlook.view, sign=sign)
+
+    @property
+    def _roster(self) -> Roster:
+        """In force here now."""
+        return self.outlook.governance.roster
 
     async def open_(self, *, wait_ms: int) -> None:
         """Hear the mesh, settle what earlier boots left, and wait up to ``wait_ms`` until k members have answered.
@@ -179,7 +186,7 @@ class Core:
             self._bus,
             pack(request),
             draft.id,
-            regions=self._regions,
+            regions=self._regions.every,
             tenant=self._settings.tenant,
             workload=subjects.short(self._settings.identity.claims.subject),
             roster=self._roster,

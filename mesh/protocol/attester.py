@@ -22,6 +22,7 @@ import msgspec
 from mesh.core.bytes import canonical, envelope
 from mesh.core.law.governance import Basis, Governance
 from mesh.core.law.roster import Member
+from mesh.core.law.succession import same_member
 from mesh.core.log.merkle import leaf_hash
 from mesh.core.log.record import AttestRefused, DecisionMade, Denied, EnforcerHeard, OutcomeRecorded, Record, read_record
 from mesh.core.messages import Openings
@@ -198,7 +199,7 @@ def _check_statements(item: _Found, material: Material, governance: Governance, 
 def _check_asker(record: Denied, item: _Found, material: Material, governance: Governance, documents: Documents) -> None:
     intent = _body(record.intent, "intent", item, material)
     identity = _body(record.identity, "identity", item, material)
-    sender = authenticate(intent, identity, governance, documents)
+    sender = authenticate(intent, identity, governance, documents, former=True)
     said = (sender.intent.id, sender.identity.id, sender.intent.claims.subject)
     if said != (record.intent, record.identity, record.subject):
         raise Refused("record_invalid", "somebody else asked")
@@ -207,10 +208,7 @@ def _check_asker(record: Denied, item: _Found, material: Material, governance: G
 def _ask_again(
     record: DecisionMade, item: _Found, material: Material, governance: Governance, documents: Documents, owner: Member
 ) -> Question:
-    if record.roster_epoch > governance.roster.epoch:
-        raise Refused("body_missing", f"roster epoch {record.roster_epoch}")
-    if record.roster_epoch != governance.roster.epoch:
-        raise Refused("wrong_epoch", f"roster epoch {record.roster_epoch}")
+    governance = _as_of(record, governance, owner)
     intent = _body(record.intent, "intent", item, material)
     identity = _body(record.identity, "identity", item, material)
     enforcer = _body(record.enforcer, "identity", item, material)
@@ -223,10 +221,8 @@ def _ask_again(
     if sender.intent.claims.committed and record.intent not in material.openings:
         raise Refused("body_missing", "openings")
     # The frontier is the record's own word: whether it was new enough is judged against heartbeats, not by replay.
-    frontier = record.attested.frontier
-    asked = question(
-        sender, enforcer, openings, governance, documents, region=owner.region, at_ms=record.at_ms, frontier=frontier, basis=basis
-    )
+    frontier, region = record.attested.frontier, governance.roster.member(owner.name).region
+    asked = question(sender, enforcer, openings, governance, documents, region=region, at_ms=record.at_ms, frontier=frontier, basis=basis)
     if (sender.intent.id, sender.identity.id, asked.enforcer.id) != (record.intent, record.identity, record.enforcer):
         raise Refused("record_invalid", "a statement is not the one named")
     if asked.attested != record.attested:
@@ -236,8 +232,22 @@ def _ask_again(
     return asked
 
 
+def _as_of(record: DecisionMade, governance: Governance, owner: Member) -> Governance:
+    """What was in force for this governor as it decided: it may have gone over to a roster before me, or after."""
+    if record.roster_epoch == governance.roster.epoch:
+        return governance
+    if record.roster_epoch > len(governance.rosters.ids):
+        raise Refused("body_missing", f"roster epoch {record.roster_epoch}")
+    then = governance.under(record.roster_epoch)
+    if all(not same_member(member, owner) for member in then.roster.members):
+        raise Refused("unknown_member", f"{owner.name} is no member of roster epoch {record.roster_epoch}")
+    if record.at_ms < then.roster.not_before_ms:
+        raise Refused("roster_pending", f"roster epoch {record.roster_epoch} begins at {then.roster.not_before_ms}")
+    return then
+
+
 def _check_outcome(record: OutcomeRecorded, item: _Found, material: Material, governance: Governance, documents: Documents) -> None:
-    place = documents.admit(_body(record.identity, "identity", item, material), governance)
+    place = documents.admit_former(_body(record.identity, "identity", item, material), governance)
     statement = envelope.read(Outcome, _body(record.outcome, "outcome", item, material))
     claims = statement.claims
     if not statement.sealed_by((claims.enforcer,)):
@@ -249,7 +259,7 @@ def _check_outcome(record: OutcomeRecorded, item: _Found, material: Material, go
 
 
 def _check_heard(record: EnforcerHeard, item: _Found, material: Material, governance: Governance, documents: Documents) -> None:
-    place = documents.admit(_body(record.identity, "identity", item, material), governance)
+    place = documents.admit_former(_body(record.identity, "identity", item, material), governance)
     statement = envelope.read(Heard, _body(record.heard, "heard", item, material))
     if (statement.id, place.id, place.claims.subject) != (record.heard, record.identity, record.subject):
         raise Refused("record_invalid", "another enforcer's word, or another word")
@@ -292,7 +302,8 @@ def _replay(found: list[_Found], governance: Governance, engine: decide.Engine, 
             expected = ""
             if decision.effect == "permit":
                 place = record.origin, record.index
-                draft = authorization_draft(question_, decision, governance, issuer=owner.name, place=place, at_ms=record.at_ms)
+                then = governance.under(record.roster_epoch)
+                draft = authorization_draft(question_, decision, then, issuer=owner.name, place=place, at_ms=record.at_ms)
                 expected = draft.id
             if decision != record.decision or expected != record.authorization:
                 item.code, item.detail = "replay_mismatch", f"{record.decision.effect} recorded, {decision.effect} replayed"

@@ -16,13 +16,14 @@ from types import MappingProxyType
 
 from mesh.core.bytes import canonical
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import restore, with_bundle
+from mesh.core.law.fold import restore, with_bundle
 from mesh.core.law.policy import Bundle
 from mesh.core.law.travel import Said
 from mesh.protocol.barrier import pending
 from mesh.protocol.freshness import Freshness, leap
 from mesh.protocol.gossip import put, told
-from mesh.protocol.governor import GovernorState, Machine
+from mesh.protocol.governor import Machine
+from mesh.protocol.state import GovernorState
 from mesh.protocol.step import PutBundle, SetMeta, Step
 from mesh.protocol.stored import INCARNATION, Stored, mirror_of, own_log
 

@@ -4,6 +4,7 @@ A memo of a pure function, bounded; forgetting costs one signature check. Times 
 every use.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from mesh.core.bytes import envelope
@@ -29,11 +30,22 @@ class Documents:
         Raises:
             Refused: the codec's codes, ``wrong_mesh``, ``identity_unknown``.
         """
-        key = (governance.roster_id, data)
+        return self._admit((governance.roster_id, data), lambda found: issued_by(found, governance.roster))
+
+    def admit_former(self, data: bytes, governance: Governance) -> Statement[Identity]:
+        """The document in ``data``, signed by an issuer of any roster that is held: for what lies in the past. Raises as :meth:`admit`."""
+        rosters = governance.rosters
+
+        def issued(found: Statement[Identity]) -> None:
+            rosters.judged(lambda roster: issued_by(found, roster), by=lambda roster: roster.issuers)
+
+        return self._admit((rosters.ids[-1], data), issued)
+
+    def _admit(self, key: tuple[str, bytes], check: Callable[[Statement[Identity]], object]) -> Statement[Identity]:
         found = self._known.get(key)
         if found is None:
-            found = envelope.read(Identity, data)
-            issued_by(found, governance.roster)
+            found = envelope.read(Identity, key[1])
+            check(found)
             if len(self._known) >= _KEPT_MAX:
                 self._known.clear()
             self._known[key] = found

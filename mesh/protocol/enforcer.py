@@ -38,8 +38,9 @@ from mesh.core.run.intent import ASSURANCES, Assurance, EntityRef, Intent, Measu
 from mesh.core.run.outcome import CHECKS, Check, Started
 from mesh.core.run.params import Opening, commit, params_digest
 from mesh.errors import Refused
+from mesh.protocol.adoption import check_view
 from mesh.protocol.documents import Documents
-from mesh.protocol.freshness import Freshness, check_clock, check_fresh, hear
+from mesh.protocol.freshness import Freshness, hear
 
 __all__ = ["Actual", "Grant", "Place", "Presented", "Running", "View", "admit", "check_receipt", "recheck", "take_heartbeat", "watch"]
 
@@ -332,9 +333,7 @@ def _check_documents(grant: Grant, place: Place, now_ms: int) -> None:
 
 
 def _check_fresh(view: View) -> tuple[str, ...]:
-    governance = view.governance
-    check_clock(view.fresh, governance.roster, wall_ms=view.wall_ms, now_ms=view.now_ms)
-    vouchers = check_fresh(view.fresh, governance.frontier, governance.roster, now_ms=view.now_ms, whole=governance.whole)
+    vouchers = check_view(view.governance, view.fresh, wall_ms=view.wall_ms, now_ms=view.now_ms)
     return tuple(vouchers[member] for member in sorted(vouchers))
 
 

@@ -52,8 +52,8 @@ class Question(msgspec.Struct, frozen=True):
     request: EngineRequest
 
 
-def authenticate(intent: bytes, identity: bytes, governance: Governance, documents: Documents) -> Authenticated:
-    """Steps 1 and the timeless part of 2: who sent this.
+def authenticate(intent: bytes, identity: bytes, governance: Governance, documents: Documents, *, former: bool = False) -> Authenticated:
+    """Steps 1 and the timeless part of 2: who sent this; ``former`` if it was sent once, under whichever roster that is held.
 
     Raises:
         Refused: the codec's codes, ``wrong_mesh``, ``unauthenticated``, ``identity_unknown``, ``identity_mismatch``.
@@ -62,7 +62,7 @@ def authenticate(intent: bytes, identity: bytes, governance: Governance, documen
     claims = statement.claims
     if claims.mesh != governance.roster.mesh:
         raise Refused("wrong_mesh", claims.mesh)
-    document = documents.admit(identity, governance)
+    document = documents.admit_former(identity, governance) if former else documents.admit(identity, governance)
     if document.id != claims.identity or document.claims.subject != claims.subject or document.claims.key != claims.holder:
         raise Refused("identity_mismatch", claims.subject)
     if not statement.sealed_by((claims.holder,)):

@@ -27,13 +27,17 @@ from typing import Final
 import msgspec
 
 from mesh.core.law.heartbeat import NOTHING, Heartbeat, StreamHead, covers
-from mesh.core.law.roster import Bounds, Roster
+from mesh.core.law.roster import ROSTERS, Bounds, Roster
 from mesh.errors import Refused
 
 __all__ = ["Freshness", "Heard", "check_clock", "check_fresh", "counts", "hear", "leap", "vouchers"]
 
 _KEPT_MAX: Final = 16
 """Heartbeats kept per member: Δ/H of any sensible roster, and a bound on what a chatty liar can make us hold."""
+
+
+_SHOWN_MAX: Final = 4
+"""Rosters of which it is kept since when a member holds them. Whoever forgets only waits longer."""
 
 
 class Heard(msgspec.Struct, frozen=True):
@@ -44,6 +48,17 @@ class Heard(msgspec.Struct, frozen=True):
     sequence: int
     signed_ms: int
     frontier: tuple[StreamHead, ...]
+    roster_epoch: int = 0
+    """Under which it was said."""
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """That a member holds a roster."""
+
+    epoch: int
+    id: str
+    signed_ms: int
+    """When it signed that first, as far as was heard."""
 
 
 class Timed(msgspec.Struct, frozen=True):
@@ -67,6 +82,8 @@ class Freshness(msgspec.Struct, frozen=True):
     """Members that have answered this boot."""
     timed: Mapping[str, Timed] = {}
     """Other members to the newest reading of their clock (rule 5)."""
+    shown: Mapping[str, tuple[Shown, ...]] = {}
+    """Member to the newest rosters that it has shown to hold, oldest first."""
     leapt: bool = False
     """Whether time made a leap, after which too few were heard yet."""
 
@@ -92,10 +109,20 @@ def hear(state: Freshness, beat: Heartbeat, beat_id: str, *, now_ms: int, bounds
         return state
     if kept and beat.incarnation != kept[-1].incarnation:
         kept = ()
-    new = Heard(beat_id, beat.incarnation, beat.sequence, beat.signed_ms, tuple(beat.frontier))
+    new = Heard(beat_id, beat.incarnation, beat.sequence, beat.signed_ms, tuple(beat.frontier), beat.roster_epoch)
     alive = tuple(item for item in kept if counts(item.signed_ms, now_ms, bounds))[-(_KEPT_MAX - 1) :]
     echoed = state.echoed | {beat.member} if state.boot in beat.echo else state.echoed
-    return msgspec.structs.replace(state, heard={**state.heard, beat.member: (*alive, new)}, echoed=echoed)
+    return msgspec.structs.replace(state, heard={**state.heard, beat.member: (*alive, new)}, echoed=echoed, shown=_show(state, beat))
+
+
+def _show(state: Freshness, beat: Heartbeat) -> Mapping[str, tuple[Shown, ...]]:
+    for head in beat.frontier:
+        if head.stream == ROSTERS and not head.forked:
+            known = state.shown.get(beat.member, ())
+            if not known or (head.sequence, head.head) != (known[-1].epoch, known[-1].id):
+                new = Shown(head.sequence, head.head, beat.signed_ms)
+                return {**state.shown, beat.member: (*known[-(_SHOWN_MAX - 1) :], new)}
+    return state.shown
 
 
 def _time(state: Freshness, beat: Heartbeat, now_ms: int) -> Freshness:

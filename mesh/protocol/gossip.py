@@ -13,7 +13,7 @@ Rules
 Not here: what the statements mean (:mod:`mesh.core.law.governance`), which of them make a view fresh.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -23,12 +23,14 @@ from mesh.core import subjects
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation
-from mesh.core.law.governance import Governance, extend, with_bundle
+from mesh.core.law.fold import extend, with_bundle
+from mesh.core.law.governance import Governance
 from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import StreamHead
 from mesh.core.law.policy import Bundle, Manifest, bundle_digest
 from mesh.core.law.resolve import Resolve
 from mesh.core.law.revocation import Revocation
+from mesh.core.law.roster import ROSTERS, Roster
 from mesh.core.law.streams import Cursor, ahead
 from mesh.core.law.travel import Said, cursor_of, link_of, read_law, streams_of
 from mesh.core.log.record import Change
@@ -37,12 +39,25 @@ from mesh.errors import Refused
 from mesh.protocol.freshness import Freshness
 from mesh.protocol.step import AskLaw, Effect, PutBundle, PutLaw, Reply, Send, Signed
 
-__all__ = ["Asking", "Gossip", "LawArrived", "OfferArrived", "PolicyAdmitted", "PolicyRefused", "Told", "put", "told", "wanted"]
+__all__ = [
+    "Asking",
+    "Gossip",
+    "LawArrived",
+    "OfferArrived",
+    "PolicyAdmitted",
+    "PolicyRefused",
+    "Told",
+    "put",
+    "rosters_first",
+    "told",
+    "wanted",
+]
 
 Told = tuple[Change, str]
 """What is to be recorded of what was taken in: the kind, and which."""
 
 _CHANGES: Final[Mapping[type[Said], Change]] = {
+    Roster: "roster",
     Manifest: "policy",
     Activation: "activation",
     Halt: "halt",
@@ -170,10 +185,11 @@ class Gossip:
                 continue
             if former is not None and former.asked_ms and self._now_ms - former.asked_ms < _wait_ms(former):
                 continue
-            for stream, after in sorted(lacking.items(), key=lambda item: (_turn(former, item[0]), item[0])):
+            for stream in sorted(rosters_first(lacking), key=partial(_turn, former)):
+                after = lacking[stream]
                 if stream not in busy:
                     if former is not None and former.stream == stream:
-                        after = max(after, former.after)  # noqa: PLW2901 -- a fork is pulled page by page
+                        after = max(after, former.after)  # a fork is pulled page by page
                     busy.add(stream)
                     self.asking[member] = Asking(self._now_ms, stream, after, self._fruitless(member) + 1, self._now_ms)
                     effects.append(AskLaw(member, stream, after))
@@ -229,9 +245,14 @@ def put(statement: Statement[Said]) -> PutLaw:
 
 
 def wanted(governance: Governance, frontier: Sequence[StreamHead]) -> dict[str, Cursor]:
-    """Which streams to ask for whoever holds ``frontier``; one in which nobody whom the roster knows can speak is not asked for."""
-    known = streams_of(governance.roster)
+    """Which streams to ask for whoever holds ``frontier``; one in which nobody whom a roster knows can speak is not asked for."""
+    known = streams_of(governance.rosters)
     return {stream: after for stream, after in ahead(governance.streams, frontier).items() if stream in known}
+
+
+def rosters_first(streams: Iterable[str]) -> list[str]:
+    """Who may say the rest is said by them."""
+    return sorted(streams, key=lambda stream: (stream != ROSTERS, stream))
 
 
 def _turn(former: Asking | None, stream: str) -> int:

@@ -8,11 +8,13 @@ Rules
 4. Garbage changes nothing: what cannot be read is counted, and the aggregate recorded at most every :data:`NOISE_MS`.
 5. The state is small; what grows is in storage, and what must be known of it is handed in as :class:`Facts`.
 6. Until its start is through (:mod:`mesh.protocol.barrier`) it signs nothing at all, and refuses whoever waits for a signature.
-7. While the clock is not trusted nothing is decided, recorded, cosigned or attested here: what is signed under a time to come
-   binds this node until then. Who asks is refused unsigned, and counted. A start is recorded once it is trusted.
+7. While the clock is not trusted, or no roster may be acted under (:mod:`mesh.protocol.adoption`), nothing is decided, recorded,
+   cosigned or attested here: what is signed under a time to come binds this node until then. Who asks is refused unsigned, and
+   counted. A start is recorded once it is trusted.
+8. Who goes over to the next roster says so in its state, once that is durable, and begins anew.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -31,6 +33,7 @@ from mesh.core.run.authorization import RecordRef
 from mesh.errors import Refused
 from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol import barrier, decide, lineage, mirror
+from mesh.protocol.adoption import check_view, next_roster
 from mesh.protocol.barrier import Pending
 from mesh.protocol.documents import Documents
 from mesh.protocol.events import (
@@ -51,62 +54,26 @@ from mesh.protocol.events import (
     SyncArrived,
     Tick,
 )
-from mesh.protocol.freshness import Freshness, Heard, check_clock, check_fresh, hear, leap
-from mesh.protocol.gossip import Asking, Gossip, Told
-from mesh.protocol.hearing import NOBODY, Hearing, Words, is_heard
+from mesh.protocol.freshness import Heard, hear, leap
+from mesh.protocol.gossip import Gossip
+from mesh.protocol.hearing import Hearing, is_heard
 from mesh.protocol.intake import Intake, refuse
-from mesh.protocol.lineage import LogState, Writer
+from mesh.protocol.lineage import Writer
 from mesh.protocol.mirror import Mirror, MirrorContext
 from mesh.protocol.outcomes import take_outcomes
-from mesh.protocol.step import Effect, PutNote, Reply, Send, Sign, Signed, Step
-from mesh.protocol.stored import own_log
+from mesh.protocol.state import Facts, GovernorState
+from mesh.protocol.step import Effect, PutNote, Reply, Send, SetMeta, Sign, Signed, Step
+from mesh.protocol.stored import ROSTER_EPOCH, own_log
 
-__all__ = ["Facts", "GovernorState", "Machine"]
+__all__ = ["Machine"]
 
 NOISE_MS: Final = 10_000
 _NEWS_MS: Final = 50
 """Between heartbeats that are said for what was taken in: as fast as ticks, or whoever may sign could make all of us shout."""
-_UNSURE: Final = "clock_unsure"
+_UNSURE: Final = frozenset({"clock_unsure", "roster_pending", "roster_conflict"})
 _STARTING: Final = "barrier_pending"
 _ASKED_MAX: Final = BATCH_EVENTS_MAX - 1
 """Boot nonces of others that one heartbeat names: it also names its own."""
-
-
-class Facts(msgspec.Struct, frozen=True):
-    """What storage knows about the ids of a batch; empty on the first try, filled when a step found one already there."""
-
-    intents: Mapping[str, bytes] = {}
-    """Intent id to the leaf data of the record that permitted it."""
-    outcomes: Mapping[str, RecordRef] = {}
-
-
-class GovernorState(msgspec.Struct, frozen=True):
-    """All that a governor remembers between batches besides its storage."""
-
-    incarnation: int
-    sequence: int
-    """Of the next heartbeat."""
-    governance: Governance
-    asking: Mapping[str, Asking]
-    """Member to what it was asked last about governance."""
-    untold: tuple[Told, ...]
-    """What was taken in and not recorded yet."""
-    news: bool
-    """Whether something was taken in that no heartbeat has said yet."""
-    log: LogState
-    mirrors: Mapping[str, Mirror]
-    fresh: Freshness
-    was_fresh: bool
-    beat_ms: int
-    noise: Mapping[str, int]
-    noise_ms: int
-    """Since when the noise was counted."""
-    heard: Mapping[str, int] = {}
-    """Other members' largest incarnations of which a heartbeat is kept."""
-    barrier: Pending | None = None
-    """The start, while it is not through (rule 6); the incarnation is 0 until then."""
-    words: Words = NOBODY
-    """What enforcers said last that they have heard."""
 
 
 class Machine:
@@ -251,6 +218,10 @@ class _Work:
         if self.ticked and sure:
             self.log, effects = lineage.checkpoint_due(self.log, self.roster, self.machine.me, now_ms=self.now_ms)
             self.effects += effects
+        after = next_roster(self.governance, self.fresh, now_ms=self.now_ms) if self.ticked else None
+        over = after.epoch if after is not None else self.state.over
+        if after is not None:
+            self.effects.append(SetMeta(ROSTER_EPOCH, over))
         state = GovernorState(
             incarnation=self.incarnation,
             sequence=self.sequence,
@@ -268,6 +239,7 @@ class _Work:
             heard=self.heard,
             barrier=self.barrier,
             words=self.hearing.words,
+            over=over,
         )
         return Step(state, (*appended, *self.effects))
 
@@ -295,8 +267,7 @@ class _Work:
             if self.barrier is not None:
                 barrier.check(self.barrier, self.governance, now_ms=self.now_ms)
                 raise Refused(_STARTING, "it is through with this step")
-            check_clock(self.fresh, self.roster, wall_ms=self.wall_ms, now_ms=self.now_ms)
-            check_fresh(self.fresh, self.governance.frontier, self.roster, now_ms=self.now_ms, whole=self.governance.whole)
+            check_view(self.governance, self.fresh, wall_ms=self.wall_ms, now_ms=self.now_ms)
         except Refused as refusal:
             return refusal
         return None
@@ -305,7 +276,7 @@ class _Work:
         if self.barrier is not None:
             return True
         refusal = self._stale()
-        return refusal is not None and refusal.code == _UNSURE
+        return refusal is not None and refusal.code in _UNSURE
 
     def _law(self, event: OfferArrived | LawArrived | PolicyAdmitted | PolicyRefused) -> None:
         if isinstance(event, PolicyAdmitted | PolicyRefused):
@@ -463,10 +434,10 @@ class _Work:
         return MirrorContext(self.governance, machine.me, owner, writer, machine.documents, machine.engine, self.now_ms)
 
     def _outcomes(self, event: OutcomesArrived) -> None:
-        if self._unsure():
-            code = _UNSURE if self.barrier is None else _STARTING
-            self.effects.append(refuse(event.waiter, code, ""))
-            self._count(code, 1)
+        stale = self._stale()
+        if stale is not None and self._unsure():
+            self.effects.append(refuse(event.waiter, stale.code, ""))
+            self._count(stale.code, 1)
             return
         self._record_law()
         if is_heard(event.data):

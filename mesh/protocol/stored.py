@@ -17,10 +17,12 @@ from mesh.protocol.lineage import LogState, Outstanding
 from mesh.protocol.mirror import Mirror
 from mesh.protocol.step import Head, HeadUse
 
-__all__ = ["INCARNATION", "REFILLED", "Stored", "StoredLog", "mirror_of", "own_log"]
+__all__ = ["INCARNATION", "REFILLED", "ROSTER_EPOCH", "Stored", "StoredLog", "mirror_of", "own_log"]
 
 INCARNATION: Final = "incarnation"
 REFILLED: Final = "refilled"
+ROSTER_EPOCH: Final = "roster epoch"
+"""Of the roster under which the next start begins."""
 
 
 class StoredLog(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,9 @@ Rules
    but for one met in answering a question, which only whoever asked hears of: nothing was changed by it.
 6. Stopping drains, in bounded time: it leaves the queues that others share, answers what was taken, refuses what still comes as
    ``draining``, records that it stops, and sends the last checkpoint.
-7. What is on the disk is verified at start and again and again after (:mod:`mesh.roles.scrubbing`).
+7. A node that goes over to the next roster begins anew as after a failure of storage, with nothing lost. One that this roster
+   does not name any more ends.
+8. What is on the disk is verified at start and again and again after (:mod:`mesh.roles.scrubbing`).
 """
 
 import asyncio
@@ -35,7 +37,7 @@ from mesh.adapters.signer import Signer, load
 from mesh.adapters.store import Store
 from mesh.adapters.trustfiles import load_said, load_trust
 from mesh.core import subjects
-from mesh.core.law.governance import Governance, restore
+from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
 from mesh.core.messages import (
     BarrierAsked,
@@ -51,7 +53,7 @@ from mesh.core.messages import (
     pack,
     unpack_asked,
 )
-from mesh.errors import Alarm, MeshError, Refused, Unavailable
+from mesh.errors import Alarm, MeshError, Refused, Unavailable, unforeseen
 from mesh.limits import MESSAGE_BYTES_MAX, QUESTIONS_MAX, REQUEST_BYTES_MAX
 from mesh.protocol.begin import begin
 from mesh.protocol.events import (
@@ -77,7 +79,7 @@ from mesh.roles.admission import Admission, admit_stored
 from mesh.roles.config import NodeConfig
 from mesh.roles.inbox import Inbox
 from mesh.roles.lanes import Lanes
-from mesh.roles.loading import admitted_engine, load_state
+from mesh.roles.loading import admitted_engine, enrolled, load_governance, load_state
 from mesh.roles.outbox import Outbox
 from mesh.roles.peers import Peers
 from mesh.roles.performer import USES, Performer
@@ -110,12 +112,9 @@ class GovernorNode:
         self.config = config
         self.governance: Governance = load_trust(config.trust, config.path("."))
         self._given = load_said(config.trust, config.path("."))
-        self.me: Member = self.governance.roster.member(config.node.name)
         keys = config.path(config.node.keys)
         self.signer = Signer([load(keys / f"{use}.key") for use in USES])
-        for use in USES:
-            if self.signer.public(use) != getattr(self.me, f"{use}_key"):
-                raise Refused("config_invalid", f"{keys}/{use}.key is not the key that the roster names for {self.me.name}")
+        self.me: Member = enrolled(self.governance.roster, config.node.name, {use: self.signer.public(use) for use in USES})
         self._failpoint = failpoint
         self._thread = thread
         self._inbox = Inbox()
@@ -155,8 +154,7 @@ class GovernorNode:
         name = f"gov-{self.me.name}"
         self.lanes = await Lanes.connect(bus_options(self.config.bus, name=name, base=self.config.path(".")), wait_ms=30_000)
         self.outbox = Outbox(self.lanes.bulk)
-        others = [member.name for member in self.governance.roster.members if member.name != self.me.name]
-        self.peers = Peers(self.lanes.urgent, others, self._enqueue)
+        self.peers = Peers(self.lanes.urgent, self._enqueue)
         found = self._stored_bundle, self.peers.bundle
         self.admission = Admission(engine, lambda: self._performing().state.governance, found, self._judged)
         try:
@@ -172,7 +170,7 @@ class GovernorNode:
             raise
         except Exception as error:
             _log.exception("stopped")
-            raise _unforeseen(error) from error
+            raise unforeseen(error) from error
         finally:
             await self._close(self.lanes, self.outbox)
 
@@ -185,6 +183,8 @@ class GovernorNode:
                 raise
             except MeshError as error:
                 await self._recover(error, engine)
+            if self._performing().over:
+                await self._begin_anew(engine)
 
     async def _close(self, lanes: Lanes, outbox: Outbox) -> None:
         """Sign nothing more, answer whoever waits, let go of everything."""
@@ -206,16 +206,19 @@ class GovernorNode:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         store = await Store.open(folder / "node.db", owner=self.me.name)
         try:
-            machine = Machine(self.governance, self.me, engine)
-            stored = await load_state(store, self.governance, self.me)
+            governance = await load_governance(store, self.governance)
+            roster = governance.roster
+            self.me = enrolled(roster, self.me.name, {use: self.signer.public(use) for use in USES})
+            machine = Machine(governance, self.me, engine)
+            stored = await load_state(store, governance, self.me)
             if not fewer_than_signed(stored.own):  # what is missing comes first, and is verified as it comes
-                await scrub_newest(store, self.governance.roster.origin(self.me), stored.own.frontier.size)
+                await scrub_newest(store, roster.origin(self.me), stored.own.frontier.size)
             self.clock.raise_to(stored.own.last_ms)
             performer = Performer(
                 machine, store, self.signer, self.clock, deliver=self._deliver, failpoint=self._failpoint, wake=self._wake.set
             )
             boot, now_ms = secrets.token_hex(32), self.clock.now_ms()
-            admitted = await admit_stored(restore(self.governance, stored.law), engine, store.bundle)
+            admitted = await admit_stored(governance, engine, store.bundle)
             await performer.begin(begin(machine, stored, boot=boot, now_ms=now_ms, given=self._given, admitted=admitted))
         except BaseException:
             await store.close()
@@ -224,6 +227,7 @@ class GovernorNode:
         if self.admission is not None:
             self.admission.begin_again()
         if self.peers is not None:
+            self.peers.others = [member.name for member in roster.members if member.name != self.me.name]
             self._spawn(self.peers.ask_all(performer, lambda: self.performer is performer))
             self._spawn(self.peers.sync_all(performer, lambda: self.performer is performer))
         self._spawn(self._scrub(store))
@@ -232,10 +236,7 @@ class GovernorNode:
         """Rule 4."""
         _log.error("step failed: %s", error)
         self.counters["failed_steps"] += 1
-        performer = self._performing()
-        await performer.stop()
-        await self._tell_waiters()
-        await performer.store.close()
+        await self._let_go()
         while not self._draining:
             try:
                 await self._open(engine)
@@ -244,6 +245,23 @@ class GovernorNode:
                 _log.error("storage: %s", again)
                 await asyncio.sleep(_REOPEN_S)
         raise error
+
+    async def _begin_anew(self, engine: CedarEngine) -> None:
+        """Rule 7."""
+        _log.warning("goes over to roster epoch %d", self._performing().over)
+        try:
+            await self._let_go()
+            await self._open(engine)
+        except Alarm:
+            raise
+        except MeshError as error:
+            await self._recover(error, engine)
+
+    async def _let_go(self) -> None:
+        performer = self._performing()
+        await performer.stop()
+        await self._tell_waiters()
+        await performer.store.close()
 
     async def _tell_waiters(self) -> None:
         """Tell whoever waits now that nothing will come."""
@@ -267,7 +285,7 @@ class GovernorNode:
                     await performer.take(self._inbox.take(performer.room))
 
     async def _scrub(self, store: Store) -> None:
-        """Rule 7."""
+        """Rule 8."""
         with suppress(Unavailable):  # it has ended, and whoever writes to it has noticed
             await watch_start(self._performing(), self.me.name)
             await scrub_for_ever(store)
@@ -315,7 +333,7 @@ class GovernorNode:
         if self._fatal is None:
             if not isinstance(error, MeshError):
                 _log.error("unforeseen", exc_info=error)
-            self._fatal = error if isinstance(error, MeshError) else _unforeseen(error)
+            self._fatal = error if isinstance(error, MeshError) else unforeseen(error)
         self._wake.set()
 
     def _performing(self) -> Performer:
@@ -348,13 +366,7 @@ class GovernorNode:
         self._enqueue(LawArrived(message.data))
 
     def _enqueue(self, event: BarrierArrived | HeartbeatArrived | CosigArrived | LawArrived | NoteArrived | LineageArrived) -> None:
-        if isinstance(event, LawArrived):
-            queued = self._inbox.law.put(event, len(event.data))
-        elif isinstance(event, BarrierArrived | HeartbeatArrived | CosigArrived):
-            queued = self._inbox.urgent.put(event, len(event.data))
-        else:
-            queued = self._inbox.lineage.put(event, len(event.data))
-        if queued:
+        if self._inbox.arrived(event):
             self._wake.set()
         else:
             self.counters["system_dropped"] += 1
@@ -486,7 +498,3 @@ class GovernorNode:
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):
             self._alarm(error)
-
-
-def _unforeseen(error: Exception) -> Alarm:
-    return Alarm("internal_error", f"{type(error).__name__}: {error}"[:500])

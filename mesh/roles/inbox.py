@@ -128,6 +128,15 @@ class Inbox:
         """Time has passed."""
         self._ticked = self._echoes = True
 
+    def arrived(self, event: BarrierArrived | HeartbeatArrived | CosigArrived | LawArrived | NoteArrived | LineageArrived) -> bool:
+        """Queue what another member said, whether it was asked or not; whether there was a place."""
+        size = len(event.data)
+        if isinstance(event, LawArrived):
+            return self.law.put(event, size)
+        if isinstance(event, BarrierArrived | HeartbeatArrived | CosigArrived):
+            return self.urgent.put(event, size)
+        return self.lineage.put(event, size)
+
     def shed(self, code: str) -> None:
         """Count a request that was refused."""
         self._shed[code] += 1

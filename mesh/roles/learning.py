@@ -22,7 +22,8 @@ from mesh.adapters.decision_thread import DecisionThread
 from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import Governance, Law, with_bundle
+from mesh.core.law.fold import with_bundle
+from mesh.core.law.governance import Governance, Law
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.policy import read_bundle
 from mesh.core.law.streams import Cursor
@@ -30,7 +31,7 @@ from mesh.core.law.travel import Said, read_law
 from mesh.core.messages import BundleAsked, BundleGiven, LawAsked, LawBatch, Sync, SyncAnswer, unpack
 from mesh.errors import MeshError, Refused
 from mesh.policy.admission import examine, install
-from mesh.protocol.gossip import wanted
+from mesh.protocol.gossip import rosters_first, wanted
 from mesh.roles.pulling import pull_stream
 
 __all__ = ["Learning"]
@@ -57,7 +58,7 @@ class Learning:
         for member in self.governance.roster.members:
             with suppress(MeshError):
                 frontier = await self._frontier(member.name)
-                for stream in sorted(wanted(self.governance, frontier)):
+                for stream in rosters_first(wanted(self.governance, frontier)):
                     self.governance, _ = await pull_stream(partial(self._page, member.name, stream), self.governance, frontier, stream)
         for laws in list(self.governance.laws.values()):
             for law in laws:

@@ -1,11 +1,14 @@
 """From a node's file to the state its machine starts from, and from its configuration to the engine that it decides with."""
 
+from collections.abc import Mapping
+
 from mesh.adapters.cedar import CedarEngine
 from mesh.adapters.decision_thread import DecisionThread
 from mesh.adapters.store import Store
 from mesh.core.bytes.envelope import Statement
+from mesh.core.law.fold import restore
 from mesh.core.law.governance import Governance
-from mesh.core.law.roster import Member
+from mesh.core.law.roster import Member, Roster
 from mesh.core.law.travel import Said, read_law
 from mesh.core.log.merkle import Frontier
 from mesh.core.log.record import read_record
@@ -14,10 +17,10 @@ from mesh.policy.admission import admit_laws
 from mesh.protocol import hearing, serving
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
 from mesh.protocol.mirror import conflict_key, refused_key
-from mesh.protocol.step import Head, HeadUse
-from mesh.protocol.stored import INCARNATION, REFILLED, Stored, StoredLog
+from mesh.protocol.step import Head, HeadUse, KeyUse
+from mesh.protocol.stored import INCARNATION, REFILLED, ROSTER_EPOCH, Stored, StoredLog
 
-__all__ = ["admitted_engine", "load_state"]
+__all__ = ["admitted_engine", "enrolled", "load_governance", "load_state"]
 
 
 def admitted_engine(governance: Governance, thread: DecisionThread) -> CedarEngine:
@@ -35,13 +38,40 @@ def admitted_engine(governance: Governance, thread: DecisionThread) -> CedarEngi
     return engine
 
 
+async def load_governance(store: Store, governance: Governance) -> Governance:
+    """What the files said with all that was heard since, under the roster that this node went over to."""
+    held = restore(governance, await _law(store))
+    epoch = max(governance.roster.epoch, await store.meta(ROSTER_EPOCH) or 0)
+    return held.under(min(epoch, len(held.rosters.ids)))  # fewer count after a fork, and nothing is done until that is resolved
+
+
+def enrolled(roster: Roster, name: str, keys: Mapping[KeyUse, str]) -> Member:
+    """The member of that name.
+
+    Args:
+        roster: in force.
+        name: of this node.
+        keys: use to the public key (hex) that this node signs with.
+
+    Raises:
+        Alarm: ``not_enrolled`` if the roster names no such member, or another key.
+    """
+    member = next((member for member in roster.members if member.name == name), None)
+    if member is None:
+        raise Alarm("not_enrolled", f"roster epoch {roster.epoch} names no member {name}")
+    for use, key in keys.items():
+        if key != getattr(member, f"{use}_key"):
+            raise Alarm("not_enrolled", f"{use}.key is not the key that roster epoch {roster.epoch} names for {name}")
+    return member
+
+
 async def load_state(store: Store, governance: Governance, me: Member) -> Stored:
-    """What the file holds of every log of the roster."""
+    """What the file holds of every log of the roster in force."""
     roster = governance.roster
     heads, sizes = await store.heads(), await store.sizes()
     logs = {roster.origin(member): await _log(store, roster.origin(member), heads, sizes) for member in roster.members}
     own = logs.pop(roster.origin(me))
-    law = tuple([_statement(identity, data) for identity, data in await store.all_law()])
+    law = await _law(store)
     beats = {member.name: await store.note("heartbeat", roster.origin(member), latest=True) for member in roster.members}
     heard = {name: beat.size for name, beat in beats.items() if beat is not None}
     incarnation, refilled = await store.meta(INCARNATION) or 0, await store.meta(REFILLED) or 0
@@ -58,6 +88,10 @@ async def _heard(store: Store) -> hearing.Words:
                 if word is not None:
                     words.setdefault(origin, {})[key] = word
     return words
+
+
+async def _law(store: Store) -> tuple[Statement[Said], ...]:
+    return tuple([_statement(identity, data) for identity, data in await store.all_law()])
 
 
 def _statement(identity: str, data: bytes) -> Statement[Said]:

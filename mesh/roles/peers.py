@@ -33,12 +33,12 @@ class Peers:
     def __init__(
         self,
         bus: Bus,
-        others: Sequence[str],
         enqueue: Callable[[BarrierArrived | HeartbeatArrived | LawArrived | LineageArrived], None],
     ) -> None:
-        """Ask ``others`` over ``bus``; answers go to ``enqueue``."""
+        """Ask over ``bus``; answers go to ``enqueue``."""
         self._bus = bus
-        self._others = others
+        self.others: Sequence[str] = ()
+        """The other members of the roster in force."""
         self._enqueue = enqueue
 
     async def pull(self, item: Ask | AskLaw) -> None:
@@ -63,12 +63,12 @@ class Peers:
         """Ask every member for a heartbeat of now, until enough have answered, or it is no longer ``wanted``."""
         roster, nonce = performer.machine.governance.roster, performer.state.fresh.boot
         while wanted() and len(performer.state.fresh.echoed) < roster.k:
-            await asyncio.gather(*(self.sync(name, nonce) for name in self._others if name not in performer.state.fresh.echoed))
+            await asyncio.gather(*(self.sync(name, nonce) for name in self.others if name not in performer.state.fresh.echoed))
             await asyncio.sleep(_AGAIN_S)
 
     async def bundle(self, digest: str) -> bytes | None:
         """The policy bundle of that digest, from whichever member gives it; not all nodes ask the same one first."""
-        for member in random.sample(self._others, len(self._others)):
+        for member in random.sample(self.others, len(self.others)):
             with suppress(MeshError):
                 return bytes(unpack(BundleGiven, await self._request(member, BundleAsked(digest=digest))).bundle)
         return None

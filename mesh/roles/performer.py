@@ -27,7 +27,8 @@ from mesh.core.run.authorization import RecordRef
 from mesh.errors import Alarm, Unavailable
 from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol.events import Event
-from mesh.protocol.governor import Facts, GovernorState, Machine
+from mesh.protocol.governor import Machine
+from mesh.protocol.state import Facts, GovernorState
 from mesh.protocol.step import Commit, InsertOnce, KeyUse, Outgoing, Sending, Step, phases
 from mesh.roles.recent import Recent
 
@@ -87,6 +88,11 @@ class Performer:
         if self._state is None:
             raise Alarm("storage_failed", "asked before the first step")
         return self._state
+
+    @property
+    def over(self) -> int:
+        """Epoch of the roster that this node goes over to; 0 while there is none. What is durable decides."""
+        return self._state.over if self._state is not None else 0
 
     @property
     def room(self) -> int:

@@ -6,7 +6,8 @@ Not here: who is asked, and which streams (:mod:`mesh.roles.learning`, :mod:`mes
 from collections.abc import Awaitable, Callable, Sequence
 
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import Governance, extend
+from mesh.core.law.fold import extend
+from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import StreamHead
 from mesh.core.law.streams import Cursor
 from mesh.core.law.travel import Said, cursor_of, link_of

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from mesh.core.law.governance import Governance
 from mesh.core.messages import MirrorStatus, NodeStatus, PolicyStatus
 from mesh.errors import Refused
+from mesh.protocol.adoption import check_view
 from mesh.protocol.barrier import check
-from mesh.protocol.freshness import check_clock, check_fresh, vouchers
+from mesh.protocol.freshness import vouchers
 from mesh.roles.performer import Performer
 
 __all__ = ["node_status", "policies_of"]
@@ -28,8 +29,7 @@ def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms
         if state.barrier is not None:
             check(state.barrier, governance, now_ms=now_ms)
             raise Refused("barrier_pending", "")
-        check_clock(state.fresh, roster, wall_ms=performer.clock.wall_ms(), now_ms=now_ms)
-        check_fresh(state.fresh, governance.frontier, roster, now_ms=now_ms, whole=governance.whole)
+        check_view(governance, state.fresh, wall_ms=performer.clock.wall_ms(), now_ms=now_ms)
     except Refused as refusal:
         code = refusal.code
     return NodeStatus(

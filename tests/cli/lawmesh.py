@@ -17,7 +17,8 @@ from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload, sha256_hex
 from mesh.core.bytes.envelope import Statement
 from mesh.core.bytes.keys import SecretKey
-from mesh.core.law.governance import Governance, admit_governance
+from mesh.core.law.fold import admit_governance
+from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.policy import Manifest
 from mesh.core.law.revocation import Revocation, Target
@@ -209,7 +210,7 @@ class Desk:
         async def ask(member: str, message: Payload) -> bytes:
             return await self.ask(member, message)
 
-        yield client.MeshClient(ask, self.lab.roster), library
+        yield client.MeshClient(ask, self.lab.governance), library
 
 
 def code_of(err: str) -> str:

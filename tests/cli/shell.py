@@ -28,7 +28,7 @@ class Shell:
         library = client.Library(
             governance=lab.governance, manifests=self.manifests, bundles=(lab.bundle_bytes,), roster=lab.roster_envelope
         )
-        yield client.MeshClient(self.ask, lab.roster), library
+        yield client.MeshClient(self.ask, lab.governance), library
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         status = run(arguments)

@@ -353,7 +353,7 @@ async def test_a_search_asks_all_members_and_merges(own: Shell) -> None:
         half = found.records[::2] if member == "ap-1" else found.records[1::2]
         return pack(Found(records=half))
 
-    mesh = client.MeshClient(ask, own.story.lab.roster)
+    mesh = client.MeshClient(ask, own.story.lab.governance)
     places = (await mesh.find(own.story.permitted))[own.story.permitted]
     assert {(place.origin, place.index) for place in places} == {("lab/eu-1/e1", 2), ("lab/us-1/e1", 2), ("lab/us-1/e1", 3)}
 
@@ -363,7 +363,7 @@ async def test_of_several_answers_the_final_one_is_taken(own: Shell) -> None:
         answer = unpack(Proved, await own.story.mesh.ask(member, message))
         return pack(answer if member == "sa-1" else msgspec.structs.replace(answer, proof=""))
 
-    mesh = client.MeshClient(ask, own.story.lab.roster)
+    mesh = client.MeshClient(ask, own.story.lab.governance)
     answer = await mesh.prove(client.Place("lab/eu-1/e1", 2))
     assert mesh.is_final(answer)
 

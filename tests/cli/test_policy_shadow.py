@@ -96,7 +96,7 @@ class Shell:
         assert name is None
         lab = past().lab
         library = client.Library(governance=self.governance, manifests=(), bundles=(), roster=lab.roster_envelope)
-        yield client.MeshClient(self.counted, lab.roster), library
+        yield client.MeshClient(self.counted, lab.governance), library
 
     async def counted(self, member: str, message: Payload) -> bytes:
         self.asked.append((member, message))
@@ -221,7 +221,7 @@ def test_a_span_is_a_number_and_its_unit(shell: Shell, span: str) -> None:
 
 
 def _mesh(ask: Answering | None = None) -> client.MeshClient:
-    return client.MeshClient(ask or past().mesh.ask, past().lab.roster)
+    return client.MeshClient(ask or past().mesh.ask, past().lab.governance)
 
 
 async def _read(mesh: client.MeshClient, member: str, since_ms: int) -> list[recorded.Page]:

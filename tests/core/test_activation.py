@@ -17,7 +17,8 @@ from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import sha256_hex
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, Ring, Rollout, admit_activation
-from mesh.core.law.governance import Basis, Governance, admit_governance, extend, with_bundle
+from mesh.core.law.fold import admit_governance, extend, with_bundle
+from mesh.core.law.governance import Basis, Governance
 from mesh.core.law.heartbeat import Standing
 from mesh.core.law.policy import Manifest
 from mesh.core.law.roster import Roster

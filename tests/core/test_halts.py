@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.bytes.keys import SecretKey
-from mesh.core.law.governance import Governance, extend, restore, unsaid
+from mesh.core.law.fold import extend, restore, unsaid
+from mesh.core.law.governance import Governance
 from mesh.core.law.halt import Halt, admit_halt
 from mesh.core.law.streams import Fork
 from mesh.core.law.travel import Said, read_law, streams_of
@@ -115,7 +116,7 @@ def test_in_a_forked_stream_every_halt_denies_and_no_resume_allows() -> None:
 
 def test_what_nobody_said_halts_nothing() -> None:
     bare = unsaid(extend(_held(FIRST), chained(2)).governance)
-    assert (bare.streams, bare.revoked, bare.halts, bare.halted) == ({}, frozenset(), {}, {})
+    assert (set(bare.streams), bare.revoked, bare.halts, bare.halted) == ({"roster"}, frozenset(), {}, {})
 
 
 # ------------------------------------------------------------------------------------------------------------- who may say it
@@ -176,13 +177,13 @@ def test_a_resume_lifts_as_many_halts_as_fit_and_no_more() -> None:
 
 def test_there_are_streams_of_the_rosters_revokers_and_domains_only() -> None:
     streams = {STREAM, "policy/payments", "activate/payments", "resolve"}
-    assert streams_of(PLAIN.roster) == {f"revoke/{key.public}" for key in REVOKERS} | streams
+    assert streams_of(PLAIN.rosters) == {"roster"} | {f"revoke/{key.public}" for key in REVOKERS} | streams
 
 
 def test_a_statement_of_a_kind_that_does_not_travel_is_not_read() -> None:
     assert read_law(FIRST.envelope).claims == FIRST.claims
     assert read_law(WORLD[0].envelope).claims == WORLD[0].claims
     with pytest.raises(Refused) as caught:
-        read_law(LAB.roster_envelope)
+        read_law(LAB.identity_envelope)
     assert caught.value.code == "wrong_kind"
-    assert "is not revocation or halt or policy or activate" in str(caught.value)
+    assert "is not roster or revocation or halt or policy or activate" in str(caught.value)

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import Governance, extend, restore
+from mesh.core.law.fold import extend, restore
+from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import frontier_digest
 from mesh.core.law.revocation import Revocation, Target, admit_revocation
 from mesh.core.law.streams import Chain, Fork, Stream
@@ -64,7 +65,7 @@ def test_the_state_is_a_function_of_the_set_in_any_order_with_duplicates_and_in_
 
 SCRIPT = """
 import sys
-from mesh.core.law.governance import extend
+from mesh.core.law.fold import extend
 from tests.support.factory import Lab
 from tests.support.revocations import WORLD, governance
 held = governance(Lab())
@@ -193,7 +194,7 @@ def test_a_statement_that_also_comes_with_broken_signatures_is_believed_for_the_
 
 def test_a_full_stream_takes_no_more_and_what_it_holds_still_denies() -> None:
     ids = tuple(f"{number:064x}" for number in range(STREAM_STATEMENTS_MAX - 1))
-    streams: dict[str, Stream] = {STREAM: Chain(ids)}
+    streams: dict[str, Stream] = {**PLAIN.streams, STREAM: Chain(ids)}
     held = msgspec.structs.replace(PLAIN, streams=streams)
     last = revocation(STREAM_STATEMENTS_MAX, ids[-1])
     beyond, other = revocation(STREAM_STATEMENTS_MAX + 1, last.id), revocation(1, "", key=TWO)

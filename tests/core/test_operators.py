@@ -5,7 +5,7 @@ import pytest
 
 from mesh.core.bytes.keys import SecretKey
 from mesh.core.law.roster import Member, Operator, Roster, admit_roster, assents
-from mesh.core.law.succession import admit_successor, overlap
+from mesh.core.law.succession import Rosters, admit_successor, overlap
 from tests.core.kit import refuses
 from tests.support.rosters import ROOT, key, member, roster, seal, signed
 
@@ -116,3 +116,11 @@ def test_of_a_later_roster_that_is_pinned_only_its_root_is_asked() -> None:
     short = seal(_next(), ROOT[0], ACME, GLOBEX)
     with refuses("threshold_not_met"):
         admit_roster(short, pin=short.id)
+
+
+def test_what_is_handed_on_has_no_line_of_anybody_else() -> None:
+    held, value = Rosters.begin(FIRST.claims, FIRST.id), _next()
+    assert held.admit(seal(value, *ROOT[:2], GLOBEX)).held.keys() == {FIRST.id, seal(value).id}
+    for stranger in (key("stranger"), key("issuer")):
+        with refuses("bad_signature"):
+            held.admit(seal(value, *ROOT[:2], stranger))

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import activate_stream
-from mesh.core.law.governance import Basis, Governance, extend, restore, with_bundle
+from mesh.core.law.fold import extend, restore, with_bundle
+from mesh.core.law.governance import Basis, Governance
 from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import StreamHead, covers
 from mesh.core.law.policy import Manifest, policy_stream

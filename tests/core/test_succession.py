@@ -9,7 +9,7 @@ import pytest
 
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import admit_governance
+from mesh.core.law.fold import admit_governance
 from mesh.core.law.policy import Manifest, admit_manifest, check_succession
 from mesh.core.law.roster import Member, Roster
 from mesh.core.law.succession import Overlap, admit_chain, admit_successor, overlap, same_member

@@ -24,7 +24,7 @@ from tuf.ngclient.config import EnvelopeType
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.bytes.keys import SecretKey
-from mesh.core.law.governance import admit_governance
+from mesh.core.law.fold import admit_governance
 from mesh.core.law.policy import Manifest
 from mesh.core.law.roster import Roster
 from mesh.core.law.succession import admit_chain, admit_successor

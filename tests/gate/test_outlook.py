@@ -13,10 +13,10 @@ from mesh.adapters.bus_message import NO_HEADERS, Message
 from mesh.adapters.spent import SpentStore
 from mesh.core import subjects
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import restore
+from mesh.core.law.fold import restore
 from mesh.core.law.heartbeat import StreamHead
 from mesh.core.law.revocation import Revocation, Target
-from mesh.core.law.roster import Bounds
+from mesh.core.law.roster import Bounds, Roster
 from mesh.core.messages import LawAsked, LawBatch, pack, unpack
 from mesh.core.run.outcome import Aborted
 from mesh.errors import Unavailable
@@ -159,7 +159,7 @@ async def test_who_does_not_answer_is_not_asked_again_too_soon_and_another_that_
 
 
 async def test_what_cannot_be_asked_for_is_not(view: View) -> None:
-    for stream, sequence in ((STREAM, 0), ("revoke/" + "ab" * 32, 3), ("roster", 9)):
+    for stream, sequence in ((STREAM, 0), ("revoke/" + "ab" * 32, 3), ("rosters", 9)):
         view.hear("us-1", (StreamHead(stream=stream, sequence=sequence, head="ab" * 32, forked=False, held=""),))
     await view.settle()
     assert view.wire.asked == []
@@ -179,13 +179,19 @@ async def test_once_closed_it_asks_for_nothing(view: View) -> None:
 # ------------------------------------------------------------------------------------------------------------ what is running
 
 
+class _Patient(Core):
+    """Looks at what is running once in half an hour, if nothing wakes it."""
+
+    @property
+    def _roster(self) -> Roster:
+        slow = Bounds(heartbeat_ms=3_600_000, stale_ms=7_200_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000)
+        return msgspec.structs.replace(super()._roster, bounds=slow)
+
+
 @pytest.fixture
 async def patient(lab: Lab, bus: FakeBus, tmp_path: Path) -> Any:
-    """A core that would look at what is running once in half an hour, if nothing woke it."""
     store = await SpentStore.open(tmp_path / "spent.db", audience=lab.place_key.public)
-    core = Core(settings(lab), bus, store, bus.time.clock(), bus.time.now_ms)  # type: ignore[arg-type]  # all that it uses
-    slow = Bounds(heartbeat_ms=3_600_000, stale_ms=7_200_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000)
-    core._roster = msgspec.structs.replace(core._roster, bounds=slow)
+    core = _Patient(settings(lab), bus, store, bus.time.clock(), bus.time.now_ms)  # type: ignore[arg-type]  # all that it uses
     await core.open_(wait_ms=5_000)
     yield core
     await core.close(wait_ms=500)

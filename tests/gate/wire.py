@@ -12,7 +12,8 @@ from mesh.adapters.signer import KeyFile, Signer
 from mesh.adapters.spent import SpentStore
 from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Params
-from mesh.core.law.governance import Governance, admit_governance
+from mesh.core.law.fold import admit_governance
+from mesh.core.law.governance import Governance
 from mesh.core.law.policy import Manifest
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.law.roster import Roster

@@ -9,7 +9,8 @@ from mesh.core.bytes.canonical import Params, Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.bytes.keys import SecretKey
 from mesh.core.law.activation import Activation, Ring
-from mesh.core.law.governance import Governance, admit_governance
+from mesh.core.law.fold import admit_governance
+from mesh.core.law.governance import Governance
 from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import Heartbeat
 from mesh.core.law.policy import ActionSpec, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest
@@ -115,6 +116,8 @@ def roster(names: tuple[str, ...] = tuple(REGIONS), *, f: int = 1, k: int = 3) -
         revoker=Role(keys=[REVOKER.public], threshold=1),
         policy={"ops": Role(keys=[POLICY.public], threshold=1)},
         bounds=BOUNDS,
+        reason="The first roster.",
+        issued_ms=0,
     )
 
 

@@ -9,7 +9,8 @@ from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.barrier import Barrier
-from mesh.core.law.governance import Governance, admit_governance, restore
+from mesh.core.law.fold import admit_governance, restore
+from mesh.core.law.governance import Governance
 from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.policy import Manifest
@@ -27,10 +28,11 @@ from mesh.protocol.begin import begin
 from mesh.protocol.documents import Documents
 from mesh.protocol.events import BarrierArrived, Event
 from mesh.protocol.freshness import Freshness
-from mesh.protocol.governor import Facts, GovernorState, Machine
+from mesh.protocol.governor import Machine
 from mesh.protocol.intake import Intake, IntentArrived
 from mesh.protocol.lineage import LogState, Writer
 from mesh.protocol.serving import body_ids, pull_answer
+from mesh.protocol.state import Facts, GovernorState
 from mesh.protocol.step import Append, Effect, PutBody, PutOpenings, Reply, Send, Sign, Signed, Step, phases
 from mesh.protocol.stored import Stored
 from tests.support.factory import DOMAIN, MESH, T0, Lab, secret, sign

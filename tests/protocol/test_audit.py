@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mesh.core.bytes import canonical, envelope
-from mesh.core.law.governance import unsaid
+from mesh.core.law.fold import unsaid
 from mesh.core.log.checkpoint import Checkpoint, log_line
 from mesh.core.log.note import Note
 from mesh.core.log.record import Denied

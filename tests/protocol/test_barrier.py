@@ -8,7 +8,7 @@ import pytest
 
 from mesh.core.bytes import canonical, envelope
 from mesh.core.law.barrier import MARKS_MAX, Barrier, Mark, merged
-from mesh.core.law.governance import restore
+from mesh.core.law.fold import restore
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.log.checkpoint import Checkpoint
 from mesh.core.log.merkle import Frontier, leaf_hash

@@ -8,8 +8,9 @@ from mesh.core.log.record import GovernanceChanged, read_record
 from mesh.errors import Refused
 from mesh.protocol.barrier import check
 from mesh.protocol.events import HeartbeatArrived, Tick
-from mesh.protocol.governor import GovernorState, Machine
+from mesh.protocol.governor import Machine
 from mesh.protocol.lineage import checkpoint_due
+from mesh.protocol.state import GovernorState
 from mesh.protocol.step import Announce, Append, Head, Send, SetHead, SetMeta, Sign, Step
 from mesh.protocol.stored import INCARNATION, Stored, StoredLog
 from tests.protocol.machines import BOOT, LAB, ME, NOW, OWNER, Governor, beat, only, perform, started

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from mesh.core import subjects
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import Governance, restore
+from mesh.core.law.fold import restore
+from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import StreamHead, covers
 from mesh.core.law.revocation import Revocation, Target, stream_of
 from mesh.core.law.streams import Cursor
@@ -84,7 +85,7 @@ FORGED = [
     revocation(5, GOOD[3].id, REVOKERS[0], STRANGER),
     revocation(5, GOOD[3].id, target=Target(type="key", value=ME.decision_key)),
 ]
-JUNK = [b"1", b'"a"', b"{}", LAB.roster_envelope, b'{"payload":"e30=","payloadType":"x","signatures":[]}']
+JUNK = [b"1", b'"a"', b"{}", LAB.identity_envelope, b'{"payload":"e30=","payloadType":"x","signatures":[]}']
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -238,7 +239,7 @@ def test_a_long_stream_is_pulled_at_the_speed_of_answers_not_of_ticks() -> None:
 def test_a_stream_of_nobody_whom_the_roster_knows_is_never_asked_for() -> None:
     stranger = stream_of(STRANGER.public)
     liar = _Holder("us-1")
-    names = [stranger, "roster", "policy/nowhere", "activate/nowhere", "halt/nowhere", "revoke/zz"]
+    names = [stranger, "rosters", "policy/nowhere", "activate/nowhere", "halt/nowhere", "revoke/zz"]
     for sequence in (0, 1, 9):
         for forked in (False, True):
             liar.claims = tuple(StreamHead(stream=name, sequence=sequence, head="ab" * 32, forked=forked, held="") for name in names)

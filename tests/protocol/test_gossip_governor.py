@@ -9,7 +9,7 @@ import pytest
 from mesh.core import subjects
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import restore
+from mesh.core.law.fold import restore
 from mesh.core.law.heartbeat import Heartbeat, StreamHead, frontier_digest
 from mesh.core.law.revocation import Target, stream_of
 from mesh.core.law.streams import Cursor
@@ -30,7 +30,7 @@ from mesh.core.run.authorization import Denial
 from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol.events import Event, HeartbeatArrived, IntentArrived, Stopping, Tick
 from mesh.protocol.gossip import LawArrived, OfferArrived, put
-from mesh.protocol.governor import Facts
+from mesh.protocol.state import Facts
 from mesh.protocol.step import Append, AskLaw, Effect, PutLaw, Send
 from mesh.protocol.stored import Stored, StoredLog
 from tests.protocol.machines import BOOT, LAB, ME, NOW, Governor, answers, beat, only, perform, started

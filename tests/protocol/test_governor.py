@@ -29,7 +29,8 @@ from mesh.protocol.events import (
     SyncArrived,
     Tick,
 )
-from mesh.protocol.governor import NOISE_MS, Facts
+from mesh.protocol.governor import NOISE_MS
+from mesh.protocol.state import Facts
 from mesh.protocol.step import Announce, Append, Ask, Reply, Send, SetHead, Sign
 from mesh.protocol.stored import Stored, StoredLog
 from tests.protocol.machines import (

@@ -12,7 +12,8 @@ from mesh.adapters.cedar import CedarEngine
 from mesh.adapters.decision_thread import DecisionThread
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import Governance, admit_governance, extend, with_bundle
+from mesh.core.law.fold import admit_governance, extend, with_bundle
+from mesh.core.law.governance import Governance
 from mesh.core.law.policy import Bundle, Manifest, PolicyJson, bundle_digest
 from mesh.core.law.roster import Roster
 from mesh.core.messages import Offered, unpack

@@ -8,7 +8,7 @@ import pytest
 from mesh.adapters.store import Store
 from mesh.core.bytes.canonical import sha256_hex
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import restore
+from mesh.core.law.fold import restore
 from mesh.core.law.travel import Said
 from mesh.core.messages import LawAsked, LawBatch, unpack
 from mesh.errors import Alarm

@@ -7,7 +7,8 @@ from mesh.core.log.merkle import leaf_hash
 from mesh.core.messages import LineageBatch, unpack
 from mesh.protocol.begin import begin
 from mesh.protocol.events import IntentArrived, Tick
-from mesh.protocol.governor import Facts, Machine
+from mesh.protocol.governor import Machine
+from mesh.protocol.state import Facts
 from mesh.protocol.step import Append, Persist, PutBody, PutOpenings
 from mesh.roles.answers import announcement
 from mesh.roles.loading import load_state

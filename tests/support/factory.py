@@ -13,7 +13,8 @@ from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.bytes.keys import SecretKey
 from mesh.core.law.activation import Activation, Ring
-from mesh.core.law.governance import Governance, admit_governance
+from mesh.core.law.fold import admit_governance
+from mesh.core.law.governance import Governance
 from mesh.core.law.policy import ActionSpec, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest
 from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
 from mesh.core.messages import IntentRequest, OutcomeRequest
@@ -272,6 +273,8 @@ def _roster(lab: Lab, f: int, k: int) -> Roster:
         revoker=Role(keys=[lab.revoker.public], threshold=1),
         policy={DOMAIN: Role(keys=[key.public for key in lab.signers], threshold=2)},
         bounds=Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000),
+        reason="The first roster.",
+        issued_ms=0,
     )
 
 

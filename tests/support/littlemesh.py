@@ -58,8 +58,9 @@ from mesh.protocol.events import (
     SyncArrived,
     Tick,
 )
-from mesh.protocol.governor import Facts, GovernorState, Machine
+from mesh.protocol.governor import Machine
 from mesh.protocol.serving import announce_batches, body_ids, opening_ids, pull_answer
+from mesh.protocol.state import Facts, GovernorState
 from mesh.protocol.step import (
     Announce,
     Append,

@@ -12,6 +12,7 @@ from mesh.core.bytes.keys import SecretKey
 from mesh.core.law.governance import Governance
 from mesh.core.law.revocation import Revocation, Target, stream_of
 from mesh.core.law.roster import Role
+from mesh.core.law.succession import Rosters
 from tests.support.factory import MESH, T0, Lab, secret, sign
 
 __all__ = ["REVOKERS", "STREAM", "WORLD", "branch", "chained", "governance", "revocation"]
@@ -24,7 +25,8 @@ STREAM: Final = stream_of(REVOKERS[0].public)
 def governance(lab: Lab) -> Governance:
     """The lab's, with these revokers; nothing is revoked."""
     roster = msgspec.structs.replace(lab.roster, revoker=Role(keys=[key.public for key in REVOKERS], threshold=2))
-    return msgspec.structs.replace(lab.governance, roster=roster)
+    rosters = Rosters.begin(roster, lab.governance.roster_id)
+    return msgspec.structs.replace(lab.governance, roster=roster, rosters=rosters)
 
 
 def revocation(

@@ -1,33 +1,27 @@
 """The governance state: a pure value made of believed statements; nodes that hold the same statements are in the same state.
 
-Everything that decides or verifies is handed one of these. It is never changed, only replaced: :func:`extend` answers the state
-after more statements. The order in which they came makes no difference.
+Everything that decides or verifies is handed one of these. It is never changed, only replaced.
+
+Not here: how it is made of statements (:mod:`mesh.core.law.fold`).
 """
 
-import sys
-from collections.abc import Container, Iterable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Container, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
 
-from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, Rollout, activate_stream
-from mesh.core.law.halt import Halt, halt_stream, in_force
-from mesh.core.law.heartbeat import NOTHING, Standing, StreamHead, frontier_digest
-from mesh.core.law.policy import Bundle, Manifest, check_succession, policy_stream, read_bundle
-from mesh.core.law.resolve import RESOLVES, Resolve, newest
-from mesh.core.law.revocation import Revocation
-from mesh.core.law.roster import Member, Roster, admit_roster
-from mesh.core.law.streams import Chain, Fork, Growth, Stream, head_of, settle
-from mesh.core.law.travel import Said, admit_law, link_of
+from mesh.core.law.heartbeat import Standing, StreamHead
+from mesh.core.law.policy import Bundle, Manifest, policy_stream
+from mesh.core.law.resolve import Resolve
+from mesh.core.law.roster import ROSTERS, Member, Roster
+from mesh.core.law.streams import Stream
+from mesh.core.law.succession import Rosters
 from mesh.errors import Refused
 
-__all__ = ["Basis", "Governance", "Law", "Taken", "admit_governance", "extend", "restore", "unsaid", "with_bundle"]
+__all__ = ["Basis", "Governance", "Law"]
 
 _NO_ROLLOUT: Final = Rollout()
-_FORMER_MAX: Final = 32
-"""Former frontiers that are remembered, for whoever asks for an authorization again that was made in one."""
 
 
 class Basis(NamedTuple):
@@ -51,7 +45,9 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     """What is in force."""
 
     roster: Roster
+    """In force for whoever holds this; newer ones may be held."""
     roster_id: str
+    rosters: Rosters
     laws: Mapping[str, tuple[Law, ...]]
     """Domain to its epochs, oldest first; where policy signers have signed two for one epoch, both."""
     activations: Mapping[str, Mapping[str, Activation]]
@@ -130,6 +126,41 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
         """Id of the newest activation of ``domain`` that is held with all before it; empty if there is none."""
         return self.rollouts[domain].head if domain in self.rollouts else ""
 
+    @property
+    def successor(self) -> Roster | None:
+        """The roster that comes after the one in force, if it is held."""
+        ids, epoch = self.rosters.ids, self.roster.epoch
+        return self.rosters.held[ids[epoch]] if len(ids) > epoch and ids[epoch - 1] == self.roster_id else None
+
+    def check_roster(self, now_ms: int) -> None:
+        """That whoever holds this may act under the roster in force.
+
+        Raises:
+            Refused: ``roster_pending`` before it begins, and from when on its successor does; ``roster_conflict`` if the root has
+                signed two successors of one roster, or another one than this counts.
+        """
+        if self.forked(ROSTERS):
+            raise Refused("roster_conflict", f"two rosters follow epoch {len(self.rosters.ids)}")
+        if self.rosters.ids[self.roster.epoch - 1 : self.roster.epoch] != (self.roster_id,):
+            raise Refused("roster_conflict", f"another epoch {self.roster.epoch} counts than the one in force here")
+        if now_ms < self.roster.not_before_ms:
+            raise Refused("roster_pending", f"epoch {self.roster.epoch} begins in {self.roster.not_before_ms - now_ms} ms")
+        after = self.successor
+        if after is not None and now_ms >= after.not_before_ms:
+            raise Refused("roster_pending", f"epoch {after.epoch} has begun; it is not known yet that {self.roster.k} members hold it")
+
+    def under(self, epoch: int) -> "Governance":
+        """The same statements with the roster of that epoch in force.
+
+        Raises:
+            Refused: ``wrong_epoch`` if it is not held.
+        """
+        if epoch == self.roster.epoch:
+            return self
+        roster = self.rosters.of(epoch)
+        keys = {member.decision_key: member for member in roster.members}
+        return msgspec.structs.replace(self, roster=roster, roster_id=self.rosters.ids[epoch - 1], keys=keys)
+
     def forked(self, stream: str) -> bool:
         """Whether its author has said two things, and no resolve says which of them counts."""
         return stream in self.whole and stream not in self.settled
@@ -177,254 +208,3 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
         for stream in (policy_stream(domain), activate_stream(domain)):
             if self.forked(stream):
                 raise Refused("policy_conflict", stream)
-
-
-class Taken(msgspec.Struct, frozen=True):
-    """What became of statements that were offered."""
-
-    governance: Governance
-    new: tuple[Statement[Said], ...]
-    """Those that were not held before, in the order in which they came."""
-    refused: Mapping[str, Refused]
-    """Statement id to why it was not believed."""
-
-
-def extend(governance: Governance, statements: Sequence[Statement[Said]]) -> Taken:
-    """The state after these statements, each verified; what cannot be believed is left out, and named.
-
-    The cost is that of verifying what is new, and of one copy of what is revoked or said about the same domains.
-    """
-    growing, new, refused = dict[str, Growth](), list[Statement[Said]](), dict[str, Refused]()
-    for statement in statements:
-        name, link = link_of(statement)
-        growth = growing.get(name) or Growth(governance.streams.get(name, Chain()))
-        if growth.holds(link):
-            continue
-        try:
-            admit_law(statement, governance.roster)  # so there are no more streams than the roster has revokers and domains
-            growth.add(link)
-        except Refused as refusal:
-            refused[statement.id] = refusal
-            continue
-        growing[name] = growth
-        new.append(statement)
-        refused.pop(statement.id, None)  # it came before with signatures that do not hold, which say nothing about it
-    if not new:
-        return Taken(governance, (), refused)
-    return Taken(_with(governance, growing, new), tuple(new), refused)
-
-
-def restore(governance: Governance, statements: Iterable[Statement[Said]]) -> Governance:
-    """The state after statements that were believed before they were stored: what was taken in once is taken up again, however much."""
-    growing, new = dict[str, Growth](), list[Statement[Said]]()
-    for statement in statements:
-        name, link = link_of(statement)
-        growth = growing.setdefault(name, Growth(governance.streams.get(name, Chain()), most=sys.maxsize))
-        if not growth.holds(link):
-            growth.add(link)
-            new.append(statement)
-    return _with(governance, growing, new) if new else governance
-
-
-def unsaid(governance: Governance) -> Governance:
-    """The same roster, as if nothing had been said in any stream."""
-    return _silent(governance.roster, governance.roster_id)
-
-
-def with_bundle(governance: Governance, manifest: str, bundle: Bundle) -> Governance:
-    """The state once this node has admitted ``bundle`` under the manifest of that id."""
-    epochs = governance.laws.get(bundle.domain, ())
-    laws = tuple(msgspec.structs.replace(law, bundle=bundle) if law.manifest_id == manifest else law for law in epochs)
-    return msgspec.structs.replace(governance, laws={**governance.laws, bundle.domain: laws}) if epochs else governance
-
-
-def admit_governance(
-    roster: Statement[Roster],
-    *,
-    pin: str,
-    manifests: Iterable[Statement[Manifest]] = (),
-    bundles: Iterable[bytes] = (),
-    said: Iterable[Statement[Said]] = (),
-) -> Governance:
-    """The state that these statements make, each verified; unbelievable ones are refused, not skipped.
-
-    Args:
-        roster: the genesis to begin with.
-        pin: its statement id.
-        manifests: of each domain, without gaps between them.
-        bundles: canonical bytes of what they name.
-        said: anything else.
-
-    Raises:
-        Refused: whatever is wrong with the first one that is.
-    """
-    state = _silent(admit_roster(roster, pin=pin), roster.id)
-    given = sorted(manifests, key=lambda manifest: (manifest.claims.domain, manifest.claims.epoch))
-    for now, after in pairwise(given):
-        if now.claims.domain == after.claims.domain:
-            check_succession(now.claims, now.id, after.claims)
-    taken = extend(state, [*given, *said])
-    for refusal in taken.refused.values():
-        raise refusal
-    contents = list(bundles)
-    state = taken.governance
-    for manifest in given:
-        bundle = _find_bundle(contents, manifest.claims)
-        state = with_bundle(state, manifest.id, bundle) if bundle is not None else state
-    return state
-
-
-def _silent(roster: Roster, roster_id: str) -> Governance:
-    frontier = (StreamHead(stream="roster", sequence=roster.epoch, head=roster_id, forked=False, held=""),)
-    digest = frontier_digest(list(frontier))
-    return Governance(
-        roster=roster,
-        roster_id=roster_id,
-        laws={},
-        activations={},
-        rollouts={},
-        revoked=frozenset(),
-        halts={},
-        halted={},
-        streams={},
-        frontier=frontier,
-        digest=digest,
-        resolves={},
-        verdicts={},
-        settled={},
-        whole=NOTHING,
-        former={digest: frontier},
-        keys={member.decision_key: member for member in roster.members},
-    )
-
-
-def _find_bundle(contents: list[bytes], manifest: Manifest) -> Bundle | None:
-    for data in contents:
-        try:
-            bundle = read_bundle(data, digest=manifest.digest)
-        except Refused as refusal:
-            if refusal.code == "digest_mismatch":
-                continue
-            raise
-        if bundle.domain != manifest.domain:
-            raise Refused("policy_invalid", f"bundle of {bundle.domain} under a manifest of {manifest.domain}")
-        return bundle
-    return None
-
-
-def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[Statement[Said]]) -> Governance:
-    streams = {**governance.streams, **{name: growth.finish() for name, growth in growing.items()}}
-    resolves = {**governance.resolves, **{item.id: item.claims for item in new if isinstance(item.claims, Resolve)}}
-    verdicts = newest(_gapless(streams.get(RESOLVES)), resolves) if RESOLVES in growing else governance.verdicts
-    whole, settled = _settling(governance, streams, growing, verdicts)
-    changed = {name for name in {*settled, *governance.settled} if settled.get(name) != governance.settled.get(name)}
-    heads = [head for head in governance.frontier if head.stream not in streams]
-    heads += [head for name, stream in streams.items() if (head := head_of(name, stream, settled.get(name, ()))) is not None]
-    frontier = tuple(sorted(heads, key=lambda head: head.stream))
-    digest = frontier_digest(list(frontier))
-    former = {**governance.former, digest: frontier}
-    halts, halted = _halting(governance, streams, settled, changed, new)
-    activations, rollouts = _rolling_out(governance, streams, settled, changed, new)
-    return msgspec.structs.replace(
-        governance,
-        laws=_legislating(governance.laws, new),
-        activations=activations,
-        rollouts=rollouts,
-        revoked=governance.revoked | {(said.target.type, said.target.value) for item in new if isinstance(said := item.claims, Revocation)},
-        halts=halts,
-        halted=halted,
-        streams=streams,
-        frontier=frontier,
-        digest=digest,
-        resolves=resolves,
-        verdicts=verdicts,
-        settled=settled,
-        whole=whole,
-        former=dict(list(former.items())[-_FORMER_MAX:]),
-    )
-
-
-def _gapless(stream: Stream | None) -> tuple[str, ...]:
-    return stream.ids if isinstance(stream, Chain) else ()
-
-
-def _settling(
-    governance: Governance, streams: Mapping[str, Stream], growing: Container[str], verdicts: Mapping[str, Resolve]
-) -> tuple[Mapping[str, Container[str]], Mapping[str, tuple[str, ...]]]:
-    """What is held gaplessly of each stream that is or was forked, and the history of each that is resolved."""
-    whole, settled = dict[str, Container[str]](), dict[str, tuple[str, ...]]()
-    for name, stream in sorted(streams.items()):
-        if not isinstance(stream, Fork):
-            continue
-        verdict = verdicts.get(name)
-        if verdict is None or not stream.whole.keys() >= {verdict.head, *verdict.aside}:
-            whole[name] = stream.whole if verdict is None else ()
-            continue
-        whole[name] = stream.whole
-        known = governance.settled.get(name, ()) if name not in growing and governance.verdicts.get(name) is verdict else ()
-        if history := known or settle(stream, verdict.head):
-            settled[name] = history
-    return whole, settled
-
-
-def _legislating(laws: Mapping[str, tuple[Law, ...]], new: Sequence[Statement[Said]]) -> Mapping[str, tuple[Law, ...]]:
-    grown = dict[str, list[Law]]()
-    for item in new:
-        if isinstance(claims := item.claims, Manifest):
-            epochs = grown.setdefault(claims.domain, list(laws.get(claims.domain, ())))
-            epochs.append(Law(manifest=claims, manifest_id=item.id, bundle=None))
-    if not grown:
-        return laws
-    ordered = {domain: tuple(sorted(epochs, key=lambda law: (law.manifest.epoch, law.manifest_id))) for domain, epochs in grown.items()}
-    return dict(sorted({**laws, **ordered}.items()))
-
-
-def _rolling_out(
-    governance: Governance,
-    streams: Mapping[str, Stream],
-    settled: Mapping[str, tuple[str, ...]],
-    changed: Container[str],
-    new: Sequence[Statement[Said]],
-) -> tuple[Mapping[str, Mapping[str, Activation]], Mapping[str, Rollout]]:
-    """All activations of each domain, and the gapless chain of them. A fork has none: then only what named one can be replayed."""
-    grown = {domain: dict(held) for domain, held in governance.activations.items() if activate_stream(domain) in changed}
-    for item in new:
-        if isinstance(claims := item.claims, Activation):
-            held = grown.get(claims.domain)
-            if held is None:
-                held = grown[claims.domain] = dict(governance.activations.get(claims.domain, {}))
-            held[item.id] = claims
-    if not grown:
-        return governance.activations, governance.rollouts
-    rollouts = dict(governance.rollouts)
-    for domain, held in grown.items():
-        name = activate_stream(domain)
-        ids = settled.get(name) or _gapless(streams[name])
-        rollouts[domain] = Rollout.of(ids, [held[identity] for identity in ids])
-    return {**governance.activations, **grown}, dict(sorted(rollouts.items()))
-
-
-def _halting(
-    governance: Governance,
-    streams: Mapping[str, Stream],
-    settled: Mapping[str, tuple[str, ...]],
-    changed: Container[str],
-    new: Sequence[Statement[Said]],
-) -> tuple[Mapping[str, Mapping[str, tuple[str, ...]]], Mapping[str, tuple[str, ...]]]:
-    """What is held of each domain's halts, and which are in force."""
-    touched = {domain: dict(said) for domain, said in governance.halts.items() if halt_stream(domain) in changed}
-    for item in new:
-        if isinstance(item.claims, Halt):
-            domain = item.claims.domain
-            said = touched.get(domain)
-            if said is None:
-                said = touched[domain] = dict(governance.halts.get(domain, {}))
-            said[item.id] = tuple(item.claims.lifts)
-    if not touched:
-        return governance.halts, governance.halted
-    halted = {domain: halts for domain, halts in governance.halted.items() if domain not in touched}
-    for domain, said in touched.items():
-        name = halt_stream(domain)
-        if halts := in_force(said, streams[name], settled.get(name, ())):
-            halted[domain] = halts
-    return {**governance.halts, **touched}, dict(sorted(halted.items()))

@@ -14,14 +14,26 @@ from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
-from mesh.core.bytes.canonical import Count, KeyHex, Millis, Payload, Token
+from mesh.core.bytes.canonical import Count, KeyHex, Millis, Payload, Reason, Token
 from mesh.core.bytes.envelope import Statement, kind_of, statement
 from mesh.core.bytes.keys import admit_key
 from mesh.core.log.checkpoint import attest_name, log_origin, witness_name
 from mesh.errors import Refused
 from mesh.limits import FRONTIER_STREAMS_MAX, MEMBERS_MAX
 
-__all__ = ["ROSTERS", "Assent", "Bounds", "Member", "Operator", "Role", "Roster", "admit_roster", "assents", "check_assents"]
+__all__ = [
+    "ROSTERS",
+    "Assent",
+    "Bounds",
+    "Member",
+    "Operator",
+    "Role",
+    "Roster",
+    "admit_roster",
+    "assents",
+    "check_assents",
+    "check_sealed",
+]
 
 ROSTERS: Final = "roster"
 """The stream of the mesh's rosters."""
@@ -110,6 +122,9 @@ class Roster(Payload):
     policy: Annotated[dict[Token, Role], msgspec.Meta(max_length=MEMBERS_MAX)]
     """Domain to the people who sign its policy."""
     bounds: Bounds
+    reason: Reason
+    """What changes and why, in the signers' words."""
+    issued_ms: Millis
 
     def __post_init__(self) -> None:
         """Refuse what is unsound: ``roster_unsound``, ``bad_key``."""
@@ -228,6 +243,20 @@ def check_assents(statement: Statement[Roster], now: Roster | None) -> None:
             statement.verify_threshold(assent.role.keys, assent.role.threshold)
         except Refused as refusal:
             raise Refused(assent.code, f"{refusal.detail} of the {assent.who}") from None
+
+
+def check_sealed(statement: Statement[Roster], now: Roster) -> None:
+    """That nobody else has a line on it: what is kept and handed on carries none that cannot be checked.
+
+    Raises:
+        Refused: ``bad_signature``.
+    """
+    if not statement.sealed_by([key for one in (now, statement.claims) for key in _signers(one)]):
+        raise Refused("bad_signature", "roster is signed also by somebody who is neither a root nor an operator, or not validly")
+
+
+def _signers(roster: Roster) -> list[str]:
+    return [*roster.root.keys, *(owner.key for owner in roster.operators.values())]
 
 
 def _root(roster: Roster) -> Assent:

@@ -23,7 +23,7 @@ from mesh.core.law.heartbeat import StreamHead
 from mesh.errors import Refused
 from mesh.limits import STREAM_STATEMENTS_MAX
 
-__all__ = ["Chain", "Cursor", "Fork", "Growth", "Link", "Stream", "ahead", "head_of", "settle", "take"]
+__all__ = ["Chain", "Cursor", "Fork", "Growth", "Link", "Stream", "ahead", "common", "head_of", "settle", "take"]
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -213,6 +213,18 @@ def settle(fork: Fork, head: str) -> tuple[str, ...]:
         if len(following) > 1:
             return ()
         path += following
+    return tuple(path)
+
+
+def common(fork: Fork) -> tuple[str, ...]:
+    """The history up to where it parts."""
+    after = dict[str, list[str]]()
+    for link in fork.whole.values():
+        after.setdefault(link.previous, []).append(link.id)
+    path, at = list[str](), ""
+    while len(following := after.get(at, [])) == 1:
+        at = following[0]
+        path.append(at)
     return tuple(path)
 
 

@@ -15,15 +15,18 @@ Not here: when a node goes over to the next one (:mod:`mesh.protocol.adoption`).
 be reached in several steps, each of which it allows.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 import msgspec
 
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.roster import Member, Roster, admit_roster, check_assents
+from mesh.core.law.roster import Member, Roster, admit_roster, check_assents, check_sealed
 from mesh.errors import Refused
 
-__all__ = ["Overlap", "admit_chain", "admit_successor", "check_place", "check_step", "overlap", "same_member"]
+__all__ = ["Overlap", "Rosters", "admit_chain", "admit_successor", "check_place", "check_step", "overlap", "same_member"]
+
+T = TypeVar("T")
 
 
 class Overlap(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +60,83 @@ class Overlap(msgspec.Struct, frozen=True, kw_only=True):
         """The rule with its numbers."""
         sides = f"{self.k[0]} + {self.k[1]} - {self.union} = {self.shared}", f"max({self.f[0]}, {self.f[1]}) = {max(self.f)}"
         return f"k + k' - |old or new| = {sides[0]}, {'more' if self.safe else 'not more'} than max(f, f') = {sides[1]}"
+
+
+class Rosters(msgspec.Struct, frozen=True):
+    """All rosters that are held, each believed because of the one before it, down to the genesis that is pinned."""
+
+    held: Mapping[str, Roster]
+    """By statement id."""
+    ids: tuple[str, ...]
+    """Of the one history that counts: epoch n stands at n-1. Where a root has signed two successors, those before them."""
+
+    @classmethod
+    def begin(cls, genesis: Roster, genesis_id: str) -> "Rosters":
+        """Only the genesis, which is believed."""
+        return cls({genesis_id: genesis}, (genesis_id,))
+
+    @property
+    def newest(self) -> Roster:
+        """The last of the chain. It may not be in force yet."""
+        return self.held[self.ids[-1]]
+
+    @property
+    def chain(self) -> tuple[Roster, ...]:
+        """Epoch after epoch, from the first on."""
+        return tuple(self.held[identity] for identity in self.ids)
+
+    def of(self, epoch: int) -> Roster:
+        """The roster of that epoch.
+
+        Raises:
+            Refused: ``wrong_epoch`` if it is not held.
+        """
+        if not 1 <= epoch <= len(self.ids):
+            raise Refused("wrong_epoch", f"roster epoch {epoch}, held are 1 to {len(self.ids)}")
+        return self.held[self.ids[epoch - 1]]
+
+    def owner(self, origin: str) -> Member:
+        """The member whose log is ``origin``, as the newest epoch that knows it says.
+
+        Raises:
+            Refused: ``unknown_member``.
+        """
+        return self.judged(lambda roster: roster.owner(origin), by=lambda roster: roster.members)
+
+    def admit(self, statement: Statement[Roster]) -> "Rosters":
+        """With one more, whose predecessor is held; which history counts is not said by that.
+
+        Raises:
+            Refused: ``wrong_epoch`` if the predecessor is not held, ``bad_signature`` for a line of anybody else; as :func:`admit_successor`.
+        """
+        before = self.held.get(statement.claims.previous)
+        if before is None:
+            raise Refused("wrong_epoch", f"it follows {statement.claims.previous[:12] or 'nothing'}…, which is not held")
+        admit_successor(before, statement.claims.previous, statement)
+        check_sealed(statement, before)
+        return Rosters({**self.held, statement.id: statement.claims}, self.ids)
+
+    def judged(self, check: Callable[[Roster], T], by: Callable[[Roster], object]) -> T:
+        """What ``check`` answers for the newest of the chain that it passes for: what was right under a roster stays right.
+
+        Args:
+            check: raises :class:`Refused` for one that it does not pass for.
+            by: what it depends on; of those with the same only one is tried.
+
+        Raises:
+            Refused: why it does not pass for the newest.
+        """
+        refusal = Refused("wrong_epoch", "no roster is held")
+        tried = list[object]()
+        for roster in reversed(self.chain):
+            if by(roster) in tried:
+                continue
+            tried.append(by(roster))
+            try:
+                return check(roster)
+            except Refused as refused:
+                refusal = refused if len(tried) == 1 else refusal
+        raise refusal
 
 
 def same_member(one: Member, other: Member) -> bool:

@@ -7,7 +7,8 @@ Not here: what they mean, and the streams themselves (:mod:`mesh.core.law.stream
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from functools import partial
+from typing import Any, Final, NamedTuple, cast
 
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
@@ -16,18 +17,21 @@ from mesh.core.law.halt import Halt, admit_halt, halt_stream
 from mesh.core.law.policy import Manifest, admit_manifest, policy_stream
 from mesh.core.law.resolve import RESOLVES, Resolve, admit_resolve
 from mesh.core.law.revocation import Revocation, admit_revocation, stream_of
-from mesh.core.law.roster import Roster
+from mesh.core.law.roster import ROSTERS, Roster
 from mesh.core.law.streams import Cursor, Link
+from mesh.core.law.succession import Rosters
+from mesh.errors import Refused
+from mesh.limits import FRONTIER_STREAMS_MAX
 
-__all__ = ["TRAVELLING", "Said", "admit_law", "cursor_of", "link_of", "read_law", "streams_of"]
+__all__ = ["TRAVELLING", "Said", "admit_law", "admit_next", "cursor_of", "link_of", "read_law", "streams_of"]
 
-Said = Revocation | Halt | Manifest | Activation | Resolve
+Said = Roster | Revocation | Halt | Manifest | Activation | Resolve
 """What may be said in a stream."""
 
 
 class _Kind(NamedTuple):
     admit: Callable[[Statement[Any], Roster], object]
-    """Raises unless it is believed."""
+    """Raises unless the roster lets its signers say it."""
     streams: Callable[[Roster], Iterable[str]]
     """All that there can be."""
 
@@ -51,7 +55,8 @@ _KINDS: Final[Mapping[type[Revocation | Halt | Manifest | Activation | Resolve],
     Activation: _Kind(admit_activation, _domains(activate_stream)),
     Resolve: _Kind(admit_resolve, _resolves),
 }
-TRAVELLING: Final = tuple(_KINDS)
+"""Besides rosters, which are judged by one another."""
+TRAVELLING: Final = (Roster, *_KINDS)
 
 
 def read_law(data: bytes) -> Statement[Said]:
@@ -63,17 +68,39 @@ def read_law(data: bytes) -> Statement[Said]:
     return envelope.read_any(TRAVELLING, data)
 
 
-def admit_law(statement: Statement[Said], roster: Roster) -> None:
-    """That ``roster`` lets its signers say this.
+def admit_law(statement: Statement[Said], rosters: Rosters) -> None:
+    """That these rosters let its signers say this: a roster follows one of them, anything else was the right of its signers in one.
 
     Raises:
         Refused: as the function that admits its kind.
     """
-    _KINDS[type(statement.claims)].admit(statement, roster)
+    if isinstance(statement.claims, Roster):
+        admit_next(cast("Statement[Roster]", statement), rosters)
+    else:
+        rosters.judged(
+            partial(_KINDS[type(statement.claims)].admit, statement), by=lambda roster: (roster.root, roster.revoker, roster.policy)
+        )
 
 
-def streams_of(roster: Roster) -> frozenset[str]:
-    """Every stream in which somebody whom ``roster`` knows can say something."""
+def admit_next(statement: Statement[Roster], rosters: Rosters) -> Rosters:
+    """The rosters with one more that follows one of them.
+
+    Raises:
+        Refused: as :meth:`Rosters.admit`; ``roster_unsound`` if all of them make for more streams than a heartbeat can name.
+    """
+    grown = rosters.admit(statement)
+    streams = streams_of(rosters) | _streams_of(statement.claims)
+    if len(streams) > FRONTIER_STREAMS_MAX:
+        raise Refused("roster_unsound", f"with all before it {len(streams)} governance streams, at most {FRONTIER_STREAMS_MAX}")
+    return grown
+
+
+def streams_of(rosters: Rosters) -> frozenset[str]:
+    """Every stream in which somebody whom one of these rosters knows can say something."""
+    return frozenset({ROSTERS}).union(*(_streams_of(roster) for roster in rosters.chain))
+
+
+def _streams_of(roster: Roster) -> frozenset[str]:
     return frozenset(name for kind in _KINDS.values() for name in kind.streams(roster))
 
 

@@ -5,7 +5,7 @@ from typing import Protocol, TypeVar
 
 from mesh.errors import Alarm
 from mesh.protocol.events import Event
-from mesh.protocol.governor import Facts, GovernorState
+from mesh.protocol.state import Facts, GovernorState
 from mesh.protocol.step import KeyUse, Persist, Step
 from mesh.testing.world.disk import Disk
 from mesh.testing.world.message import Message

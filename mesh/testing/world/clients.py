@@ -35,9 +35,10 @@ from mesh.core.run.intent import Audience, EntityRef, Intent
 from mesh.core.run.outcome import Aborted, Blocked, Event, Finished, Unknown
 from mesh.core.run.params import Opening, commit
 from mesh.errors import Refused
+from mesh.protocol.adoption import check_view
 from mesh.protocol.documents import Documents
 from mesh.protocol.enforcer import Actual, Grant, Place, Presented, Running, View, admit, check_receipt, recheck, take_heartbeat, watch
-from mesh.protocol.freshness import Freshness, check_clock, check_fresh
+from mesh.protocol.freshness import Freshness
 from mesh.protocol.gossip import Asking, Gossip, LawArrived
 from mesh.protocol.outcomechain import OutcomeChain, Subject
 from mesh.testing.world import keys
@@ -459,8 +460,7 @@ class Workload:
 def _is_fresh(view: View) -> bool:
     governance = view.governance
     try:
-        check_clock(view.fresh, governance.roster, wall_ms=view.wall_ms, now_ms=view.now_ms)
-        check_fresh(view.fresh, governance.frontier, governance.roster, now_ms=view.now_ms, whole=governance.whole)
+        check_view(governance, view.fresh, wall_ms=view.wall_ms, now_ms=view.now_ms)
     except Refused:
         return False
     return True

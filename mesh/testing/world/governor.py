@@ -13,7 +13,8 @@ import msgspec
 
 from mesh.core import subjects
 from mesh.core.bytes import canonical, envelope
-from mesh.core.law.governance import Governance, restore
+from mesh.core.law.fold import restore
+from mesh.core.law.governance import Governance
 from mesh.core.law.policy import Bundle
 from mesh.core.law.roster import Member
 from mesh.core.law.streams import Cursor
@@ -52,8 +53,9 @@ from mesh.protocol.events import (
     SyncArrived,
     Tick,
 )
-from mesh.protocol.governor import Facts, GovernorState, Machine
+from mesh.protocol.governor import Machine
 from mesh.protocol.serving import announce_batches, body_ids, opening_ids, pull_answer
+from mesh.protocol.state import Facts, GovernorState
 from mesh.protocol.step import Announce, Ask, AskLaw, KeyUse, Outgoing, Persist, Reply, Send, SetMeta, Step
 from mesh.protocol.stored import INCARNATION, Stored
 from mesh.testing.world import keys

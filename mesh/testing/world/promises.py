@@ -27,7 +27,8 @@ from typing import Final, TypeVar
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.governance import Governance, restore
+from mesh.core.law.fold import restore
+from mesh.core.law.governance import Governance
 from mesh.core.law.halt import halt_stream
 from mesh.core.law.heartbeat import Heartbeat, StreamHead, covers
 from mesh.core.law.policy import policy_stream
@@ -44,7 +45,7 @@ from mesh.core.run.heard import Heard
 from mesh.errors import Alarm, Refused
 from mesh.limits import STATEMENT_BYTES_MAX
 from mesh.protocol.events import Event, IntentArrived, OfferArrived, OutcomesArrived, SyncArrived
-from mesh.protocol.governor import Facts, GovernorState
+from mesh.protocol.state import Facts, GovernorState
 from mesh.protocol.step import Append, Head, InsertOnce, KeyUse, Persist, PutNote, Reply, Send, Step
 from mesh.protocol.stored import INCARNATION
 from mesh.testing.world import keys

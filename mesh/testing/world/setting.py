@@ -12,7 +12,8 @@ import msgspec
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, Ring
-from mesh.core.law.governance import Governance, admit_governance
+from mesh.core.law.fold import admit_governance
+from mesh.core.law.governance import Governance
 from mesh.core.law.halt import Halt
 from mesh.core.law.policy import ActionSpec, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest, read_bundle
 from mesh.core.law.resolve import Resolve
@@ -221,6 +222,8 @@ def _roster(n: int) -> Roster:
         revoker=Role(keys=[keys.public("revoker"), keys.public("second revoker")], threshold=1),
         policy={DOMAIN: _role("policy")},
         bounds=_BOUNDS,
+        reason="The first roster.",
+        issued_ms=0,
     )
 
 

@@ -19,7 +19,8 @@ from mesh.core.run.authorization import RecordRef
 from mesh.errors import Alarm, MeshError, Unavailable
 from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol.events import Event
-from mesh.protocol.governor import Facts, GovernorState, Machine
+from mesh.protocol.governor import Machine
+from mesh.protocol.state import Facts, GovernorState
 from mesh.protocol.step import Commit, InsertOnce, KeyUse, Outgoing, Persist, Sending, Step, phases
 from mesh.testing.world import keys
 from mesh.testing.world.disk import Disk, Taken

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from mesh.core.law import activation, governance
-from mesh.core.law.governance import extend
+from mesh.core.law.fold import extend
 from mesh.core.law.halt import in_force
 from mesh.core.law.heartbeat import covers
 from mesh.core.law.streams import Chain

@@ -1,0 +1,202 @@
+"""Rosters are one stream: what is held is a function of the set, and who acts under which of them is a function of that and the time."""
+
+import os
+import subprocess
+import sys
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.core.bytes import envelope
+from mesh.core.bytes.envelope import Statement
+from mesh.core.law.fold import admit_governance, extend, restore, unsaid
+from mesh.core.law.governance import Governance
+from mesh.core.law.heartbeat import covers
+from mesh.core.law.resolve import Resolve
+from mesh.core.law.revocation import Revocation, Target, stream_of
+from mesh.core.law.roster import ROSTERS, Role, Roster
+from mesh.core.law.streams import Chain, Fork
+from mesh.core.law.travel import Said, read_law, streams_of
+from mesh.limits import FRONTIER_STREAMS_MAX
+from tests.core.kit import refuses
+from tests.support.factory import MESH, sign
+from tests.support.rosters import ROOT, key, roster, signed
+
+FOUR = ("a", "b", "c", "d")
+GENESIS = signed(roster(FOUR, 1, 3))
+SECOND = signed(roster((*FOUR, "e"), 1, 4, after=GENESIS))
+THIRD = signed(roster((*FOUR[1:], "e"), 1, 3, after=SECOND))
+OTHER = signed(roster((*FOUR, "f"), 1, 4, after=GENESIS))
+"""Follows the genesis as well."""
+FOURTH = signed(
+    msgspec.structs.replace(
+        roster((*FOUR[1:], "e"), 1, 3, after=THIRD), revoker=Role(keys=[key("revoker").public, key("second revoker").public], threshold=1)
+    )
+)
+PLAIN = admit_governance(GENESIS, pin=GENESIS.id)
+
+
+def _revocation(by: str, number: int = 1, previous: str = "") -> Statement[Said]:
+    target = Target(type="subject", value=f"spiffe://{MESH}/agent/{by.replace(' ', '-')}-{number}")
+    claims = Revocation(
+        mesh=MESH, revoker=key(by).public, sequence=number, previous=previous, target=target, reason="a test", issued_ms=1_000
+    )
+    return read_law(sign(claims, key(by)))
+
+
+def _resolve(head: str, aside: str) -> Statement[Said]:
+    claims = Resolve(mesh=MESH, sequence=1, previous="", stream=ROSTERS, head=head, aside=[aside], reason="a test", issued_ms=1_000)
+    return read_law(sign(claims, *ROOT[:2]))
+
+
+NEW = _revocation("second revoker")
+"""By somebody whom only the fourth roster knows."""
+OLD = _revocation("revoker")
+RESOLVE = _resolve(SECOND.id, OTHER.id)
+CHAIN: tuple[Statement[Said], ...] = (SECOND, THIRD, FOURTH, NEW, OLD)
+FORKED: tuple[Statement[Said], ...] = (SECOND, OTHER, THIRD, OLD)
+
+
+def _until_still(held: Governance, heard: list[Statement[Said]], cuts: list[int]) -> Governance:
+    """Offer them in these batches, and again as long as anything is new: as gossip does."""
+    while True:
+        before = held
+        for start, end in pairwise([0, *sorted(cuts), len(heard)]):
+            held = extend(held, heard[start:end]).governance
+        if held is before:
+            return held
+
+
+@given(st.data(), st.sampled_from([CHAIN, FORKED, (*FORKED, RESOLVE)]))
+def test_two_nodes_fed_the_same_rosters_in_any_two_orders_with_duplicates_are_in_the_same_state(
+    data: st.DataObject, said: tuple[Statement[Said], ...]
+) -> None:
+    states = list[Governance]()
+    for _ in range(2):
+        heard = data.draw(st.permutations([*said, *data.draw(st.lists(st.sampled_from(said), max_size=3))]))
+        states.append(_until_still(PLAIN, heard, data.draw(st.lists(st.integers(0, len(heard)), max_size=3))))
+    one, two = (msgspec.structs.replace(state, former={}) for state in states)
+    assert one == two
+    again = restore(PLAIN, data.draw(st.permutations(said)))
+    assert (again.digest, again.rosters, again.revoked) == (one.digest, one.rosters, one.revoked)
+
+
+def test_the_state_is_the_same_in_two_processes_with_other_hash_seeds() -> None:
+    ask = "from tests.core.test_rosters import CHAIN, FORKED, PLAIN, RESOLVE; from mesh.core.law.fold import extend\n"
+    ask += "print([extend(PLAIN, said).governance.digest for said in (CHAIN, FORKED, (*FORKED, RESOLVE))])"
+    seen = {
+        subprocess.run([sys.executable, "-c", ask], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True).stdout
+        for seed in ("1", "2")
+    }
+    assert len(seen) == 1
+
+
+def test_a_roster_is_held_before_it_is_in_force() -> None:
+    held = extend(PLAIN, [THIRD, SECOND]).governance
+    assert held.rosters.ids == (GENESIS.id, SECOND.id, THIRD.id)
+    assert (held.roster, held.successor) == (GENESIS.claims, SECOND.claims)
+    assert held.under(3).roster == THIRD.claims
+    assert (held.under(3).successor, held.under(1)) == (None, held)
+    assert set(held.under(2).keys) == {member.decision_key for member in SECOND.claims.members}
+    with refuses("wrong_epoch"):
+        held.under(4)
+
+
+def test_whoever_lacks_a_roster_that_another_holds_does_not_cover_it() -> None:
+    held = extend(PLAIN, [SECOND]).governance
+    assert covers(list(held.frontier), list(PLAIN.frontier))
+    assert not covers(list(PLAIN.frontier), list(held.frontier))
+
+
+def test_a_roster_without_its_predecessor_is_believed_once_that_has_come() -> None:
+    taken = extend(PLAIN, [THIRD])
+    assert (taken.new, taken.refused[THIRD.id].code) == ((), "wrong_epoch")
+    assert extend(taken.governance, [SECOND, THIRD]).governance.rosters.newest == THIRD.claims
+
+
+def test_whoever_a_held_roster_lets_speak_is_believed_also_after_they_are_gone() -> None:
+    assert extend(PLAIN, [NEW]).refused[NEW.id].code == "bad_signature"
+    held = extend(PLAIN, [NEW, FOURTH, THIRD, SECOND]).governance
+    assert ("subject", f"spiffe://{MESH}/agent/second-revoker-1") in held.revoked
+    fifth = signed(roster((*FOUR[1:], "e"), 1, 3, after=FOURTH))
+    later = extend(held, [fifth, _revocation("second revoker", 2, NEW.id)])
+    assert len(later.new) == 2
+    assert stream_of(key("second revoker").public) in streams_of(later.governance.rosters)
+
+
+# -------------------------------------------------------------------------------------------------- when one may be acted under
+
+
+def test_from_the_moment_a_held_successor_begins_nobody_acts_under_the_former_one() -> None:
+    held = extend(PLAIN, [SECOND]).governance
+    at_ms = SECOND.claims.not_before_ms
+    held.check_roster(at_ms - 1)
+    with refuses("roster_pending"):
+        held.check_roster(at_ms)
+    held.under(2).check_roster(at_ms)
+    with refuses("roster_pending"):
+        held.under(2).check_roster(at_ms - 1)
+
+
+@pytest.mark.parametrize("in_force", [1, 2])
+def test_two_successors_of_one_roster_stop_everything_until_the_root_says_which_counts(in_force: int) -> None:
+    held = extend(PLAIN, [SECOND]).governance.under(in_force)
+    torn = extend(held, [OTHER]).governance
+    assert isinstance(torn.streams[ROSTERS], Fork)
+    assert torn.rosters.ids == (GENESIS.id,)
+    with refuses("roster_conflict"):
+        torn.check_roster(0)
+    mended = extend(torn, [RESOLVE]).governance
+    assert mended.rosters.ids == (GENESIS.id, SECOND.id)
+    mended.check_roster(0 if in_force == 1 else SECOND.claims.not_before_ms)
+
+
+def test_who_acts_under_the_one_that_does_not_count_is_stopped() -> None:
+    held = extend(PLAIN, [OTHER]).governance.under(2)
+    mended = extend(held, [SECOND, RESOLVE]).governance
+    with refuses("roster_conflict"):
+        mended.check_roster(OTHER.claims.not_before_ms)
+
+
+# ------------------------------------------------------------------------------------------------------------------- from files
+
+
+def test_the_pinned_roster_is_in_force_and_those_around_it_are_believed() -> None:
+    for pin, epoch in ((GENESIS.id, 1), (SECOND.id, 2), (THIRD.id, 3)):
+        held = admit_governance(GENESIS, pin=pin, said=[THIRD, SECOND])
+        assert (held.roster.epoch, held.rosters.ids) == (epoch, (GENESIS.id, SECOND.id, THIRD.id))
+
+
+def test_a_pinned_roster_that_these_files_do_not_lead_to_is_refused() -> None:
+    with refuses("wrong_epoch"):
+        admit_governance(GENESIS, pin=THIRD.id, said=[SECOND])
+    with refuses("wrong_epoch"):
+        admit_governance(GENESIS, pin=THIRD.id, said=[THIRD])
+    with refuses("roster_conflict"):
+        admit_governance(GENESIS, pin=OTHER.id, said=[OTHER, SECOND])
+    with refuses("wrong_epoch"):
+        admit_governance(SECOND, pin=SECOND.id)
+
+
+def test_what_was_said_is_forgotten_and_the_rosters_are_not() -> None:
+    held = extend(PLAIN, [SECOND, OLD]).governance.under(2)
+    bare = unsaid(held)
+    assert (bare.roster, bare.rosters, set(bare.streams), bare.revoked) == (held.roster, held.rosters, {ROSTERS}, frozenset())
+    assert isinstance(bare.streams[ROSTERS], Chain)
+    assert extend(bare, [OLD]).governance.digest == held.digest
+
+
+def test_all_rosters_together_never_make_for_more_streams_than_a_heartbeat_can_name() -> None:
+    def with_revokers(before: Statement[Roster], names: list[str]) -> Statement[Roster]:
+        revoker = Role(keys=[key(name).public for name in names], threshold=1)
+        return envelope.read(Roster, sign(msgspec.structs.replace(roster(FOUR, 1, 3, after=before), revoker=revoker), *ROOT[:2]))
+
+    half = FRONTIER_STREAMS_MAX // 2
+    first = with_revokers(GENESIS, [f"early {number}" for number in range(half)])
+    second = with_revokers(first, [f"late {number}" for number in range(half)])
+    taken = extend(PLAIN, [first, second])
+    assert taken.new == (first,)
+    assert taken.refused[second.id].code == "roster_unsound"
