@@ -107,7 +107,8 @@ class Rosters(msgspec.Struct, frozen=True):
         """With one more, whose predecessor is held; which history counts is not said by that.
 
         Raises:
-            Refused: ``wrong_epoch`` if the predecessor is not held, ``bad_signature`` for a line of anybody else; as :func:`admit_successor`.
+            Refused: ``wrong_epoch`` if the predecessor is not held, ``bad_signature`` for a line of somebody else; as
+                :func:`admit_successor`.
         """
         before = self.held.get(statement.claims.previous)
         if before is None:
