@@ -210,7 +210,7 @@ def enlist(files: DevMeshFiles, name: str, rosters: Sequence[Path], pin: str) ->
 def spare_member(files: DevMeshFiles, name: str, *, log_epoch: int = 1) -> Member:
     """How a roster would name that spare."""
     keys = {f"{use}_key": signer.load(files.folder / "nodes" / name / "keys" / f"{use}.key").key.public for use in _USES}
-    return Member(name=name, region=name.partition("-")[0], log_epoch=log_epoch, **keys)
+    return Member(name=name, region=name.partition("-")[0], operator=_OPERATOR, log_epoch=log_epoch, **keys)
 
 
 def _roster(make: _Maker, places: Mapping[str, str], domains: Sequence[str], bounds: Bounds) -> Roster:
