@@ -20,9 +20,9 @@ import click
 from mesh.adapters.clock import wall_ms
 from mesh.adapters.signer import load
 from mesh.adapters.trustfiles import read_bounded
-from mesh.cli import client, cosigning, saying, telling
+from mesh.cli import client, cosigning, telling
+from mesh.cli import roster_held as held
 from mesh.cli import roster_words as words
-from mesh.cli.gathering import gather
 from mesh.cli.output import Cli
 from mesh.cli.times import parse_when
 from mesh.core.bytes import envelope
@@ -64,7 +64,8 @@ _SPREAD_HEARTBEATS: Final = 10
 class Base(NamedTuple):
     """What the next roster follows."""
 
-    statement: Statement[Roster]
+    claims: Roster
+    id: str
     revoked: frozenset[str]
     """Keys that nobody may be given any more."""
 
@@ -107,36 +108,34 @@ def planning_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def current(cli: Cli, source: Path | None) -> Base:
-    """The roster that the next one follows: of that file, or the context's; and what is revoked, as far as anybody can be asked.
+    """The roster that the next one follows: of that file, or the newest that the context's files and members show; and what is revoked.
 
     Raises:
-        Refused: what is wrong with the files.
+        Refused: what is wrong with the files; ``roster_conflict`` if the root has said two things.
     """
-    if source is not None:
-        statement = words.read(source)
-        cli.say(f"{source} is taken on its own word: epoch {statement.claims.epoch}, {statement.id}")
-        try:
-            library = client.files(cli)
-        except Refused:
-            cli.say("there is no context: nobody is asked which keys are revoked")
-            return Base(statement, frozenset())
-    else:
-        library = client.files(cli)
-        statement = envelope.read(Roster, library.roster)
-    if library.governance.roster.mesh != statement.claims.mesh:
-        cli.say(f"the context is of another mesh, {library.governance.roster.mesh}: nobody is asked which keys are revoked")
-        return Base(statement, frozenset())
-
-    async def work(mesh: client.MeshClient, library: client.Library) -> frozenset[tuple[str, str]]:
-        claimed = saying.frontiers_of(await saying.hear(cli, mesh))
-        return (await gather(mesh, claimed, library.governance, streams=lambda name: name.startswith("revoke/"))).governance.revoked
-
-    revoked = library.governance.revoked
+    drawn = words.read(source) if source is not None else None
+    if drawn is not None:
+        cli.say(f"{source} is taken on its own word: epoch {drawn.claims.epoch}, {drawn.id}")
     try:
-        revoked |= client.run(cli, work)
+        governance = client.files(cli).governance
+    except Refused:
+        if drawn is None:
+            raise
+        cli.say("there is no context: nobody is asked which keys are revoked")
+        return Base(drawn.claims, drawn.id, frozenset())
+    if drawn is not None and governance.roster.mesh != drawn.claims.mesh:
+        cli.say(f"the context is of another mesh, {governance.roster.mesh}: nobody is asked which keys are revoked")
+        return Base(drawn.claims, drawn.id, frozenset())
+    revoked = governance.revoked
+    try:
+        governance = client.run(cli, lambda mesh, library: held.read(cli, mesh, library)).governance
     except Unavailable as error:
-        cli.say(f"revocations are those of the files, members were not heard: {error.code}")
-    return Base(statement, frozenset(value for kind, value in revoked if kind == "key"))
+        cli.say(f"rosters and revocations are those of the files, members were not heard: {error.code}")
+    keys = frozenset(value for kind, value in revoked | governance.revoked if kind == "key")
+    if drawn is not None:
+        return Base(drawn.claims, drawn.id, keys)
+    held.check_one_history(governance)
+    return Base(governance.rosters.newest, governance.rosters.ids[-1], keys)
 
 
 def public_key(reference: str, use: str, base: Path) -> str:
@@ -281,7 +280,7 @@ def finish(cli: Cli, base: Base, claims: Roster, out: Path | None) -> None:
     Raises:
         Refused: ``revoked``, ``too_soon``, ``roster_unsafe``, and as :func:`unsigned`.
     """
-    now = base.statement.claims
+    now = base.claims
     made = unsigned(claims)
     check_unrevoked(claims, now, base.revoked)
     check_step(now, claims)

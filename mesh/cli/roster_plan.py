@@ -57,7 +57,7 @@ def _owner_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def add(cli: Cli, /, *, name: str, region: str, log_epoch: int, wanted: Wanted, **given: str) -> None:
     """Plan the next roster with NAME as one member more; its operator owns others already, or is described here."""
     base = drafts.current(cli, wanted.source)
-    now = base.statement.claims
+    now = base.claims
     if any(member.name == name for member in now.members):
         raise Refused("usage", f"{name} is a member of epoch {now.epoch} already; `mesh roster rotate` gives it new keys")
     keys = _member_keys(given, name)
@@ -76,7 +76,7 @@ def add(cli: Cli, /, *, name: str, region: str, log_epoch: int, wanted: Wanted, 
 def remove(cli: Cli, *, name: str, wanted: Wanted) -> None:
     """Plan the next roster without the member NAME; nor its operator, if that owns no other."""
     base = drafts.current(cli, wanted.source)
-    now = base.statement.claims
+    now = base.claims
     now.member(name)
     members = [member for member in now.members if member.name != name]
     if not members:
@@ -98,7 +98,7 @@ def rotate(cli: Cli, /, *, name: str, region: str, wanted: Wanted, **given: str)
     A new log key begins a new log. Another operator takes four new keys. Quorums count it as another member.
     """
     base = drafts.current(cli, wanted.source)
-    now = base.statement.claims
+    now = base.claims
     former = now.member(name)
     old = {use: getattr(former, f"{use}_key") for use in drafts.USES}
     keys = _member_keys({**({} if given["folder"] else {f"{use}_key": key for use, key in old.items()}), **_said(given)}, name)
@@ -140,7 +140,7 @@ def set_(
     A role policy/DOMAIN that is not there yet begins with the keys that are added, all of which must sign unless --threshold says less.
     """
     base = drafts.current(cli, wanted.source)
-    now = base.statement.claims
+    now = base.claims
     roles = _roles(now, [_pair(text) for text in come], [_pair(text) for text in go], [_pair(text) for text in thresholds])
     for domain in dropped:
         if roles.pop(f"policy/{domain}", None) is None:
@@ -167,14 +167,14 @@ def set_(
 
 def _finish(cli: Cli, base: drafts.Base, wanted: Wanted, change: Change, what: str, **changed: Any) -> None:  # noqa: ANN401 -- fields
     saying.check_reason(wanted.reason)
-    now = base.statement.claims
+    now = base.claims
     members: list[Member] = changed.pop("members")
     owners: Mapping[str, Operator] = changed.pop("operators")
     f, k = drafts.numbers(now, len(members), wanted, change, what)
     claims = msgspec.structs.replace(
         now,
         epoch=now.epoch + 1,
-        previous=base.statement.id,
+        previous=base.id,
         reason=wanted.reason,
         issued_ms=wall_ms(),
         not_before_ms=drafts.begins_ms(now, wanted),

@@ -18,13 +18,14 @@ import click
 from mesh.adapters.signer import KeyFile, load
 from mesh.cli import client, cosigning, saying, signed
 from mesh.cli import roster_draft as drafts
+from mesh.cli import roster_held as held
 from mesh.cli import roster_words as words
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.roster import ROSTERS, Roster, assents
-from mesh.core.law.succession import check_place, check_step, overlap
-from mesh.errors import Refused
+from mesh.core.law.succession import Rosters, check_place, check_step, overlap
+from mesh.errors import Refused, Unavailable
 
 __all__ = ["sign"]
 
@@ -38,14 +39,14 @@ _KEPT: Final = 4
 @click.argument("file", type=_FILE)
 @click.option("--key", "key_file", required=True, type=_FILE, help="Key file of a root signer or an operator.")
 @click.option("--co-sign", "others", multiple=True, type=_FILE, help="Another one's key file.")
-@click.option("--from", "source", type=_FILE, help="The roster before; by default the context's.")
+@click.option("--from", "source", type=_FILE, help="The roster before; by default as the context's files have it, or members show it.")
 @click.option("--out", type=_FILE, help="Write it there; by default FILE itself.")
 @format_option
 @pass_cli
 def sign(cli: Cli, *, file: Path, key_file: Path, others: tuple[Path, ...], source: Path | None, out: Path | None) -> None:
     """Add lines to the roster in FILE with keys that are here, after showing what it changes.
 
-    It takes the root threshold of the roster before and of this one, and every operator of whom it says something new. No mesh is asked.
+    It takes the root threshold of the roster before and of this one, and every operator of whom it says something new.
     No key ever signs two rosters of one epoch. Ends with 0 also while signatures are missing, and says whose.
     """
     statement = words.read(file)
@@ -74,15 +75,30 @@ def _before(cli: Cli, statement: Statement[Roster], source: Path | None) -> Rost
             raise Refused("usage", f"epoch {claims.epoch} follows no other roster")
         return None
     if source is not None:
-        before = words.read(source)
-        cli.say(f"{source} is taken on its own word: epoch {before.claims.epoch}, {before.id}")
+        given = words.read(source)
+        cli.say(f"{source} is taken on its own word: epoch {given.claims.epoch}, {given.id}")
+        before, before_id = given.claims, given.id
     else:
-        before = envelope.read(Roster, client.files(cli).roster)
+        rosters = _rosters(cli, claims.previous)
+        before_id = claims.previous if claims.previous in rosters.held else rosters.ids[-1]
+        before = rosters.held[before_id]
     try:
-        check_place(before.claims, before.id, claims)
+        check_place(before, before_id, claims)
     except Refused as refusal:
         raise Refused(refusal.code, f"{refusal.detail}; --from FILE gives the roster before") from None
-    return before.claims
+    return before
+
+
+def _rosters(cli: Cli, wanted: str) -> Rosters:
+    """Those of the context's files, and if ``wanted`` is not among them those that members show."""
+    rosters = client.files(cli).governance.rosters
+    if wanted in rosters.held:
+        return rosters
+    try:
+        return client.run(cli, lambda mesh, library: held.read(cli, mesh, library)).governance.rosters
+    except Unavailable as error:
+        cli.say(f"rosters are those of the files, members were not heard: {error.code}")
+        return rosters
 
 
 def _keys(statement: Statement[Roster], now: Roster | None, paths: Sequence[Path]) -> dict[Path, KeyFile]:
