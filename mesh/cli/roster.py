@@ -1,7 +1,7 @@
-"""`mesh roster`: what a roster file says, and whether one roster may follow another. From files alone, without any mesh.
+"""`mesh roster`: what rosters say, which of them the mesh holds, and whether one may follow another.
 
 Not here: planning the next one (:mod:`mesh.cli.roster_plan`), the first one (:mod:`mesh.cli.roster_init`), signing
-(:mod:`mesh.cli.roster_sign`).
+(:mod:`mesh.cli.roster_sign`), handing over (:mod:`mesh.cli.roster_push`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,15 +11,16 @@ from typing import Any, Final
 import click
 import msgspec
 
-from mesh.cli import Entry, LazyGroup
+from mesh.cli import Entry, LazyGroup, client, telling
+from mesh.cli import roster_held as held
 from mesh.cli import roster_words as words
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.roster import Roster, admit_roster
+from mesh.core.law.roster import ROSTERS, Roster, admit_roster
 from mesh.core.law.succession import admit_successor, overlap
 from mesh.errors import Refused
 
-__all__ = ["check", "roster", "show"]
+__all__ = ["check", "ls", "roster", "show"]
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -27,6 +28,8 @@ _COMMANDS: Final[Mapping[str, Entry]] = {
     "add": Entry("mesh.cli.roster_plan:add", "Plan the next roster: one member more."),
     "check": Entry("mesh.cli.roster:check", "Whether rosters may follow one another."),
     "init": Entry("mesh.cli.roster_init:init", "Draw up the first roster from a description."),
+    "ls": Entry("mesh.cli.roster:ls", "The rosters that the mesh holds, and who acts under which."),
+    "push": Entry("mesh.cli.roster_push:push", "Hand a signed roster to every member."),
     "remove": Entry("mesh.cli.roster_plan:remove", "Plan the next roster: one member less."),
     "rotate": Entry("mesh.cli.roster_plan:rotate", "Plan the next roster: new keys for a member."),
     "set": Entry("mesh.cli.roster_plan:set_", "Plan the next roster: other roles, operators, f, k or bounds."),
@@ -41,20 +44,23 @@ class _Roster(LazyGroup):
 
 @click.group(cls=_Roster, no_args_is_help=True)
 def roster() -> None:
-    """Read, plan and sign rosters.
+    """Read, plan, sign and hand out rosters.
 
-    The life of one: `init`, or `add`, `remove`, `rotate`, `set` after the one in force · `sign`, by each root key and each operator
-    whom it takes, on machines of their own · `check`, `show`.
+    The life of one: `init`, or `add`, `remove`, `rotate`, `set` after the one before · `sign`, by each root key and each operator
+    whom it takes, on machines of their own · `push`, until k members hold it, and go over when it begins · `ls`, `show`, `check`.
     """
 
 
 @click.command()
-@click.argument("file", type=_FILE)
+@click.argument("what", metavar="FILE|EPOCH")
 @format_option
 @pass_cli
-def show(cli: Cli, file: Path) -> None:
-    """What the roster in FILE says: members, quorum, roles, bounds, and the id to pin. Nothing here vouches for it."""
-    statement = words.read(file)
+def show(cli: Cli, what: str) -> None:
+    """What a roster says: members, quorum, operators, roles, bounds, and the id to pin.
+
+    Nothing here vouches for what a FILE says. An EPOCH is one that members hold: it follows from the roster that the context trusts.
+    """
+    statement = words.read(Path(what)) if not what.isdecimal() or Path(what).is_file() else _held(cli, int(what))
     claims, head = statement.claims, words.facts(statement)
     members = [msgspec.to_builtins(member) for member in claims.members]
     operators = [
@@ -76,6 +82,47 @@ def show(cli: Cli, file: Path) -> None:
         cli.lines([""])
         cli.rows(("role", "threshold", "of"), roles)
     cli.say("whoever pins it takes the id from two of its signers, by two ways")
+
+
+def _held(cli: Cli, epoch: int) -> Statement[Roster]:
+    """The roster of that epoch, from the context's files or from members."""
+    library = client.files(cli)
+    rosters, found = library.governance.rosters, held.statements_of(library)
+    if epoch > len(rosters.ids):
+        seen = client.run(cli, lambda mesh, library: held.read(cli, mesh, library))
+        rosters, found = seen.governance.rosters, dict(seen.statements)
+    rosters.of(epoch)
+    return found[rosters.ids[epoch - 1]]
+
+
+@click.command()
+@format_option
+@pass_cli
+def ls(cli: Cli) -> None:
+    """Every epoch that members hold: when it begins, who signs that it holds it, and who acts under it."""
+    seen = client.run(cli, lambda mesh, library: held.read(cli, mesh, library))
+    rosters, in_force = seen.governance.rosters, seen.in_force
+    rows = [
+        {
+            "epoch": roster.epoch,
+            "id": identity,
+            "begins": telling.when(roster.not_before_ms) if roster.not_before_ms else "at once",
+            "state": "former" if roster.epoch < in_force else "in force" if roster.epoch == in_force else "held",
+            "n": len(roster.members),
+            "f": roster.f,
+            "k": roster.k,
+            "held_by": seen.holders(roster.epoch, identity),
+            "acting": seen.acting(roster.epoch),
+            "reason": roster.reason,
+        }
+        for identity, roster in zip(rosters.ids, rosters.chain, strict=True)
+    ]
+    cli.rows(("epoch", "state", "begins", "n", "f", "k", "held_by", "acting", "reason"), rows)
+    for name, error in seen.failed.items():
+        cli.say(f"{name} is not counted on: {error.code} {error.detail}".rstrip())
+    if seen.governance.forked(ROSTERS):
+        cli.say("the root has said two things: nothing is allowed until `mesh resolve roster` says which counts")
+    cli.next(f"mesh roster show {rosters.newest.epoch}")
 
 
 @click.command()

@@ -136,7 +136,9 @@ async def _hear(
         except MeshError as error:
             return member.name, error
 
-    once = {(member.name, member.decision_key): (roster, member) for roster, member in reversed(new)}
+    once = dict[tuple[str, str], tuple[Roster, Member]]()
+    for roster, member in new:  # newest first
+        once.setdefault((member.name, member.decision_key), (roster, member))
     for name, answer in await asyncio.gather(*(one(roster, member) for roster, member in once.values())):
         if isinstance(answer, MeshError):
             failed.setdefault(name, answer)

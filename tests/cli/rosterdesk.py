@@ -8,9 +8,10 @@ import pytest
 
 from mesh.adapters import signer
 from mesh.cli import roster_words as words
-from mesh.core.bytes.canonical import sha256_hex
+from mesh.core.bytes.canonical import Payload, sha256_hex
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.roster import Roster
+from mesh.errors import Unavailable
 from tests.cli.policymesh import PolicyDesk
 from tests.support.factory import secret
 
@@ -26,11 +27,18 @@ class RosterDesk(PolicyDesk):
         super().__init__(folder, monkeypatch, capsys)
         self.roots = [self._apart(f"root {number}", "root") for number in range(3)]
         self.operator = self._apart("operator", "operator")
+        self.ask = self._asked
 
     def _apart(self, name: str, use: str) -> Path:
         place = self.folder / f"desk-of-{name.replace(' ', '-')}"
         place.mkdir()
         return self.key_file(name, use=use).rename(place / f"{use}.key")
+
+    async def _asked(self, member: str, message: Payload) -> bytes:
+        """Who was named just now does not run yet."""
+        if member not in self.mesh.nodes:
+            raise Unavailable("unreachable", member)
+        return await self.mesh.ask(member, message)
 
     def member(self, name: str, *uses: str) -> str:
         """A folder with new keys for a member, or with some of them."""
