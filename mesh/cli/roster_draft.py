@@ -10,7 +10,7 @@ Not here: what is to change (:mod:`mesh.cli.roster_plan`), signing (:mod:`mesh.c
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -68,6 +68,8 @@ class Base(NamedTuple):
     id: str
     revoked: frozenset[str]
     """Keys that nobody may be given any more."""
+    logs: Mapping[str, int]
+    """Member's name to the newest log epoch that any roster gave it."""
 
 
 class Wanted(NamedTuple):
@@ -122,10 +124,10 @@ def current(cli: Cli, source: Path | None) -> Base:
         if drawn is None:
             raise
         cli.say("there is no context: nobody is asked which keys are revoked")
-        return Base(drawn.claims, drawn.id, frozenset())
+        return _base(drawn.claims, drawn.id, frozenset(), [])
     if drawn is not None and governance.roster.mesh != drawn.claims.mesh:
         cli.say(f"the context is of another mesh, {governance.roster.mesh}: nobody is asked which keys are revoked")
-        return Base(drawn.claims, drawn.id, frozenset())
+        return _base(drawn.claims, drawn.id, frozenset(), [])
     revoked = governance.revoked
     try:
         governance = client.run(cli, lambda mesh, library: held.read(cli, mesh, library)).governance
@@ -133,9 +135,16 @@ def current(cli: Cli, source: Path | None) -> Base:
         cli.say(f"rosters and revocations are those of the files, members were not heard: {error.code}")
     keys = frozenset(value for kind, value in revoked | governance.revoked if kind == "key")
     if drawn is not None:
-        return Base(drawn.claims, drawn.id, keys)
+        return _base(drawn.claims, drawn.id, keys, governance.rosters.held.values())
     held.check_one_history(governance)
-    return Base(governance.rosters.newest, governance.rosters.ids[-1], keys)
+    return _base(governance.rosters.newest, governance.rosters.ids[-1], keys, governance.rosters.held.values())
+
+
+def _base(claims: Roster, identity: str, revoked: frozenset[str], known: Iterable[Roster]) -> Base:
+    logs = dict[str, int]()
+    for member in (member for roster in (*known, claims) for member in roster.members):
+        logs[member.name] = max(member.log_epoch, logs.get(member.name, 0))
+    return Base(claims, identity, revoked, logs)
 
 
 def public_key(reference: str, use: str, base: Path) -> str:

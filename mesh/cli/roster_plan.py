@@ -50,11 +50,11 @@ def _owner_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--region", required=True, help="Where it is.")
 @_key_options
 @_owner_options
-@click.option("--log-epoch", type=click.IntRange(1), default=1, help="More than its last one, if it was a member before.")
+@click.option("--log-epoch", type=click.IntRange(1), help="Of its log; by default a new one, also for a name that comes back.")
 @drafts.planning_options
 @format_option
 @pass_cli
-def add(cli: Cli, /, *, name: str, region: str, log_epoch: int, wanted: Wanted, **given: str) -> None:
+def add(cli: Cli, /, *, name: str, region: str, log_epoch: int | None, wanted: Wanted, **given: str) -> None:
     """Plan the next roster with NAME as one member more; its operator owns others already, or is described here."""
     base = drafts.current(cli, wanted.source)
     now = base.claims
@@ -62,7 +62,7 @@ def add(cli: Cli, /, *, name: str, region: str, log_epoch: int, wanted: Wanted, 
         raise Refused("usage", f"{name} is a member of epoch {now.epoch} already; `mesh roster rotate` gives it new keys")
     keys = _member_keys(given, name)
     operator = given["operator"] or _only(now)
-    member = _member(name, region, operator, log_epoch, keys)
+    member = _member(name, region, operator, log_epoch or base.logs.get(name, 0) + 1, keys)
     owners = _owners(now.operators, operator, given)
     what = f"mesh roster add {name}"
     _finish(cli, base, wanted, "add", what, members=[*now.members, member], operators=owners)
@@ -105,7 +105,7 @@ def rotate(cli: Cli, /, *, name: str, region: str, wanted: Wanted, **given: str)
     operator = given["operator"] or former.operator
     if keys == old and operator == former.operator:
         raise Refused("usage", f"{name} has these keys already")
-    log_epoch = former.log_epoch + (keys["log"] != old["log"])
+    log_epoch = base.logs[name] + 1 if keys["log"] != old["log"] else former.log_epoch
     member = _member(name, region or former.region, operator, log_epoch, keys)
     owners = _owners(now.operators, operator, given)
     members = [member if one.name == name else one for one in now.members]

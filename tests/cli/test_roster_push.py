@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 
 from mesh.cli import roster_draft, roster_push
@@ -14,6 +15,7 @@ from mesh.core.messages import Offer, StatusAsked, Sync
 from tests.cli.lawmesh import code_of
 from tests.cli.policymesh import ALL
 from tests.cli.rosterdesk import RosterDesk
+from tests.support.factory import sign
 
 
 def _signed(desk: RosterDesk, *more: str) -> str:
@@ -103,6 +105,30 @@ def test_another_roster_of_an_epoch_that_members_hold_is_not_offered(rosters: Ro
     other = rosters.made("set", "--bound", "heartbeat_ms=600", "--from", str(rosters.roster), "--out", "other.json")
     assert other.claims.epoch == 2
     assert code_of(rosters.plan("push", "other.json")[2]) == "wrong_epoch"
+
+
+def test_a_name_that_comes_back_begins_a_new_log(rosters: RosterDesk) -> None:
+    rosters.plan("push", _signed(rosters))
+    rosters.made("remove", "af-1", "--begins", "+3h")
+    rosters.seal("roster-3.json", *rosters.roots[:2])
+    rosters.plan("push", "roster-3.json")
+    back = ["add", "af-1", "--region", "af", "--keys", rosters.member("again"), "--begins", "+5h"]
+    assert rosters.made(*back).claims.member("af-1").log_epoch == 2
+    assert rosters.made(*back, "--log-epoch", "7").claims.member("af-1").log_epoch == 7
+
+
+def test_behind_two_rosters_of_one_epoch_nothing_is_planned_or_pushed(rosters: RosterDesk) -> None:
+    file = _signed(rosters)
+    drawn = words.read(rosters.folder / file).claims
+    forged = sign(msgspec.structs.replace(drawn, reason="by a thief"), *rosters.lab.root[:2], rosters.lab.operator)
+    rosters.offer(envelope.read(Roster, forged), to="us-1")
+    assert code_of(rosters.plan("push", file)[2]) == "wrong_epoch", "another of it is there"
+    rosters.offer(words.read(rosters.folder / file), to="us-1")
+    for command in (["push", file], ["remove", "sa-1"]):
+        assert code_of(rosters.plan(*command)[2]) == "roster_conflict"
+    status, rows, err = rosters.plan("ls")
+    assert (status, [row["epoch"] for row in rows]) == (0, [1])
+    assert "the root has said two things" in err
 
 
 def test_what_begins_before_all_can_have_heard_of_it_is_offered_only_if_asked_for(
