@@ -155,8 +155,8 @@ def create(
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     make = _Maker(folder, _MESH, random, now_ms)
     built = [check(path) for path in policies]
-    every = [f"{_REGIONS[index % len(_REGIONS)]}-{index // len(_REGIONS) + 1}" for index in range(nodes + spares)]
-    places = {name: name.partition("-")[0] for name in every}
+    places = _places(nodes + spares)
+    every = list(places)
     names = every[:nodes]
     regions = [places[name] for name in names]
     roster = _roster(make, {name: places[name] for name in names}, [item.bundle.domain for item in built], bounds)
@@ -166,11 +166,8 @@ def create(
     manifests = [f"policy/{item.bundle.domain}.manifest.json" for item in built]
     bundles = [f"policy/{item.bundle.domain}.bundle.json" for item in built]
     trust = Trust(roster="roster.json", pin=pin, policy=manifests, bundles=bundles)
-    for name in names:
-        _node(make, name, trust)
-    for name in every[nodes:]:
-        _member(make, name, places[name])
-        _node(make, name, msgspec.structs.replace(trust, pin=NOBODY, statements=[NOBODY]))
+    for name in every:
+        _node(make, name, trust if name in names else _spare(make, name, trust))
     context = _context(make, regions[0], tenant, trust, principals, enforcer)
     config = make.write("bus/nats.conf", nats_config(_users(make, places, tenant), name=_MESH).encode())
     return DevMeshFiles(
@@ -185,6 +182,18 @@ def create(
         bus_config=config,
         provisioner=folder / "bus/provisioner.nk",
     )
+
+
+def _places(count: int) -> dict[str, str]:
+    """Names of so many governors, and the region of each."""
+    names = [f"{_REGIONS[index % len(_REGIONS)]}-{index // len(_REGIONS) + 1}" for index in range(count)]
+    return {name: name.partition("-")[0] for name in names}
+
+
+def _spare(make: _Maker, name: str, trust: Trust) -> Trust:
+    """Keys for one whom no roster names yet; so it trusts none either."""
+    _node_keys(make, name)
+    return msgspec.structs.replace(trust, pin=NOBODY, statements=[NOBODY])
 
 
 def point_at(files: DevMeshFiles, servers: Sequence[str], *, node: str | None = None) -> None:
@@ -268,17 +277,11 @@ def _policy(make: _Maker, item: Built) -> None:
 
 
 def _member(make: _Maker, name: str, region: str) -> Member:
-    keys = {use: make.key(f"nodes/{name}/keys/{use}.key", use) for use in _USES}
-    return Member(
-        name=name,
-        region=region,
-        operator=_OPERATOR,
-        log_epoch=1,
-        log_key=keys["log"],
-        witness_key=keys["witness"],
-        attest_key=keys["attest"],
-        decision_key=keys["decision"],
-    )
+    return Member(name=name, region=region, operator=_OPERATOR, log_epoch=1, **_node_keys(make, name))
+
+
+def _node_keys(make: _Maker, name: str) -> dict[str, str]:
+    return {f"{use}_key": make.key(f"nodes/{name}/keys/{use}.key", use) for use in _USES}
 
 
 def _node(make: _Maker, name: str, trust: Trust) -> None:
