@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mesh.adapters import signer
 from mesh.cli import roster_words as words
 from mesh.cli import run
 from mesh.deploy.devmesh import enlist
@@ -68,3 +70,31 @@ def test_a_node_is_taken_in_by_commands_alone(tmp_path: Path, said: Said) -> Non
         status, shown, err = said("peer", "ping", spare, "-c", "3")
         assert (status, shown["answered"]) == (0, 3), err
         assert said("trust", "--at-least", "2")[0] == 2, "one machine is one owner"
+
+
+def test_a_node_gets_new_keys_by_commands_alone_and_goes_on_with_its_data(tmp_path: Path, said: Said) -> None:
+    files = make_files(tmp_path / "mesh", nodes=5)
+    file, folder, new = str(tmp_path / "roster-2.json"), files.folder / "nodes" / "sa-1", tmp_path / "new"
+    new.mkdir()
+    for use in ("log", "witness", "attest", "decision"):
+        signer.generate(new / f"{use}.key", use, secrets.token_bytes(32))
+    with Cluster(files) as cluster:
+        cluster.start_bus()
+        asyncio.run(cluster.provision())
+        cluster.start()
+        _until_all_act_under(said, 1, set(files.nodes))
+        status, shown, err = said("roster", "rotate", "sa-1", "--keys", str(new), "--begins", "+14s", "--out", file)
+        assert (status, shown["k"], shown["overlap"]["shared"]) == (0, 4, 2), err
+        keys = [str(files.folder / "people" / f"{name}.key") for name in ("root-1", "root-2", "operator-dev")]
+        assert said("roster", "sign", file, "--key", keys[0], "--co-sign", keys[1], "--co-sign", keys[2])[1]["complete"]
+        status, shown, err = said("roster", "push", file, "--follow", "--wait", "20")
+        assert (status, shown["acting"]) == (0, 4), err
+        cluster.nodes["sa-1"].wait(20.0)
+        assert "not_enrolled" in cluster.log_tail("sa-1"), "with its former keys it is nobody"
+        for path in new.iterdir():
+            path.replace(folder / "keys" / path.name)
+        config = folder / "node.toml"
+        (line,) = (line for line in config.read_text().splitlines() if line.startswith("pin = "))
+        config.write_text(config.read_text().replace(line, f'pin = "{shown["id"]}"\nstatements = ["{file}"]'))
+        cluster.start(["sa-1"])
+        _until_all_act_under(said, 2, set(files.nodes))
