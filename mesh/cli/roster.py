@@ -18,6 +18,8 @@ from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.roster import ROSTERS, Roster, admit_roster
 from mesh.core.law.succession import admit_successor, overlap
+from mesh.core.log.checkpoint import log_verifier
+from mesh.core.log.tlogpolicy import tlog_policy
 from mesh.errors import Refused
 
 __all__ = ["check", "ls", "roster", "show"]
@@ -53,14 +55,24 @@ def roster() -> None:
 
 @click.command()
 @click.argument("what", metavar="FILE|EPOCH")
+@click.option("--format", "shape", type=click.Choice(["roster", "tlog-policy"]), default="roster", show_default=True, help="Of what.")
+@click.option("--log", "node", metavar="NODE", help="With tlog-policy: of which member's log.")
 @format_option
 @pass_cli
-def show(cli: Cli, what: str) -> None:
+def show(cli: Cli, *, what: str, shape: str, node: str | None) -> None:
     """What a roster says: members, quorum, operators, roles, bounds, and the id to pin.
 
     Nothing here vouches for what a FILE says. An EPOCH is one that members hold: it follows from the roster that the context trusts.
+    As a tlog-policy it says to any C2SP verifier which cosignatures make a checkpoint of NODE's log final.
     """
+    if (shape == "tlog-policy") != (node is not None):
+        raise Refused("usage", "--format tlog-policy and --log NODE go together: such a policy is about one log")
     statement = words.read(Path(what)) if not what.isdecimal() or Path(what).is_file() else _held(cli, int(what))
+    if node is not None:
+        member = statement.claims.member(node)
+        log = log_verifier(statement.claims.origin(member), member.log_key)
+        cli.text(tlog_policy(log, statement.claims.attest_keys(), statement.claims.k))
+        return
     claims, head = statement.claims, words.facts(statement)
     members = [msgspec.to_builtins(member) for member in claims.members]
     operators = [

@@ -10,6 +10,8 @@ import pytest
 from mesh.cli import run
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.roster import Role, Roster
+from mesh.core.log.checkpoint import log_verifier
+from mesh.core.log.note import SignatureType, Verifier
 from mesh.limits import ENVELOPE_BYTES_MAX
 from tests.cli.lawmesh import code_of
 from tests.support.rosters import ROOT, key, member, roster, signed
@@ -99,6 +101,26 @@ def test_what_is_no_roster_is_refused(command: str, data: bytes | None, code: st
     paths = [str(path)] * (1 if command == "show" else 2)
     ended, _, err = shelf.run(command, *paths, "-o", "json")
     assert (ended, code_of(err)) == (status, code)
+
+
+def test_any_c2sp_verifier_is_told_what_makes_a_checkpoint_final(shelf: Shelf) -> None:
+    path = shelf.put("roster.json", WIDER)
+    status, out, _ = shelf.run("show", path, "--format", "tlog-policy", "--log", "b")
+    log, *witnesses, group, quorum = [line.split(" ") for line in out.splitlines()]
+    assert (status, log[0], Verifier.from_vkey(log[1])) == (0, "log", log_verifier("lab/b/e1", member("b").log_key))
+    assert [(word, name) for word, name, _ in witnesses] == [("witness", name) for name in FIVE]
+    cosigners = [Verifier.from_vkey(vkey) for _, _, vkey in witnesses]
+    assert {one.name: one.key for one in cosigners} == WIDER.claims.attest_keys()
+    assert {one.kind for one in cosigners} == {SignatureType.COSIGNATURE}
+    assert (group, quorum) == (["group", "Quorum", "4", *FIVE], ["quorum", "Quorum"])
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [(("--format", "tlog-policy"), "usage"), (("--log", "b"), "usage"), (("--format", "tlog-policy", "--log", "z"), "unknown_member")],
+)
+def test_such_a_policy_is_about_one_log(more: tuple[str, ...], code: str, shelf: Shelf) -> None:
+    assert code_of(shelf.run("show", shelf.put("roster.json", WIDER), *more, "-o", "json")[2]) == code
 
 
 # ----------------------------------------------------------------------------------------------------------------------- check
