@@ -72,7 +72,7 @@ CODES: Final[dict[str, Code]] = {
     "policy_conflict": _code(
         "the domain's policy signers have signed two different things under one number",
         "governor, enforcer",
-        "Keep both statements, they prove it. `mesh streams ls` shows them; the root keys say which counts: `mesh resolve`.",
+        "Keep the proof: `mesh fraud show`. `mesh streams ls` shows both histories; the root keys say which counts: `mesh resolve`.",
         5,
     ),
     "wrong_mesh": _code("it belongs to another mesh", "any verifier", "Use the roster of the mesh it was made for.", 5),
@@ -141,8 +141,14 @@ CODES: Final[dict[str, Code]] = {
     "stream_forked": _code(
         "the author of this stream has said two things under one number",
         "cli",
-        "Nobody waits for it any more: find out who else has the key. `mesh streams ls` shows both; the root keys end it: `mesh resolve`.",
+        "Nobody waits for it any more: find out who else has the key. `mesh fraud ls` says whose; the root keys end it: `mesh resolve`.",
         5,
+    ),
+    "no_conflict": _code(
+        "the two statements are genuine, and can both be",
+        "verifier",
+        "It proves nothing against anybody. Ask whoever made it for the two that contradict one another: `mesh fraud show`.",
+        2,
     ),
     "not_acknowledged": _code(
         "fewer than k members hold it yet, or fewer enforcers say so than were asked for",

@@ -12,6 +12,7 @@ __all__ = [
     "BATCH_RECORDS_MAX",
     "BUNDLE_BYTES_MAX",
     "CLOCK_MS_MAX",
+    "CONFLICT_BYTES_MAX",
     "DETERMINING_MAX",
     "ENVELOPE_BYTES_MAX",
     "FRONTIER_STREAMS_MAX",
@@ -50,6 +51,7 @@ __all__ = [
     "REQUEST_BYTES_MAX",
     "SCHEMA_BYTES_MAX",
     "SIGNATURES_MAX",
+    "SPARED_MAX",
     "SQLITE_WAIT_MS_MAX",
     "STATEMENT_BYTES_MAX",
     "STREAM_STATEMENTS_MAX",
@@ -86,6 +88,8 @@ TLOG_PROOF_BYTES_MAX: Final = 163_840
 """A tlog-proof: a note, 63 hashes, and one record in base64 as its extra line."""
 PROOF_BUNDLE_BYTES_MAX: Final = 8_000_000
 """A proof bundle: a policy bundle, and records, statements and proofs of a decision and its outcomes."""
+CONFLICT_BYTES_MAX: Final = 262_400
+"""A proof of a conflict: two statements with all their signatures, and what stands around them."""
 BUNDLE_BYTES_MAX: Final = 999_000
 """A policy bundle: parsing is superlinear in hostile text, and it must fit one message."""
 POLICY_BYTES_MAX: Final = 16_384
@@ -130,6 +134,8 @@ LIFTS_MAX: Final = 256
 """Halts that one resume lifts: far more than anybody signs in a day; beyond, it takes another resume."""
 ASIDE_MAX: Final = 512
 """Other histories that one resolve names: more than anybody makes by mistake; a thief's are still honoured unnamed."""
+SPARED_MAX: Final = 256
+"""Documents of a revoked issuer that one revocation spares; beyond, they are issued anew by another one."""
 REASON_CHARS_MAX: Final = 200
 """Why somebody revoked or halted: every node and every program keeps it for ever."""
 STREAM_STATEMENTS_MAX: Final = 100_000

@@ -41,6 +41,11 @@ def status(cli: Cli) -> int:
     for domain in sorted({domain for answer in answers.values() if isinstance(answer, NodeStatus) for domain in answer.halted}):
         says = [name for name, answer in answers.items() if isinstance(answer, NodeStatus) and domain in answer.halted]
         cli.say(f"{domain} is halted, say {', '.join(says)}: nothing starts there until it is resumed")
+    if forked := {name: answer.conflicts for name, answer in answers.items() if isinstance(answer, NodeStatus) and answer.conflicts}:
+        cli.say(
+            f"forked streams: {max(forked.values())}, say {', '.join(forked)}. `mesh fraud ls` shows whose keys said both; the root keys"
+            " end it: `mesh resolve`"
+        )
     if len(frontiers) > 1:
         others = ", ".join(row["node"] for row in rows if row.get("differs"))
         cli.say(
@@ -70,6 +75,7 @@ def _node_row(name: str, answer: NodeStatus | MeshError, usual: str, sizes: Mapp
         "vouched": answer.vouchers,
         "policies": [_told_policy(policy) + (" halted" if policy.domain in answer.halted else "") for policy in answer.policies],
         "halted": answer.halted,
+        "conflicts": answer.conflicts,
         "up": f"{answer.uptime_ms // 1000} s",
         "incarnation": answer.incarnation,
         "roster_epoch": answer.roster_epoch,

@@ -20,11 +20,19 @@ import msgspec
 from mesh.contracts.words import about, field_words
 from mesh.core import messages
 from mesh.core.bytes.envelope import KINDS
+from mesh.core.law.conflict import ConflictProof
 from mesh.core.law.policy import Bundle
 from mesh.core.log.bundle import ProofBundle
 from mesh.core.log.certificate import Certificate
 from mesh.core.log.record import Record
-from mesh.limits import ENVELOPE_BYTES_MAX, MESSAGE_BYTES_MAX, PROOF_BUNDLE_BYTES_MAX, RECORD_BYTES_MAX, SIGNATURES_MAX
+from mesh.limits import (
+    CONFLICT_BYTES_MAX,
+    ENVELOPE_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    PROOF_BUNDLE_BYTES_MAX,
+    RECORD_BYTES_MAX,
+    SIGNATURES_MAX,
+)
 
 __all__ = ["KIND_MODULES", "MESSAGES", "RAW", "json_text", "known_kinds", "record_tags", "schema_files"]
 
@@ -93,6 +101,8 @@ RAW: Final[Mapping[tuple[str, str], str]] = {
     ("ProofBundle", "manifests"): "policy",
     ("ProofBundle", "bundles"): "policy-bundle",
     ("ProofBundle", "activations"): "activate",
+    ("ConflictProof", "first"): "revocation, halt, policy, activate or resolve",
+    ("ConflictProof", "second"): "revocation, halt, policy, activate or resolve",
     ("Proven", "record"): "record",
     ("Proven", "bodies"): "",
 }
@@ -128,6 +138,7 @@ def schema_files() -> dict[str, bytes]:
         files[f"message/{name}.schema.json"] = _titled(name, message, {"x-bytes-max": MESSAGE_BYTES_MAX})
     files["policy-bundle.schema.json"] = _titled("policy bundle", Bundle, {})
     files["proof-bundle.schema.json"] = _titled("proof bundle", ProofBundle, {"x-bytes-max": PROOF_BUNDLE_BYTES_MAX}, up="")
+    files["conflict.schema.json"] = _titled("conflict", ConflictProof, {"x-bytes-max": CONFLICT_BYTES_MAX}, up="")
     files["certificate.schema.json"] = _titled("certificate", Certificate, {})
     return {name: json_text(schema) for name, schema in files.items()}
 

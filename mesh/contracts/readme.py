@@ -41,6 +41,7 @@ Rendered by `make schemas` from the code that enforces them; a test renders them
 | [cedar/](cedar) | the types that policy sees, as they are generated for a domain |
 | [certificate.schema.json](certificate.schema.json) | what makes records final |
 | [proof-bundle.schema.json](proof-bundle.schema.json) | one file that shows what happened to anybody |
+| [conflict.schema.json](conflict.schema.json) | one file that shows anybody that a stream has forked, and by whom |
 | [codes.json](codes.json) | every reason to say no |
 | [vectors/](vectors) | examples to the byte, and what must be refused |
 

@@ -311,13 +311,13 @@ class _Teller:
         )
 
     def _revocation(self) -> Signed:
-        target = Target(type="subject", value=f"spiffe://{MESH}/agent/intern")
         said = Revocation(
             mesh=MESH,
             revoker=key("revoker").public,
             sequence=1,
             previous="",
-            target=target,
+            target=Target(type="subject", value=f"spiffe://{MESH}/agent/intern"),
+            spares=[],
             reason="left the company",
             issued_ms=start_ms(4),
         )

@@ -331,6 +331,8 @@ class NodeStatus(Payload, tag_field="answer", tag="status"):
     policies: list[PolicyStatus]
     halted: list[Token]
     """Domains in which a halt is in force."""
+    conflicts: Count
+    """Streams that have forked, and that the root has not resolved."""
     origin: Origin
     size: Count
     """Records in its own log."""

@@ -352,6 +352,7 @@ def _check_allowed(grant: Grant, place: Place, governance: Governance) -> None:
     if not governance.revoked:
         return
     claims, own = grant.authorization.claims, place.document
+    governance.check_issued(grant.identity, own)
     issuers = [key for document in (grant.identity, own) for key in document.signatures if key in governance.roster.issuers.keys]
     governance.check_unrevoked(
         ("key", claims.holder),
@@ -363,6 +364,7 @@ def _check_allowed(grant: Grant, place: Place, governance: Governance) -> None:
         ("subject", own.claims.subject),
         ("document", own.id),
         *(("key", key) for key in (*grant.signers, *issuers)),
+        *(("governor", governance.keys[key].name) for key in grant.signers if key in governance.keys),
         *(("digest", item.digest) for item in claims.measurements),
         ("digest", claims.bundle),
     )

@@ -130,14 +130,15 @@ def check_open(sender: Authenticated, governance: Governance, *, at_ms: int) -> 
         raise
 
 
-def check_chain(asked: Question, governance: Governance) -> None:
-    """That nothing this intent rests on is revoked now.
+def check_chain(asked: Question, governance: Governance, *, me: str) -> None:
+    """That nothing this intent rests on is revoked now, nor the member ``me`` that would authorize it.
 
     Raises:
         Refused: ``revoked``.
     """
     if not governance.revoked:
         return
+    governance.check_issued(asked.identity, asked.enforcer)
     intent, place, issuers = asked.intent.claims, asked.enforcer, governance.roster.issuers.keys
     governance.check_unrevoked(
         ("key", intent.holder),
@@ -150,6 +151,7 @@ def check_chain(asked: Question, governance: Governance) -> None:
         *(("key", key) for document in (asked.identity, place) for key in document.signatures if key in issuers),
         *(("digest", item.digest) for item in intent.measurements),
         ("digest", asked.law.manifest.digest),
+        ("governor", me),
     )
 
 

@@ -135,7 +135,7 @@ class Intake:
                 at_ms=self.writer.at_ms,
                 frontier=self.governance.digest,
             )
-            check_chain(item.asked, self.governance)
+            check_chain(item.asked, self.governance, me=self.me.name)
         except MeshError as error:
             item.asked, item.code, item.detail = None, error.code, error.detail
 
@@ -283,7 +283,7 @@ class Intake:
                 frontier=record.attested.frontier,
                 basis=Basis(record.attested.manifest, record.attested.activation),
             )
-            check_chain(asked, self.governance)
+            check_chain(asked, self.governance, me=self.me.name)
         except MeshError as error:
             item.code, item.detail = error.code, error.detail
             self._turn_away(item)

@@ -58,6 +58,7 @@ class RevokersLab(Lab):
             sequence=number,
             previous=previous,
             target=Target(type="subject", value=value),
+            spares=[],
             reason="",
             issued_ms=T0,
         )

@@ -50,6 +50,37 @@ async def test_whoever_is_revoked_is_denied_by_every_governor(own_mesh: Cluster)
     await client.bus.close()
 
 
+async def _denied(client: Client, region: str, code: str) -> None:
+    end = time.monotonic() + 10
+    while (found := code_of(await client.ask(region=region))) != code:
+        assert found == "authorized"
+        assert time.monotonic() < end, f"{region} still answers {found}"
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.asyncio
+async def test_a_revoked_governor_authorizes_nothing_and_of_a_revoked_issuer_only_what_is_spared_counts(own_mesh: Cluster) -> None:
+    key, (first, *others) = str(own_mesh.files.folder / "people" / "revoker.key"), own_mesh.files.regions
+    client = await Client.connect(own_mesh.files.context)
+    for name in own_mesh.files.nodes:
+        await client.until(name, "fresh", lambda status: status.fresh)
+    issuer = client.governance.roster.issuers.keys[0]
+    status, shown, err = await command(own_mesh, "revoke", f"governor:{own_mesh.files.nodes[0]}", "--key", key, "--watch")
+    assert (status, shown["held"]) == (0, 4), err
+    await _denied(client, first, "revoked")
+    assert {code_of(await client.ask(region=region)) for region in others} == {"authorized"}
+
+    both = [part for name in (client.document.id, client.enforcer.id) for part in ("--except", name)]
+    status, shown, err = await command(own_mesh, "revoke", f"issuer:{issuer}", *both, "--key", key, "--watch")
+    assert (status, len(shown["spares"])) == (0, 2), err
+    assert {code_of(await client.ask(region=region)) for region in others} == {"authorized"}
+    status, shown, err = await command(own_mesh, "revoke", f"issuer:{issuer}", *both[:2], "--key", key, "--watch")
+    assert (status, shown["spares"], shown["sequence"]) == (0, [client.document.id], 3), err
+    for region in others:
+        await _denied(client, region, "revoked")
+    await client.bus.close()
+
+
 def test_whoever_interrupts_is_told_that_it_is_signed(own_mesh: Cluster) -> None:
     key = str(own_mesh.files.folder / "people" / "revoker.key")
     assert asyncio.run(command(own_mesh, "revoke", "spiffe://dev/agent/first", "--key", key))[0] == 0

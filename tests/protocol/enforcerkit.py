@@ -188,7 +188,7 @@ def activation(of: Manifest) -> Activation:
     )
 
 
-def revocation(kind: str, value: str, *, sequence: int = 1, previous: str = "") -> Revocation:
+def revocation(kind: str, value: str, *, sequence: int = 1, previous: str = "", spares: tuple[str, ...] = ()) -> Revocation:
     """A revoker's no to one thing."""
     return Revocation(
         mesh=MESH,
@@ -196,6 +196,7 @@ def revocation(kind: str, value: str, *, sequence: int = 1, previous: str = "") 
         sequence=sequence,
         previous=previous,
         target=msgspec.convert({"type": kind, "value": value}, Target),
+        spares=list(spares),
         reason="stolen",
         issued_ms=NOW_MS,
     )

@@ -132,8 +132,10 @@ def intent_of(number: int = 0, **changes: Any) -> tuple[str, bytes]:
     return envelope.identify(data)[1], data
 
 
-def revoking(*targets: tuple[str, str], manifest: Manifest | None = None, bundles: Iterable[bytes] | None = None) -> Governance:
-    """The lab's governance with these revoked, or with another manifest."""
+def revoking(
+    *targets: tuple[str, str], manifest: Manifest | None = None, bundles: Iterable[bytes] | None = None, spares: Iterable[str] = ()
+) -> Governance:
+    """The lab's governance with these revoked, sparing these documents of an issuer, or with another manifest."""
     said = []
     previous = ""
     for sequence, (kind, value) in enumerate(targets, 1):
@@ -143,6 +145,7 @@ def revoking(*targets: tuple[str, str], manifest: Manifest | None = None, bundle
             sequence=sequence,
             previous=previous,
             target=msgspec.convert({"type": kind, "value": value}, Target),
+            spares=sorted(spares) if kind == "issuer" else [],
             reason="test",
             issued_ms=T0,
         )

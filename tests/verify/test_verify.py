@@ -298,7 +298,7 @@ def test_a_roster_of_another_epoch_refutes_a_decision() -> None:
     lab = happened().lab
     other = msgspec.structs.replace(lab.roster, epoch=2)
     report = verify(happened().proof(happened().forbidden), trust=lab.seal(other))
-    assert (report.verdict, _failure(report)) == ("FAILED", ("decision", "wrong_epoch"))
+    assert (report.verdict, _failure(report)) == ("FAILED", ("policy", "wrong_epoch"))
 
 
 # ------------------------------------------------------------------------------------------------------------------- replay

@@ -11,7 +11,7 @@ I4  a final record is on the disks of at least k-f honest members
 I5  incarnations and sequences of one member only rise
 I6  an intent runs at most once
 I7  nothing is signed before the disk knows it, and no two signed statements contradict each other, across all starts
-I8  no honest member signs that an honest member's record is wrong, or that an honest log has two histories
+I8  no honest member says of an honest member's record that it is wrong, or without proof that a log or a stream has two histories
 I9  what a node knows of revocations and halts only grows, and so does what it says that it holds, whatever it starts from
 I10 after healing, within a bound: what was acknowledged is final, all hold the same, work is allowed again
 I11 the same input gives the same bytes; every recorded decision replays
@@ -27,6 +27,7 @@ from typing import Final, TypeVar
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
+from mesh.core.law.conflict import judge
 from mesh.core.law.fold import restore
 from mesh.core.law.governance import Governance
 from mesh.core.law.halt import halt_stream
@@ -46,7 +47,7 @@ from mesh.errors import Alarm, Refused
 from mesh.limits import STATEMENT_BYTES_MAX
 from mesh.protocol.events import Event, IntentArrived, OfferArrived, OutcomesArrived, SyncArrived
 from mesh.protocol.state import Facts, GovernorState
-from mesh.protocol.step import Append, Head, InsertOnce, KeyUse, Persist, PutNote, Reply, Send, Step
+from mesh.protocol.step import Append, Head, InsertOnce, KeyUse, Persist, PutLaw, PutNote, Reply, Send, Step
 from mesh.protocol.stored import INCARNATION
 from mesh.testing.world import keys
 from mesh.testing.world.disk import Disk
@@ -59,8 +60,7 @@ __all__ = ["Watch"]
 
 P = TypeVar("P", bound=Payload)
 _ROUNDING_MS: Final = 3
-_AGAIN_EVERY: Final = 8
-"""One step in so many is made twice."""
+_AGAIN_EVERY: Final = 8  # one step in so many is made twice
 
 
 class Watch:
@@ -103,6 +103,8 @@ class Watch:
         self._steps = 0
         self.started: dict[str, str] = {}
         """Intent id to where it ran."""
+        self._law_taken: dict[str, bytes] = {}
+        """Id to envelope of every statement that an honest member ever kept."""
         self.permits = 0
         self.words = 0
         """Signed by enforcers, on what they have heard."""
@@ -243,6 +245,8 @@ class Watch:
             match effect:
                 case PutNote(space="certificate", origin=origin, size=size, note=note):
                     self._certificate(governor, origin, size, note)
+                case PutLaw(id=identity, envelope=data):
+                    self._law_taken[identity] = data
                 case Append(origin=origin, leaves=leaves) if origin == self._roster.origin(governor.member):
                     for leaf in leaves:
                         self._recorded(governor, leaf)
@@ -251,12 +255,21 @@ class Watch:
 
     def _recorded(self, governor: Governor, leaf: bytes) -> None:
         record = read_record(leaf)
-        if isinstance(record, Incident) and not any(f"/{liar}/" in record.detail for liar in self.liars):
+        if isinstance(record, Incident) and not any(f"/{liar}/" in record.detail for liar in self.liars) and not self._proven(record):
             raise Violation("I8", f"{governor.name} recorded {record.code}: {record.detail}")
         if isinstance(record, DecisionMade) and record.authorization:
             self.permits += 1
         if isinstance(record, Denied):
             self._ground.say(governor.name, "denied", record.code)
+
+    def _proven(self, incident: Incident) -> bool:
+        """Whether it names two statements of which anybody can see that they cannot both be."""
+        stream, *ids = incident.detail.split(" ")
+        try:
+            one, other = (read_law(self._law_taken[identity]) for identity in ids)
+            return judge(one, other, self._setting.governance.rosters).stream == stream
+        except (KeyError, ValueError, Refused):
+            return False
 
     def _certificate(self, governor: Governor, origin: str, size: int, note: bytes) -> None:
         log = log_verifier(origin, self._roster.owner(origin).log_key)

@@ -161,6 +161,7 @@ def _revocation(revoker: str, value: str, before: Sequence[Statement[Revocation]
         sequence=before[-1].claims.sequence + 1 if before else 1,
         previous=before[-1].id if before else "",
         target=Target(type="subject" if value.startswith("spiffe:") else "key", value=value),
+        spares=[],
         reason="a world's test",
         issued_ms=EPOCH_MS,
     )
