@@ -2,7 +2,8 @@
 
 Rules
 -----
-1. What members would refuse is refused here, before anybody signs: an unsound roster, an unsafe step, a revoked key, too little time.
+1. What members would refuse is refused here, before anybody signs: an unsound roster, an unsafe step; and what would do no good: a
+   revoked key or governor, too little time.
    A refused step is shown with its arithmetic, and with the steps that lead there.
 2. A draft is an envelope without signatures. Its id is what everybody signs; signing changes nothing in it.
 
@@ -61,13 +62,17 @@ _SPREAD_HEARTBEATS: Final = 10
 """How long a statement may take to all members: some heartbeats, and a question or two."""
 
 
+Revoked = frozenset[tuple[str, str]]
+"""(target type, value)."""
+
+
 class Base(NamedTuple):
     """What the next roster follows."""
 
     claims: Roster
     id: str
-    revoked: frozenset[str]
-    """Keys that nobody may be given any more."""
+    revoked: Revoked
+    """What nobody may be given any more."""
     logs: Mapping[str, int]
     """Member's name to the newest log epoch that any roster gave it."""
 
@@ -133,14 +138,14 @@ def current(cli: Cli, source: Path | None) -> Base:
         governance = client.run(cli, lambda mesh, library: held.read(cli, mesh, library)).governance
     except Unavailable as error:
         cli.say(f"rosters and revocations are those of the files, members were not heard: {error.code}")
-    keys = frozenset(value for kind, value in revoked | governance.revoked if kind == "key")
+    revoked |= governance.revoked
     if drawn is not None:
-        return _base(drawn.claims, drawn.id, keys, governance.rosters.held.values())
+        return _base(drawn.claims, drawn.id, revoked, governance.rosters.held.values())
     held.check_one_history(governance)
-    return _base(governance.rosters.newest, governance.rosters.ids[-1], keys, governance.rosters.held.values())
+    return _base(governance.rosters.newest, governance.rosters.ids[-1], revoked, governance.rosters.held.values())
 
 
-def _base(claims: Roster, identity: str, revoked: frozenset[str], known: Iterable[Roster]) -> Base:
+def _base(claims: Roster, identity: str, revoked: Revoked, known: Iterable[Roster]) -> Base:
     logs = dict[str, int]()
     for member in (member for roster in (*known, claims) for member in roster.members):
         logs[member.name] = max(member.log_epoch, logs.get(member.name, 0))
@@ -295,18 +300,28 @@ def finish(cli: Cli, base: Base, claims: Roster, out: Path | None) -> None:
     check_step(now, claims)
     check_ahead(now, claims)
     _write(cli, made, now, out)
-    for key in sorted(now.keys & claims.keys & base.revoked):
+    for key in sorted(now.keys & claims.keys & _revoked_keys(base.revoked)):
         cli.say(f"key {key[:12]}… is revoked and stays in the roster: what it signs counts nowhere")
 
 
-def check_unrevoked(claims: Roster, now: Roster | None, revoked: frozenset[str]) -> None:
-    """That no key is given to anybody anew that is revoked.
+def check_unrevoked(claims: Roster, now: Roster | None, revoked: Revoked) -> None:
+    """That nobody is given anew what is revoked: a key, or the name of a governor.
+
+    A key counts as revoked also by a single revoker: whether it was named by a roster already when that was said, nobody can tell later.
 
     Raises:
         Refused: ``revoked``.
     """
-    for key in sorted((claims.keys - (now.keys if now else frozenset())) & revoked):
+    keys, names = _revoked_keys(revoked), {value for kind, value in revoked if kind == "governor"}
+    for key in sorted((claims.keys - (now.keys if now else frozenset())) & keys):
         raise Refused("revoked", f"key {key} was revoked, for ever; make a new one")
+    for member in claims.members:
+        if member.name in names and (now is None or member not in now.members):
+            raise Refused("revoked", f"governor {member.name} was revoked, for ever; who replaces it takes another name")
+
+
+def _revoked_keys(revoked: Revoked) -> frozenset[str]:
+    return frozenset(value for kind, value in revoked if kind in {"key", "issuer"})
 
 
 def _write(cli: Cli, made: Statement[Roster], now: Roster | None, out: Path | None) -> None:

@@ -163,6 +163,23 @@ def test_a_revoked_key_is_enrolled_nowhere(rosters: RosterDesk) -> None:
     assert "revocations are those of the files, members were not heard" in err
 
 
+def test_a_revoked_governor_is_replaced_under_another_name_and_a_revoked_issuer_issues_no_more(rosters: RosterDesk) -> None:
+    folder, issuer = rosters.member("new"), rosters.public_of("an issuer")
+    both = ["--co-sign", str(rosters.second)]
+    for target in ("governor:sa-1", f"issuer:{issuer}"):
+        status, _, err = rosters.revoke(target, *both)
+        assert status == 0, err
+    assert code_of(rosters.plan("set", "--add-key", f"issuers={issuer}")[2]) == "revoked"
+    rosters.made("add", "oc-1", "--region", "oc", "--keys", folder)
+    again = rosters.member("again")
+    status, _, err = rosters.plan("rotate", "sa-1", "--keys", again, "--from", "roster-2.json", "--begins", "+3h")
+    assert (status, code_of(err)) == (2, "revoked")
+    assert "who replaces it takes another name" in err
+    rosters.made("remove", "sa-1", "--from", "roster-2.json", "--begins", "+3h")
+    back = rosters.plan("add", "sa-1", "--region", "sa", "--keys", again, "--from", "roster-3.json", "--begins", "+5h")
+    assert code_of(back[2]) == "revoked"
+
+
 def test_a_revocation_in_the_files_counts_without_any_mesh(rosters: RosterDesk) -> None:
     folder = rosters.member("af-1")
     rosters.losing(Sync, ALL)
