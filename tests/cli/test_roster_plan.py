@@ -163,21 +163,28 @@ def test_a_revoked_key_is_enrolled_nowhere(rosters: RosterDesk) -> None:
     assert "revocations are those of the files, members were not heard" in err
 
 
-def test_a_revoked_governor_is_replaced_under_another_name_and_a_revoked_issuer_issues_no_more(rosters: RosterDesk) -> None:
-    folder, issuer = rosters.member("new"), rosters.public_of("an issuer")
-    both = ["--co-sign", str(rosters.second)]
-    for target in ("governor:sa-1", f"issuer:{issuer}"):
-        status, _, err = rosters.revoke(target, *both)
-        assert status == 0, err
-    assert code_of(rosters.plan("set", "--add-key", f"issuers={issuer}")[2]) == "revoked"
+def test_a_revoked_governor_is_replaced_under_another_name(rosters: RosterDesk) -> None:
+    folder, again = rosters.member("new"), rosters.member("again")
+    assert rosters.revoke("governor:sa-1", "--co-sign", str(rosters.second))[0] == 0
     rosters.made("add", "oc-1", "--region", "oc", "--keys", folder)
-    again = rosters.member("again")
-    status, _, err = rosters.plan("rotate", "sa-1", "--keys", again, "--from", "roster-2.json", "--begins", "+3h")
+    later = ["--begins", "+3h", "--from", "roster-2.json"]
+    status, _, err = rosters.plan("rotate", "sa-1", "--keys", again, *later)
     assert (status, code_of(err)) == (2, "revoked")
     assert "who replaces it takes another name" in err
-    rosters.made("remove", "sa-1", "--from", "roster-2.json", "--begins", "+3h")
-    back = rosters.plan("add", "sa-1", "--region", "sa", "--keys", again, "--from", "roster-3.json", "--begins", "+5h")
-    assert code_of(back[2]) == "revoked"
+    rosters.made("remove", "sa-1", *later)
+    back = ["add", "sa-1", "--region", "sa", "--keys", again, "--begins", "+5h", "--from", "roster-3.json"]
+    assert code_of(rosters.plan(*back)[2]) == "revoked"
+    assert rosters.made("add", "sa-2", *back[2:]).claims.member("sa-2").region == "sa"
+
+
+def test_a_revoked_issuer_never_issues_again(rosters: RosterDesk) -> None:
+    issuer, other = rosters.lab.issuer.public, rosters.public_of("another issuer")
+    assert rosters.revoke(f"issuer:{issuer}", "--co-sign", str(rosters.second))[0] == 0
+    status, _, err = rosters.plan("set", "--add-key", f"issuers={other}")
+    assert (status, f"key {issuer[:12]}… is revoked and stays in the roster" in err) == (0, True)
+    rosters.made("set", "--add-key", f"issuers={other}", "--drop-key", f"issuers={issuer}")
+    back = ["set", "--add-key", f"issuers={issuer}", "--from", "roster-2.json", "--begins", "+3h"]
+    assert code_of(rosters.plan(*back)[2]) == "revoked"
 
 
 def test_a_revocation_in_the_files_counts_without_any_mesh(rosters: RosterDesk) -> None:
