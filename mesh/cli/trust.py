@@ -9,12 +9,12 @@ from typing import Any, Final
 import click
 
 from mesh.cli import client
+from mesh.cli import roster_held as held
 from mesh.cli import roster_words as words
 from mesh.cli.output import Cli, fail, format_option, pass_cli
-from mesh.core.bytes import envelope
 from mesh.core.law.collusion import ATTACKS, DIMENSIONS, Collusion, Dimension, collusion, members_needed
 from mesh.core.law.roster import Roster
-from mesh.errors import Refused
+from mesh.errors import Refused, Unavailable
 
 __all__ = ["trust"]
 
@@ -33,7 +33,7 @@ _RULES: Final = {
 
 
 @click.command()
-@click.option("--roster", "file", type=_FILE, help="Of this roster; by default the context's. No mesh is asked.")
+@click.option("--roster", "file", type=_FILE, help="Of this roster, without asking anybody; by default of the one in force.")
 @click.option("--at-least", type=click.IntRange(1), help="End with 2 if the collusion number is smaller.")
 @click.option(
     "--by", type=click.Choice(DIMENSIONS), default="operator", show_default=True, help="Whose number it is that --at-least asks for."
@@ -46,8 +46,8 @@ def trust(cli: Cli, *, file: Path | None, at_least: int | None, by: Dimension) -
     The *collusion number* is the fewest owners of one kind who have more members together than the roster says may lie. One operator who
     runs everything makes it 1, whatever n is. Who owns what is the operators' own signed word; nobody can see whether two are one.
     """
-    statement = words.read(file) if file is not None else envelope.read(Roster, client.files(cli).roster)
-    claims, found = statement.claims, collusion(statement.claims)
+    claims, identity = _roster(cli, file)
+    found = collusion(claims)
     needed = members_needed(claims)
     roles = _roles(claims)
     if cli.format == "table":
@@ -55,7 +55,7 @@ def trust(cli: Cli, *, file: Path | None, at_least: int | None, by: Dimension) -
     else:
         cli.value(
             {
-                "roster": statement.id,
+                "roster": identity,
                 "epoch": claims.epoch,
                 "n": len(claims.members),
                 "f": claims.f,
@@ -77,6 +77,20 @@ def trust(cli: Cli, *, file: Path | None, at_least: int | None, by: Dimension) -
     if at_least is not None and number < at_least:
         return fail(cli, Refused("too_few_owners", f"{number} by {by}, {at_least} were asked for"))
     return 0
+
+
+def _roster(cli: Cli, file: Path | None) -> tuple[Roster, str]:
+    """The roster that was asked about, and its id; without members who answer that of the context's files."""
+    if file is not None:
+        statement = words.read(file)
+        return statement.claims, statement.id
+    governance = client.files(cli).governance
+    try:
+        seen = client.run(cli, lambda mesh, library: held.read(cli, mesh, library))
+        governance = seen.governance.under(seen.in_force)
+    except Unavailable as error:
+        cli.say(f"this is the roster of the files, members were not heard: {error.code}")
+    return governance.roster, governance.roster_id
 
 
 def _roles(claims: Roster) -> list[dict[str, Any]]:

@@ -1,11 +1,13 @@
-"""`mesh trust` counts owners, by the context's roster or by any other, without asking anybody."""
+"""`mesh trust` counts owners, by the roster in force or by any other."""
 
 import json
 
 import pytest
 
 from mesh.cli import client
+from mesh.core.messages import Sync
 from tests.cli.lawmesh import code_of
+from tests.cli.policymesh import ALL
 from tests.cli.rosterdesk import RosterDesk
 from tests.support.rosters import member, roster, signed
 
@@ -15,8 +17,7 @@ def _asked(desk: RosterDesk, *more: str) -> tuple[int, dict[str, object], str]:
     return status, json.loads(out), err
 
 
-def test_a_mesh_that_one_operator_runs_says_one(rosters: RosterDesk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "open_client", None)
+def test_a_mesh_that_one_operator_runs_says_one(rosters: RosterDesk) -> None:
     status, shown, _ = _asked(rosters)
     found = {one["by"]: one for one in shown["collusion"]}  # type: ignore[attr-defined]
     assert (status, shown["roster"], shown["n"]) == (0, rosters.lab.pin, 4)
@@ -25,7 +26,15 @@ def test_a_mesh_that_one_operator_runs_says_one(rosters: RosterDesk, monkeypatch
     assert found["operator"]["exceed"] == {"owners": 1, "such_as": ["lab"]}
 
 
-def test_any_roster_can_be_asked_about(rosters: RosterDesk) -> None:
+def test_members_who_do_not_answer_leave_what_the_files_say(rosters: RosterDesk) -> None:
+    rosters.losing(Sync, ALL)
+    status, shown, err = _asked(rosters)
+    assert (status, shown["roster"]) == (0, rosters.lab.pin)
+    assert "this is the roster of the files, members were not heard: unreachable" in err
+
+
+def test_any_roster_can_be_asked_about_without_a_mesh(rosters: RosterDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "open_client", None)
     path = rosters.folder / "other.json"
     path.write_bytes(signed(roster([member(name, operator=name) for name in ("a", "b", "c", "d")], 1, 3)).envelope)
     status, shown, _ = _asked(rosters, "--roster", str(path), "--at-least", "2")
