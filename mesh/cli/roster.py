@@ -130,8 +130,8 @@ def ls(cli: Cli) -> None:
         for identity, roster in zip(rosters.ids, rosters.chain, strict=True)
     ]
     cli.rows(("epoch", "state", "begins", "n", "f", "k", "held_by", "acting", "reason"), rows)
-    for name, error in seen.failed.items():
-        cli.say(f"{name} is not counted on: {error.code} {error.detail}".rstrip())
+    for name in (member.name for member in seen.members() if member.name in seen.failed):  # who was let go is not missed
+        cli.say(f"{name} is not counted on: {seen.failed[name].code} {seen.failed[name].detail}".rstrip())
     if seen.governance.forked(ROSTERS):
         cli.say("the root has said two things: nothing is allowed until `mesh resolve roster` says which counts")
     cli.next(f"mesh roster show {rosters.newest.epoch}")
