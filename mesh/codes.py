@@ -48,6 +48,15 @@ CODES: Final[dict[str, Code]] = {
         "Make the change in several steps: `mesh roster check` shows the arithmetic.",
         3,
     ),
+    "operator_unsigned": _code(
+        "a roster says something new of an operator or its members that the operator has not signed",
+        "roster",
+        "Have the operator sign it: `mesh roster sign FILE --key OPERATOR_KEY`.",
+        5,
+    ),
+    "too_few_owners": _code(
+        "fewer owners would have to collude than were asked for", "cli", "See who owns what: `mesh trust`; give members to other owners.", 2
+    ),
     "roster_conflict": _code(
         "the root has signed two rosters that follow the same one",
         "governor, enforcer",

@@ -27,6 +27,7 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import Heartbeat
+from mesh.core.law.roster import Roster
 from mesh.core.law.streams import Cursor
 from mesh.core.law.travel import Said, read_law
 from mesh.core.log.certificate import Attested
@@ -85,6 +86,8 @@ class Library(msgspec.Struct, frozen=True, kw_only=True):
     roster: bytes
     """Envelope of the roster."""
     activations: tuple[bytes, ...] = ()
+    rosters: tuple[bytes, ...] = ()
+    """Envelopes of those after the first."""
 
 
 class MeshClient:
@@ -95,6 +98,10 @@ class MeshClient:
         self.roster = governance.roster
         self.rosters = governance.rosters
         self._send = ask
+
+    def under(self, governance: Governance) -> "MeshClient":
+        """A client that asks the members of another roster."""
+        return MeshClient(self._send, governance)
 
     async def ask(self, member: str, message: Payload, kind: type[T]) -> T:
         """One member's answer.
@@ -339,4 +346,5 @@ def library_of(trust: "Trust", base: Path) -> Library:
         bundles=tuple(read_bounded(base / name, BUNDLE_BYTES_MAX) for name in trust.bundles),
         roster=read_bounded(base / trust.roster, ENVELOPE_BYTES_MAX),
         activations=tuple(data for data in said if isinstance(read_law(data).claims, Activation)),
+        rosters=tuple(data for data in said if isinstance(read_law(data).claims, Roster)),
     )

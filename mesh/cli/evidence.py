@@ -16,7 +16,7 @@ from mesh.errors import MeshError, Refused, Unavailable
 from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.proving import record_of
 
-__all__ = ["lineage", "log", "status", "why"]
+__all__ = ["lag_of", "lineage", "log", "sizes_of", "status", "why"]
 
 _STALE: Final = 4
 
@@ -33,7 +33,7 @@ def status(cli: Cli) -> int:
     answers, k = client.run(cli, work)
     frontiers = Counter(answer.frontier for answer in answers.values() if isinstance(answer, NodeStatus))
     usual = next((digest for digest, _ in frontiers.most_common(1)), "")
-    sizes = _sizes(answers.values())
+    sizes = sizes_of(answers.values())
     rows = [_node_row(name, answer, usual, sizes) for name, answer in answers.items()]
     cli.rows(("node", "region", "state", "roster_epoch", "policies", "frontier", "log", "final", "lag", "mirrors", "vouched", "up"), rows)
     fresh = sum(isinstance(answer, NodeStatus) and answer.fresh for answer in answers.values())
@@ -60,7 +60,7 @@ def _node_row(name: str, answer: NodeStatus | MeshError, usual: str, sizes: Mapp
         return {"node": name, "state": answer.code, "detail": answer.detail}
     trouble = [telling.node_of(mirror.origin) for mirror in answer.mirrors if mirror.refused or mirror.conflicted]
     held = sum(mirror.certified for mirror in answer.mirrors)
-    own, others = answer.size - answer.certified, sum(sizes.get(mirror.origin, ("", 0))[1] - mirror.attested for mirror in answer.mirrors)
+    own, others = _lags(answer, sizes)
     return {
         "node": name,
         "region": answer.region,
@@ -68,7 +68,7 @@ def _node_row(name: str, answer: NodeStatus | MeshError, usual: str, sizes: Mapp
         "frontier": answer.frontier[:12] + (" differs" if answer.frontier != usual else ""),
         "log": answer.size,
         "final": answer.certified,
-        "lag": ", ".join(f"{count} {what}" for count, what in ((own, "not final"), (others, "not attested")) if count) or "none",
+        "lag": lag_of(answer, sizes),
         "lag_own": own,
         "lag_others": others,
         "mirrors": f"{len(answer.mirrors)} logs, {held} final" + (f", refuses {', '.join(trouble)}" if trouble else ""),
@@ -83,6 +83,18 @@ def _node_row(name: str, answer: NodeStatus | MeshError, usual: str, sizes: Mapp
         "differs": answer.frontier != usual,
         "counters": answer.counters,
     }
+
+
+def _lags(answer: NodeStatus, sizes: Mapping[str, tuple[str, int]]) -> tuple[int, int]:
+    """Records of its own log that are not final, and of the others' that it has not attested."""
+    others = sum(sizes.get(mirror.origin, ("", 0))[1] - mirror.attested for mirror in answer.mirrors)
+    return answer.size - answer.certified, others
+
+
+def lag_of(answer: NodeStatus, sizes: Mapping[str, tuple[str, int]]) -> str:
+    """How far a node is behind, in words."""
+    own, others = _lags(answer, sizes)
+    return ", ".join(f"{count} {what}" for count, what in ((own, "not final"), (others, "not attested")) if count) or "none"
 
 
 def _told_policy(policy: PolicyStatus) -> str:
@@ -111,7 +123,7 @@ def ls(cli: Cli, count: int, only: str | None) -> None:
             mesh.roster.member(only)
         if not any(isinstance(answer, NodeStatus) for answer in answers.values()):
             raise Unavailable("unreachable", "no member of the roster answers")
-        sizes = _sizes(answers.values())
+        sizes = sizes_of(answers.values())
         rows: list[dict[str, Any]] = []
         for member in mesh.roster.members:
             origin = mesh.roster.origin(member)
@@ -127,7 +139,7 @@ def ls(cli: Cli, count: int, only: str | None) -> None:
     cli.next(f"mesh why {about[:12]}" if about else "mesh status")
 
 
-def _sizes(answers: Iterable[NodeStatus | MeshError]) -> dict[str, tuple[str, int]]:
+def sizes_of(answers: Iterable[NodeStatus | MeshError]) -> dict[str, tuple[str, int]]:
     """Per log who holds most of it, and how much."""
     sizes: dict[str, tuple[str, int]] = {}
     held = [answer for answer in answers if isinstance(answer, NodeStatus)]

@@ -21,7 +21,7 @@ from mesh.core.bytes.keys import SecretKey
 from mesh.core.law.fold import admit_governance
 from mesh.core.law.governance import Governance
 from mesh.core.law.policy import Manifest
-from mesh.core.law.roster import Bounds, Member, Role, Roster
+from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
 from mesh.core.run.approval import Approval, BreakGlass, Effect
 from mesh.core.run.decision import Decision, Verdict
 from mesh.core.run.identity import EnforcerClass, Identity
@@ -40,6 +40,7 @@ __all__ = [
     "MESH",
     "NODE",
     "OPENING",
+    "OWNERS",
     "Base",
     "Signed",
     "approvals",
@@ -57,6 +58,8 @@ P = TypeVar("P", bound=Payload)
 MESH: Final = "example"
 MEMBERS: Final = {"eu-1": "eu", "us-1": "us", "ap-1": "ap", "sa-1": "sa"}
 """Name to region."""
+OWNERS: Final = {"eu-1": "north", "us-1": "north", "ap-1": "south", "sa-1": "south"}
+"""Name to operator."""
 NODE: Final = "eu-1"
 """The governor whose log is shown."""
 AT_MS: Final = 1_767_225_600_000
@@ -64,18 +67,8 @@ AT_MS: Final = 1_767_225_600_000
 _YEAR_MS: Final = 365 * 86_400_000
 _USES: Final = ("log", "witness", "attest", "decision")
 _PEOPLE: Final = (
-    "root-1",
-    "root-2",
-    "root-3",
-    "issuer",
-    "revoker",
-    "policy-1",
-    "policy-2",
-    "policy-3",
-    "security-1",
-    "security-2",
-    "workload",
-    "enforcer",
+    *("root-1", "root-2", "root-3", "operator-north", "operator-south", "issuer", "revoker"),
+    *("policy-1", "policy-2", "policy-3", "security-1", "security-2", "workload", "enforcer"),
 )
 OPENING: Final = Opening(name="memo", salt=hashlib.sha256(b"govmesh example salt").hexdigest()[:32], value="invoice 4711")
 
@@ -135,7 +128,7 @@ def sign(name: str, value: Payload, *signers: str) -> Signed:
 def base() -> Base:
     """Roster, policy and identities."""
     built = _starter()
-    roster = sign("roster", _roster(), "root-1", "root-3")
+    roster = sign("roster", _roster(), "root-1", "root-3", "operator-north", "operator-south")
     manifest = sign("policy", _manifest(built), "policy-1", "policy-2")
     governance = admit_governance(
         envelope.read(Roster, roster.envelope),
@@ -170,6 +163,7 @@ def _roster() -> Roster:
             Member(
                 name=name,
                 region=region,
+                operator=OWNERS[name],
                 log_epoch=1,
                 log_key=key(f"{name}/log").public,
                 witness_key=key(f"{name}/witness").public,
@@ -178,6 +172,10 @@ def _roster() -> Roster:
             )
             for name, region in MEMBERS.items()
         ],
+        operators={
+            name: Operator(key=key(f"operator-{name}").public, jurisdiction=jurisdiction)
+            for name, jurisdiction in (("north", "de"), ("south", "br"))
+        },
         f=1,
         k=3,
         root=Role(keys=[key(f"root-{number}").public for number in (1, 2, 3)], threshold=2),

@@ -19,7 +19,7 @@ from mesh.adapters.trustfiles import Trust
 from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Params, Payload
 from mesh.core.law.policy import Manifest
-from mesh.core.law.roster import Bounds, Member, Role, Roster
+from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
 from mesh.core.run.identity import EnforcerClass, Identity
 from mesh.core.run.identity import Role as IdentityRole
 from mesh.deploy.nats import BusUsers, GovernorUser, TenantUser, nats_config
@@ -32,6 +32,9 @@ __all__ = ["DEV_BOUNDS", "DevMeshFiles", "Principal", "create", "enlist", "point
 
 DEV_BOUNDS: Final = Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000)
 _REGIONS: Final = ("eu", "us", "ap", "sa", "af", "oc", "me")
+_OPERATOR: Final = "dev"
+"""Who owns all of it, whatever the regions are called: one machine is one owner."""
+_NOWHERE: Final = "local"
 NOBODY: Final = "0" * 64
 """In the place of a roster's id: trusts none."""
 _MESH: Final = "dev"
@@ -157,7 +160,7 @@ def create(
     names = every[:nodes]
     regions = [places[name] for name in names]
     roster = _roster(make, {name: places[name] for name in names}, [item.bundle.domain for item in built], bounds)
-    pin = make.signed("roster.json", roster, "people/root-1.key", "people/root-2.key")
+    pin = make.signed("roster.json", roster, "people/root-1.key", "people/root-2.key", f"people/operator-{_OPERATOR}.key")
     for item in built:
         _policy(make, item)
     manifests = [f"policy/{item.bundle.domain}.manifest.json" for item in built]
@@ -216,7 +219,7 @@ def enlist(files: DevMeshFiles, name: str, rosters: Sequence[Path], pin: str) ->
 def spare_member(files: DevMeshFiles, name: str, *, log_epoch: int = 1) -> Member:
     """How a roster would name that spare."""
     keys = {f"{use}_key": signer.load(files.folder / "nodes" / name / "keys" / f"{use}.key").key.public for use in _USES}
-    return Member(name=name, region=name.partition("-")[0], log_epoch=log_epoch, **keys)
+    return Member(name=name, region=name.partition("-")[0], operator=_OPERATOR, log_epoch=log_epoch, **keys)
 
 
 def _roster(make: _Maker, places: Mapping[str, str], domains: Sequence[str], bounds: Bounds) -> Roster:
@@ -229,6 +232,7 @@ def _roster(make: _Maker, places: Mapping[str, str], domains: Sequence[str], bou
         previous="",
         not_before_ms=0,
         members=[_member(make, name, region) for name, region in places.items()],
+        operators={_OPERATOR: Operator(key=make.key(f"people/operator-{_OPERATOR}.key", "operator"), jurisdiction=_NOWHERE)},
         f=f,
         k=(n + f) // 2 + 1,
         root=Role(keys=[make.key(f"people/root-{number}.key", "root") for number in (1, 2, 3)], threshold=2),
@@ -274,7 +278,7 @@ def _policy(make: _Maker, item: Built) -> None:
 
 
 def _member(make: _Maker, name: str, region: str) -> Member:
-    return Member(name=name, region=region, log_epoch=1, **_node_keys(make, name))
+    return Member(name=name, region=region, operator=_OPERATOR, log_epoch=1, **_node_keys(make, name))
 
 
 def _node_keys(make: _Maker, name: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import Heartbeat
 from mesh.core.law.policy import ActionSpec, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest
 from mesh.core.law.revocation import Revocation, Target
-from mesh.core.law.roster import Bounds, Member, Role, Roster
+from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
 from mesh.core.law.travel import read_law
 from mesh.core.run.identity import EnforcerClass, Identity
 from mesh.core.run.identity import Role as IdentityRole
@@ -77,6 +77,7 @@ def decision_key(name: str) -> SecretKey:
 
 ROOT, ISSUER, REVOKER, POLICY, HOLDER, ENFORCER = (secret(number) for number in range(1, 7))
 APPROVERS = [secret(number) for number in range(7, 10)]
+OPERATOR = secret(10)
 
 
 def sign(value: Payload, *keys: SecretKey) -> bytes:
@@ -101,6 +102,7 @@ def roster(names: tuple[str, ...] = tuple(REGIONS), *, f: int = 1, k: int = 3) -
             Member(
                 name=name,
                 region=REGIONS[name],
+                operator="one",
                 log_epoch=1,
                 log_key=member_key(name, "log").public,
                 witness_key=member_key(name, "witness").public,
@@ -109,6 +111,7 @@ def roster(names: tuple[str, ...] = tuple(REGIONS), *, f: int = 1, k: int = 3) -
             )
             for name in names
         ],
+        operators={"one": Operator(key=OPERATOR.public, jurisdiction="de")},
         f=f,
         k=k,
         root=Role(keys=[ROOT.public], threshold=1),
@@ -211,7 +214,7 @@ def governance(
     bundles: tuple[bytes, ...] = (),
 ) -> Governance:
     """What is in force; without manifests, the plain one."""
-    believed = envelope.read(Roster, sign(of or roster(), ROOT))
+    believed = envelope.read(Roster, sign(of or roster(), ROOT, OPERATOR))
     later = [activation(item) for item in manifests if item.epoch > 1]
     return admit_governance(
         believed,

@@ -17,7 +17,7 @@ from mesh.core.law.activation import Activation, Ring
 from mesh.core.law.fold import admit_governance
 from mesh.core.law.governance import Governance
 from mesh.core.law.policy import ActionSpec, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest
-from mesh.core.law.roster import Bounds, Member, Role, Roster
+from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
 from mesh.core.messages import IntentRequest, OutcomeRequest
 from mesh.core.run.approval import Approval, BreakGlass, Effect
 from mesh.core.run.decision import EngineRequest, Entity, Verdict
@@ -101,13 +101,14 @@ class Lab:
     def __init__(self, *, members: int = 4, f: int = 1, k: int = 3) -> None:
         self.keys = {f"{region}-1": {use: secret(f"{region} {use}") for use in _USES} for region in _REGIONS[:members]}
         self.root = [secret(f"root {number}") for number in range(3)]
+        self.operator = secret("operator")
         self.issuer = secret("issuer")
         self.revoker = secret("revoker")
         self.signers = [secret(f"policy {number}") for number in range(3)]
         self.approvers = [secret(f"security {number}") for number in range(3)]
         self.board = [secret(f"board {number}") for number in range(3)]
         self.roster = _roster(self, f, k)
-        self.roster_envelope = sign(self.roster, *self.root[:2])
+        self.roster_envelope = self.seal(self.roster)
         self.pin = envelope.draft(self.roster).id
         self.bundle = _bundle()
         self.bundle_bytes = canonical.encode(self.bundle)
@@ -137,6 +138,10 @@ class Lab:
             manifests=[envelope.read(Manifest, self.manifest_envelope)],
             bundles=[self.bundle_bytes],
         )
+
+    def seal(self, roster: Roster) -> bytes:
+        """The envelope of a first roster, signed by whom it takes."""
+        return sign(roster, *self.root[:2], self.operator)
 
     def next_policy(self, before: Statement[Manifest], **changed: object) -> Statement[Manifest]:
         """The next epoch, signed by the threshold."""
@@ -296,6 +301,7 @@ def _roster(lab: Lab, f: int, k: int) -> Roster:
         Member(
             name=name,
             region=name.partition("-")[0],
+            operator="lab",
             log_epoch=1,
             log_key=keys["log"].public,
             witness_key=keys["witness"].public,
@@ -310,6 +316,7 @@ def _roster(lab: Lab, f: int, k: int) -> Roster:
         previous="",
         not_before_ms=0,
         members=members,
+        operators={"lab": Operator(key=lab.operator.public, jurisdiction="de")},
         f=f,
         k=k,
         root=Role(keys=[key.public for key in lab.root], threshold=2),

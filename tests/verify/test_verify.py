@@ -290,14 +290,14 @@ def test_a_roster_below_its_threshold_is_no_anchor() -> None:
 def test_a_roster_with_other_keys_refutes_the_proof() -> None:
     lab = happened().lab
     other = msgspec.structs.replace(lab.roster, issuers=Role(keys=[lab.place_key.public], threshold=1))
-    report = verify(happened().proof(happened().forbidden), trust=sign(other, *lab.root[:2]))
+    report = verify(happened().proof(happened().forbidden), trust=lab.seal(other))
     assert (report.verdict, _failure(report)) == ("FAILED", ("statements", "bad_signature"))
 
 
 def test_a_roster_of_another_epoch_refutes_a_decision() -> None:
     lab = happened().lab
     other = msgspec.structs.replace(lab.roster, epoch=2)
-    report = verify(happened().proof(happened().forbidden), trust=sign(other, *lab.root[:2]))
+    report = verify(happened().proof(happened().forbidden), trust=lab.seal(other))
     assert (report.verdict, _failure(report)) == ("FAILED", ("policy", "wrong_epoch"))
 
 

@@ -18,7 +18,7 @@ from mesh.core.law.halt import Halt
 from mesh.core.law.policy import ActionSpec, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest, read_bundle
 from mesh.core.law.resolve import Resolve
 from mesh.core.law.revocation import Revocation, Target
-from mesh.core.law.roster import Bounds, Member, Role, Roster
+from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
 from mesh.core.law.travel import Said, link_of
 from mesh.core.run.identity import Identity
 from mesh.core.run.identity import Role as IdentityRole
@@ -102,7 +102,7 @@ def quorum(n: int) -> tuple[int, int]:
 @lru_cache(maxsize=16)
 def setting(n: int) -> Setting:
     """The setting of a world with ``n`` governors."""
-    roster = envelope.read(Roster, keys.signed(envelope.draft(_roster(n)), "root"))
+    roster = envelope.read(Roster, keys.signed(envelope.draft(_roster(n)), "root", "operator"))
     bundle = canonical.encode(_bundle())
     manifest = envelope.read(Manifest, keys.signed(envelope.draft(_manifest(bundle_digest(bundle))), "policy"))
     revocations = list[Statement[Revocation]]()
@@ -204,7 +204,9 @@ def _activation(renewal: Statement[Manifest]) -> Statement[Activation]:
 def _roster(n: int) -> Roster:
     f, k = quorum(n)
     members = [
-        Member(name=f"g{at}", region=f"r{at % 3}", log_epoch=1, **{f"{use}_key": keys.public(f"g{at} {use}") for use in USES})
+        Member(
+            name=f"g{at}", region=f"r{at % 3}", operator="world", log_epoch=1, **{f"{use}_key": keys.public(f"g{at} {use}") for use in USES}
+        )
         for at in range(n)
     ]
     return Roster(
@@ -213,6 +215,7 @@ def _roster(n: int) -> Roster:
         previous="",
         not_before_ms=0,
         members=members,
+        operators={"world": Operator(key=keys.public("operator"), jurisdiction="nowhere")},
         f=f,
         k=k,
         root=_role("root"),
