@@ -37,6 +37,7 @@ __all__ = [
     "POLICY_NAME_CHARS_MAX",
     "PROOF_BUNDLE_BYTES_MAX",
     "PROOF_HASHES_MAX",
+    "PROOF_ROSTERS_MAX",
     "QUESTIONS_MAX",
     "QUEUE_BYTES_MAX",
     "QUEUE_LAW_MAX",
@@ -136,6 +137,8 @@ STREAM_STATEMENTS_MAX: Final = 100_000
 """Statements of one governance stream: what a stolen revoker key can make every node hold, of some kilobyte each."""
 PROOF_HASHES_MAX: Final = 63
 """Hashes of one Merkle proof: C2SP tlog-witness caps consistency proofs there, and trees end at 2^63."""
+PROOF_ROSTERS_MAX: Final = 256
+"""Rosters in one proof bundle: a change every week for five years; of ten members each they are 3 MB of the 8."""
 TREE_SIZE_MAX: Final = 2**53 - 1
 """Records of one log: sizes travel as JSON integers too."""
 

@@ -93,6 +93,7 @@ RAW: Final[Mapping[tuple[str, str], str]] = {
     ("ProofBundle", "manifests"): "policy",
     ("ProofBundle", "bundles"): "policy-bundle",
     ("ProofBundle", "activations"): "activate",
+    ("ProofBundle", "rosters"): "roster",
     ("Proven", "record"): "record",
     ("Proven", "bodies"): "",
 }

@@ -169,7 +169,7 @@ def halted(*, resumed: bool = False) -> Governance:
 
 def line(member: Member, use: str, text: bytes, time_s: int = NOW // 1000) -> Line:
     """A member's line on a checkpoint."""
-    key = LAB.keys[member.name][use]
+    key = secret(f"{member.region} {use}")
     if use == "log":
         return log_line(LAB.roster.origin(member), key.public, key.sign(text))
     name = (witness_name if use == "witness" else attest_name)(MESH, member.name)
