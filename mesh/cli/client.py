@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
+from mesh.cli import succeeding
 from mesh.cli.output import Cli
 from mesh.codes import CODES
 from mesh.core.bytes import envelope
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from mesh.adapters.bus import Bus
     from mesh.adapters.trustfiles import Trust
 
-__all__ = ["Ask", "Library", "MeshClient", "Place", "client_of", "files", "intent_of", "library_of", "open_client", "run"]
+__all__ = ["Ask", "Library", "MeshClient", "Place", "client_of", "files", "intent_of", "learn", "library_of", "open_client", "run"]
 
 ASK_MS: Final = 2_000
 _FIND_MAX: Final = 200
@@ -324,13 +325,20 @@ def run(cli: Cli, work: Callable[[MeshClient, Library], Awaitable[R]]) -> R:
     Raises as :func:`open_client`.
     """
     from mesh.adapters.clock import wall_ms
-    from mesh.cli import succeeding
 
     async def inner() -> R:
         async with open_client(cli.context) as (client, library):
-            return await work(*await succeeding.learn(cli, client, library, now_ms=wall_ms()))
+            return await work(*await learn(cli, client, library, now_ms=wall_ms()))
 
     return asyncio.run(inner())
+
+
+async def learn(cli: Cli, mesh: MeshClient, library: Library, *, now_ms: int) -> tuple[MeshClient, Library]:
+    """A client of the members in force now, and the library with all rosters that members show."""
+    learnt = await succeeding.learn(mesh.law, library.governance, (library.roster, *library.rosters), now_ms=now_ms)
+    if cli.verbose and not learnt.reached:
+        cli.say(f"no member answers: rosters are those of the files, epoch {learnt.governance.roster.epoch} is in force")
+    return mesh.under(learnt.governance), msgspec.structs.replace(library, governance=learnt.governance, rosters=learnt.rosters)
 
 
 def files(cli: Cli) -> Library:

@@ -15,36 +15,44 @@ Not here: acting by it; nodes go over when enough of them hold it (:mod:`mesh.pr
 """
 
 import asyncio
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, NamedTuple
 
-import msgspec
-
-from mesh.cli.client import Library, MeshClient
-from mesh.cli.output import Cli
 from mesh.core.bytes import envelope
+from mesh.core.bytes.envelope import Statement
 from mesh.core.law.fold import extend
 from mesh.core.law.governance import Governance
 from mesh.core.law.resolve import RESOLVES
 from mesh.core.law.roster import ROSTERS, Roster
 from mesh.core.law.streams import Cursor
-from mesh.core.law.travel import cursor_of
+from mesh.core.law.travel import Said, cursor_of
 from mesh.errors import MeshError, Unavailable
 
-__all__ = ["learn", "newest_begun"]
+__all__ = ["Learnt", "learn", "newest_begun"]
 
 _WAIT_S: Final = 1.0
+Page = Callable[[str, str, Cursor], Awaitable[Sequence[Statement[Said]]]]
+"""What that member shows of that stream behind that place; raises a :class:`MeshError` if it does not."""
 
 
-async def learn(cli: Cli, mesh: MeshClient, library: Library, *, now_ms: int) -> tuple[MeshClient, Library]:
-    """A client of the members in force, and the library with all rosters that members show."""
-    learner = _Learner(mesh, library)
-    await learner.ask_all(ROSTERS, Cursor(library.governance.rosters.newest.epoch), now_ms)
+class Learnt(NamedTuple):
+    """What is known then."""
+
+    governance: Governance
+    """With all rosters that members show, of which the newest that has begun is in force."""
+    rosters: tuple[bytes, ...]
+    """Envelopes of those after the first, epoch after epoch."""
+    reached: bool
+    """Whether anybody answered at all."""
+
+
+async def learn(page: Page, governance: Governance, rosters: Iterable[bytes], *, now_ms: int) -> Learnt:
+    """Ask members by ``page``; ``governance`` says whom to believe to begin with, ``rosters`` are the envelopes of its rosters."""
+    learner = _Learner(page, governance, rosters)
+    await learner.ask_all(ROSTERS, Cursor(governance.rosters.newest.epoch), now_ms)
     if learner.governance.forked(ROSTERS):
         await learner.ask_all(RESOLVES, Cursor(0), now_ms)
-    if cli.verbose and not learner.reached:
-        cli.say(f"no member answers: rosters are those of the files, epoch {library.governance.roster.epoch} is in force by them")
-    governance = newest_begun(learner.governance, now_ms)
-    return mesh.under(governance), msgspec.structs.replace(library, governance=governance, rosters=learner.rosters)
+    return Learnt(newest_begun(learner.governance, now_ms), learner.rosters, bool(learner.reached))
 
 
 def newest_begun(governance: Governance, now_ms: int) -> Governance:
@@ -59,11 +67,12 @@ def newest_begun(governance: Governance, now_ms: int) -> Governance:
 class _Learner:
     """What members have shown so far."""
 
-    def __init__(self, mesh: MeshClient, library: Library) -> None:
-        self.governance = library.governance
+    def __init__(self, page: Page, governance: Governance, rosters: Iterable[bytes]) -> None:
+        self.governance = governance
         self.reached = set[str]()
-        self._mesh = mesh
-        self._envelopes = {envelope.identify(data)[1]: data for data in (library.roster, *library.rosters)}
+        self._page = page
+        self._first = governance.roster.epoch
+        self._envelopes = {envelope.identify(data)[1]: data for data in rosters}
 
     @property
     def rosters(self) -> tuple[bytes, ...]:
@@ -77,7 +86,7 @@ class _Learner:
         tasks = dict[str, asyncio.Task[bool]]()
         try:
             while True:
-                for roster in self.governance.rosters.chain[self._mesh.roster.epoch - 1 :]:
+                for roster in self.governance.rosters.chain[self._first - 1 :]:
                     for member in roster.members:
                         if member.name not in tasks:
                             tasks[member.name] = asyncio.create_task(self._ask(member.name, stream, after))
@@ -96,7 +105,7 @@ class _Learner:
         """Whether the member has said all that it holds."""
         try:
             while True:
-                shown = await self._mesh.law(member, stream, after)
+                shown = await self._page(member, stream, after)
                 self.reached.add(member)
                 taken = extend(self.governance, shown)
                 self.governance = taken.governance

@@ -13,7 +13,7 @@ import pytest
 
 from mesh.cli import client, run
 from mesh.cli.output import Cli
-from mesh.cli.succeeding import learn, newest_begun
+from mesh.cli.succeeding import newest_begun
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.fold import admit_governance, extend
@@ -81,7 +81,7 @@ class Epochs:
         yield client.MeshClient(self.ask, self.library.governance), self.library
 
     def learn(self, now_ms: int = T0) -> client.Library:
-        return asyncio.run(learn(Cli(), client.MeshClient(self.ask, self.library.governance), self.library, now_ms=now_ms))[1]
+        return asyncio.run(client.learn(Cli(), client.MeshClient(self.ask, self.library.governance), self.library, now_ms=now_ms))[1]
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         status = run(arguments)
@@ -169,7 +169,7 @@ def test_the_files_pin_is_never_undone_by_a_slow_clock() -> None:
 def test_if_nobody_answers_the_files_stand_and_only_who_wants_to_know_is_told(epochs: Epochs) -> None:
     epochs.down = {member.name for member in ALL.roster.members}
     assert epochs.learn().governance == epochs.library.governance
-    line = "no member answers: rosters are those of the files, epoch 1 is in force by them"
+    line = "no member answers: rosters are those of the files, epoch 1 is in force"
     assert line in epochs.run("-v", "status")[2]
     assert line not in epochs.run("status")[2]
 
