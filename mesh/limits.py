@@ -8,6 +8,7 @@ from typing import Final
 __all__ = [
     "ACTIVATIONS_MAX",
     "ASIDE_MAX",
+    "AUDIT_LOGS_MAX",
     "BATCH_EVENTS_MAX",
     "BATCH_RECORDS_MAX",
     "BUNDLE_BYTES_MAX",
@@ -123,6 +124,8 @@ ACTIVATIONS_MAX: Final = 4_096
 """Of one domain: every proof of a decision carries them all."""
 MEMBERS_MAX: Final = 100
 """Members of one roster; larger meshes use groups."""
+AUDIT_LOGS_MAX: Final = 400
+"""Logs of which an auditor remembers how far it has come; of those beyond, whose owners have left, it begins anew."""
 FRONTIER_STREAMS_MAX: Final = 180
 """Governance streams in one frontier: a heartbeat that names so many, at their longest, still fits one statement."""
 HEARD_ENFORCERS_MAX: Final = 1_024

@@ -26,9 +26,10 @@ from mesh.core.law.resolve import RESOLVES
 from mesh.core.law.roster import ROSTERS, Roster
 from mesh.core.law.streams import Cursor
 from mesh.core.law.travel import Said, cursor_of
+from mesh.core.law.vouched import newest_begun
 from mesh.errors import MeshError, Unavailable
 
-__all__ = ["Learnt", "learn", "newest_begun"]
+__all__ = ["Learnt", "learn"]
 
 _WAIT_S: Final = 1.0
 Page = Callable[[str, str, Cursor], Awaitable[Sequence[Statement[Said]]]]
@@ -53,15 +54,6 @@ async def learn(page: Page, governance: Governance, rosters: Iterable[bytes], *,
     if learner.governance.forked(ROSTERS):
         await learner.ask_all(RESOLVES, Cursor(0), now_ms)
     return Learnt(newest_begun(learner.governance, now_ms), learner.rosters, bool(learner.reached))
-
-
-def newest_begun(governance: Governance, now_ms: int) -> Governance:
-    """The same with the newest roster in force that has begun, if the one in force leads to it."""
-    ids, roster = governance.rosters.ids, governance.roster
-    if ids[roster.epoch - 1 : roster.epoch] != (governance.roster_id,):
-        return governance
-    begun = [held.epoch for held in governance.rosters.chain if held.not_before_ms <= now_ms]
-    return governance.under(max([roster.epoch, *begun]))
 
 
 class _Learner:

@@ -23,7 +23,6 @@ import msgspec
 from mesh.core.bytes import canonical, envelope
 from mesh.core.law.governance import Basis, Governance
 from mesh.core.law.roster import Member
-from mesh.core.law.succession import same_member
 from mesh.core.log.merkle import leaf_hash
 from mesh.core.log.record import AttestRefused, DecisionMade, Denied, EnforcerHeard, OutcomeRecorded, Record, read_record
 from mesh.core.messages import Openings
@@ -252,7 +251,8 @@ def _as_of(record: DecisionMade, governance: Governance, owner: Member) -> Gover
         # As with a new policy: who learned of it first is not wrong.
         raise Refused("policy_unknown", f"roster epoch {epoch}")
     then = governance.under(epoch)
-    if all(not same_member(member, owner) for member in then.roster.members):
+    whose = owner.name, owner.log_epoch, owner.log_key  # its other keys may have been changed since
+    if all((member.name, member.log_epoch, member.log_key) != whose for member in then.roster.members):
         raise Refused("unknown_member", f"{owner.name} is no member of roster epoch {epoch}")
     if record.at_ms < then.roster.not_before_ms:
         raise Refused("roster_pending", f"roster epoch {epoch} begins at {then.roster.not_before_ms}")

@@ -13,7 +13,6 @@ import pytest
 
 from mesh.cli import client, run
 from mesh.cli.output import Cli
-from mesh.cli.succeeding import newest_begun
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.fold import admit_governance, extend
@@ -21,6 +20,7 @@ from mesh.core.law.resolve import RESOLVES, Resolve
 from mesh.core.law.roster import ROSTERS, Roster
 from mesh.core.law.streams import Cursor
 from mesh.core.law.travel import Said, cursor_of, read_law
+from mesh.core.law.vouched import newest_begun
 from mesh.core.log.bundle import read_proof
 from mesh.core.messages import Find, LawAsked, LawBatch, Prove, pack
 from mesh.errors import Unavailable

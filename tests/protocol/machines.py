@@ -238,10 +238,10 @@ class Owner:
         self.bodies: dict[str, bytes] = {}
         self.openings: dict[str, bytes] = {}
 
-    def decide(self, *requests: bytes, at_ms: int = NOW) -> list[DecisionMade]:
+    def decide(self, *requests: bytes, at_ms: int = NOW, governance: Governance = LAB.governance) -> list[DecisionMade]:
         """Take these requests in, and keep everything."""
         writer = Writer(self.log, mesh=MESH, now_ms=at_ms)
-        intake = Intake(governance=LAB.governance, me=self.member, writer=writer, documents=Documents(), engine=self.engine, known={})
+        intake = Intake(governance=governance, me=self.member, writer=writer, documents=Documents(), engine=self.engine, known={})
         intake.take([IntentArrived(waiter, data) for waiter, data in enumerate(requests)], None)
         found = self.keep([*intake.effects, *self._finish(writer)])
         return [record for record in found if isinstance(record, DecisionMade)]

@@ -11,6 +11,7 @@ from mesh.core.law.fold import admit_governance
 from mesh.core.law.policy import Manifest
 from mesh.core.law.roster import Role, Roster
 from mesh.core.law.travel import Said
+from mesh.core.run.identity import Identity
 from tests.support.factory import Lab, secret, sign
 from tests.support.proofs import Happened
 
@@ -53,7 +54,10 @@ class EpochLab(Lab):
         self.keys = {member.name: self.keys[member.name] for member in self.roster.members}
         if epoch == len(ROSTERS):
             self.issuer = _NEW_ISSUER
-            self.identity_envelope = self.identity("spiffe://lab/agent/anna", self.holder, groups=["payers"])
+            anna = envelope.read(Identity, self.identity_envelope).claims
+            # Documents of their own: the same words under another signature would be the same statement.
+            self.identity_envelope = sign(msgspec.structs.replace(anna, expires_ms=anna.expires_ms + 1), self.issuer)
+            self.place = msgspec.structs.replace(self.place, expires_ms=self.place.expires_ms + 1)
             self.place_envelope = sign(self.place, self.issuer)
         later: list[Statement[Said]] = list(held[1:])
         self.governance = admit_governance(

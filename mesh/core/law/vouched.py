@@ -29,7 +29,7 @@ from mesh.core.law.succession import Rosters, admit_successor
 from mesh.core.law.travel import Said
 from mesh.errors import Refused
 
-__all__ = ["Vouched", "final_under", "vouch"]
+__all__ = ["Vouched", "final_under", "newest_begun", "vouch"]
 
 T = TypeVar("T")
 
@@ -146,3 +146,12 @@ def final_under(rosters: Sequence[Roster], check: Callable[[Mapping[str, str], i
             refusals.append(refusal)
     refusals.append(Refused("wrong_epoch", "no roster is held by which it could be judged"))
     raise next((refusal for refusal in refusals if refusal.code == "not_final"), refusals[0])
+
+
+def newest_begun(governance: Governance, now_ms: int) -> Governance:
+    """The same with the newest roster in force that has begun, if the one in force leads to it."""
+    ids, roster = governance.rosters.ids, governance.roster
+    if ids[roster.epoch - 1 : roster.epoch] != (governance.roster_id,):
+        return governance
+    begun = [held.epoch for held in governance.rosters.chain if held.not_before_ms <= now_ms]
+    return governance.under(max([roster.epoch, *begun]))
