@@ -140,7 +140,7 @@ CODES: Final[dict[str, Code]] = {
     "policy_expired": _code("the policy manifest is not valid now", "governor, enforcer", "Sign and activate a new epoch.", 2),
     "policy_invalid": _code("the policy bundle fails its checks", "policy", "Run `mesh policy check DIR`.", 3),
     "policy_unknown": _code(
-        "a statement that says which policy epoch is in force is not held here yet",
+        "a statement that says which policy or roster epoch is in force is not held here yet",
         "governor, enforcer, auditor",
         "Wait: it is asked for. `mesh policy ls` shows who holds what.",
         4,

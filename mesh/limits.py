@@ -13,6 +13,7 @@ __all__ = [
     "APPROVAL_LIFE_MS_MAX",
     "APPROVAL_USES_MAX",
     "ASIDE_MAX",
+    "AUDIT_LOGS_MAX",
     "BATCH_EVENTS_MAX",
     "BATCH_RECORDS_MAX",
     "BUNDLE_BYTES_MAX",
@@ -45,6 +46,7 @@ __all__ = [
     "POLICY_NAME_CHARS_MAX",
     "PROOF_BUNDLE_BYTES_MAX",
     "PROOF_HASHES_MAX",
+    "PROOF_ROSTERS_MAX",
     "QUESTIONS_MAX",
     "QUEUE_BYTES_MAX",
     "QUEUE_LAW_MAX",
@@ -133,6 +135,8 @@ ACTIVATIONS_MAX: Final = 4_096
 """Of one domain: every proof of a decision carries them all."""
 MEMBERS_MAX: Final = 100
 """Members of one roster; larger meshes use groups."""
+AUDIT_LOGS_MAX: Final = 400
+"""Logs of which an auditor remembers how far it has come; of those beyond, whose owners have left, it begins anew."""
 FRONTIER_STREAMS_MAX: Final = 180
 """Governance streams in one frontier: a heartbeat that names so many, at their longest, still fits one statement."""
 HEARD_ENFORCERS_MAX: Final = 1_024
@@ -149,6 +153,8 @@ STREAM_STATEMENTS_MAX: Final = 100_000
 """Statements of one governance stream: what a stolen revoker key can make every node hold, of some kilobyte each."""
 PROOF_HASHES_MAX: Final = 63
 """Hashes of one Merkle proof: C2SP tlog-witness caps consistency proofs there, and trees end at 2^63."""
+PROOF_ROSTERS_MAX: Final = 256
+"""Rosters in one proof bundle: a change every week for five years; of ten members each they are 3 MB of the 8."""
 TREE_SIZE_MAX: Final = 2**53 - 1
 """Records of one log: sizes travel as JSON integers too."""
 

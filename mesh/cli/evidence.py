@@ -120,14 +120,13 @@ def ls(cli: Cli, count: int, only: str | None) -> None:
     async def work(mesh: client.MeshClient, _library: client.Library) -> list[dict[str, Any]]:
         answers = await mesh.status()
         if only is not None:
-            mesh.roster.member(only)
+            mesh.member(only)
         if not any(isinstance(answer, NodeStatus) for answer in answers.values()):
             raise Unavailable("unreachable", "no member of the roster answers")
         sizes = sizes_of(answers.values())
         rows: list[dict[str, Any]] = []
-        for member in mesh.roster.members:
-            origin = mesh.roster.origin(member)
-            if only in {None, member.name} and origin in sizes:
+        for origin, name in mesh.origins().items():
+            if only in {None, name} and origin in sizes:
                 holder, size = sizes[origin]
                 batch = await mesh.records(holder, origin, max(0, size - count), count)
                 rows += [_record_row(bytes(raw)) for raw in batch.records]
@@ -229,7 +228,7 @@ def checkpoint(cli: Cli, node: str) -> None:
     """The newest certificate of NODE's log, as any C2SP tool reads it."""
 
     async def work(mesh: client.MeshClient, _library: client.Library) -> dict[str, Any]:
-        origin = mesh.roster.origin(mesh.roster.member(node))
+        origin = mesh.roster.origin(mesh.member(node))
         size = max((_certified(answer, origin) for answer in (await mesh.status()).values()), default=0)
         if size == 0:
             raise Refused("not_final", f"no certificate of {origin} is known to whoever answers")

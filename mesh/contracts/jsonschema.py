@@ -108,6 +108,7 @@ RAW: Final[Mapping[tuple[str, str], str]] = {
     ("ProofBundle", "activations"): "activate",
     ("ConflictProof", "first"): "revocation, halt, policy, activate or resolve",
     ("ConflictProof", "second"): "revocation, halt, policy, activate or resolve",
+    ("ProofBundle", "rosters"): "roster",
     ("Proven", "record"): "record",
     ("Proven", "bodies"): "",
 }

@@ -3,7 +3,8 @@
 Rules
 -----
 1. A record stands where it says (mesh, origin, index), its time does not decrease and is not ahead of mine by more than ε.
-2. A decision is repeated from what the record names: same question, same decision bytes, same authorization id, or ``wrong``.
+2. A decision is repeated from what the record names: same question, same decision bytes, same authorization id, or ``wrong``. So is one
+   under a roster that its log has left.
 3. An outcome is what its enforcer signed, word for word; so is what it has heard.
 4. A denial without a decision needs no justification: saying no is always lawful. But who it was said to must have asked.
 5. What cannot be checked (a body, an opening or a newer policy is not held, the engine is down, its time is to come) is neither right nor
@@ -24,7 +25,6 @@ from mesh.core.bytes import canonical, envelope
 from mesh.core.law.governance import Basis, Governance
 from mesh.core.law.known import check_known
 from mesh.core.law.roster import Member
-from mesh.core.law.succession import same_member
 from mesh.core.log.merkle import leaf_hash
 from mesh.core.log.record import AttestRefused, DecisionMade, Denied, EnforcerHeard, OutcomeRecorded, Record, read_record
 from mesh.core.messages import Openings
@@ -108,6 +108,7 @@ def examine_records(
     documents: Documents,
     engine: decide.Engine,
     now_ms: int,
+    after_epoch: int = 0,
 ) -> list[Examined]:
     """Examine consecutive records of ``owner``'s log from index ``first`` on.
 
@@ -121,6 +122,7 @@ def examine_records(
         documents: memo of verified identity documents.
         engine: the policy engine.
         now_ms: my time, for rule 1.
+        after_epoch: roster epoch of the decision before; 0 if that is not known, then only among these records it must not fall.
 
     Raises:
         Refused: if leaf data is not a record at all: then nobody can say what follows either.
@@ -130,6 +132,7 @@ def examine_records(
         item = _Found(read_record(data), data, {})
         try:
             _check_place(item.record, governance, owner, index=first + offset, after_ms=after_ms, now_ms=now_ms)
+            after_epoch = _check_epoch(item.record, after_epoch)
             _check_statements(item, material, governance, documents, owner)
         except MeshError as error:
             item.code, item.detail = _judge(error)
@@ -184,6 +187,15 @@ def _check_place(record: Record, governance: Governance, owner: Member, *, index
     if record.at_ms > now_ms + roster.bounds.skew_ms:
         # Not wrong for ever: it may be my clock. It waits until it is no longer in the future.
         raise Refused("clock_unsure", f"time {record.at_ms}, now {now_ms}")
+
+
+def _check_epoch(record: Record, after_epoch: int) -> int:
+    """That no decision was made under a roster that its log has left; under which one it is now."""
+    if not isinstance(record, DecisionMade):
+        return after_epoch
+    if record.roster_epoch < after_epoch:
+        raise Refused("record_invalid", f"decided under roster epoch {record.roster_epoch} after {after_epoch}")
+    return record.roster_epoch
 
 
 def _check_statements(item: _Found, material: Material, governance: Governance, documents: Documents, owner: Member) -> None:
@@ -242,15 +254,16 @@ def _ask_again(
 
 def _as_of(record: DecisionMade, governance: Governance, owner: Member) -> Governance:
     """What was in force for this governor as it decided: it may have gone over to a roster before me, or after."""
-    if record.roster_epoch == governance.roster.epoch:
-        return governance
-    if record.roster_epoch > len(governance.rosters.ids):
-        raise Refused("body_missing", f"roster epoch {record.roster_epoch}")
-    then = governance.under(record.roster_epoch)
-    if all(not same_member(member, owner) for member in then.roster.members):
-        raise Refused("unknown_member", f"{owner.name} is no member of roster epoch {record.roster_epoch}")
+    epoch = record.roster_epoch
+    if epoch != governance.roster.epoch and epoch > len(governance.rosters.ids):
+        # As with a new policy: who learned of it first is not wrong.
+        raise Refused("policy_unknown", f"roster epoch {epoch}")
+    then = governance.under(epoch)
+    whose = owner.name, owner.log_epoch, owner.log_key  # its other keys may have been changed since
+    if all((member.name, member.log_epoch, member.log_key) != whose for member in then.roster.members):
+        raise Refused("unknown_member", f"{owner.name} is no member of roster epoch {epoch}")
     if record.at_ms < then.roster.not_before_ms:
-        raise Refused("roster_pending", f"roster epoch {record.roster_epoch} begins at {then.roster.not_before_ms}")
+        raise Refused("roster_pending", f"roster epoch {epoch} begins at {then.roster.not_before_ms}")
     return then
 
 

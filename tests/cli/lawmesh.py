@@ -106,9 +106,9 @@ class LawMesh(LittleMesh):
         ids = set[str]() if held is None else set(held.ids)
         if held is not None and not isinstance(held, Fork):
             ids |= {link.id for link in held.loose.values()}
-        configured = read_law(self.lab.manifest_envelope)
-        law = {configured.id: configured, **self.law}
-        items = sorted((law[key] for key in ids - {self.lab.pin}), key=lambda item: (item.claims.sequence, item.id))
+        configured = [read_law(data) for data in (self.lab.manifest_envelope, self.lab.roster_envelope)]
+        law = {**{item.id: item for item in configured}, **self.law}
+        items = sorted((law[key] for key in ids), key=lambda item: (item.claims.sequence, item.id))
         page = [item for item in items if (item.claims.sequence, item.id) > (sequence, after)]
         return pack(LawBatch(statements=[msgspec.Raw(item.envelope) for item in page[:2]]))  # short pages: there is always a next one
 

@@ -172,7 +172,7 @@ def halted(*, resumed: bool = False) -> Governance:
 
 def line(member: Member, use: str, text: bytes, time_s: int = NOW // 1000) -> Line:
     """A member's line on a checkpoint."""
-    key = LAB.keys[member.name][use]
+    key = secret(f"{member.region} {use}")
     if use == "log":
         return log_line(LAB.roster.origin(member), key.public, key.sign(text))
     name = (witness_name if use == "witness" else attest_name)(MESH, member.name)
@@ -241,10 +241,10 @@ class Owner:
         self.bodies: dict[str, bytes] = {}
         self.openings: dict[str, bytes] = {}
 
-    def decide(self, *requests: bytes, at_ms: int = NOW) -> list[DecisionMade]:
+    def decide(self, *requests: bytes, at_ms: int = NOW, governance: Governance = LAB.governance) -> list[DecisionMade]:
         """Take these requests in, and keep everything."""
         writer = Writer(self.log, mesh=MESH, now_ms=at_ms)
-        intake = Intake(governance=LAB.governance, me=self.member, writer=writer, documents=Documents(), engine=self.engine, known={})
+        intake = Intake(governance=governance, me=self.member, writer=writer, documents=Documents(), engine=self.engine, known={})
         intake.take([IntentArrived(waiter, data) for waiter, data in enumerate(requests)], None)
         found = self.keep([*intake.effects, *self._finish(writer)])
         return [record for record in found if isinstance(record, DecisionMade)]

@@ -17,7 +17,8 @@ from mesh.core.log.record import Denied
 from mesh.core.messages import Authorized, LineageBatch, Pull, pack, unpack
 from mesh.core.run.decision import EngineRequest, Verdict
 from mesh.core.run.outcome import Blocked, Event, Finished, Outcome, Unknown
-from mesh.protocol.audit import Audit, AuditEvent, AuditPosition, AuditState, PullFailed
+from mesh.protocol.audit import Audit, AuditEvent, PullFailed
+from mesh.protocol.audited import AuditPosition, AuditState
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
 from mesh.protocol.step import Ask
 from tests.core.kit import refuses
