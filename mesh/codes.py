@@ -114,6 +114,26 @@ CODES: Final[dict[str, Code]] = {
     "intent_conflict": _code("this intent was already answered otherwise", "governor", "Use a new nonce for a new intent.", 2),
     # --- decision
     "policy_denied": _code("policy does not permit it", "governor", "See which policies decided: `mesh why ID`.", 2),
+    "approval_needed": _code(
+        "policy permits it only with approvals that did not come with it",
+        "governor, enforcer",
+        "Have it approved: each of those people runs `mesh approve INTENT --key FILE`; then ask again with --approval FILE.",
+        2,
+    ),
+    "approval_mismatch": _code(
+        "an approval or grant is for something else, or came twice",
+        "governor, enforcer",
+        "Have exactly this effect approved: `mesh approve INTENT --key FILE` shows it.",
+        2,
+    ),
+    "approval_expired": _code("an approval or grant is not valid now", "governor, enforcer", "Have it approved again.", 2),
+    "approval_too_long": _code(
+        "an approval or grant asks for a longer life than it may have", "governor, enforcer", "Sign one with a shorter --for.", 3
+    ),
+    "approval_used": _code("an approval or grant was used as often as it says", "enforcer", "Have it approved again.", 2),
+    "approver_unknown": _code(
+        "the roster has no such group of approvers", "governor, enforcer", "See the groups: `mesh roster show FILE`.", 2
+    ),
     "policy_error": _code(
         "a policy failed while it was evaluated, so nothing is allowed", "governor", "Mend the policy named in the record.", 2
     ),

@@ -7,6 +7,11 @@ from typing import Final
 
 __all__ = [
     "ACTIVATIONS_MAX",
+    "APPROVALS_BYTES_MAX",
+    "APPROVALS_MAX",
+    "APPROVAL_BYTES_MAX",
+    "APPROVAL_LIFE_MS_MAX",
+    "APPROVAL_USES_MAX",
     "ASIDE_MAX",
     "BATCH_EVENTS_MAX",
     "BATCH_RECORDS_MAX",
@@ -16,6 +21,8 @@ __all__ = [
     "DETERMINING_MAX",
     "ENVELOPE_BYTES_MAX",
     "FRONTIER_STREAMS_MAX",
+    "GRANT_ACTIONS_MAX",
+    "GRANT_LIFE_MS_MAX",
     "HEARD_ENFORCERS_MAX",
     "INTENT_BYTES_MAX",
     "INTENT_LIFE_MS_MAX",
@@ -147,6 +154,20 @@ TREE_SIZE_MAX: Final = 2**53 - 1
 
 INTENT_LIFE_MS_MAX: Final = 60_000
 """expires_ms - created_ms of an intent: a stored intent executed late is a hazard."""
+APPROVAL_BYTES_MAX: Final = 4_096
+"""The payload of an approval or a break-glass grant: its longest reason and names fit."""
+APPROVALS_MAX: Final = 4
+"""Approvals and grants that come with one intent: each is verified before anything is decided."""
+APPROVALS_BYTES_MAX: Final = 20_480
+"""All their envelopes together: they stand in the record of the decision, which has 64 kB."""
+APPROVAL_USES_MAX: Final = 64
+"""How often one approval or grant may be used: more is not an exception, but a policy."""
+APPROVAL_LIFE_MS_MAX: Final = 604_800_000
+"""An approval: one week. Enforcers that lose their spent store forget what was used, so nothing approved lives for ever."""
+GRANT_LIFE_MS_MAX: Final = 14_400_000
+"""A break-glass grant: four hours. An emergency that lasts longer is granted again, by people who look again."""
+GRANT_ACTIONS_MAX: Final = 16
+"""Actions that one grant names: it must be readable at night."""
 QUESTIONS_MAX: Final = 64
 """Questions one node looks up at the same time; the next is told `overloaded`: each may read a megabyte."""
 QUEUE_REQUESTS_MAX: Final = 4_096

@@ -41,6 +41,7 @@ from mesh.core.log.merkle import leaf_hash, verify_inclusion
 from mesh.core.log.note import parse_note
 from mesh.core.log.record import DecisionMade, Denied, EnforcerHeard, OutcomeRecorded, Record, read_record
 from mesh.core.log.tlogproof import TlogProof
+from mesh.core.run.approval import weigh
 from mesh.core.run.decision import EngineRequest, Verdict
 from mesh.core.run.heard import Heard, check_heard
 from mesh.core.run.identity import Identity, check_identity
@@ -276,11 +277,20 @@ class _Judge:
         laws: list[Governance] = []
         self._check("policy", lambda: self._law(record, bundle, laws))
         governance = laws[0] if laws else None
+        if record.approvals:
+            self._check("approvals", lambda: self._approved(record, bundle))
         self._check("decision", lambda: self._repeat(record, bundle, governance, _Echo(record)))  # (7)
         if engine is None:
             self._check(_REPLAY, lambda: _skip("no policy engine here"))
         else:
             self._check(_REPLAY, lambda: self._replay(record, bundle, governance, engine))
+
+    def _approved(self, record: DecisionMade, bundle: ProofBundle) -> str:
+        """Who said yes; that nothing but what counted stands there is part of repeating the decision."""
+        intent = envelope.read(Intent, bytes(bundle.bodies[0])).claims
+        backing = weigh([bytes(raw) for raw in record.approvals], intent, self._roster, at_ms=record.at_ms)
+        told = [f"{count} of {group}" for group, count in backing.approvals.items()]
+        return ", ".join([*told, *(["break-glass"] if backing.breakglass else [])])
 
     def _law(self, record: DecisionMade, bundle: ProofBundle, laws: list[Governance]) -> str:
         if len(bundle.manifests) != 1 or len(bundle.bundles) != 1:

@@ -37,11 +37,13 @@ class Entry(NamedTuple):
 
 
 COMMANDS: Final[Mapping[str, Entry]] = {
+    "approve": Entry("mesh.cli.approving:approve", "Sign that one exact effect may happen."),
     "audit": Entry("mesh.cli.auditing:audit", "Follow every log, verify and replay everything."),
     "bench": Entry("mesh.cli.bench:bench", "Measure beside the floors."),
     "dev": Entry("mesh.cli.dev:dev", "A whole mesh on this machine, and what it promises."),
     "explain": Entry("mesh.cli.meta:explain", "What a code means and what to do about it."),
     "fraud": Entry("mesh.cli.fraud:fraud", "Proofs that somebody has said two things that cannot both be."),
+    "grant": Entry("mesh.cli.approving:grant", "Break the glass: sign that there is an emergency."),
     "halt": Entry("mesh.cli.halt:halt", "Start nothing in a domain until it is resumed."),
     "key": Entry("mesh.cli.meta:key", "Make and show keys."),
     "lineage": Entry("mesh.cli.evidence:lineage", "Records of all logs."),

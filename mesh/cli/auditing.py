@@ -105,6 +105,7 @@ def _numbers(state: AuditState) -> dict[str, Any]:
         "match": numbers.match,
         "mismatch": numbers.mismatch,
         "unverifiable": numbers.unverifiable,
+        "breakglass": numbers.breakglass,
         "findings": numbers.findings,
         "garbage": numbers.garbage,
     }

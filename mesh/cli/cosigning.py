@@ -290,6 +290,7 @@ def facts(statement: Statement[Said], role: Role) -> dict[str, Any]:
             "digest": claims.digest,
             "terms": {
                 name: f"{terms.assurance}, authorization {terms.authorization_ms} ms, lease {terms.lease_ms} ms"
+                + "".join(f", {least} of {group} approve" for group, least in sorted(terms.approvals.items()))
                 for name, terms in claims.actions.items()
             },
             "enforcers": claims.enforcers,

@@ -59,6 +59,10 @@ threshold = 2
 keys = ["policy-1.key", "policy-2.key"]
 threshold = 2
 
+# [roles.approvers.security]  # people who approve what policy does not permit alone
+# keys = ["…"]
+# threshold = 1
+
 # [bounds]               # milliseconds; these are the defaults
 # heartbeat_ms = 1000
 # stale_ms = 5000
@@ -93,6 +97,7 @@ class _Roles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     issuers: _Role
     revoker: _Role
     policy: dict[str, _Role] = {}
+    approvers: dict[str, _Role] = {}
 
 
 class _Bounds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -180,6 +185,7 @@ def _roster(told: _Description, base: Path, reason: str) -> Roster:
         issuers=_role(told.roles.issuers, "issuer", base),
         revoker=_role(told.roles.revoker, "revoker", base),
         policy={domain: _role(role, "policy", base) for domain, role in told.roles.policy.items()},
+        approvers={group: _role(role, "approver", base) for group, role in told.roles.approvers.items()},
         bounds=Bounds(**msgspec.structs.asdict(told.bounds)),
     )
 

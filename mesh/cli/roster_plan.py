@@ -24,6 +24,7 @@ from mesh.errors import Refused
 __all__ = ["add", "remove", "rotate", "set_"]
 
 _ROLE_USES: Final = {"root": "root", "issuers": "issuer", "revoker": "revoker"}
+_GROUP_USES: Final = {"policy": "policy", "approvers": "approver"}
 
 
 def _key_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,10 +114,16 @@ def rotate(cli: Cli, /, *, name: str, region: str, wanted: Wanted, **given: str)
 
 
 @click.command("set")
-@click.option("--add-key", "come", multiple=True, metavar="ROLE=KEY", help="root, issuers, revoker or policy/DOMAIN; in hex or as a file.")
+@click.option(
+    "--add-key",
+    "come",
+    multiple=True,
+    metavar="ROLE=KEY",
+    help="root, issuers, revoker, policy/DOMAIN or approvers/GROUP; in hex or a file.",
+)
 @click.option("--drop-key", "go", multiple=True, metavar="ROLE=KEY", help="Its public key, or how that begins.")
 @click.option("--threshold", "thresholds", multiple=True, metavar="ROLE=N", help="How many of the role must sign.")
-@click.option("--drop-domain", "dropped", multiple=True, metavar="DOMAIN", help="This domain ends.")
+@click.option("--drop-role", "dropped", multiple=True, metavar="ROLE", help="This policy/DOMAIN or approvers/GROUP ends.")
 @click.option("--operator-key", "owner_keys", multiple=True, metavar="NAME=KEY", help="An operator's new key; both must sign.")
 @click.option("--jurisdiction", "homes", multiple=True, metavar="NAME=WORD", help="Where an operator is at home now.")
 @click.option("--bound", "bounds", multiple=True, metavar="NAME=MS", help="heartbeat_ms, stale_ms, skew_ms, certify_ms, attest_stall_ms.")
@@ -137,19 +144,20 @@ def set_(
 ) -> None:
     """Plan the next roster with the same members: other keys in roles, other domains, operators, bounds, f or k.
 
-    A role policy/DOMAIN that is not there yet begins with the keys that are added, all of which must sign unless --threshold says less.
+    A role policy/DOMAIN or approvers/GROUP that is not there yet begins with the keys that are added, all of which must sign unless --threshold says less.
     """
     base = drafts.current(cli, wanted.source)
     now = base.claims
     roles = _roles(now, [_pair(text) for text in come], [_pair(text) for text in go], [_pair(text) for text in thresholds])
-    for domain in dropped:
-        if roles.pop(f"policy/{domain}", None) is None:
-            raise Refused("domain_unknown", domain[:40])
+    for name in dropped:
+        if "/" not in name or roles.pop(name, None) is None:
+            raise _no_role(name, roles)
     changed = {
         "root": roles.pop("root"),
         "issuers": roles.pop("issuers"),
         "revoker": roles.pop("revoker"),
-        "policy": {name.removeprefix("policy/"): role for name, role in roles.items()},
+        "policy": {name.removeprefix("policy/"): role for name, role in roles.items() if name.startswith("policy/")},
+        "approvers": {name.removeprefix("approvers/"): role for name, role in roles.items() if name.startswith("approvers/")},
         "operators": _changed_owners(now, [_pair(text) for text in owner_keys], [_pair(text) for text in homes]),
         "bounds": _bounds(now, [_pair(text) for text in bounds]),
     }
@@ -243,7 +251,7 @@ def _roles(now: Roster, come: list[tuple[str, str]], go: list[tuple[str, str]], 
     """Every role by name, as asked for."""
     roles = words.roles(now)
     for name, reference in come:
-        use = "policy" if name.startswith("policy/") else _ROLE_USES.get(name, "")
+        use = _ROLE_USES.get(name) or _GROUP_USES.get(name.partition("/")[0], "") * ("/" in name)
         if not use:
             raise _no_role(name, roles)
         key = drafts.public_key(reference, use, Path())
@@ -268,7 +276,7 @@ def _roles(now: Roster, come: list[tuple[str, str]], go: list[tuple[str, str]], 
 
 
 def _no_role(name: str, roles: Mapping[str, Role]) -> Refused:
-    return Refused("usage", f"no role {name[:40]!r}: there are {', '.join(roles)}, and policy/DOMAIN for a new domain")
+    return Refused("usage", f"no role {name[:40]!r}: there are {', '.join(roles)}, and policy/DOMAIN or approvers/GROUP for a new one")
 
 
 def _bounds(now: Roster, given: list[tuple[str, str]]) -> Bounds:

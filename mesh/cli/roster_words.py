@@ -130,9 +130,10 @@ def _operators(before: dict[str, Operator], later: dict[str, Operator]) -> Itera
 
 
 def roles(claims: Roster) -> dict[str, Role]:
-    """Every role by name, ``policy/DOMAIN`` for each domain."""
+    """Every role by name, ``policy/DOMAIN`` for each domain and ``approvers/GROUP`` for each group."""
     fixed = {"root": claims.root, "issuers": claims.issuers, "revoker": claims.revoker}
-    return {**fixed, **{f"policy/{domain}": role for domain, role in sorted(claims.policy.items())}}
+    policy = {f"policy/{domain}": role for domain, role in sorted(claims.policy.items())}
+    return {**fixed, **policy, **{f"approvers/{group}": role for group, role in sorted(claims.approvers.items())}}
 
 
 def _role(name: str, now: Role | None, after: Role | None) -> Iterator[str]:

@@ -95,9 +95,14 @@ def _roster(cli: Cli, file: Path | None) -> tuple[Roster, str]:
 
 def _roles(claims: Roster) -> list[dict[str, Any]]:
     return [
-        {"role": name, "signers": role.threshold, "of": len(role.keys), "could": _RULES.get(name, f"decide what {name[7:]} permits")}
+        {"role": name, "signers": role.threshold, "of": len(role.keys), "could": _RULES.get(name) or _rule(name)}
         for name, role in words.roles(claims).items()
     ]
+
+
+def _rule(name: str) -> str:
+    kind, _, whose = name.partition("/")
+    return f"decide what {whose} permits" if kind == "policy" else f"approve for {whose}"
 
 
 def _print(cli: Cli, claims: Roster, found: list[Collusion], roles: list[dict[str, Any]]) -> None:

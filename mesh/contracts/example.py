@@ -22,6 +22,7 @@ from mesh.core.law.fold import admit_governance
 from mesh.core.law.governance import Governance
 from mesh.core.law.policy import Manifest
 from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
+from mesh.core.run.approval import Approval, BreakGlass, Effect
 from mesh.core.run.decision import Decision, Verdict
 from mesh.core.run.identity import EnforcerClass, Identity
 from mesh.core.run.identity import Role as IdentityRole
@@ -42,6 +43,7 @@ __all__ = [
     "OWNERS",
     "Base",
     "Signed",
+    "approvals",
     "asked",
     "base",
     "decided",
@@ -66,7 +68,7 @@ _YEAR_MS: Final = 365 * 86_400_000
 _USES: Final = ("log", "witness", "attest", "decision")
 _PEOPLE: Final = (
     *("root-1", "root-2", "root-3", "operator-north", "operator-south", "issuer", "revoker"),
-    *("policy-1", "policy-2", "policy-3", "workload", "enforcer"),
+    *("policy-1", "policy-2", "policy-3", "security-1", "security-2", "workload", "enforcer"),
 )
 OPENING: Final = Opening(name="memo", salt=hashlib.sha256(b"govmesh example salt").hexdigest()[:32], value="invoice 4711")
 
@@ -180,6 +182,7 @@ def _roster() -> Roster:
         issuers=Role(keys=[key("issuer").public], threshold=1),
         revoker=Role(keys=[key("revoker").public], threshold=1),
         policy={"payments": Role(keys=[key(f"policy-{number}").public for number in (1, 2, 3)], threshold=2)},
+        approvers={"security": Role(keys=[key(f"security-{number}").public for number in (1, 2)], threshold=1)},
         bounds=Bounds(heartbeat_ms=1_000, stale_ms=5_000, skew_ms=500, certify_ms=250, attest_stall_ms=30_000),
         reason="The first roster.",
         issued_ms=0,
@@ -247,6 +250,32 @@ def asked(name: str, account: str, amount_cents: int, *, minute: int) -> Signed:
         expires_ms=start_ms(minute) + 30_000,
     )
     return sign(name, intent, "workload")
+
+
+def approvals(unpaid: Signed) -> tuple[Signed, Signed]:
+    """Two people agree to what was denied; and they say that there is an emergency."""
+    asked_for = envelope.read(Intent, unpaid.envelope).claims
+    approval = Approval(
+        mesh=MESH,
+        group="security",
+        effect=Effect.of(asked_for).digest,
+        uses=1,
+        reason="called them back",
+        not_before_ms=start_ms(8),
+        expires_ms=start_ms(68),
+    )
+    grant = BreakGlass(
+        mesh=MESH,
+        group="security",
+        domain="payments",
+        subject=asked_for.subject,
+        actions=["send"],
+        uses=1,
+        reason="the bank is closing",
+        not_before_ms=start_ms(8),
+        expires_ms=start_ms(23),
+    )
+    return sign("approval", approval, "security-1", "security-2"), sign("grant", grant, "security-1", "security-2")
 
 
 def decided(intent: Signed, verdict: Verdict, *, at_ms: int) -> tuple[Question, Decision]:

@@ -25,6 +25,7 @@ from mesh.core.law.policy import Bundle
 from mesh.core.log.bundle import ProofBundle
 from mesh.core.log.certificate import Certificate
 from mesh.core.log.record import Record
+from mesh.core.run.paper import Paper
 from mesh.limits import (
     CONFLICT_BYTES_MAX,
     ENVELOPE_BYTES_MAX,
@@ -46,6 +47,7 @@ KIND_MODULES: Final = (
     "mesh.core.law.revocation",
     "mesh.core.law.roster",
     "mesh.core.log.record",
+    "mesh.core.run.approval",
     "mesh.core.run.authorization",
     "mesh.core.run.heard",
     "mesh.core.run.identity",
@@ -78,6 +80,7 @@ RAW: Final[Mapping[tuple[str, str], str]] = {
     ("IntentRequest", "intent"): "intent",
     ("IntentRequest", "identity"): "identity",
     ("IntentRequest", "enforcer"): "identity",
+    ("IntentRequest", "approvals"): "approval or grant",
     ("Authorized", "authorization"): "authorization",
     ("DeniedAnswer", "denial"): "denial",
     ("OutcomeRequest", "identity"): "identity",
@@ -87,6 +90,8 @@ RAW: Final[Mapping[tuple[str, str], str]] = {
     ("HeardRequest", "identity"): "identity",
     ("HeardWord", "heard"): "heard",
     ("HeardWord", "identity"): "identity",
+    ("DecisionMade", "approvals"): "approval or grant",
+    ("Paper", "statement"): "approval or grant",
     ("LawBatch", "statements"): "revocation, halt, policy, activate or resolve",
     ("Offer", "statements"): "revocation, halt, policy, activate or resolve",
     ("BundleGiven", "bundle"): "policy-bundle",
@@ -127,7 +132,7 @@ def record_tags() -> dict[str, type[msgspec.Struct]]:
 
 def schema_files() -> dict[str, bytes]:
     """Path to content of every schema."""
-    files = {"envelope.schema.json": _envelope(), "record.schema.json": _titled("record", Record, {"x-bytes-max": RECORD_BYTES_MAX})}
+    files = {"envelope.schema.json": _envelope(), "record.schema.json": _titled("record", Record, {"x-bytes-max": RECORD_BYTES_MAX}, up="")}
     for name in known_kinds():
         kind = KINDS[name]
         extra = {"x-payload-type": kind.payload_type, "x-bytes-max": kind.bytes_max}
@@ -139,6 +144,7 @@ def schema_files() -> dict[str, bytes]:
     files["policy-bundle.schema.json"] = _titled("policy bundle", Bundle, {})
     files["proof-bundle.schema.json"] = _titled("proof bundle", ProofBundle, {"x-bytes-max": PROOF_BUNDLE_BYTES_MAX}, up="")
     files["conflict.schema.json"] = _titled("conflict", ConflictProof, {"x-bytes-max": CONFLICT_BYTES_MAX}, up="")
+    files["approval-file.schema.json"] = _titled("approval file", Paper, {"x-bytes-max": ENVELOPE_BYTES_MAX}, up="")
     files["certificate.schema.json"] = _titled("certificate", Certificate, {})
     return {name: json_text(schema) for name, schema in files.items()}
 

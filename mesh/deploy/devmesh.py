@@ -242,6 +242,7 @@ def _roster(make: _Maker, places: Mapping[str, str], domains: Sequence[str], bou
             domain: Role(keys=[make.key(f"people/policy-{domain}-{number}.key", "policy") for number in (1, 2, 3)], threshold=2)
             for domain in domains
         },
+        approvers={"security": Role(keys=[make.key(f"people/security-{number}.key", "approver") for number in (1, 2, 3)], threshold=1)},
         bounds=bounds,
         reason="The first roster.",
         issued_ms=0,

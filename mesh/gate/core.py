@@ -82,6 +82,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """Parameters of which only a commitment is signed and recorded."""
     purpose: str
     assurance: Assurance
+    approvals: tuple[bytes, ...] = ()
+    """Envelopes of approvals and break-glass grants that go with it."""
     measure: Callable[[], tuple[Measurement, ...]]
     """Measures what would run; asked when the intent is made and again when the authorization is there."""
 
@@ -181,6 +183,7 @@ class Core:
             identity=msgspec.Raw(self._settings.identity.envelope),
             enforcer=msgspec.Raw(self._place.document.envelope),
             openings=list(openings),
+            approvals=[msgspec.Raw(said) for said in wish.approvals],
         )
         answer = await ask(
             self._bus,
@@ -255,7 +258,7 @@ class Core:
             about = Subject(wish.domain, asked.intent.id, authorization.id)
             grant = self._admit(wish, asked)
             params = open_all(grant.intent.claims.params, grant.intent.claims.committed, asked.openings)
-            spend = await self._spend(about)
+            spend = await self._spend(about, grant)
             spent = True
             grant = recheck(grant, place=self._place, view=self.outlook.view())
             await self._record(about, grant.started(spend), ends=False)
@@ -280,6 +283,7 @@ class Core:
             intent=asked.envelope,
             identity=self._settings.identity.envelope,
             possession=self._sign("workload", possession),
+            approvals=wish.approvals,
         )
         actual = Actual(
             domain=wish.domain,
@@ -292,7 +296,7 @@ class Core:
         view = self.outlook.view()
         return admit(presented, actual, challenge=challenge, place=self._place, view=view, documents=self._documents)
 
-    async def _spend(self, about: Subject) -> int:
+    async def _spend(self, about: Subject, grant: Grant) -> int:
         try:
             return await self._store.spend(
                 about.intent,
@@ -300,6 +304,7 @@ class Core:
                 domain=about.domain,
                 authorization=about.authorization,
                 at_ms=self._clock.now_ms(),
+                approvals=grant.backing.uses,
             )
         except (Unavailable, Alarm) as error:
             raise self._break(error) from None

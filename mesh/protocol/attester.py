@@ -10,6 +10,7 @@ Rules
    wrong: the record is *incomplete*, and what follows waits.
 6. A record names statements by what they say, not by how they are signed and spelled: whoever carries them can spoil that. One that
    is spoilt is missing; only what a statement says can make a record wrong.
+7. Approvals stand in the record itself: if they do not hold, or rest on what its owner knew to be revoked, it is wrong.
 
 The same procedure serves attesters before they sign and auditors afterwards. Not here: signing, storage.
 """
@@ -21,13 +22,16 @@ import msgspec
 
 from mesh.core.bytes import canonical, envelope
 from mesh.core.law.governance import Basis, Governance
+from mesh.core.law.known import check_known
 from mesh.core.law.roster import Member
 from mesh.core.law.succession import same_member
 from mesh.core.log.merkle import leaf_hash
 from mesh.core.log.record import AttestRefused, DecisionMade, Denied, EnforcerHeard, OutcomeRecorded, Record, read_record
 from mesh.core.messages import Openings
+from mesh.core.run.approval import weigh
 from mesh.core.run.heard import Heard, check_heard
 from mesh.core.run.identity import check_identity
+from mesh.core.run.intent import Intent
 from mesh.core.run.outcome import Outcome, event_name
 from mesh.core.run.params import Opening
 from mesh.errors import MeshError, Refused
@@ -222,7 +226,11 @@ def _ask_again(
         raise Refused("body_missing", "openings")
     # The frontier is the record's own word: whether it was new enough is judged against heartbeats, not by replay.
     frontier, region = record.attested.frontier, governance.roster.member(owner.name).region
-    asked = question(sender, enforcer, openings, governance, documents, region=region, at_ms=record.at_ms, frontier=frontier, basis=basis)
+    said = _backed(record, sender.intent.claims, governance)
+    asked = question(
+        sender, enforcer, openings, governance, documents,
+        region=region, at_ms=record.at_ms, frontier=frontier, basis=basis, approvals=said,
+    )  # fmt: skip
     if (sender.intent.id, sender.identity.id, asked.enforcer.id) != (record.intent, record.identity, record.enforcer):
         raise Refused("record_invalid", "a statement is not the one named")
     if asked.attested != record.attested:
@@ -244,6 +252,19 @@ def _as_of(record: DecisionMade, governance: Governance, owner: Member) -> Gover
     if record.at_ms < then.roster.not_before_ms:
         raise Refused("roster_pending", f"roster epoch {record.roster_epoch} begins at {then.roster.not_before_ms}")
     return then
+
+
+def _backed(record: DecisionMade, intent: Intent, governance: Governance) -> list[bytes]:
+    """The approvals that the record holds, which must be all that counted: nobody but its owner can have spoilt them (rule 7)."""
+    said = [bytes(raw) for raw in record.approvals]
+    try:
+        backing = weigh(said, intent, governance.roster, at_ms=record.at_ms)
+    except Refused as refusal:
+        raise Refused("record_invalid", f"approvals: {refusal.code} {refusal.detail}") from None
+    if [item.envelope for item in backing.said] != said:
+        raise Refused("record_invalid", "approvals that do not count, or not in their order")
+    check_known(governance, record.attested.frontier, backing.chain)
+    return said
 
 
 def _check_outcome(record: OutcomeRecorded, item: _Found, material: Material, governance: Governance, documents: Documents) -> None:

@@ -79,6 +79,7 @@ class LogPosition(Payload):
     match: Count
     mismatch: Count
     unverifiable: Count
+    breakglass: Count
 
 
 class AuditPosition(Payload):
@@ -103,6 +104,8 @@ class Followed(msgspec.Struct, frozen=True):
     match: int
     mismatch: int
     unverifiable: int
+    breakglass: int
+    """Decisions with a broken glass: lawful, and for people to look at."""
     staged: tuple[Examined, ...] = ()
     notes: Mapping[int, bytes] = {}
     """Size to a note that the log signed, beyond what is settled."""
@@ -164,6 +167,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     """Decisions that a repetition gives again."""
     mismatch: int
     unverifiable: int
+    breakglass: int
     findings: int
     garbage: int
 
@@ -217,6 +221,7 @@ class Audit:
                 match=log.match,
                 mismatch=log.mismatch,
                 unverifiable=log.unverifiable,
+                breakglass=log.breakglass,
             )
             for log in state.logs.values()
         ]
@@ -375,7 +380,7 @@ class _Work:
 
     def _count(self, log: Followed, items: tuple[Examined, ...], frontier: Frontier, checkpoint: Checkpoint) -> None:
         note = log.notes[checkpoint.size]
-        tally = {"match": log.match, "mismatch": log.mismatch, "unverifiable": log.unverifiable}
+        tally = {"match": log.match, "mismatch": log.mismatch, "unverifiable": log.unverifiable, "breakglass": log.breakglass}
         for offset, item in enumerate(items):
             self._judge(item, log.origin, log.frontier.size + offset, tally)
         self._adopt(
@@ -398,6 +403,7 @@ class _Work:
         if isinstance(record, DecisionMade):
             verdict = "match" if not item.code else "unverifiable" if item.code in _UNVERIFIABLE else "mismatch"
             tally[verdict] += 1
+            tally["breakglass"] += record.attested.breakglass
         if item.code and not _excused(item):
             self._find(item.code, origin, index, item.detail)
         if isinstance(record, Incident):
@@ -464,6 +470,7 @@ def tally(state: AuditState) -> Tally:
         match=sum(log.match for log in logs),
         mismatch=sum(log.mismatch for log in logs),
         unverifiable=sum(log.unverifiable for log in logs),
+        breakglass=sum(log.breakglass for log in logs),
         findings=state.found,
         garbage=state.garbage,
     )
@@ -477,9 +484,9 @@ def _excused(item: Examined) -> bool:
 
 
 def _fresh(origin: str) -> Followed:
-    return Followed(origin, Frontier.empty(), 0, 0, 0, 0, 0)
+    return Followed(origin, Frontier.empty(), 0, 0, 0, 0, 0, 0)
 
 
 def _resumed(kept: LogPosition) -> Followed:
     frontier = Frontier.restore(kept.size, [bytes.fromhex(value) for value in kept.hashes])
-    return Followed(kept.origin, frontier, kept.last_ms, kept.certified, kept.match, kept.mismatch, kept.unverifiable)
+    return Followed(kept.origin, frontier, kept.last_ms, kept.certified, kept.match, kept.mismatch, kept.unverifiable, kept.breakglass)

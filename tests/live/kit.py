@@ -96,6 +96,7 @@ class Client:
             identity=msgspec.Raw(self.document.envelope),
             enforcer=msgspec.Raw(self.enforcer.envelope),
             openings=list(openings),
+            approvals=[],
         )
         return draft.id, pack(request)
 

@@ -25,6 +25,7 @@ from mesh.protocol.freshness import Freshness, hear
 P = TypeVar("P", bound=Payload)
 
 __all__ = [
+    "APPROVERS",
     "BOUNDS",
     "BUNDLE",
     "ENFORCER",
@@ -74,7 +75,8 @@ def decision_key(name: str) -> SecretKey:
     return member_key(name, "decision")
 
 
-ROOT, ISSUER, REVOKER, POLICY, HOLDER, ENFORCER, OPERATOR = (secret(number) for number in range(1, 8))
+ROOT, ISSUER, REVOKER, POLICY, HOLDER, ENFORCER, OPERATOR = (secret(number) for number in (*range(1, 7), 10))
+APPROVERS = [secret(number) for number in range(7, 10)]
 
 
 def sign(value: Payload, *keys: SecretKey) -> bytes:
@@ -115,6 +117,7 @@ def roster(names: tuple[str, ...] = tuple(REGIONS), *, f: int = 1, k: int = 3) -
         issuers=Role(keys=[ISSUER.public], threshold=1),
         revoker=Role(keys=[REVOKER.public], threshold=1),
         policy={"ops": Role(keys=[POLICY.public], threshold=1)},
+        approvers={"security": Role(keys=[key.public for key in APPROVERS], threshold=1)},
         bounds=BOUNDS,
         reason="The first roster.",
         issued_ms=0,
@@ -161,9 +164,10 @@ def manifest(
     end_ms: int = NOW_MS + YEAR_MS,
     authorization_ms: int = 30_000,
     lease_ms: int = 2_000,
+    approvals: dict[str, int] | None = None,
 ) -> Manifest:
     """The terms of the domain ``ops``."""
-    terms = Terms(assurance=floor, authorization_ms=authorization_ms, lease_ms=lease_ms)
+    terms = Terms(assurance=floor, authorization_ms=authorization_ms, lease_ms=lease_ms, approvals=approvals or {})
     return Manifest(
         mesh=MESH,
         domain="ops",

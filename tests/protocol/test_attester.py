@@ -141,7 +141,16 @@ def test_a_decision_that_says_otherwise_is_wrong(change: dict[str, Any], code: s
 
 
 @pytest.mark.parametrize(
-    "change", [{"now_s": NOW // 1000 + 1}, {"region": "sa"}, {"policy_epoch": 0}, {"enforcer_class": "in-process"}, {"person": "Eve"}]
+    "change",
+    [
+        {"now_s": NOW // 1000 + 1},
+        {"region": "sa"},
+        {"policy_epoch": 0},
+        {"enforcer_class": "in-process"},
+        {"person": "Eve"},
+        {"approvals": {"security": 2}},
+        {"breakglass": True},
+    ],
 )
 def test_facts_that_were_not_those_of_this_governor_then_are_wrong(change: dict[str, Any]) -> None:
     owner, record = _decided()

@@ -75,7 +75,9 @@ class Desk:
 
 def _request(intent: bytes, openings: Sequence[Opening] = (), **changes: bytes) -> bytes:
     parts = {"intent": intent, "identity": LAB.identity_envelope, "enforcer": LAB.place_envelope, **changes}
-    return canonical.encode(IntentRequest(**{name: msgspec.Raw(data) for name, data in parts.items()}, openings=list(openings)))
+    return canonical.encode(
+        IntentRequest(**{name: msgspec.Raw(data) for name, data in parts.items()}, openings=list(openings), approvals=[])
+    )
 
 
 def _good(number: int = 1, **changes: Any) -> bytes:

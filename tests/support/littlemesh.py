@@ -188,7 +188,7 @@ class Node:
             roster_epoch=governance.roster.epoch,
             frontier=governance.digest,
             policies=policies_of(governance, self.machine.me.region, T0, {}),
-            halted=sorted(governance.halted),
+            halted=sorted(state.governance.halted),
             conflicts=sum(map(state.governance.forked, state.governance.whole)),
             origin=self.origin,
             size=len(self.logs[self.origin]),

@@ -53,6 +53,7 @@ def roster(
         issuers=Role(keys=[key("issuer").public], threshold=1),
         revoker=Role(keys=[key("revoker").public], threshold=1),
         policy={"payments": Role(keys=[key("policy").public], threshold=1)},
+        approvers={},
         bounds=Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000),
         reason="The first roster.",
         issued_ms=0,

@@ -185,6 +185,7 @@ def _silent(roster: Roster, roster_id: str) -> Governance:
         activations={},
         rollouts={},
         revoked=frozenset(),
+        revocations={},
         backing={},
         spared={},
         halts={},
@@ -234,6 +235,7 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
         activations=activations,
         rollouts=rollouts,
         revoked=governance.revoked | {(said.target.type, said.target.value) for said in revocations},
+        revocations=_revoking(governance.revocations, new),
         backing=_backing(governance.backing, new),
         spared=sparing(governance.spared, revocations),
         halts=halts,
@@ -259,6 +261,19 @@ def _succeeding(rosters: Rosters, stream: Stream, settled: Mapping[str, tuple[st
     held = {**rosters.held, **{item.id: item.claims for item in new if isinstance(item.claims, Roster)}}
     ids = stream.ids if isinstance(stream, Chain) else settled.get(ROSTERS) or common(stream)
     return Rosters(held, ids)
+
+
+def _revoking(
+    revocations: Mapping[tuple[str, str], tuple[str, ...]], new: Sequence[Statement[Said]]
+) -> Mapping[tuple[str, str], tuple[str, ...]]:
+    said = [(item.claims.target, item.id) for item in new if isinstance(item.claims, Revocation)]
+    if not said:
+        return revocations
+    grown = dict(revocations)
+    for target, identity in said:
+        link = target.type, target.value
+        grown[link] = tuple(sorted({*grown.get(link, ()), identity}))
+    return grown
 
 
 def _backing(backing: Mapping[str, int], new: Sequence[Statement[Said]]) -> Mapping[str, int]:

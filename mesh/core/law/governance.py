@@ -59,6 +59,8 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     """Domain to the gapless chain of them, or to the history of them that a resolve chose."""
     revoked: frozenset[tuple[str, str]]
     """(target type, value)."""
+    revocations: Mapping[tuple[str, str], tuple[str, ...]]
+    """The same to the ids of the statements that say so."""
     backing: Mapping[str, int]
     """Revoked key (hex) to the most revokers who signed one revocation of it."""
     spared: Spared

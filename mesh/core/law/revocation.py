@@ -32,7 +32,10 @@ _MANY: Final = frozenset({"issuer", "governor"})
 
 
 class Target(Payload):
-    """What is revoked: a key, a SPIFFE id, an identity document, intent or authorization, what was measured; an issuer, a governor."""
+    """What is revoked: a key, a SPIFFE id, a document, intent or authorization, what was measured; an issuer, a governor.
+
+    Documents are identities, approvals and break-glass grants.
+    """
 
     type: Literal["key", "subject", "document", "intent", "authorization", "digest", "issuer", "governor"]
     value: Annotated[str, msgspec.Meta(pattern="^[ -~]{1,254}$(?!\\n)", min_length=1, max_length=254)]

@@ -121,6 +121,8 @@ class Roster(Payload):
     revoker: Role
     policy: Annotated[dict[Token, Role], msgspec.Meta(max_length=MEMBERS_MAX)]
     """Domain to the people who sign its policy."""
+    approvers: Annotated[dict[Token, Role], msgspec.Meta(max_length=MEMBERS_MAX)]
+    """Group to the people who approve single effects and grant exceptions; the threshold is the fewest that ever count."""
     bounds: Bounds
     reason: Reason
     """What changes and why, in the signers' words."""
@@ -288,7 +290,7 @@ def _check_operators(roster: Roster) -> None:
 
 
 def _all_keys(roster: Roster) -> list[str]:
-    roles = [roster.root, roster.issuers, roster.revoker, *roster.policy.values()]
+    roles = [roster.root, roster.issuers, roster.revoker, *roster.policy.values(), *roster.approvers.values()]
     keys = [key for role in roles for key in role.keys] + [owner.key for owner in roster.operators.values()]
     for member in roster.members:
         keys += [member.log_key, member.witness_key, member.attest_key, member.decision_key]
@@ -296,7 +298,7 @@ def _all_keys(roster: Roster) -> list[str]:
 
 
 def _check_roles(roster: Roster) -> None:
-    roles = [roster.root, roster.issuers, roster.revoker, *roster.policy.values()]
+    roles = [roster.root, roster.issuers, roster.revoker, *roster.policy.values(), *roster.approvers.values()]
     if any(not 1 <= role.threshold <= len(role.keys) for role in roles):
         raise Refused("roster_unsound", "a role's threshold is outside 1..number of its keys")
     streams = 2 + 3 * len(roster.policy) + len(roster.revoker.keys)
