@@ -144,7 +144,8 @@ def set_(
 ) -> None:
     """Plan the next roster with the same members: other keys in roles, other domains, operators, bounds, f or k.
 
-    A role policy/DOMAIN or approvers/GROUP that is not there yet begins with the keys that are added, all of which must sign unless --threshold says less.
+    A role policy/DOMAIN or approvers/GROUP that is not there yet begins with the keys that are added, all of which must sign unless
+    --threshold says less.
     """
     base = drafts.current(cli, wanted.source)
     now = base.claims
