@@ -59,9 +59,9 @@ threshold = 2
 keys = ["policy-1.key", "policy-2.key"]
 threshold = 2
 
-# [roles.approvers.security]  # people who approve what policy does not permit alone
-# keys = ["…"]
-# threshold = 1
+# [roles.approvers.security]   # whom policy can ask for: @approval("2 of security")
+# keys = ["security-1.key", "security-2.key"]
+# threshold = 1          # fewer never count
 
 # [bounds]               # milliseconds; these are the defaults
 # heartbeat_ms = 1000

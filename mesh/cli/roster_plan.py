@@ -23,8 +23,8 @@ from mesh.errors import Refused
 
 __all__ = ["add", "remove", "rotate", "set_"]
 
+_MANY_USES: Final = {"policy": "policy", "approvers": "approver"}
 _ROLE_USES: Final = {"root": "root", "issuers": "issuer", "revoker": "revoker"}
-_GROUP_USES: Final = {"policy": "policy", "approvers": "approver"}
 
 
 def _key_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,11 +119,12 @@ def rotate(cli: Cli, /, *, name: str, region: str, wanted: Wanted, **given: str)
     "come",
     multiple=True,
     metavar="ROLE=KEY",
-    help="root, issuers, revoker, policy/DOMAIN or approvers/GROUP; in hex or a file.",
+    help="A key for a role, in hex or as a file.",
 )
 @click.option("--drop-key", "go", multiple=True, metavar="ROLE=KEY", help="Its public key, or how that begins.")
 @click.option("--threshold", "thresholds", multiple=True, metavar="ROLE=N", help="How many of the role must sign.")
-@click.option("--drop-role", "dropped", multiple=True, metavar="ROLE", help="This policy/DOMAIN or approvers/GROUP ends.")
+@click.option("--drop-domain", "dropped", multiple=True, metavar="DOMAIN", help="This domain ends.")
+@click.option("--drop-group", "groups", multiple=True, metavar="GROUP", help="This group of approvers ends.")
 @click.option("--operator-key", "owner_keys", multiple=True, metavar="NAME=KEY", help="An operator's new key; both must sign.")
 @click.option("--jurisdiction", "homes", multiple=True, metavar="NAME=WORD", help="Where an operator is at home now.")
 @click.option("--bound", "bounds", multiple=True, metavar="NAME=MS", help="heartbeat_ms, stale_ms, skew_ms, certify_ms, attest_stall_ms.")
@@ -137,6 +138,7 @@ def set_(
     go: tuple[str, ...],
     thresholds: tuple[str, ...],
     dropped: tuple[str, ...],
+    groups: tuple[str, ...],
     owner_keys: tuple[str, ...],
     homes: tuple[str, ...],
     bounds: tuple[str, ...],
@@ -144,15 +146,20 @@ def set_(
 ) -> None:
     """Plan the next roster with the same members: other keys in roles, other domains, operators, bounds, f or k.
 
+    Roles are root, issuers, revoker, policy/DOMAIN and approvers/GROUP.
+
     A role policy/DOMAIN or approvers/GROUP that is not there yet begins with the keys that are added, all of which must sign unless
     --threshold says less.
     """
     base = drafts.current(cli, wanted.source)
     now = base.claims
     roles = _roles(now, [_pair(text) for text in come], [_pair(text) for text in go], [_pair(text) for text in thresholds])
-    for name in dropped:
-        if "/" not in name or roles.pop(name, None) is None:
-            raise _no_role(name, roles)
+    for domain in dropped:
+        if roles.pop(f"policy/{domain}", None) is None:
+            raise Refused("domain_unknown", domain[:40])
+    for group in groups:
+        if roles.pop(f"approvers/{group}", None) is None:
+            raise _no_role(f"approvers/{group}", roles)
     changed = {
         "root": roles.pop("root"),
         "issuers": roles.pop("issuers"),
@@ -252,7 +259,7 @@ def _roles(now: Roster, come: list[tuple[str, str]], go: list[tuple[str, str]], 
     """Every role by name, as asked for."""
     roles = words.roles(now)
     for name, reference in come:
-        use = _ROLE_USES.get(name) or _GROUP_USES.get(name.partition("/")[0], "") * ("/" in name)
+        use = _ROLE_USES.get(name, "") or (_MANY_USES.get(name.partition("/")[0], "") if "/" in name else "")
         if not use:
             raise _no_role(name, roles)
         key = drafts.public_key(reference, use, Path())
@@ -277,7 +284,9 @@ def _roles(now: Roster, come: list[tuple[str, str]], go: list[tuple[str, str]], 
 
 
 def _no_role(name: str, roles: Mapping[str, Role]) -> Refused:
-    return Refused("usage", f"no role {name[:40]!r}: there are {', '.join(roles)}, and policy/DOMAIN or approvers/GROUP for a new one")
+    return Refused(
+        "usage", f"no role {name[:40]!r}: there are {', '.join(roles)}, policy/DOMAIN for a new domain, approvers/GROUP for a new group"
+    )
 
 
 def _bounds(now: Roster, given: list[tuple[str, str]]) -> Bounds:

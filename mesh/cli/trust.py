@@ -95,14 +95,14 @@ def _roster(cli: Cli, file: Path | None) -> tuple[Roster, str]:
 
 def _roles(claims: Roster) -> list[dict[str, Any]]:
     return [
-        {"role": name, "signers": role.threshold, "of": len(role.keys), "could": _RULES.get(name) or _rule(name)}
+        {"role": name, "signers": role.threshold, "of": len(role.keys), "could": _RULES.get(name) or _could(name)}
         for name, role in words.roles(claims).items()
     ]
 
 
-def _rule(name: str) -> str:
-    kind, _, whose = name.partition("/")
-    return f"decide what {whose} permits" if kind == "policy" else f"approve for {whose}"
+def _could(name: str) -> str:
+    what, _, of = name.partition("/")
+    return f"decide what {of} permits" if what == "policy" else f"approve whatever policy asks {of} for"
 
 
 def _print(cli: Cli, claims: Roster, found: list[Collusion], roles: list[dict[str, Any]]) -> None:

@@ -236,7 +236,7 @@ def test_roles_operators_and_bounds_change_without_members(rosters: RosterDesk) 
         *("--add-key", f"policy/payments={key}", "--drop-key", f"policy/payments={dropped[:10]}", "--threshold", "policy/payments=3"),
         *("--add-key", f"policy/books={rosters.public_of('a')}", "--add-key", f"policy/books={rosters.public_of('b')}"),
         *("--operator-key", f"lab={owner}", "--jurisdiction", "lab=ch", "--bound", "heartbeat_ms=600"),
-        *("--add-key", f"approvers/auditors={rosters.public_of('c')}", "--drop-role", "approvers/board"),
+        *("--add-key", f"approvers/auditors={rosters.public_of('c')}", "--drop-group", "board"),
     ).claims
     assert {name: len(role.keys) for name, role in made.approvers.items()} == {"security": 3, "auditors": 1}
     payments, books = made.policy["payments"], made.policy["books"]
@@ -244,7 +244,7 @@ def test_roles_operators_and_bounds_change_without_members(rosters: RosterDesk) 
     assert (len(books.keys), books.threshold) == (2, 2), "all who begin a domain sign for it"
     assert (made.operators["lab"].jurisdiction, made.bounds.heartbeat_ms) == ("ch", 600)
     assert (made.k, made.f, made.members) == (3, 1, rosters.lab.roster.members)
-    gone = rosters.made("set", "--drop-role", "policy/books", "--from", "roster-2.json").claims
+    gone = rosters.made("set", "--drop-domain", "books", "--from", "roster-2.json").claims
     assert list(gone.policy) == ["payments"]
 
 
@@ -255,10 +255,12 @@ def test_roles_operators_and_bounds_change_without_members(rosters: RosterDesk) 
         (["--k", "3"], "usage"),
         (["--add-key", "kings=" + "ab" * 32], "usage"),
         (["--add-key", "root"], "usage"),
+        (["--add-key", "policy=" + "ab" * 32], "usage"),
+        (["--drop-group", "kings"], "usage"),
         (["--drop-key", "root=ffffffffffff"], "not_found"),
         (["--threshold", "root=4"], "roster_unsound"),
         (["--threshold", "root=many"], "usage"),
-        (["--drop-role", "policy/books"], "usage"),
+        (["--drop-domain", "books"], "domain_unknown"),
         (["--jurisdiction", "acme=de"], "usage"),
         (["--bound", "patience_ms=1"], "usage"),
         (["--bound", "stale_ms=100"], "roster_unsound"),

@@ -75,8 +75,9 @@ def decision_key(name: str) -> SecretKey:
     return member_key(name, "decision")
 
 
-ROOT, ISSUER, REVOKER, POLICY, HOLDER, ENFORCER, OPERATOR = (secret(number) for number in (*range(1, 7), 10))
+ROOT, ISSUER, REVOKER, POLICY, HOLDER, ENFORCER = (secret(number) for number in range(1, 7))
 APPROVERS = [secret(number) for number in range(7, 10)]
+OPERATOR = secret(10)
 
 
 def sign(value: Payload, *keys: SecretKey) -> bytes:
