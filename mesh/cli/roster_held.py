@@ -35,6 +35,8 @@ class Held(NamedTuple):
     """By id; of the genesis and of what the context's files have, too."""
     beats: Mapping[str, Heartbeat]
     """Member to what it signs now."""
+    keys: Mapping[str, str]
+    """Member to the decision key by which that is believed."""
     failed: Mapping[str, MeshError]
     """Member to why it is not counted on."""
 
@@ -43,7 +45,7 @@ class Held(NamedTuple):
         """The epoch (rule 2)."""
         epoch = self.governance.roster.epoch
         for roster in self.governance.rosters.chain[epoch - 1 : -1]:
-            gone = sum(self._acts(member.name) > roster.epoch for member in roster.members)
+            gone = sum(self._acts(member) > roster.epoch for member in roster.members)
             if gone <= roster.f:
                 break
             epoch = roster.epoch + 1
@@ -69,9 +71,9 @@ class Held(NamedTuple):
             found |= {member.name: member for member in roster.members}
         return list(found.values())
 
-    def _acts(self, name: str) -> int:
-        beat = self.beats.get(name)
-        return beat.roster_epoch if beat is not None else 0
+    def _acts(self, member: Member) -> int:
+        """The epoch that this one says; with other keys it is another one."""
+        return self.beats[member.name].roster_epoch if self.keys.get(member.name) == member.decision_key else 0
 
 
 def statements_of(library: client.Library) -> dict[str, Statement[Roster]]:
@@ -97,7 +99,7 @@ async def read(cli: Cli, mesh: client.MeshClient, library: client.Library) -> He
         Unavailable: ``unreachable`` if there is no heartbeat to believe.
     """
     governance, statements = unsaid(library.governance), statements_of(library)
-    beats, failed, asked = dict[str, Heartbeat](), dict[str, MeshError](), set[tuple[str, str]]()
+    beats, keys, failed, asked = dict[str, Heartbeat](), dict[str, str](), dict[str, MeshError](), set[tuple[str, str]]()
     while True:
         new = [
             (roster, member)
@@ -108,7 +110,11 @@ async def read(cli: Cli, mesh: client.MeshClient, library: client.Library) -> He
         if not new:
             break
         asked |= {(member.name, member.decision_key) for _, member in new}
-        await _hear(mesh, governance, new, beats, failed)
+        for (name, key), answer in (await _hear(mesh, governance, new)).items():  # of a name with two keys the newest counts
+            if isinstance(answer, MeshError):
+                failed.setdefault(name, answer)
+            elif name not in beats:
+                beats[name], keys[name] = answer, key
         if not beats:
             raise Unavailable("unreachable", "no heartbeat to believe: " + ", ".join(f"{name} {no.code}" for name, no in failed.items()))
         frontiers = {name: beat.frontier for name, beat in beats.items()}
@@ -118,29 +124,21 @@ async def read(cli: Cli, mesh: client.MeshClient, library: client.Library) -> He
         statements |= {item.id: item for item in shown}
         for member, stream in gathered.withheld:
             cli.say(f"{member} claims more of {stream[:40]} than it shows")
-    return Held(governance, statements, beats, {name: error for name, error in failed.items() if name not in beats})
+    return Held(governance, statements, beats, keys, {name: error for name, error in failed.items() if name not in beats})
 
 
 async def _hear(
-    mesh: client.MeshClient,
-    governance: Governance,
-    new: list[tuple[Roster, Member]],
-    beats: dict[str, Heartbeat],
-    failed: dict[str, MeshError],
-) -> None:
-    """Ask each for its heartbeat, under the roster that names it so; of one that two epochs name the newest word counts."""
+    mesh: client.MeshClient, governance: Governance, new: list[tuple[Roster, Member]]
+) -> dict[tuple[str, str], Heartbeat | MeshError]:
+    """By name and decision key the heartbeat of each, asked under a roster that names it so; in the order of ``new``."""
 
-    async def one(roster: Roster, member: Member) -> tuple[str, Heartbeat | MeshError]:
+    async def one(roster: Roster, member: Member) -> Heartbeat | MeshError:
         try:
-            return member.name, await mesh.under(governance.under(roster.epoch)).heartbeat(member.name)
+            return await mesh.under(governance.under(roster.epoch)).heartbeat(member.name)
         except MeshError as error:
-            return member.name, error
+            return error
 
     once = dict[tuple[str, str], tuple[Roster, Member]]()
-    for roster, member in new:  # newest first
+    for roster, member in new:
         once.setdefault((member.name, member.decision_key), (roster, member))
-    for name, answer in await asyncio.gather(*(one(roster, member) for roster, member in once.values())):
-        if isinstance(answer, MeshError):
-            failed.setdefault(name, answer)
-        else:
-            beats.setdefault(name, answer)
+    return dict(zip(once, await asyncio.gather(*(one(roster, member) for roster, member in once.values())), strict=True))

@@ -259,7 +259,7 @@ def _roles(now: Roster, come: list[tuple[str, str]], go: list[tuple[str, str]], 
     """Every role by name, as asked for."""
     roles = words.roles(now)
     for name, reference in come:
-        use = _ROLE_USES.get(name, "") or _MANY_USES.get(name.partition("/")[0], "")
+        use = _ROLE_USES.get(name, "") or (_MANY_USES.get(name.partition("/")[0], "") if "/" in name else "")
         if not use:
             raise _no_role(name, roles)
         key = drafts.public_key(reference, use, Path())

@@ -236,7 +236,9 @@ def test_roles_operators_and_bounds_change_without_members(rosters: RosterDesk) 
         *("--add-key", f"policy/payments={key}", "--drop-key", f"policy/payments={dropped[:10]}", "--threshold", "policy/payments=3"),
         *("--add-key", f"policy/books={rosters.public_of('a')}", "--add-key", f"policy/books={rosters.public_of('b')}"),
         *("--operator-key", f"lab={owner}", "--jurisdiction", "lab=ch", "--bound", "heartbeat_ms=600"),
+        *("--add-key", f"approvers/auditors={rosters.public_of('c')}", "--drop-group", "board"),
     ).claims
+    assert {name: len(role.keys) for name, role in made.approvers.items()} == {"security": 3, "auditors": 1}
     payments, books = made.policy["payments"], made.policy["books"]
     assert (len(payments.keys), payments.threshold, dropped in payments.keys) == (3, 3, False)
     assert (len(books.keys), books.threshold) == (2, 2), "all who begin a domain sign for it"
@@ -253,6 +255,8 @@ def test_roles_operators_and_bounds_change_without_members(rosters: RosterDesk) 
         (["--k", "3"], "usage"),
         (["--add-key", "kings=" + "ab" * 32], "usage"),
         (["--add-key", "root"], "usage"),
+        (["--add-key", "policy=" + "ab" * 32], "usage"),
+        (["--drop-group", "kings"], "usage"),
         (["--drop-key", "root=ffffffffffff"], "not_found"),
         (["--threshold", "root=4"], "roster_unsound"),
         (["--threshold", "root=many"], "usage"),

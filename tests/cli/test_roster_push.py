@@ -8,10 +8,11 @@ import pytest
 from mesh.cli import roster_draft, roster_push
 from mesh.cli import roster_words as words
 from mesh.core.bytes import envelope
+from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.heartbeat import StreamHead
+from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.roster import ROSTERS, Roster
-from mesh.core.messages import Offer, StatusAsked, Sync
+from mesh.core.messages import Offer, StatusAsked, Sync, SyncAnswer, pack, unpack
 from tests.cli.lawmesh import code_of
 from tests.cli.policymesh import ALL
 from tests.cli.rosterdesk import RosterDesk
@@ -186,11 +187,35 @@ def test_a_member_whose_word_is_not_its_own_is_not_counted_on(rosters: RosterDes
     assert (rows["us-1"]["reachable"], rows["us-1"]["state"]) == (False, "bad_signature")
 
 
+def _lying(desk: RosterDesk, liars: tuple[str, ...], **claimed: object) -> None:
+    """From now on the heartbeats of these say so, and are signed by them."""
+    honest = desk.ask
+
+    async def ask(member: str, message: Payload) -> bytes:
+        data = await honest(member, message)
+        if member not in liars or not isinstance(message, Sync):
+            return data
+        beat = envelope.read(Heartbeat, bytes(unpack(SyncAnswer, data).heartbeat)).claims
+        said = sign(msgspec.structs.replace(beat, **claimed), desk.lab.keys[member]["decision"])
+        return pack(SyncAnswer(heartbeat=msgspec.Raw(said)))
+
+    desk.ask = ask
+
+
+@pytest.mark.parametrize(("liars", "in_force"), [(("us-1",), 1), (("us-1", "ap-1"), 2)], ids=["f", "f and one more"])
+def test_as_many_as_may_lie_do_not_put_a_roster_into_force(rosters: RosterDesk, liars: tuple[str, ...], in_force: int) -> None:
+    rosters.plan("push", _signed(rosters))
+    _lying(rosters, liars, roster_epoch=2)
+    assert f"epoch {in_force} is in force" in _peers(rosters)[2]
+
+
 def test_one_that_claims_a_roster_and_shows_none_convinces_nobody(rosters: RosterDesk) -> None:
-    honest = rosters.ask
-    rosters.lying("us-1", StreamHead(stream=ROSTERS + "s", sequence=9, head="ab" * 32, forked=False, held=""))
-    assert honest is not rosters.ask
-    assert [row["epoch"] for row in rosters.plan("ls")[1]] == [1]
+    ahead = StreamHead(stream=ROSTERS, sequence=9, head="ab" * 32, forked=False, held="")
+    _lying(rosters, ("us-1",), frontier=[ahead], roster_epoch=9)
+    status, rows, err = rosters.plan("ls")
+    assert (status, [row["epoch"] for row in rows]) == (0, [1])
+    assert "us-1 claims more of roster than it shows" in err
+    assert rosters.made("add", "af-1", "--region", "af", "--keys", rosters.member("af-1")).claims.epoch == 2
 
 
 def test_fewer_than_k_fresh_end_with_4(rosters: RosterDesk) -> None:
