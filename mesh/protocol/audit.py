@@ -231,7 +231,7 @@ class _Work:
         owner, log = self._owner(origin), self.logs[origin]
         verifier = log_verifier(log.origin, owner.log_key)
         checkpoint = open_checkpoint(data, verifier).checkpoint
-        final = self._is_final(data, owner)
+        final = self._is_final(data, owner, log.epoch if checkpoint.size >= log.frontier.size else 0)
         if checkpoint.size <= log.frontier.size:
             self._compare(log, checkpoint, final=final)
             return
@@ -244,10 +244,12 @@ class _Work:
         self._adopt(msgspec.structs.replace(log, goal=max(log.goal, checkpoint.size)) if final else log)
         self._settle(log.origin)
 
-    def _is_final(self, note: bytes, owner: Member) -> bool:
+    def _is_final(self, note: bytes, owner: Member, since: int) -> bool:
+        """Whether k members of a roster attested it, none older than ``since``: who had left before a decision has no say in it."""
         log = log_verifier(self.roster.origin(owner), owner.log_key)
         try:
-            final_under(self.audit.rosters, lambda attesters, k: verify_certificate(note, log=log, attesters=attesters, k=k))
+            rosters = [roster for roster in self.audit.rosters if roster.epoch >= since]
+            final_under(rosters, lambda attesters, k: verify_certificate(note, log=log, attesters=attesters, k=k))
         except Refused:  # whoever signed it besides its log may be of a roster that is not held here yet
             return False
         return True
@@ -307,7 +309,8 @@ class _Work:
                 **tally,
             )
         )
-        self._compare(self.logs[log.origin], checkpoint, final=self._is_final(note, self._owner(log.origin)))
+        grown = self.logs[log.origin]
+        self._compare(grown, checkpoint, final=self._is_final(note, self._owner(log.origin), grown.epoch))
 
     def _judge(self, item: Examined, origin: str, index: int, tally: dict[str, int]) -> None:
         record = item.record

@@ -242,6 +242,14 @@ def test_it_is_final_by_k_of_one_roster_and_never_of_several_together(attesters:
     assert (auditing.seen["us-1"], auditing.found) == ((1, final, 1), [])
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_members_who_had_left_before_it_was_decided_make_nothing_final(*, late: bool) -> None:
+    story = Story(us=(1, 3))
+    old = story.owners["us-1"].note(*(MEMBERS[name] for name in K[1]))
+    story.notes["us-1"] = [story.owners["us-1"].note(), old] if late else [old]
+    assert Auditing(3).feed(story).seen["us-1"] == (2, 0, 2)
+
+
 # ------------------------------------------------------------------------------------------------------------------------ size
 
 

@@ -89,6 +89,14 @@ def test_without_the_rosters_between_nothing_is_verified(recorded: int, trust: i
     assert _verify(proof(recorded, lived(recorded).permitted), trust).verdict in {"PARTIAL", "FAILED"}
 
 
+def test_a_later_roster_alone_says_who_attested_and_not_what_was_in_force() -> None:
+    for name in (lived(3).permitted, lived(3).late):
+        report = _verify(proof(3, name), 3)
+        results = {check.name: check.result for check in report.checks}
+        assert (report.verdict, report.as_of, results["final"]) == ("PARTIAL", 3, "passed")
+        assert "the rosters before epoch 3 are not here" in {check.detail for check in report.checks}
+
+
 FORK = successor(FIRST, reason="The other second roster.", members=ALL.roster.members, k=4)
 """By the same root, and of the same epoch as the second one."""
 AFTER_FORK = successor(FORK)
