@@ -25,12 +25,15 @@ from mesh.testing.world.governor import QUEUE_MAX, Governor
 from mesh.testing.world.liars import KINDS
 from mesh.testing.world.message import Message
 from mesh.testing.world.network import CALM, Conditions
+from mesh.testing.world.rosters import APART_MS, joined, reduced, rekeyed
 from mesh.testing.world.setting import ENFORCERS, REVOKED, WORKLOADS
 from mesh.testing.world.stage import Stage
 
 __all__ = ["Faults"]
 
 _S: Final = 1_000_000
+_WRONG_US: Final = 2_700_000
+"""A heartbeat of another time than this counts for nobody."""
 _PLACES: Final = (*FAILPOINTS, "send.each")
 _WEATHER: Final = (
     CALM,
@@ -58,6 +61,7 @@ class Faults:
         self._healed = False
         self._wrong_clock: Governor | None = None
         self._restored: Governor | None = None
+        self._changing = False
         self.plan: list[str] = []
 
     def _kinds(self) -> dict[str, tuple[int, Callable[[int], None]]]:
@@ -86,6 +90,7 @@ class Faults:
             "resolve": (1, self._resolve),
             "revocation": (1, self._revocation),
             "revoker forks": (1, self._forked_revoker),
+            "roster": (2, self._roster),
             "slow disk": (1, self._slow_disk),
             "storm": (1, self._storm),
             "weather": (1, self._weather),
@@ -322,6 +327,7 @@ class Faults:
         step_ms = self._random.choice((-3_600_000, -20_000, -4_000, -1_000, -250, 250, 1_000, 2_500))
         if self._alone() and step_ms > 0:
             return  # whose clock nobody can doubt must be right: a mesh of one promises nothing otherwise
+        self._stage.watch.epochs.slack_us = _WRONG_US
         if step_ms > self._stage.setting.governance.roster.bounds.skew_ms:
             self._stage.watch.astray |= {governor.member.name}
 
@@ -342,6 +348,7 @@ class Faults:
         if self._alone():
             return  # as above
         self._stage.watch.astray |= {governor.member.name}
+        self._stage.watch.epochs.slack_us = _WRONG_US
 
         reboots = self._random.random() < 0.5
 
@@ -446,7 +453,7 @@ class Faults:
             self._stage.send(Message(WORKLOADS[0], member, "sync", data, number))
 
         self._at(at_us, f"{what} at {target}", partial(offer, target))
-        self._offers += [partial(offer, member) for member in self._stage.setting.members]
+        self._offers += [partial(offer, member) for member in self._stage.members]
 
     def _policy(self, at_us: int) -> None:
         """A second policy epoch, and its activation: once k have admitted it, which may be after it should have begun."""
@@ -460,3 +467,48 @@ class Faults:
         states = [governor.state for governor in self._stage.governors.values() if governor.state is not None]
         held = [law for state in states for laws in state.governance.laws.values() for law in laws if law.manifest_id == wanted]
         return sum(law.bundle is not None for law in held) >= self._stage.setting.governance.roster.k
+
+    def _roster(self, at_us: int) -> None:
+        """One joins; then one leaves or gets new keys. Each epoch is offered to a member or two, some begin before many hold it."""
+        random, stage, setting = self._random, self._stage, self._stage.setting
+        if self._changing:
+            return  # one history a world: a root that signs two is another story
+        self._changing = True
+        offered_us = random.choice((_S // 2, at_us // 3, at_us))
+        begins_ms = offered_us // 1_000 + random.choice((0, 1_000, 4_000, 7_000))
+        second, new = joined(setting, begins_ms)
+        stage.watch.epochs.sign(second)
+        self._offered("a roster with one more is signed", offered_us, second)
+        self._starts(stage.join(new, (second,)), offered_us + random.randrange(8 * _S))
+        if random.random() < 0.35:
+            return
+        name, later_ms = random.choice(setting.members), begins_ms + APART_MS + random.choice((0, 500, 2_000))
+        again = rekeyed(second, name, later_ms) if name not in stage.watch.liars and random.random() < 0.5 else None
+        third = again[0] if again is not None else reduced(second, name, later_ms)
+        stage.watch.epochs.sign(third)
+        what = "new keys" if again is not None else "no more place"
+        self._offered(f"a roster with {what} for {name} is signed", random.randrange(offered_us, offered_us + 5 * _S), third)
+        if again is not None:
+            self._replaces(stage.join(again[1], (second, third)), stage.governors[name])
+
+    def _starts(self, governor: Governor, at_us: int) -> None:
+        """The process of a new member: before its roster is in force or after, at the latest when the world heals."""
+
+        def start() -> None:
+            if governor.absent and not governor.boots:
+                self._stage.begin(governor)
+
+        self._at(at_us, f"{governor.name} is set up", start)
+        self._ends.append(start)
+
+    def _replaces(self, governor: Governor, former: Governor) -> None:
+        """As soon as the former process has ended for good."""
+
+        def look() -> None:
+            if former.absent:
+                self._stage.begin(governor)
+            else:
+                self._stage.ground.after(_S // 5, look)
+
+        self.plan.append(f"{0.0:9.6f} {governor.name} follows {former.name}")
+        look()
