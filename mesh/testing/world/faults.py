@@ -20,12 +20,12 @@ from mesh.core.law.travel import Said
 from mesh.core.messages import Offer, Sync, pack
 from mesh.protocol.step import FAILPOINTS
 from mesh.testing.world import keys
+from mesh.testing.world.changes import change_rosters
 from mesh.testing.world.disk import Disk
 from mesh.testing.world.governor import QUEUE_MAX, Governor
 from mesh.testing.world.liars import KINDS
 from mesh.testing.world.message import Message
 from mesh.testing.world.network import CALM, Conditions
-from mesh.testing.world.rosters import APART_MS, joined, reduced, rekeyed
 from mesh.testing.world.setting import ENFORCERS, REVOKED, WORKLOADS
 from mesh.testing.world.stage import Stage
 
@@ -469,46 +469,7 @@ class Faults:
         return sum(law.bundle is not None for law in held) >= self._stage.setting.governance.roster.k
 
     def _roster(self, at_us: int) -> None:
-        """One joins; then one leaves or gets new keys. Each epoch is offered to a member or two, some begin before many hold it."""
-        random, stage, setting = self._random, self._stage, self._stage.setting
-        if self._changing:
-            return  # one history a world: a root that signs two is another story
-        self._changing = True
-        offered_us = random.choice((_S // 2, at_us // 3, at_us))
-        begins_ms = offered_us // 1_000 + random.choice((0, 1_000, 4_000, 7_000))
-        second, new = joined(setting, begins_ms)
-        stage.watch.epochs.sign(second)
-        self._offered("a roster with one more is signed", offered_us, second)
-        self._starts(stage.join(new, (second,)), offered_us + random.randrange(8 * _S))
-        if random.random() < 0.35:
-            return
-        name, later_ms = random.choice(setting.members), begins_ms + APART_MS + random.choice((0, 500, 2_000))
-        again = rekeyed(second, name, later_ms) if name not in stage.watch.liars and random.random() < 0.5 else None
-        third = again[0] if again is not None else reduced(second, name, later_ms)
-        stage.watch.epochs.sign(third)
-        what = "new keys" if again is not None else "no more place"
-        self._offered(f"a roster with {what} for {name} is signed", random.randrange(offered_us, offered_us + 5 * _S), third)
-        if again is not None:
-            self._replaces(stage.join(again[1], (second, third)), stage.governors[name])
-
-    def _starts(self, governor: Governor, at_us: int) -> None:
-        """The process of a new member: before its roster is in force or after, at the latest when the world heals."""
-
-        def start() -> None:
-            if governor.absent and not governor.boots:
-                self._stage.begin(governor)
-
-        self._at(at_us, f"{governor.name} is set up", start)
-        self._ends.append(start)
-
-    def _replaces(self, governor: Governor, former: Governor) -> None:
-        """As soon as the former process has ended for good."""
-
-        def look() -> None:
-            if former.absent:
-                self._stage.begin(governor)
-            else:
-                self._stage.ground.after(_S // 5, look)
-
-        self.plan.append(f"{0.0:9.6f} {governor.name} follows {former.name}")
-        look()
+        """Only once in a world: a root that signs two histories is another story."""
+        if not self._changing:
+            self._changing = True
+            self._ends.append(change_rosters(self._stage, self._random, at_us, offered=self._offered, at=self._at))

@@ -61,11 +61,9 @@ class Healing:
     def missing(self) -> str:
         """What is not well yet; the first thing found."""
         stage = self._stage
-        newest = stage.watch.epochs.newest.epoch
-        in_force = {each.name: each.governance.roster.epoch for each in stage.enforcers.values()}
-        in_force |= {each.name: each.roster.epoch for each in self._named()}
-        if set(in_force.values()) != {newest}:
-            return f"not all act under epoch {newest}: {in_force}"
+        epochs = self._epochs()
+        if epochs:
+            return epochs
         for governor in self._named():
             if self._wanted.get(governor.member.name) not in stage.watch.started:
                 return f"{governor.name} permits nothing that runs"
@@ -85,6 +83,21 @@ class Healing:
         known = [self._heard(governor) for governor in self._named()]
         if known != known[:1] * len(known):
             return f"not all know the same of what enforcers have heard: {known}"
+        return self._lost()
+
+    def _epochs(self) -> str:
+        """Who does not act under the newest roster."""
+        stage = self._stage
+        newest = stage.watch.epochs.newest.epoch
+        in_force = {each.name: each.governance.roster.epoch for each in stage.enforcers.values()}
+        in_force |= {each.name: each.roster.epoch for each in self._named()}
+        if set(in_force.values()) != {newest}:
+            return f"not all act under epoch {newest}: {in_force}"
+        return ""
+
+    def _lost(self) -> str:
+        """What was final or acknowledged and is not held; who is no member any more makes nothing final."""
+        stage = self._stage
         roster = stage.watch.epochs.newest
         remaining = {roster.origin(member) for member in roster.members}
         for origin, final in stage.watch.final.items():
@@ -93,7 +106,7 @@ class Healing:
         for (origin, index), leaf in stage.watch.acknowledged.items():
             final = stage.watch.final.get(origin, [])
             if index >= len(final) and origin not in remaining:
-                continue  # who is no member any more makes nothing final
+                continue
             if index >= len(final) or final[index].hex() != leaf:
                 return f"{origin} {index} was acknowledged and is not final"
         return ""

@@ -27,15 +27,14 @@ from typing import Final
 
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.fold import restore
 from mesh.core.law.governance import Governance
 from mesh.core.law.halt import halt_stream
 from mesh.core.law.heartbeat import Heartbeat, StreamHead, covers
 from mesh.core.law.policy import policy_stream
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import Roster
-from mesh.core.law.travel import Said, read_law
 from mesh.core.law.succession import same_member
+from mesh.core.law.travel import Said, read_law
 from mesh.core.log.checkpoint import Checkpoint
 from mesh.core.log.merkle import Frontier
 from mesh.core.log.record import DecisionMade, Denied, Incident, Refusal, read_record
@@ -53,7 +52,7 @@ from mesh.testing.world.epochs import ROUNDING_MS, Epochs
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Ground, Violation
 from mesh.testing.world.message import Message
-from mesh.testing.world.reading import read, unpae
+from mesh.testing.world.reading import read, same_step, unpae
 from mesh.testing.world.setting import DOMAIN, EPOCH_MS, Setting
 
 __all__ = ["Watch"]
@@ -148,8 +147,8 @@ class Watch:
             return
         incarnations = [other.disk.largest("heartbeat", origin) for other in others]
         self._beats[name] = (max(disk.meta.get(INCARNATION, 0), _known(incarnations, enough)), 1 << 60)
-        views = [_law_of(other).frontier for other in others]
-        now = list(_law_of(governor).frontier)
+        views = [other.disk.governance(other.governance).frontier for other in others]
+        now = list(governor.disk.governance(governor.governance).frontier)
         self._frontiers[name] = [
             head
             for head in self._frontiers.get(name, [])
@@ -241,7 +240,7 @@ class Watch:
         if self._steps % _AGAIN_EVERY == 0:
             now_ms, wall_ms = governor.clocks_ms()
             again = governor.machine.step(before, events, now_ms=now_ms, wall_ms=wall_ms, facts=facts)
-            if not _same(again, step):
+            if not same_step(again, step):
                 raise Violation("I11", f"{governor.name}: the same step gives other bytes")
 
     def _permits(self, governor: Governor) -> None:
@@ -494,18 +493,7 @@ def _known(sizes: Sequence[int], enough: int) -> int:
     return sorted(sizes, reverse=True)[enough - 1] if len(sizes) >= enough else 0
 
 
-def _law_of(governor: Governor) -> Governance:
-    """What it is governed by if it starts now."""
-    return restore(governor.governance, [read_law(item.envelope) for item in governor.disk.law.values()])
-
-
 def _what(statement: Statement[Said]) -> tuple[str, str]:
     """What a statement denies; or which it is."""
     claims = statement.claims
     return (claims.target.type, claims.target.value) if isinstance(claims, Revocation) else ("halt", statement.id)
-
-
-def _same(one: Step[GovernorState], other: Step[GovernorState]) -> bool:
-    """Whether two answers of a machine are the same, but for how messages are put together from what they name."""
-    parts = [[effect if not isinstance(effect, Send) else (effect.to, effect.durable) for effect in step.effects] for step in (one, other)]
-    return parts[0] == parts[1] and one.state == other.state

@@ -193,8 +193,9 @@ class Steps:
                 next(runner, None)
         except PowerCut:
             return
-        if self.state is not None and self.state.over:
-            self._host.goes_over(self.state.over)
+        over = made.step.state.over
+        if over:
+            self._host.goes_over(over)
             return
         self._launch(0)
         self._host.wake()
