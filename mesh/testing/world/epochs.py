@@ -54,8 +54,16 @@ class Epochs:
         return self.chain[-1]
 
     def owner(self, origin: str) -> Member:
-        """Whose log it is, whether or not it is a member now."""
-        return next(member for roster in reversed(self.chain) for member in roster.members if roster.origin(member) == origin)
+        """Whose log it is, whether or not it is a member now.
+
+        Raises:
+            Refused: ``unknown_member``.
+        """
+        for roster in reversed(self.chain):
+            for member in roster.members:
+                if roster.origin(member) == origin:
+                    return member
+        raise Refused("unknown_member", origin[:80])
 
     def certified(self, origin: str, note: bytes) -> tuple[Checkpoint, Roster]:
         """What a certificate says, and the roster by which it is one.

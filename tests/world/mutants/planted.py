@@ -10,14 +10,12 @@ from typing import Any, Final, NamedTuple, cast
 import msgspec
 import pytest
 
-from mesh.core.bytes import envelope
 from mesh.core.law import activation, governance
 from mesh.core.law.fold import extend
 from mesh.core.law.halt import in_force
 from mesh.core.law.heartbeat import covers
 from mesh.core.law.streams import Chain
 from mesh.core.log.checkpoint import read_checkpoint
-from mesh.core.run.authorization import Authorization
 from mesh.errors import Refused
 from mesh.protocol import adoption, attester, barrier, begin, examine, freshness, gossip, governor, intake, lineage, mirror, step
 from mesh.protocol.freshness import Freshness
@@ -387,17 +385,6 @@ def _forgets_where_it_went(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(disk, "ROSTER_EPOCH", "another")
 
 
-def _honours_who_is_gone(patch: pytest.MonkeyPatch) -> None:
-    """An authorization is honoured whichever roster it was given under, by what that says."""
-    real = clients.admit
-
-    def admit(presented: Any, actual: Any, *, view: Any, **named: Any) -> Any:
-        epoch = envelope.read(Authorization, presented.authorization).claims.roster_epoch
-        return real(presented, actual, view=msgspec.structs.replace(view, governance=view.governance.under(epoch)), **named)
-
-    patch.setattr(clients, "admit", admit)
-
-
 def _everywhere(patch: pytest.MonkeyPatch, name: str, value: Any) -> None:
     for module in (governor, clients):
         patch.setattr(module, name, value)
@@ -445,6 +432,5 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "judges what was decided by the newest roster": _mutant(_judges_by_the_newest_roster, "I8", "I10", "I11", trouble=("roster",)),
     "never goes over": _mutant(_stays_where_it_is, "I10", trouble=("roster",)),
     "forgets that it went over": _mutant(_forgets_where_it_went, "I10", "I13", trouble=("roster",)),
-    "honours authorizations of a former roster": _mutant(_honours_who_is_gone, "I13", trouble=("roster", "storm", "storm")),
     "cosigns a second history": _mutant(_witness_follows_any_root, "I7", trouble=("twins",)),
 }
