@@ -67,7 +67,7 @@ class Enforcer:
     ) -> None:
         self.name = name
         self.setting = setting
-        self.governance = governance
+        self.governance = self._files = governance
         self.clock = clock
         self.up = False
         self.boots = 0
@@ -102,13 +102,14 @@ class Enforcer:
         return Place(document=self.setting.identities[self.name], boot=boot, obligations=frozenset())
 
     def boot(self) -> None:
-        """Start: what was running is unknown now, and nothing is fresh."""
+        """Start from the files: what was running is unknown now, what was heard is heard again, and nothing is fresh."""
         if self.up:
             return
         former = self._place.boot
         self.up, self._place = True, self._begin()
         self._chain, self._fresh = OutcomeChain(place=self._place), Freshness.begin(self._place.boot)
         self.untold, self._told, self._words = None, (), 0
+        self.governance, self._asking = self._files, {}
         self.clock.boot(0)
         self._watch.listens(self.name)
         for about in list(self._running.values()):
