@@ -16,8 +16,8 @@ The order of :func:`admit`
     not halted
 11. obligations: each is understood here
 
-Then the shell spends the intent durably and asks :func:`recheck` (4, 7, 8, 10 again): a wait for a disk is time in which a
-revocation or a halt may have come. While it runs, :func:`watch` says when it must end.
+Then the shell spends the intent durably and asks :func:`recheck` (the epoch of 1, and 4, 7, 8, 10 again): a wait for a disk is
+time in which a revocation, a halt or another roster may have come. While it runs, :func:`watch` says when it must end.
 
 The intent's own signature is not checked again: the holder's answer in step 3 names the intent's id, which is a hash over
 all that it says. Not here: spending (:mod:`mesh.adapters.spent`), outcomes (:mod:`mesh.protocol.outcomechain`), running.
@@ -144,8 +144,7 @@ def admit(presented: Presented, actual: Actual, *, challenge: str, place: Place,
     authorization = envelope.read(Authorization, presented.authorization)  # (1)
     intent = envelope.read(Intent, presented.intent)
     claims = authorization.claims
-    if claims.roster_epoch != governance.roster.epoch:
-        raise Refused("wrong_epoch", f"roster epoch {claims.roster_epoch}, in force is {governance.roster.epoch}")
+    _check_epoch(claims, governance)
     issuer = governance.roster.member(claims.issuer)
     identity = documents.admit(presented.identity, governance)
     documents.admit(place.document.envelope, governance)
@@ -191,8 +190,9 @@ def recheck(grant: Grant, *, place: Place, view: View) -> Grant:
     """What can change while a disk is waited for, again; the grant with the heartbeats that vouch now.
 
     Raises:
-        Refused: as the steps 4, 7, 8 and 10 of :func:`admit`.
+        Refused: as the steps 1, 4, 7, 8 and 10 of :func:`admit`.
     """
+    _check_epoch(grant.authorization.claims, view.governance)  # it may have gone over meanwhile
     _check_place(grant.authorization.claims, grant.authorization.claims.domain, place, view)
     _check_times(grant, place, view)
     heartbeats = _check_fresh(view)
@@ -263,6 +263,12 @@ def _signers(authorization: Statement[Authorization], issuer: str, governance: G
 
 def _demanded(assurance: Assurance, roster: Roster) -> int:
     return roster.k if ASSURANCES.index(assurance) >= ASSURANCES.index("quorum") else 1
+
+
+def _check_epoch(claims: Authorization, governance: Governance) -> None:
+    """What was authorized under another roster is asked for again: a name may stand for somebody else there."""
+    if claims.roster_epoch != governance.roster.epoch:
+        raise Refused("wrong_epoch", f"roster epoch {claims.roster_epoch}, in force is {governance.roster.epoch}")
 
 
 def _check_possession(

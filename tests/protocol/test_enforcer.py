@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mesh.core.bytes import envelope
 from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import StreamHead, frontier_digest
+from mesh.core.law.succession import Rosters
 from mesh.core.run.authorization import Possession, Receipt, RecordRef
 from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Audience, EntityRef
@@ -340,6 +341,18 @@ def test_what_changes_during_a_wait_is_found_by_the_second_look(what: str) -> No
     with pytest.raises(Refused) as caught:
         recheck(grant, place=later.place(), view=later.view())
     assert caught.value.code == code
+
+
+def test_what_was_authorized_under_a_former_roster_does_not_start_after_going_over() -> None:
+    grant, later = Bench().admit(), Bench()
+    view, after = later.view(), "22" * 32
+    roster = msgspec.structs.replace(view.governance.roster, epoch=2, previous=view.governance.roster_id)
+    rosters = Rosters({**view.governance.rosters.held, after: roster}, (*view.governance.rosters.ids, after))
+    over = msgspec.structs.replace(view.governance, rosters=rosters).under(2)
+    recheck(grant, place=later.place(), view=view)
+    with pytest.raises(Refused) as caught:
+        recheck(grant, place=later.place(), view=msgspec.structs.replace(view, governance=over))
+    assert caught.value.code == "wrong_epoch"
 
 
 def test_the_second_look_names_the_heartbeats_of_its_own_time() -> None:

@@ -83,6 +83,28 @@ def test_streams_fork_and_are_resolved_and_no_promise_is_broken() -> None:
     assert (len(told), len(denied)) == (4, 2), "and all of them permit again in the end, which I10 looks after"
 
 
+@pytest.mark.parametrize(("nodes", "seeds"), [(1, 3), (4, 8), (5, 6), (7, 2)])
+def test_rosters_change_and_no_promise_is_broken(nodes: int, seeds: int) -> None:
+    under, left = set[str](), set[str]()
+    for seed in range(seeds):
+        world = World(seed, nodes=nodes, trouble=("roster",))
+        result = world.run()
+        assert not result.promise, f"seed {seed}: {result.promise}: {result.message}\n" + "\n".join(result.plan)
+        under |= {about for _, _, what, about in result.events if what == "acts under"}
+        left |= {who for _, who, what, _ in result.events if what == "leaves"}
+        newest, final = world.stage.watch.epochs.newest, world.stage.watch.final
+        assert all(final[newest.origin(member)] for member in newest.members if member.name not in world.stage.watch.liars)
+    assert under == ({"2"} if nodes == 1 else {"2", "3"})
+    assert bool(left) == (nodes > 1)
+
+
+@pytest.mark.parametrize("trouble", [("twins",), ("restore", "restore"), ("partition", "hold", "old news"), ("crash", "everybody")])
+def test_rosters_change_while_other_things_go_wrong(trouble: tuple[str, ...]) -> None:
+    for seed in range(20, 24):
+        result = run_seed(seed, nodes=4 + seed % 2, trouble=("roster", *trouble))
+        assert not result.promise, f"seed {seed}: {result.promise}: {result.message}\n" + "\n".join(result.plan)
+
+
 def test_every_kind_of_trouble_can_be_asked_for_and_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     usual, planned = Faults._kinds, list[str]()
 

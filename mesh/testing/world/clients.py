@@ -35,7 +35,7 @@ from mesh.core.run.intent import Audience, EntityRef, Intent
 from mesh.core.run.outcome import Aborted, Blocked, Event, Finished, Unknown
 from mesh.core.run.params import Opening, commit
 from mesh.errors import Refused
-from mesh.protocol.adoption import check_view
+from mesh.protocol.adoption import check_view, go_over, next_roster
 from mesh.protocol.documents import Documents
 from mesh.protocol.enforcer import Actual, Grant, Place, Presented, Running, View, admit, check_receipt, recheck, take_heartbeat, watch
 from mesh.protocol.freshness import Freshness
@@ -67,7 +67,7 @@ class Enforcer:
     ) -> None:
         self.name = name
         self.setting = setting
-        self.governance = governance
+        self.governance = self._files = governance
         self.clock = clock
         self.up = False
         self.boots = 0
@@ -102,13 +102,14 @@ class Enforcer:
         return Place(document=self.setting.identities[self.name], boot=boot, obligations=frozenset())
 
     def boot(self) -> None:
-        """Start: what was running is unknown now, and nothing is fresh."""
+        """Start from the files: what was running is unknown now, what was heard is heard again, and nothing is fresh."""
         if self.up:
             return
         former = self._place.boot
         self.up, self._place = True, self._begin()
         self._chain, self._fresh = OutcomeChain(place=self._place), Freshness.begin(self._place.boot)
         self.untold, self._told, self._words = None, (), 0
+        self.governance, self._asking = self._files, {}
         self.clock.boot(0)
         self._watch.listens(self.name)
         for about in list(self._running.values()):
@@ -176,13 +177,28 @@ class Enforcer:
             self._adopt(self._follower())
         except Refused as refusal:
             self._refused(refusal)
+        self._go_over()
+
+    def _go_over(self) -> None:
+        """To the next roster, if it is time; who is new is asked for a heartbeat of now."""
+        former, after = self.governance.roster, next_roster(self.governance, self._fresh, now_ms=self.clock.now_ms())
+        if after is None:
+            return
+        self._watch.epochs.goes_over(self.name, after.epoch, self._watch.faulty(former))
+        self._ground.say(self.name, "goes over", str(after.epoch))
+        self.governance, self._fresh = self.governance.under(after.epoch), go_over(self._fresh, former, after)
+        self._ask_all()
+        self._sync()
+
+    def _ask_all(self) -> None:
+        for member in self.governance.roster.members:
+            if member.name not in self._fresh.echoed:
+                self._call(member.name, "sync", pack(Sync(nonce=self._fresh.boot)), self._synced)
 
     def _sync(self) -> None:
         if len(self._fresh.echoed) >= self.governance.roster.k:
             return
-        for member in self.governance.roster.members:
-            if member.name not in self._fresh.echoed:
-                self._call(member.name, "sync", pack(Sync(nonce=self._fresh.boot)), self._synced)
+        self._ask_all()
         self._later(_SYNC_US, self._sync)
 
     def _synced(self, data: bytes) -> None:
@@ -205,12 +221,13 @@ class Enforcer:
     def _tell(self) -> None:
         """Say what is acted by now, if that has changed; what is newest again and again, until a governor has it."""
         self._later(_TELL_US, self._tell)
+        self._go_over()
         self.speak()
         if self.untold is None:
             return
         identity, heard = self.untold
         request = HeardRequest(heard=msgspec.Raw(heard), identity=msgspec.Raw(self._place.document.envelope))
-        self._call(self._random.choice(self.setting.members), "outcome", pack(request), partial(self._recorded, identity))
+        self._call(self._random.choice(self.governance.roster.members).name, "outcome", pack(request), partial(self._recorded, identity))
 
     def speak(self) -> None:
         """Sign a word, if there is something to say; nothing before this boot was fresh."""
@@ -272,7 +289,7 @@ class Enforcer:
             self._refused(refusal)
             self._say(about, Blocked(code=refusal.code, detail=""))
             return
-        self._watch.starts(self.name, grant.authorization.claims, grant.intent.claims.holder)
+        self._watch.starts(self.name, grant.authorization.claims, grant.intent.claims.holder, self.governance, grant.heartbeats)
         self._ground.say(self.name, "starts", intent[:12])
         self._running[intent] = about
         self._say(about, grant.started(self._spent[intent]))
@@ -304,7 +321,7 @@ class Enforcer:
             return
         batch = self.unsent[:_REPORTED_MAX]
         request = OutcomeRequest(identity=msgspec.Raw(self._place.document.envelope), outcomes=[msgspec.Raw(data) for _, data in batch])
-        target = self._random.choice(self.setting.members)
+        target = self._random.choice(self.governance.roster.members).name
         self._call(target, "outcome", pack(request), lambda data: self._reported([identity for identity, _ in batch], data))
 
     def _reported(self, ids: list[str], data: bytes) -> None:
@@ -413,7 +430,6 @@ class Workload:
         self._ground.after(_ASK_US, give_up)
 
     def _answered(self, wish: Wish, governor: str, intent_id: str, intent: bytes, actual: Actual, data: bytes) -> None:
-        roster = self.setting.governance.roster
         try:
             match _answer(data):
                 case Authorized() as answer:
@@ -422,7 +438,7 @@ class Workload:
                     self._run(wish, intent_id, intent, actual, answer)
                 case DeniedAnswer(denial=denial):
                     statement = envelope.read(Denial, bytes(denial))
-                    claims = statement.verify(roster.member(statement.claims.issuer).decision_key)
+                    claims = statement.verify(self._watch.epochs.owner(statement.claims.record.origin).decision_key)
                     self._count(claims.code)
                     self._watch.acknowledges(claims.record)
                 case RefusedAnswer() as refused:
@@ -432,7 +448,7 @@ class Workload:
 
     def _run(self, wish: Wish, intent_id: str, intent: bytes, actual: Actual, answer: Authorized) -> None:
         statement = envelope.read(Authorization, bytes(answer.authorization))
-        statement.verify(self.setting.governance.roster.member(statement.claims.issuer).decision_key)
+        statement.verify(self._watch.epochs.owner(statement.claims.origin).decision_key)
         self._watch.authorizes(statement)
 
         def present(name: str) -> None:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from mesh.core.law.fold import restore
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member, Roster
 from mesh.core.law.streams import Cursor
@@ -36,7 +37,7 @@ from mesh.protocol.step import (
     SetHead,
     SetMeta,
 )
-from mesh.protocol.stored import INCARNATION, REFILLED, Stored, StoredLog
+from mesh.protocol.stored import INCARNATION, REFILLED, ROSTER_EPOCH, Stored, StoredLog
 
 __all__ = ["Disk", "StoredLeaves", "Taken"]
 
@@ -212,6 +213,12 @@ class Disk:
             notes += [note for note in newest if mine in note or member.name == asker.name][:1]
         beats = self.notes.get(("heartbeat", origin), {0: b""})
         return notes, beats[max(beats)]
+
+    def governance(self, files: Governance) -> Governance:
+        """What the files said with all that was heard since, under the roster that this node went over to."""
+        held = restore(files, [read_law(item.envelope) for item in self.law.values()])
+        epoch = max(files.roster.epoch, self.meta.get(ROSTER_EPOCH, 0))
+        return held.under(min(epoch, len(held.rosters.ids)))
 
     def stored(self, governance: Governance, me: Member) -> Stored:
         """What a start reads."""

@@ -20,6 +20,7 @@ from mesh.core.law.travel import Said
 from mesh.core.messages import Offer, Sync, pack
 from mesh.protocol.step import FAILPOINTS
 from mesh.testing.world import keys
+from mesh.testing.world.changes import change_rosters
 from mesh.testing.world.disk import Disk
 from mesh.testing.world.governor import QUEUE_MAX, Governor
 from mesh.testing.world.liars import KINDS
@@ -31,6 +32,8 @@ from mesh.testing.world.stage import Stage
 __all__ = ["Faults"]
 
 _S: Final = 1_000_000
+_WRONG_US: Final = 2_700_000
+"""A heartbeat of another time than this counts for nobody."""
 _PLACES: Final = (*FAILPOINTS, "send.each")
 _WEATHER: Final = (
     CALM,
@@ -58,6 +61,7 @@ class Faults:
         self._healed = False
         self._wrong_clock: Governor | None = None
         self._restored: Governor | None = None
+        self._changing = False
         self.plan: list[str] = []
 
     def _kinds(self) -> dict[str, tuple[int, Callable[[int], None]]]:
@@ -86,6 +90,7 @@ class Faults:
             "resolve": (1, self._resolve),
             "revocation": (1, self._revocation),
             "revoker forks": (1, self._forked_revoker),
+            "roster": (2, self._roster),
             "slow disk": (1, self._slow_disk),
             "storm": (1, self._storm),
             "weather": (1, self._weather),
@@ -322,6 +327,7 @@ class Faults:
         step_ms = self._random.choice((-3_600_000, -20_000, -4_000, -1_000, -250, 250, 1_000, 2_500))
         if self._alone() and step_ms > 0:
             return  # whose clock nobody can doubt must be right: a mesh of one promises nothing otherwise
+        self._stage.watch.epochs.slack_us = _WRONG_US
         if step_ms > self._stage.setting.governance.roster.bounds.skew_ms:
             self._stage.watch.astray |= {governor.member.name}
 
@@ -342,6 +348,7 @@ class Faults:
         if self._alone():
             return  # as above
         self._stage.watch.astray |= {governor.member.name}
+        self._stage.watch.epochs.slack_us = _WRONG_US
 
         reboots = self._random.random() < 0.5
 
@@ -446,7 +453,7 @@ class Faults:
             self._stage.send(Message(WORKLOADS[0], member, "sync", data, number))
 
         self._at(at_us, f"{what} at {target}", partial(offer, target))
-        self._offers += [partial(offer, member) for member in self._stage.setting.members]
+        self._offers += [partial(offer, member) for member in self._stage.members]
 
     def _policy(self, at_us: int) -> None:
         """A second policy epoch, and its activation: once k have admitted it, which may be after it should have begun."""
@@ -460,3 +467,9 @@ class Faults:
         states = [governor.state for governor in self._stage.governors.values() if governor.state is not None]
         held = [law for state in states for laws in state.governance.laws.values() for law in laws if law.manifest_id == wanted]
         return sum(law.bundle is not None for law in held) >= self._stage.setting.governance.roster.k
+
+    def _roster(self, at_us: int) -> None:
+        """Only once in a world: a root that signs two histories is another story."""
+        if not self._changing:
+            self._changing = True
+            self._ends.append(change_rosters(self._stage, self._random, at_us, offered=self._offered, at=self._at))

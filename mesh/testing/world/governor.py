@@ -12,15 +12,16 @@ from typing import Final
 import msgspec
 
 from mesh.core import subjects
-from mesh.core.bytes import canonical, envelope
+from mesh.core.bytes import canonical
+from mesh.core.bytes.envelope import Statement
 from mesh.core.law.fold import restore
 from mesh.core.law.governance import Governance
 from mesh.core.law.policy import Bundle
-from mesh.core.law.roster import Member
+from mesh.core.law.roster import Member, Roster
 from mesh.core.law.streams import Cursor
-from mesh.core.log.record import read_record
+from mesh.core.law.succession import same_member
+from mesh.core.law.travel import Said
 from mesh.core.messages import (
-    BarrierAnswer,
     BarrierAsked,
     LawAsked,
     LawBatch,
@@ -28,14 +29,12 @@ from mesh.core.messages import (
     Pull,
     RefusedAnswer,
     Sync,
-    SyncAnswer,
     pack,
-    unpack,
     unpack_asked,
 )
 from mesh.errors import Alarm, Refused, Unavailable
 from mesh.limits import BATCH_RECORDS_MAX
-from mesh.protocol.barrier import answer_draft, asks, heard_notes
+from mesh.protocol.barrier import asks
 from mesh.protocol.begin import begin
 from mesh.protocol.events import (
     BarrierArrived,
@@ -54,11 +53,12 @@ from mesh.protocol.events import (
     Tick,
 )
 from mesh.protocol.governor import Machine
-from mesh.protocol.serving import announce_batches, body_ids, opening_ids, pull_answer
+from mesh.protocol.serving import announce_batches
 from mesh.protocol.state import Facts, GovernorState
 from mesh.protocol.step import Announce, Ask, AskLaw, KeyUse, Outgoing, Persist, Reply, Send, SetMeta, Step
 from mesh.protocol.stored import INCARNATION, Stored
 from mesh.testing.world import keys
+from mesh.testing.world.answers import bodies, law_answered, pulled, records_answered, sync_answered, told
 from mesh.testing.world.around import Bus, Watcher
 from mesh.testing.world.clock import WorldClock
 from mesh.testing.world.disk import Disk
@@ -74,6 +74,8 @@ QUEUE_MAX: Final = 24
 _TICK_US: Final = 100_000
 _SYNC_US: Final = 150_000
 _REOPEN_US: Final = 700_000
+_ANEW_US: Final = 50_000
+"""To begin anew under the next roster."""
 _LAW_PAGE: Final = 1
 """Governance statements in one answer: so few that worlds see more than one page."""
 
@@ -92,17 +94,25 @@ class Governor:
         bus: Bus,
         watcher: "Watcher[Governor]",
         clock: WorldClock,
+        label: str = "",
+        given: Sequence[Statement[Said]] = (),
     ) -> None:
         self.name = name
         """Of the host; two liars may claim to be one member."""
+        self.label = label or member.name
+        """Under which its keys are made: a member may get new ones."""
         self.member = member
         self.governance = governance
+        """What its files say; what is in force is the roster that it went over to."""
+        self._given = given
         self.clock = clock
         self.disk = Disk()
         self.engine = WorldEngine()
         self.library = library
         """Every policy bundle that there is, by digest."""
         self.up = False
+        self.absent = False
+        """Whether there is no process to start: not yet, or the roster in force names it no more."""
         self.boots = 0
         self.machine = Machine(governance, member, self.engine)
         self.paused = False
@@ -126,28 +136,38 @@ class Governor:
         self._turning = False
         self._calls: dict[int, Callable[[bytes], Event]] = {}
         self._judging = set[str]()
-        self._steps = Steps(self, member.name)
+        self._steps = Steps(self, self.label)
 
     @property
     def state(self) -> GovernorState | None:
         """After the last step that is durable; none while the process is down or begins."""
         return self._steps.state
 
+    @property
+    def roster(self) -> Roster:
+        """Under which it began."""
+        return self.machine.governance.roster
+
     # ------------------------------------------------------------------------------------------------------------- life
 
     def boot(self) -> None:
-        """Start the process from what the disk holds."""
-        if self.up:
+        """Start the process from its files and what the disk holds, under the roster that it went over to."""
+        if self.up or self.absent:
             return
-        self.up, self.paused, self._turning = True, False, False
+        governance = self.disk.governance(self.governance)
+        found = next((member for member in governance.roster.members if member.name == self.member.name), None)
+        if found is None or not same_member(found, self.member):
+            self.leave(f"not enrolled in epoch {governance.roster.epoch}")
+            return
+        self.up, self.paused, self._turning, self.member = True, False, False, found
         self.boots += 1
-        self.machine = Machine(self.governance, self.member, self.engine)
-        stored = self.disk.stored(self.governance, self.member)
+        self.machine = Machine(governance, self.member, self.engine)
+        stored = self.disk.stored(governance, self.member)
         self.clock.boot(stored.own.last_ms)
         self._watcher.booted(self)
         boot = keys.nonce("boot", self.name, self.boots, self._ground.seed)
         try:
-            step = begin(self.machine, stored, boot=boot, now_ms=self.clock.now_ms(), admitted=self._admitted(stored))
+            step = begin(self.machine, stored, boot=boot, now_ms=self.clock.now_ms(), given=self._given, admitted=self._admitted(stored))
         except Alarm as alarm:
             raise Violation("I7", f"{self.name} cannot start: {alarm}") from None
         self._steps.begin(step if self.asks else _unasked(step, stored.incarnation + 1))
@@ -189,6 +209,19 @@ class Governor:
             self._ground.say(self.name, "reload")
             self._fail("unavailable")
             self._ground.after(down_us, self.boot)
+
+    def leave(self, why: str) -> None:
+        """It ends for good; the disk stays."""
+        self._ground.say(self.name, "leaves", why)
+        if self.up:
+            self._fail("unavailable")
+        self.absent = True
+
+    def goes_over(self, epoch: int) -> None:
+        """The process lets go of everything and begins anew; see :class:`mesh.testing.world.steps.Host`."""
+        self._ground.say(self.name, "goes over", str(epoch))
+        self._fail("unavailable")
+        self._ground.after(_ANEW_US, self.boot)
 
     def set_back(self, copy: Disk, down_us: int) -> None:
         """The host dies, and somebody puts an old copy of its disk in place."""
@@ -243,7 +276,7 @@ class Governor:
             case "hb":
                 self._enqueue(HeartbeatArrived(message.data))
             case "lineage":
-                self._enqueue(LineageArrived(message.data, pulled=False, node=message.source.removesuffix("~")))
+                self._enqueue(LineageArrived(message.data, pulled=False, node=message.source.rstrip("~+")))
             case "checkpoint":
                 self._enqueue(NoteArrived(message.data))
             case "cosig":
@@ -271,42 +304,14 @@ class Governor:
         if isinstance(asked, Sync):
             self._enqueue(SyncArrived(self._waiter(message), asked.nonce))
         elif isinstance(asked, Pull):
-            self._reply(message, self._pulled(asked))
+            self._reply(message, pulled(asked, self.disk, self.state))
         elif isinstance(asked, BarrierAsked):
-            self._reply(message, self._told(asked))
+            self._reply(message, told(asked, self, self.roster, self.member, self.state))
         elif isinstance(asked, Offer):
             self._enqueue(OfferArrived(self._waiter(message), message.data))
         elif isinstance(asked, LawAsked):
             held = self.disk.statements(asked.stream, Cursor(asked.sequence, asked.id), _LAW_PAGE)
             self._reply(message, pack(LawBatch(statements=[msgspec.Raw(data) for data in held])))
-
-    def _told(self, asked: BarrierAsked) -> bytes:
-        """What another member that starts has signed."""
-        roster, state = self.governance.roster, self.state
-        if state is None:
-            return pack(RefusedAnswer(code="unavailable", detail=""))
-        try:
-            asker = roster.member(asked.asker)
-        except Refused as refusal:
-            return pack(RefusedAnswer(code=refusal.code, detail=""))
-        notes, heartbeat = self.disk.shown(roster, self.member, asker)
-        notes += heard_notes(state.mirrors, state.log, roster.origin(asker))
-        draft = answer_draft(roster, self.member, asked, state.governance.frontier, notes=notes, heartbeat=heartbeat)
-        signature = self.sign("decision", draft.message)
-        said = envelope.assemble(draft.payload_type, draft.payload, {self.member.decision_key: signature})
-        return pack(BarrierAnswer(barrier=msgspec.Raw(said), heartbeat=[msgspec.Raw(heartbeat)] if heartbeat else []))
-
-    def _pulled(self, ask: Pull) -> bytes:
-        leaves = self.disk.records(ask.origin, ask.first, min(ask.count, BATCH_RECORDS_MAX))
-        records = [read_record(leaf) for leaf in leaves]
-        openings = {key: self.disk.openings[key] for record in records for key in opening_ids(record) if key in self.disk.openings}
-        note = self.disk.note(ask.origin, ask.first)
-        if not note and self.state is not None and self.state.log.origin == ask.origin:
-            note = self.state.log.note
-        return pull_answer(ask.origin, ask.first, leaves, self._bodies(leaves), openings, note)
-
-    def _bodies(self, leaves: Sequence[bytes]) -> dict[str, bytes]:
-        return self.disk.held(dict.fromkeys(key for leaf in leaves for key in body_ids(read_record(leaf))))
 
     def _answered(self, made: Callable[[bytes], Event], data: bytes) -> None:
         try:
@@ -331,18 +336,18 @@ class Governor:
 
     def _sync(self) -> None:
         """Ask for heartbeats of now, until enough have come."""
-        roster = self.governance.roster
+        roster = self.roster
         if self.state is not None:
             if len(self.state.fresh.echoed) >= roster.k:
                 return
             for member in roster.members:
                 if member.name != self.member.name and member.name not in self.state.fresh.echoed:
-                    self._call(member.name, pack(Sync(nonce=self.state.fresh.boot)), _sync_answer)
+                    self._call(member.name, pack(Sync(nonce=self.state.fresh.boot)), sync_answered)
         self._later(_SYNC_US, self._sync)
 
     def _ask(self) -> None:
         """Ask what it has signed, until its start is through."""
-        roster, state = self.governance.roster, self.state
+        roster, state = self.roster, self.state
         if state is not None:
             if state.barrier is None:
                 return
@@ -430,7 +435,7 @@ class Governor:
     def sign(self, use: KeyUse, message: bytes) -> bytes:
         """The signature of a message."""
         self._watcher.signing(self, use, message)
-        return keys.sign(f"{self.member.name} {use}", message)
+        return keys.sign(f"{self.label} {use}", message)
 
     def failpoint(self, name: str) -> None:
         """Die here, if it is planned."""
@@ -451,10 +456,10 @@ class Governor:
         """Send one thing."""
         match item:
             case Ask(member=member, origin=origin, first=first):
-                self._call(member, pack(Pull(origin=origin, first=first, count=BATCH_RECORDS_MAX)), partial(_pulled, member))
+                self._call(member, pack(Pull(origin=origin, first=first, count=BATCH_RECORDS_MAX)), partial(records_answered, member))
             case AskLaw(member=member, stream=stream, after=after):
                 ask = LawAsked(stream=stream, sequence=after.sequence, id=after.id)
-                self._call(member, pack(ask), partial(_law, member))
+                self._call(member, pack(ask), partial(law_answered, member))
             case Announce():
                 self._announce(item, data)
             case Send(to=Reply(waiter=waiter)):
@@ -472,7 +477,7 @@ class Governor:
             self._bus.publish(self.name, subjects.checkpoint(me.region, me.name), note)
             return
         leaves = self.disk.records(item.origin, item.first, item.size - item.first)
-        for batch in announce_batches(item.origin, item.first, leaves, self._bodies(leaves), note):
+        for batch in announce_batches(item.origin, item.first, leaves, bodies(self.disk, leaves), note):
             self._bus.publish(self.name, subjects.lineage(me.region, me.name), batch)
 
     def _reply(self, message: Message, data: bytes) -> None:
@@ -483,15 +488,3 @@ def _unasked(step: Step[GovernorState], incarnation: int) -> Step[GovernorState]
     """The start of somebody who asks nobody."""
     state = msgspec.structs.replace(step.state, barrier=None, incarnation=incarnation)
     return Step(state, (SetMeta(INCARNATION, incarnation), *step.effects))
-
-
-def _sync_answer(data: bytes) -> Event:
-    return HeartbeatArrived(bytes(unpack(SyncAnswer, data).heartbeat))
-
-
-def _law(member: str, data: bytes) -> Event:
-    return LawArrived(data, node=member)
-
-
-def _pulled(member: str, data: bytes) -> Event:
-    return LineageArrived(data, pulled=True, node=member)

@@ -7,6 +7,7 @@ from typing import Final
 
 from mesh.core.bytes import canonical
 from mesh.core.law.roster import Member
+from mesh.core.law.succession import same_member
 from mesh.core.log.record import DecisionMade, EnforcerHeard, OutcomeRecorded, read_record
 from mesh.core.messages import Openings
 from mesh.limits import REQUEST_BYTES_MAX
@@ -35,10 +36,16 @@ class Healing:
         """Governor to the newest intent that it was asked for."""
         self._probe(0)
 
+    def _named(self) -> list[Governor]:
+        """Honest governors that the newest roster names."""
+        watch = self._stage.watch
+        members = watch.epochs.newest.members
+        return [each for each in watch.honest if any(same_member(each.member, member) for member in members)]
+
     def _probe(self, count: int) -> None:
         """One more round; nothing is asked of whom has already permitted what then ran."""
         stage = self._stage
-        for at, governor in enumerate(stage.watch.honest):
+        for at, governor in enumerate(self._named()):
             name = governor.member.name
             if self._wanted.get(name) in stage.watch.started:
                 continue
@@ -54,7 +61,10 @@ class Healing:
     def missing(self) -> str:
         """What is not well yet; the first thing found."""
         stage = self._stage
-        for governor in stage.watch.honest:
+        epochs = self._epochs()
+        if epochs:
+            return epochs
+        for governor in self._named():
             if self._wanted.get(governor.member.name) not in stage.watch.started:
                 return f"{governor.name} permits nothing that runs"
         for enforcer in stage.enforcers.values():
@@ -62,32 +72,53 @@ class Healing:
                 return f"{enforcer.name} has {len(enforcer.unsent)} outcomes that nobody has recorded"
             if enforcer.untold is not None:
                 return f"nobody has recorded what {enforcer.name} has heard"
-        for governor in stage.watch.honest:
+        for governor in self._named():
             found = self._held(governor)
             if found:
                 return found
-        states = {governor.name: governor.state.governance.digest for governor in stage.watch.honest if governor.state is not None}
+        states = {governor.name: governor.state.governance.digest for governor in self._named() if governor.state is not None}
         states |= {enforcer.name: enforcer.governance.digest for enforcer in stage.enforcers.values()}
         if len(set(states.values())) > 1:
             return f"not all hold the same law: {states}"
-        known = [self._heard(governor) for governor in stage.watch.honest]
+        known = [self._heard(governor) for governor in self._named()]
         if known != known[:1] * len(known):
             return f"not all know the same of what enforcers have heard: {known}"
+        return self._lost()
+
+    def _epochs(self) -> str:
+        """Who does not act under the newest roster."""
+        stage = self._stage
+        newest = stage.watch.epochs.newest.epoch
+        in_force = {each.name: each.governance.roster.epoch for each in stage.enforcers.values()}
+        in_force |= {each.name: each.roster.epoch for each in self._named()}
+        if set(in_force.values()) != {newest}:
+            return f"not all act under epoch {newest}: {in_force}"
+        return ""
+
+    def _lost(self) -> str:
+        """What was final or acknowledged and is not held; who is no member any more makes nothing final."""
+        stage = self._stage
+        roster = stage.watch.epochs.newest
+        remaining = {roster.origin(member) for member in roster.members}
+        for origin, final in stage.watch.final.items():
+            if all(each.disk.hashes(origin)[: len(final)] != final for each in self._named()):
+                return f"nobody who is left holds the {len(final)} final records of {origin}"
         for (origin, index), leaf in stage.watch.acknowledged.items():
             final = stage.watch.final.get(origin, [])
+            if index >= len(final) and origin not in remaining:
+                continue
             if index >= len(final) or final[index].hex() != leaf:
                 return f"{origin} {index} was acknowledged and is not final"
         return ""
 
     def _held(self, owner: Governor) -> str:
-        roster = self._stage.setting.governance.roster
-        origin, state = roster.origin(owner.member), owner.state
+        origin, state = owner.roster.origin(owner.member), owner.state
         if state is None:
             return f"{owner.name} is down"
         size = state.log.frontier.size
         if state.log.certified < size:
             return f"{origin} has {size} records, {state.log.certified} of them final"
-        for other in self._stage.watch.honest:
+        for other in self._named():
             if other is owner:
                 continue
             if other.state is None or other.state.mirrors[origin].frontier != state.log.frontier:
@@ -96,24 +127,24 @@ class Healing:
 
     def _heard(self, governor: Governor) -> dict[str, str]:
         """Enforcer to the newest word that honest logs have of it, as this governor knows them."""
-        roster = self._stage.setting.governance.roster
-        honest = {roster.origin(each.member) for each in self._stage.watch.honest}
+        honest = {each.roster.origin(each.member) for each in self._named()}
         words = governor.state.words if governor.state is not None else NOBODY
         return {key: word.id for key, (_, word) in newest({log: words[log] for log in words if log in honest}).items()}
 
     def audit(self) -> None:
         """I11: every record of an honest log, and every final one of a liar's, is what its rules demand; every decision replays."""
-        honest, roster = self._stage.watch.honest, self._stage.setting.governance.roster
-        for governor in honest:
-            self._audit(governor, governor.member, governor.disk.size(roster.origin(governor.member)))
-        for liar in sorted(self._stage.watch.liars):
-            origin = roster.origin(roster.member(liar))
-            final = len(self._stage.watch.final.get(origin, []))
-            holding = next(each for each in honest if each.disk.size(origin) >= final)
-            self._audit(holding, roster.member(liar), final)
+        watch = self._stage.watch
+        for governor in watch.honest:
+            self._audit(governor, governor.member, governor.disk.size(governor.roster.origin(governor.member)))
+        for origin in sorted(watch.final):
+            owner, final = watch.epochs.owner(origin), len(watch.final[origin])
+            if owner.name in watch.liars:
+                holding = next(each for each in self._named() if each.disk.size(origin) >= final)
+                self._audit(holding, owner, final)
 
     def _audit(self, governor: Governor, member: Member, size: int) -> None:
-        governance, disk = governor.state.governance if governor.state is not None else governor.governance, governor.disk
+        states = (each.state for each in self._named())
+        governance, disk = next(state.governance for state in states if state is not None), governor.disk
         leaves = disk.records(governance.roster.origin(member), 0, size)
         bodies = disk.held(key for leaf in leaves for key in body_ids(read_record(leaf)))
         openings = {

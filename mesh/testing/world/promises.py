@@ -16,50 +16,48 @@ I9  what a node knows of revocations and halts only grows, and so does what it s
 I10 after healing, within a bound: what was acknowledged is final, all hold the same, work is allowed again
 I11 the same input gives the same bytes; every recorded decision replays
 I12 every request that reached a living process is answered exactly once
+I13 no two rosters are acted under at once (:mod:`mesh.testing.world.epochs`); nothing starts on the word of who is no member
 === =====================================================================================================================
 
 Not here: what stirs a world (:mod:`mesh.testing.world.faults`).
 """
 
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 from mesh.core.bytes import canonical, envelope
-from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.conflict import judge
-from mesh.core.law.fold import restore
 from mesh.core.law.governance import Governance
 from mesh.core.law.halt import halt_stream
 from mesh.core.law.heartbeat import Heartbeat, StreamHead, covers
 from mesh.core.law.policy import policy_stream
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import Roster
+from mesh.core.law.succession import same_member
 from mesh.core.law.travel import Said, read_law
-from mesh.core.log.certificate import verify_certificate
-from mesh.core.log.checkpoint import Checkpoint, log_verifier
+from mesh.core.log.checkpoint import Checkpoint
 from mesh.core.log.merkle import Frontier
 from mesh.core.log.record import DecisionMade, Denied, Incident, Refusal, read_record
 from mesh.core.messages import SyncAnswer, unpack
 from mesh.core.run.authorization import Authorization, Receipt, RecordRef
 from mesh.core.run.heard import Heard
 from mesh.errors import Alarm, Refused
-from mesh.limits import STATEMENT_BYTES_MAX
 from mesh.protocol.events import Event, IntentArrived, OfferArrived, OutcomesArrived, SyncArrived
 from mesh.protocol.state import Facts, GovernorState
-from mesh.protocol.step import Append, Head, InsertOnce, KeyUse, Persist, PutLaw, PutNote, Reply, Send, Step
-from mesh.protocol.stored import INCARNATION
+from mesh.protocol.step import Append, Head, InsertOnce, KeyUse, Persist, PutLaw, PutNote, Reply, Send, SetMeta, Sign, Step
+from mesh.protocol.stored import INCARNATION, ROSTER_EPOCH
 from mesh.testing.world import keys
 from mesh.testing.world.disk import Disk
+from mesh.testing.world.epochs import ROUNDING_MS, Epochs
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Ground, Violation
 from mesh.testing.world.message import Message
+from mesh.testing.world.reading import read, same_step, unpae
 from mesh.testing.world.setting import DOMAIN, EPOCH_MS, Setting
 
 __all__ = ["Watch"]
 
-P = TypeVar("P", bound=Payload)
-_ROUNDING_MS: Final = 3
 _AGAIN_EVERY: Final = 8  # one step in so many is made twice
 
 
@@ -69,7 +67,7 @@ class Watch:
     def __init__(self, ground: Ground, setting: Setting) -> None:
         self._ground = ground
         self._setting = setting
-        self._roster: Roster = setting.governance.roster
+        self.epochs = Epochs(ground, setting.genesis)
         self.honest: list[Governor] = []
         self.liars: frozenset[str] = frozenset()
         """Members that lie."""
@@ -90,12 +88,14 @@ class Watch:
         self._beats: dict[str, tuple[int, int]] = {}
         self._frontiers: dict[str, list[StreamHead]] = {}
         self.beat_us: dict[bytes, tuple[str, int]] = {}
-        """Heartbeat as it was sent to (member, true µs of its signature)."""
+        """Heartbeat as it was sent to (decision key, true µs of its signature)."""
         self._heard: dict[str, dict[str, int]] = {}
         self._begun_us: dict[str, int] = {}
         self._law: dict[str, frozenset[tuple[str, str]]] = {}
         self._knowing: dict[str, dict[str, int]] = {"revoked": {}, "halted": {}, "activated": {}, "halted twice": {}, "contested": {}}
-        """Of what, to who said since when (true µs) that it knows."""
+        """Of what, to whose decision key said since when (true µs) that it knows."""
+        self._beat_of: dict[str, str] = {}
+        """Id of a heartbeat to the decision key that signed it."""
         self.offered = set[str]()
         """Ids of governance statements that somebody has been told."""
         self._confirmed: dict[str, set[str]] = {}
@@ -131,24 +131,26 @@ class Watch:
         Whoever asks k-1 others meets at least one that is honest and knows what n-k+1 honest others know. A member that had signed
         checkpoints which fewer hold counts as one that lies from now on: nobody can tell it.
         """
-        name, origin, disk = governor.member.name, self._roster.origin(governor.member), governor.disk
+        name, roster, disk = governor.member.name, governor.roster, governor.disk
+        origin = roster.origin(governor.member)
         self.restored |= {name}
         self._law.pop(name, None)
         if name in self.liars:
             return
-        others = [other for other in self.honest if other is not governor]
-        enough = len(self._roster.members) - self._roster.k + 1
+        honest = [other for other in self.honest if other is not governor]
+        others = [other for other in honest if any(same_member(other.member, member) for member in roster.members)]
+        enough = len(roster.members) - roster.k + 1
         kept = max(disk.size(origin), _known([other.disk.size(origin) for other in others], enough))
         signed = before.heads.get(("log", origin))
         if signed is not None and signed.size > kept:
             self.liars |= {name}
-            self.honest = others
+            self.honest = honest
             self.acknowledged = {ref: leaf for ref, leaf in self.acknowledged.items() if ref[0] != origin}
             return
         incarnations = [other.disk.largest("heartbeat", origin) for other in others]
         self._beats[name] = (max(disk.meta.get(INCARNATION, 0), _known(incarnations, enough)), 1 << 60)
-        views = [_law_of(other).frontier for other in others]
-        now = list(_law_of(governor).frontier)
+        views = [other.disk.governance(other.governance).frontier for other in others]
+        now = list(governor.disk.governance(governor.governance).frontier)
         self._frontiers[name] = [
             head
             for head in self._frontiers.get(name, [])
@@ -156,12 +158,12 @@ class Watch:
         ]
         for what, state in (("revoked", self._setting.revoking), ("halted", self._setting.halting)):
             if not covers(self._frontiers[name], list(state.frontier)):
-                self._knowing[what].pop(name, None)
+                self._knowing[what].pop(governor.member.decision_key, None)
         self._forget(governor, before, kept, [other.disk for other in others], enough)
 
     def _forget(self, governor: Governor, before: Disk, kept: int, others: Sequence[Disk], enough: int) -> None:
         """What nobody may be able to show it: what it cosigned of others, which follows from their logs but for the time."""
-        name, own = governor.name, self._roster.origin(governor.member)
+        name, own = governor.name, governor.roster.origin(governor.member)
         floors = {log: head.size for (use, log), head in governor.disk.heads.items() if use == "witness"}
         shown = [other.largest("certificate", own) for other in others]
         floors[own] = max(floors.get(own, 0), _known(shown, enough))
@@ -191,24 +193,30 @@ class Watch:
                 return
         known = self.beat_us.get(data)
         if known is not None:
-            member, said_us = known
+            key, said_us = known
             heard = self._heard[name]
-            heard[member] = max(heard.get(member, 0), said_us)
+            heard[key] = max(heard.get(key, 0), said_us)
 
-    def fresh(self, name: str, *, me: str = "", slow_ms: int = 0) -> bool:
+    def faulty(self, roster: Roster) -> frozenset[str]:
+        """Decision keys of members that lie, or whose clock was ahead."""
+        return frozenset(member.decision_key for member in roster.members if member.name in self.liars | self.astray)
+
+    def fresh(self, name: str, roster: Roster, *, me: str = "", slow_ms: int = 0) -> bool:
         """Whether by true time k members, less the liars, can vouch to a process: it has heard what each said within Δ.
 
         And enough of them have said something since the process began.
 
         Args:
             name: of the process.
-            me: the member that the process itself is, which vouches for itself.
+            roster: under which it acts.
+            me: decision key of the member that the process itself is, which vouches for itself.
             slow_ms: by how much its clock was set back. No rule helps who lives in the past and hears only of the past.
         """
-        faulty = self.liars | self.astray - {me}
-        needed = self._roster.k - len(faulty) - bool(me)
-        oldest_us = self._ground.now_us - 1_000 * (self._roster.bounds.stale_ms + slow_ms + _ROUNDING_MS)
-        times = [said_us for member, said_us in self._heard[name].items() if member != me and member not in faulty]
+        faulty = self.faulty(roster) - {me}
+        needed = roster.k - len(faulty) - bool(me)
+        oldest_us = self._ground.now_us - 1_000 * (roster.bounds.stale_ms + slow_ms + ROUNDING_MS)
+        counting = {member.decision_key for member in roster.members} - faulty - {me}
+        times = [said_us for key, said_us in self._heard[name].items() if key in counting]
         recent, since = sum(said_us >= oldest_us for said_us in times), sum(said_us >= self._begun_us[name] for said_us in times)
         return recent >= needed and since >= needed
 
@@ -223,18 +231,23 @@ class Watch:
         if waiting != told:
             raise Violation("I12", f"{governor.name}: asked by {waiting}, answered {told}")
         permits = any(isinstance(effect, InsertOnce) and effect.space == "intent" for effect in step.effects)
-        if permits and governor.member.name not in self.liars and before.barrier is None:  # else it is what it had permitted before
-            self._permits(governor)
+        if governor.member.name not in self.liars and before.barrier is None:  # else it is what it had permitted before
+            slow_ms = max(0, -governor.clock.ahead_ms())
+            if permits:
+                self._permits(governor)
+                self.epochs.acts(governor.name, before.governance, slow_ms=slow_ms)
+            elif any(isinstance(effect, Sign) and effect.use == "attest" for effect in step.effects):
+                self.epochs.attests(governor.name, before.governance, slow_ms=slow_ms)
         self._steps += 1
         if self._steps % _AGAIN_EVERY == 0:
             now_ms, wall_ms = governor.clocks_ms()
             again = governor.machine.step(before, events, now_ms=now_ms, wall_ms=wall_ms, facts=facts)
-            if not _same(again, step):
+            if not same_step(again, step):
                 raise Violation("I11", f"{governor.name}: the same step gives other bytes")
 
     def _permits(self, governor: Governor) -> None:
         # Disks are slow: what was decided while fresh may be signed a little later. Whoever starts it asks again.
-        if not self.fresh(governor.name, me=governor.member.name, slow_ms=max(0, -governor.clock.step_ms)):
+        if not self.fresh(governor.name, governor.roster, me=governor.member.decision_key, slow_ms=max(0, -governor.clock.step_ms)):
             raise Violation("I1", f"{governor.name} permits while k members have not been heard of within the staleness bound")
 
     def committed(self, governor: Governor, effects: Sequence[Persist]) -> None:
@@ -247,9 +260,11 @@ class Watch:
                     self._certificate(governor, origin, size, note)
                 case PutLaw(id=identity, envelope=data):
                     self._law_taken[identity] = data
-                case Append(origin=origin, leaves=leaves) if origin == self._roster.origin(governor.member):
+                case Append(origin=origin, leaves=leaves) if origin == governor.roster.origin(governor.member):
                     for leaf in leaves:
                         self._recorded(governor, leaf)
+                case SetMeta(key=key, value=epoch) if key == ROSTER_EPOCH:
+                    self.epochs.goes_over(governor.name, epoch, self.faulty(governor.roster))
                 case _:
                     pass
 
@@ -272,9 +287,8 @@ class Watch:
             return False
 
     def _certificate(self, governor: Governor, origin: str, size: int, note: bytes) -> None:
-        log = log_verifier(origin, self._roster.owner(origin).log_key)
         try:
-            checkpoint = verify_certificate(note, log=log, attesters=self._roster.attest_keys(), k=self._roster.k).checkpoint
+            checkpoint, roster = self.epochs.certified(origin, note)
         except Refused as refusal:
             raise Violation("I3", f"{governor.name} holds a certificate that is none: {refusal}") from None
         held = governor.disk.hashes(origin)[:size]
@@ -286,7 +300,7 @@ class Watch:
             self._final[origin] = self._final.get(origin, Frontier.empty()).extend(held[len(known) :])
             self._certified[origin, size] = self._final[origin].root()
             self.final[origin] = list(held)
-            self._kept(origin, size)
+            self._kept(origin, size, roster)
             self._ground.say(governor.name, "final", f"{origin} {size}")
         root = self._certified.get((origin, size))
         if root is None:
@@ -294,10 +308,10 @@ class Watch:
         if root != checkpoint.root:
             raise Violation("I3", f"{governor.name}: final checkpoint of {origin} at {size} has another root than its records")
 
-    def _kept(self, origin: str, size: int) -> None:
-        wanted = self.final[origin]
-        holding = sum(governor.disk.hashes(origin)[:size] == wanted for governor in self.honest)
-        if holding < self._roster.k - self._roster.f:
+    def _kept(self, origin: str, size: int, roster: Roster) -> None:
+        wanted, keys = self.final[origin], {member.decision_key for member in roster.members}
+        holding = sum(each.member.decision_key in keys and each.disk.hashes(origin)[:size] == wanted for each in self.honest)
+        if holding < roster.k - roster.f:
             raise Violation("I4", f"{origin} is final at {size}, and only {holding} honest members hold it")
 
     # ------------------------------------------------------------------------------------------------------- signatures
@@ -305,7 +319,7 @@ class Watch:
     def signing(self, governor: Governor, use: KeyUse, message: bytes) -> None:
         """I5, I7 and I8 of one signature of an honest member; heartbeats of anybody are remembered."""
         if use == "decision":
-            kind, payload = _unpae(message)
+            kind, payload = unpae(message)
             self._statement(governor, kind, payload)
             return
         if governor.member.name in self.liars:
@@ -337,22 +351,22 @@ class Watch:
     def _statement(self, governor: Governor, kind: str, payload: bytes) -> None:
         name = governor.name
         if kind == "heartbeat":
-            self._heartbeat(governor, _read(Heartbeat, payload))
+            self._heartbeat(governor, read(Heartbeat, payload))
             return
         if governor.member.name in self.liars:
             return
         if kind == "authorization":
-            authorization = _read(Authorization, payload)
+            authorization = read(Authorization, payload)
             identity = envelope.draft(authorization).id
             if ("intent", authorization.intent) not in governor.disk.keys or self._decided_at(governor, authorization, identity) is None:
                 raise Violation("I7", f"{name} authorizes what its disk does not know")
             self._once(name, kind, authorization.intent, payload)
         elif kind == "receipt":
-            receipt = _read(Receipt, payload)
+            receipt = read(Receipt, payload)
             self._recorded_at(governor, receipt.record)
         elif kind == "refusal":
-            refusal = _read(Refusal, payload)
-            owner = self._roster.owner(refusal.origin).name
+            refusal = read(Refusal, payload)
+            owner = self.epochs.owner(refusal.origin).name
             if refusal.reason == "wrong":
                 self._once(name, kind, f"{refusal.origin} {refusal.index}", refusal.leaf.encode())
             if owner not in self.liars and not self._excused(refusal):
@@ -360,7 +374,7 @@ class Watch:
 
     def _excused(self, refusal: Refusal) -> bool:
         """What is missing may be missing for a while; but it must be a record that its owner really wrote."""
-        owners = [item for item in self.honest if self._roster.origin(item.member) == refusal.origin]
+        owners = [item for item in self.honest if item.roster.origin(item.member) == refusal.origin]
         log = owners[0].disk.hashes(refusal.origin) if owners else []
         return refusal.reason == "missing" and refusal.index < len(log) and log[refusal.index].hex() == refusal.leaf
 
@@ -385,7 +399,9 @@ class Watch:
 
     def _heartbeat(self, governor: Governor, beat: Heartbeat) -> None:
         draft = envelope.draft(beat)
-        self.beat_us[keys.signed(draft, f"{governor.member.name} decision")] = (governor.member.name, self._ground.now_us)
+        key = governor.member.decision_key
+        self.beat_us[keys.signed(draft, f"{governor.label} decision")] = (key, self._ground.now_us)
+        self._beat_of[draft.id] = key
         if governor.member.name in self.liars:
             return
         place = (beat.incarnation, beat.sequence)
@@ -397,36 +413,52 @@ class Watch:
         if not covers(list(beat.frontier), before):
             raise Violation("I9", f"{governor.name} says that it holds less than it said before")
         self._frontiers[governor.name] = list(beat.frontier)
+        self.epochs.said(key, list(beat.frontier))
         for what, state in (("revoked", self._setting.revoking), ("halted", self._setting.halting)):
             if covers(list(beat.frontier), list(state.frontier)):
-                self._knowing[what].setdefault(governor.name, self._ground.now_us)
+                self._knowing[what].setdefault(key, self._ground.now_us)
         if any(head.head == self._setting.activation.id for head in beat.frontier):
-            self._knowing["activated"].setdefault(governor.name, self._ground.now_us)
+            self._knowing["activated"].setdefault(key, self._ground.now_us)
         for what, stream in (("halted twice", halt_stream(DOMAIN)), ("contested", policy_stream(DOMAIN))):
             if stream in forked:
-                self._knowing[what].setdefault(governor.name, self._ground.now_us)
+                self._knowing[what].setdefault(key, self._ground.now_us)
 
     # -------------------------------------------------------------------------------------------------------- executions
 
-    def starts(self, place: str, authorization: Authorization, holder: str) -> None:
-        """An enforcer starts this, right now (I1, I2, I6)."""
+    def starts(self, place: str, authorization: Authorization, holder: str, governance: Governance, heartbeats: Sequence[str]) -> None:
+        """An enforcer starts this, right now, by what it holds and by the word of these heartbeats (I1, I2, I6, I13)."""
+        roster = governance.roster
         if authorization.intent in self.started:
             raise Violation("I6", f"{authorization.intent[:12]} runs at {place}, it ran at {self.started[authorization.intent]}")
         self.started[authorization.intent] = place
-        if not self.fresh(place):
+        if not self.fresh(place, roster):
             raise Violation("I1", f"{place} starts while k members have not been heard of within the staleness bound")
+        self._by_members(place, authorization, governance, heartbeats)
         if ("key", holder) in self._setting.revoking.revoked:
-            self._denied(place, "revoked")
+            self._denied(place, roster, "revoked")
         if not self.offered.issuperset(statement.id for statement in self._setting.halts):  # all of them: what allows must be complete
-            self._denied(place, "halted")
+            self._denied(place, roster, "halted")
         lifted, by = self._setting.contested[halt_stream(DOMAIN)][-1], [item.id for item in self._setting.resolves]
         if not self.offered.issuperset([lifted.id, by[0]]):
-            self._denied(place, "halted twice")
+            self._denied(place, roster, "halted twice")
         if not self.offered.issuperset(by[:2]):
-            self._denied(place, "contested")
-        begins_ms = self._setting.activation.claims.begins_ms(self._roster.member(authorization.issuer).region)
+            self._denied(place, roster, "contested")
+        begins_ms = self._setting.activation.claims.begins_ms(roster.member(authorization.issuer).region)
         if begins_ms is not None and authorization.policy_epoch == 1:
-            self._denied(place, "activated", from_us=1_000 * (begins_ms - EPOCH_MS + self._roster.bounds.skew_ms + _ROUNDING_MS))
+            self._denied(place, roster, "activated", from_us=1_000 * (begins_ms - EPOCH_MS + roster.bounds.skew_ms + ROUNDING_MS))
+
+    def _by_members(self, place: str, authorization: Authorization, governance: Governance, heartbeats: Sequence[str]) -> None:
+        """I13, for one start."""
+        self.epochs.acts(place, governance)
+        strangers = {self._beat_of[beat] for beat in heartbeats if beat in self._beat_of} - governance.keys.keys()
+        if strangers:
+            raise Violation(
+                "I13", f"{place} starts by heartbeats of {len(strangers)} who are no members of epoch {governance.roster.epoch}"
+            )
+        owner = next((member for member in governance.roster.members if governance.roster.origin(member) == authorization.origin), None)
+        if owner is None or authorization.roster_epoch != governance.roster.epoch:
+            said = f"{authorization.origin} under epoch {authorization.roster_epoch}"
+            raise Violation("I13", f"{place} starts by the word of {said}, in force is {governance.roster.epoch}")
 
     def confirms(self, place: str, said: Heard) -> None:
         """An enforcer signs this, right now."""
@@ -435,19 +467,21 @@ class Watch:
                 self._confirmed[place].add(what)
         self.words += 1
 
-    def _denied(self, place: str, what: str, *, from_us: int = 0) -> None:
+    def _denied(self, place: str, roster: Roster, what: str, *, from_us: int = 0) -> None:
         if what in self._confirmed[place]:
             raise Violation("I2", f"{place} starts what is {what}, and has said that it starts nothing of it")
-        knowing, k = sorted(self._knowing[what].values()), self._roster.k
-        if len(knowing) >= k and self._ground.now_us > max(from_us, knowing[k - 1] + 1_000 * self._roster.bounds.stale_ms):
-            raise Violation("I2", f"{place} starts what is {what} {self._ground.now_us - knowing[k - 1]} µs after {k} members said so")
+        for known in self.epochs.chain[max(0, roster.epoch - 2) : roster.epoch]:  # two that follow one another share an honest member
+            keys_, k = {member.decision_key for member in known.members}, known.k
+            knowing = sorted(since for key, since in self._knowing[what].items() if key in keys_)
+            if len(knowing) >= k and self._ground.now_us > max(from_us, knowing[k - 1] + 1_000 * roster.bounds.stale_ms):
+                raise Violation("I2", f"{place} starts what is {what} {self._ground.now_us - knowing[k - 1]} µs after {k} members said so")
 
     def authorizes(self, authorization: Statement[Authorization]) -> None:
         """A client was told by an authorization that its decision is recorded; a liar's word is no promise."""
         claims = authorization.claims
         if claims.issuer in self.liars:
             return
-        (issuer,) = (item for item in self.honest if item.member.name == claims.issuer)
+        (issuer,) = (item for item in self.honest if item.roster.origin(item.member) == claims.origin)
         leaf = self._decided_at(issuer, claims, authorization.id)
         if leaf is None and claims.issuer in self.restored:
             return  # it was on its way when the record was lost
@@ -457,9 +491,9 @@ class Watch:
 
     def acknowledges(self, ref: RecordRef) -> None:
         """A client was told, with a member's signature, that something is recorded there; a liar's word is no promise."""
-        owner = self._roster.owner(ref.origin).name
+        owner = self.epochs.owner(ref.origin).name
         if owner in self.restored - self.liars:
-            (holder,) = (item for item in self.honest if item.member.name == owner)
+            (holder,) = (item for item in self.honest if item.roster.origin(item.member) == ref.origin)
             hashes = holder.disk.hashes(ref.origin)
             if ref.index >= len(hashes) or hashes[ref.index].hex() != ref.leaf:
                 return  # as above
@@ -472,29 +506,7 @@ def _known(sizes: Sequence[int], enough: int) -> int:
     return sorted(sizes, reverse=True)[enough - 1] if len(sizes) >= enough else 0
 
 
-def _law_of(governor: Governor) -> Governance:
-    """What it is governed by if it starts now."""
-    return restore(governor.governance, [read_law(item.envelope) for item in governor.disk.law.values()])
-
-
 def _what(statement: Statement[Said]) -> tuple[str, str]:
     """What a statement denies; or which it is."""
     claims = statement.claims
     return (claims.target.type, claims.target.value) if isinstance(claims, Revocation) else ("halt", statement.id)
-
-
-def _read(kind: type[P], payload: bytes) -> P:
-    return canonical.decode(kind, payload, bytes_max=2 * STATEMENT_BYTES_MAX)
-
-
-def _unpae(message: bytes) -> tuple[str, bytes]:
-    """(kind, payload) of the bytes that a signature on a statement covers."""
-    _, length, rest = message.split(b" ", 2)
-    payload_type, rest = rest[: int(length)].decode(), rest[int(length) + 1 :]
-    return payload_type.removeprefix("application/vnd.govmesh.").removesuffix(".v1+json"), rest.partition(b" ")[2]
-
-
-def _same(one: Step[GovernorState], other: Step[GovernorState]) -> bool:
-    """Whether two answers of a machine are the same, but for how messages are put together from what they name."""
-    parts = [[effect if not isinstance(effect, Send) else (effect.to, effect.durable) for effect in step.effects] for step in (one, other)]
-    return parts[0] == parts[1] and one.state == other.state

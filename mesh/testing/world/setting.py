@@ -62,6 +62,8 @@ _BOUNDS: Final = Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_m
 class Setting(msgspec.Struct, frozen=True):
     """All that is signed before a world begins."""
 
+    genesis: Statement[Roster]
+    manifest: Statement[Manifest]
     governance: Governance
     revoking: Governance
     """The same with :data:`REVOKED`'s key revoked."""
@@ -123,7 +125,7 @@ def setting(n: int) -> Setting:
     identities = {name: _identity(name, "workload") for name in WORKLOADS} | {name: _identity(name, "enforcer") for name in ENFORCERS}
     contested, resolves = _contests(halts, renewal, forked)
     return Setting(
-        *(plain, revoking, tuple(revocations), forked, halting, tuple(halts), renewal, _activation(renewal)),
+        *(roster, manifest, plain, revoking, tuple(revocations), forked, halting, tuple(halts), renewal, _activation(renewal)),
         *(contested, resolves, bundles, identities),
     )
 

@@ -8,6 +8,8 @@ from typing import Final
 import msgspec
 
 from mesh.core import subjects
+from mesh.core.bytes.envelope import Statement
+from mesh.core.law.roster import Member, Roster
 from mesh.testing.world.clients import Enforcer, Wish, Workload
 from mesh.testing.world.clock import WorldClock
 from mesh.testing.world.governor import Governor
@@ -16,6 +18,7 @@ from mesh.testing.world.liars import Braggart, Poisoner
 from mesh.testing.world.message import Message
 from mesh.testing.world.network import Network
 from mesh.testing.world.promises import Watch
+from mesh.testing.world.rosters import pinned
 from mesh.testing.world.setting import ENFORCERS, WORKLOADS, setting
 
 __all__ = ["Stage"]
@@ -46,6 +49,10 @@ class Stage:
             name: Workload(name, self.setting, self.enforcers, ground=ground, bus=self, watch=watch, clock=self._clock())
             for name in WORKLOADS
         }
+        self.members = list(self.setting.members)
+        """Names of all governors that there are or will be."""
+        self._moved: dict[str, str] = {}
+        """Member to the host that it lives on now."""
         self.braggarts: dict[str, Braggart] = {}
         self.poisoners: dict[str, Poisoner] = {}
         self._sides: dict[str, dict[str, str]] = {}
@@ -93,6 +100,30 @@ class Stage:
         sides = {end: random.choice((first.name, second.name)) for end in ends if random.random() < 0.8}
         self._sides[name] = {**sides, first.name: first.name, second.name: second.name}
 
+    def join(self, member: Member, said: tuple[Statement[Roster], ...]) -> Governor:
+        """A new member, or an old one with new keys, whose process is not there yet; the last of ``said`` is what its files pin."""
+        again = member.name in self.members
+        host = f"{member.name}+" if again else member.name
+        governor = Governor(
+            host, member, pinned(self.setting, said), self.setting.bundles,
+            ground=self.ground, bus=self, watcher=self.watch, clock=self._clock(), label=host, given=said,
+        )  # fmt: skip
+        governor.absent = True
+        self.watch.honest.append(governor)
+        if not again:
+            self.members.append(host)
+            self.governors[host] = governor
+        return governor
+
+    def begin(self, governor: Governor) -> None:
+        """The process of a new member, in place of a former one of that name."""
+        if governor.name != governor.member.name:
+            self._moved[governor.member.name] = governor.name
+            del self.governors[governor.member.name]
+            self.governors[governor.name] = governor
+        governor.absent = False
+        governor.boot()
+
     def _clock(self) -> WorldClock:
         half_ms = self.setting.governance.roster.bounds.skew_ms // 2 - 1
         return WorldClock(
@@ -109,6 +140,8 @@ class Stage:
             message = msgspec.structs.replace(message, data=self.poisoners[message.source].answer(message.data, at_ms))
         if message.kind == "reply" and message.source in self.braggarts:
             message = msgspec.structs.replace(message, data=self.braggarts[message.source].answer(message.data))
+        if message.target in self._moved and message.kind != "reply":
+            message = msgspec.structs.replace(message, target=self._moved[message.target])
         sides = self._sides.get(message.target)
         if sides is not None and message.kind != "reply":
             message = msgspec.structs.replace(message, target=sides.get(message.source, message.target))
@@ -139,7 +172,7 @@ class Stage:
     def wish(self) -> Wish:
         """Something a workload may want."""
         random = self.random
-        governors = list(self.setting.members)
+        governors = list(self.members)
         random.shuffle(governors)
         return Wish(
             enforcer=random.choice(ENFORCERS),

@@ -86,6 +86,10 @@ class Host(Protocol):
         """The process ends."""
         ...
 
+    def goes_over(self, epoch: int) -> None:
+        """It is durable that the next start is under the roster of that epoch."""
+        ...
+
     def wake(self) -> None:
         """There is room for more."""
         ...
@@ -99,9 +103,9 @@ class _Made(msgspec.Struct):
 class Steps:
     """The steps of one process."""
 
-    def __init__(self, host: Host, member: str) -> None:
+    def __init__(self, host: Host, label: str) -> None:
         self._host = host
-        self._public: dict[KeyUse, str] = {use: keys.public(f"{member} {use}") for use in USES}
+        self._public: dict[KeyUse, str] = {use: keys.public(f"{label} {use}") for use in USES}
         self.state: GovernorState | None = None
         """After the last step that is durable."""
         self._made: _Made | None = None
@@ -188,6 +192,10 @@ class Steps:
                     self._host.transmit(item, data)
                 next(runner, None)
         except PowerCut:
+            return
+        over = made.step.state.over
+        if over:
+            self._host.goes_over(over)
             return
         self._launch(0)
         self._host.wake()

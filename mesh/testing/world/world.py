@@ -4,7 +4,8 @@ Rules
 -----
 1. The seed decides everything: size, traffic, faults, liars, delays. The same seed gives the same trace in every process.
 2. The first broken promise ends the world and is reported with the trace.
-3. Trouble ends at :data:`HEAL_US`. Within :data:`BOUND_US` after that the mesh must be whole again (I10).
+3. Trouble ends at :data:`HEAL_US`. Within :data:`BOUND_US` after that, and more where rosters change, the mesh must be whole again
+   (I10).
 """
 
 import traceback
@@ -28,6 +29,8 @@ __all__ = ["BOUND_US", "HEAL_US", "Result", "World", "event_log", "run_seed"]
 
 HEAL_US: Final = 9_000_000
 BOUND_US: Final = 14_000_000
+_EPOCH_US: Final = 9_000_000
+"""Longer for each change of the roster: it is held for 2Δ before anybody goes over, and then everybody starts again."""
 _TRAFFIC_US: Final = 800_000
 _SIZES: Final = (4, 4, 4, 4, 4, 4, 4, 5, 7, 1)
 """How often a world has how many governors."""
@@ -93,8 +96,9 @@ class World:
         self.faults.heal()
         stage.network.conditions = CALM
         healing = Healing(stage)
-        if not ground.run(HEAL_US + BOUND_US, until=healing.whole):
-            raise Violation("I10", f"{BOUND_US // 1_000_000} s after healing: {healing.missing()}")
+        bound_us = BOUND_US + _EPOCH_US * (len(stage.watch.epochs.chain) - 1)
+        if not ground.run(HEAL_US + bound_us, until=healing.whole):
+            raise Violation("I10", f"{bound_us // 1_000_000} s after healing: {healing.missing()}")
         healing.audit()
 
     def _traffic(self) -> None:

@@ -16,11 +16,12 @@ from mesh.core.law.halt import in_force
 from mesh.core.law.heartbeat import covers
 from mesh.core.law.streams import Chain
 from mesh.core.log.checkpoint import read_checkpoint
-from mesh.protocol import attester, barrier, begin, examine, freshness, gossip, governor, intake, lineage, mirror, step
+from mesh.errors import Refused
+from mesh.protocol import adoption, attester, barrier, begin, examine, freshness, gossip, governor, intake, lineage, mirror, step
 from mesh.protocol.freshness import Freshness
 from mesh.protocol.step import Commit, Head, InsertOnce, Sending, SetMeta, Step
 from mesh.protocol.stored import INCARNATION
-from mesh.testing.world import clients, steps
+from mesh.testing.world import clients, disk, steps
 from mesh.testing.world import governor as shell
 
 __all__ = ["MUTANTS", "Mutant"]
@@ -341,6 +342,63 @@ def _says_it_too_soon(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(clients.Enforcer, "_law", law)
 
 
+def _goes_over_by_the_clock(patch: pytest.MonkeyPatch) -> None:
+    """At the time, whoever holds it."""
+
+    def due(governance: Any, fresh: Any, *, now_ms: int) -> Any:
+        del fresh
+        after = governance.successor
+        return after if after is not None and now_ms >= after.not_before_ms else None
+
+    _everywhere(patch, "next_roster", due)
+
+
+def _goes_on_under_the_former(patch: pytest.MonkeyPatch) -> None:
+    """Until it goes over itself."""
+    real = governance.Governance.check_roster
+
+    def check(self: Any, now_ms: int) -> None:
+        after = self.successor
+        real(self, min(now_ms, after.not_before_ms - 1) if after is not None else now_ms)
+
+    patch.setattr(governance.Governance, "check_roster", check)
+
+
+def _takes_all_words_along(patch: pytest.MonkeyPatch) -> None:
+    """Of those who are gone, too."""
+    patch.setattr(clients, "go_over", lambda fresh, _former, _roster: fresh)
+
+
+def _counts_any_holder(patch: pytest.MonkeyPatch) -> None:
+    """Whichever roster it is that others hold."""
+    patch.setattr(adoption, "_holds", lambda *_: True)
+
+
+def _judges_by_the_newest_roster(patch: pytest.MonkeyPatch) -> None:
+    """What was decided under a former one is refused."""
+
+    def as_of(record: Any, held: Any, _owner: Any) -> Any:
+        if record.roster_epoch != held.roster.epoch:
+            raise Refused("wrong_epoch", f"roster epoch {record.roster_epoch}")
+        return held
+
+    patch.setattr(attester, "_as_of", as_of)
+
+
+def _stays_where_it_is(patch: pytest.MonkeyPatch) -> None:
+    _everywhere(patch, "next_roster", lambda *_, **__: None)
+
+
+def _forgets_where_it_went(patch: pytest.MonkeyPatch) -> None:
+    """It starts under the roster of its files, whichever it went over to."""
+    patch.setattr(disk, "ROSTER_EPOCH", "another")
+
+
+def _everywhere(patch: pytest.MonkeyPatch, name: str, value: Any) -> None:
+    for module in (governor, clients):
+        patch.setattr(module, name, value)
+
+
 def _mutant(plant: Plant, *promises: str, nodes: int | None = 4, trouble: tuple[str, ...] = ()) -> Mutant:
     return Mutant(plant, frozenset(promises), nodes, trouble)
 
@@ -377,5 +435,12 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "counts its incarnations alone": _mutant(_believes_its_own_incarnation, "I5", trouble=("restore", "crash", "restore")),
     "speaks before it holds the law": _mutant(_speaks_before_it_holds_the_law, "I9", trouble=("revocation", "restore", "restore")),
     "signs its own log anew": _mutant(_signs_its_own_log_anew, "I7", "I8", "I10", "I12", trouble=("restore", "restore")),
+    "goes over at the time": _mutant(_goes_over_by_the_clock, "I13", trouble=("roster",)),
+    "acts under the former roster until it goes over": _mutant(_goes_on_under_the_former, "I13", trouble=("roster",)),
+    "takes the word of removed members along": _mutant(_takes_all_words_along, "I1", "I13", trouble=("roster",)),
+    "counts who holds another roster": _mutant(_counts_any_holder, "I13", trouble=("roster",)),
+    "judges what was decided by the newest roster": _mutant(_judges_by_the_newest_roster, "I8", "I10", "I11", trouble=("roster",)),
+    "never goes over": _mutant(_stays_where_it_is, "I10", trouble=("roster",)),
+    "forgets that it went over": _mutant(_forgets_where_it_went, "I10", "I13", trouble=("roster",)),
     "cosigns a second history": _mutant(_witness_follows_any_root, "I7", trouble=("twins",)),
 }
