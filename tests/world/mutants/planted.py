@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, cast
 import msgspec
 import pytest
 
-from mesh.core.law import activation, governance
+from mesh.core.law import activation, fold, governance
 from mesh.core.law.fold import extend
 from mesh.core.law.halt import in_force
 from mesh.core.law.heartbeat import covers
@@ -144,7 +144,7 @@ def _resumes_by_a_loose_word(patch: pytest.MonkeyPatch) -> None:
         loose = tuple(link.id for link in stream.loose.values()) if isinstance(stream, Chain) else ()
         return in_force(said, Chain((*stream.ids, *loose)), settled)
 
-    patch.setattr(governance, "in_force", found)
+    patch.setattr(fold, "in_force", found)
 
 
 def _forgets_what_stands_aside(patch: pytest.MonkeyPatch) -> None:
@@ -153,12 +153,12 @@ def _forgets_what_stands_aside(patch: pytest.MonkeyPatch) -> None:
     def found(said: Any, stream: Any, settled: Any = ()) -> Any:
         return in_force({identity: lifts for identity, lifts in said.items() if not settled or identity in settled}, stream, settled)
 
-    patch.setattr(governance, "in_force", found)
+    patch.setattr(fold, "in_force", found)
 
 
 def _never_opens_again(patch: pytest.MonkeyPatch) -> None:
     """A fork stays a fork, whoever resolves it."""
-    patch.setattr(governance, "settle", lambda _fork, _head: ())
+    patch.setattr(fold, "settle", lambda _fork, _head: ())
 
 
 def _accuses_by_number(patch: pytest.MonkeyPatch) -> None:
