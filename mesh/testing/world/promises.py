@@ -27,7 +27,6 @@ from typing import Final
 
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.conflict import judge
 from mesh.core.law.governance import Governance
 from mesh.core.law.halt import halt_stream
 from mesh.core.law.heartbeat import Heartbeat, StreamHead, covers
@@ -38,7 +37,7 @@ from mesh.core.law.succession import same_member
 from mesh.core.law.travel import Said, read_law
 from mesh.core.log.checkpoint import Checkpoint
 from mesh.core.log.merkle import Frontier
-from mesh.core.log.record import DecisionMade, Denied, Incident, Refusal, read_record
+from mesh.core.log.record import DecisionMade, Denied, Refusal, read_record
 from mesh.core.messages import SyncAnswer, unpack
 from mesh.core.run.authorization import Authorization, Receipt, RecordRef
 from mesh.core.run.heard import Heard
@@ -53,7 +52,7 @@ from mesh.testing.world.epochs import ROUNDING_MS, Epochs
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Ground, Violation
 from mesh.testing.world.message import Message
-from mesh.testing.world.reading import read, same_step, unpae
+from mesh.testing.world.reading import accuses, read, same_step, unpae
 from mesh.testing.world.setting import DOMAIN, EPOCH_MS, Setting
 
 __all__ = ["Watch"]
@@ -106,8 +105,7 @@ class Watch:
         self._law_taken: dict[str, bytes] = {}
         """Id to envelope of every statement that an honest member ever kept."""
         self.permits = 0
-        self.words = 0
-        """Signed by enforcers, on what they have heard."""
+        self.words = 0  # signed by enforcers, on what they have heard
 
     # ------------------------------------------------------------------------------------------------------- processes
 
@@ -254,12 +252,11 @@ class Watch:
         """I3, I4 and I8 of what a governor now believes."""
         if governor.member.name in self.liars:
             return
+        self._law_taken |= {effect.id: effect.envelope for effect in effects if isinstance(effect, PutLaw)}
         for effect in effects:
             match effect:
                 case PutNote(space="certificate", origin=origin, size=size, note=note):
                     self._certificate(governor, origin, size, note)
-                case PutLaw(id=identity, envelope=data):
-                    self._law_taken[identity] = data
                 case Append(origin=origin, leaves=leaves) if origin == governor.roster.origin(governor.member):
                     for leaf in leaves:
                         self._recorded(governor, leaf)
@@ -270,21 +267,12 @@ class Watch:
 
     def _recorded(self, governor: Governor, leaf: bytes) -> None:
         record = read_record(leaf)
-        if isinstance(record, Incident) and not any(f"/{liar}/" in record.detail for liar in self.liars) and not self._proven(record):
-            raise Violation("I8", f"{governor.name} recorded {record.code}: {record.detail}")
+        if accuses(record, self.liars, self._law_taken, self._setting.governance.rosters):
+            raise Violation("I8", f"{governor.name} recorded {record}")
         if isinstance(record, DecisionMade) and record.authorization:
             self.permits += 1
         if isinstance(record, Denied):
             self._ground.say(governor.name, "denied", record.code)
-
-    def _proven(self, incident: Incident) -> bool:
-        """Whether it names two statements of which anybody can see that they cannot both be."""
-        stream, *ids = incident.detail.split(" ")
-        try:
-            one, other = (read_law(self._law_taken[identity]) for identity in ids)
-            return judge(one, other, self._setting.governance.rosters).stream == stream
-        except (KeyError, ValueError, Refused):
-            return False
 
     def _certificate(self, governor: Governor, origin: str, size: int, note: bytes) -> None:
         try:

@@ -1,14 +1,20 @@
 """What the bytes that are signed in a world say, and whether two steps do the same."""
 
+from collections.abc import Container, Mapping
 from typing import TypeVar
 
 from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Payload
+from mesh.core.law.conflict import judge
+from mesh.core.law.succession import Rosters
+from mesh.core.law.travel import read_law
+from mesh.core.log.record import Incident, Record
+from mesh.errors import Refused
 from mesh.limits import STATEMENT_BYTES_MAX
 from mesh.protocol.state import GovernorState
 from mesh.protocol.step import Send, Step
 
-__all__ = ["read", "same_step", "unpae"]
+__all__ = ["accuses", "read", "same_step", "unpae"]
 
 P = TypeVar("P", bound=Payload)
 
@@ -16,6 +22,18 @@ P = TypeVar("P", bound=Payload)
 def read(kind: type[P], payload: bytes) -> P:
     """The payload of a kind."""
     return canonical.decode(kind, payload, bytes_max=2 * STATEMENT_BYTES_MAX)
+
+
+def accuses(record: Record, liars: Container[str], taken: Mapping[str, bytes], rosters: Rosters) -> bool:
+    """Whether it is an incident about nobody who lies, and names no two of these statements (by id) that cannot both be."""
+    if not isinstance(record, Incident) or any(word in liars for word in record.detail.split("/")):
+        return False
+    stream, *ids = record.detail.split(" ")
+    try:
+        one, other = (read_law(taken[identity]) for identity in ids)
+        return judge(one, other, rosters).stream != stream
+    except (KeyError, ValueError, Refused):
+        return True
 
 
 def unpae(message: bytes) -> tuple[str, bytes]:
