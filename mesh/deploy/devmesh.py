@@ -28,7 +28,7 @@ from mesh.gate.context import Context, Holder
 from mesh.policy.build import Built, check
 from mesh.roles.config import NodeConfig, NodeTable
 
-__all__ = ["DEV_BOUNDS", "DevMeshFiles", "Principal", "create", "enlist", "point_at", "spare_member"]
+__all__ = ["DEV_BOUNDS", "DevMeshFiles", "Principal", "create", "enlist", "enlisted", "point_at", "spare_member"]
 
 DEV_BOUNDS: Final = Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000)
 _REGIONS: Final = ("eu", "us", "ap", "sa", "af", "oc", "me")
@@ -214,6 +214,11 @@ def enlist(files: DevMeshFiles, name: str, rosters: Sequence[Path], pin: str) ->
     words = (line.partition(" = ")[0] for line in lines)
     changed = [f"{word} = {wanted[word]}" if word in wanted else line for word, line in zip(words, lines, strict=True)]
     path.write_text("\n".join(changed) + "\n", encoding="utf-8")
+
+
+def enlisted(files: DevMeshFiles, name: str) -> bool:
+    """Whether a spare's configuration names a roster to begin under."""
+    return f'pin = "{NOBODY}"' not in files.node(name).read_text(encoding="utf-8")
 
 
 def spare_member(files: DevMeshFiles, name: str, *, log_epoch: int = 1) -> Member:

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -26,7 +27,7 @@ from mesh.adapters.bus import Bus
 from mesh.adapters.bus_options import BusOptions
 from mesh.adapters.natsserver import NatsServer
 from mesh.adapters.streams import provision
-from mesh.deploy.devmesh import DevMeshFiles, point_at
+from mesh.deploy.devmesh import DevMeshFiles, enlisted, point_at
 from mesh.errors import Unavailable
 
 __all__ = ["Cluster"]
@@ -79,12 +80,12 @@ class Cluster:
     # ----------------------------------------------------------------------------------------------------------- nodes
 
     def start(self, names: Iterable[str] | None = None, *, env: Mapping[str, str] | None = None) -> None:
-        """Start the nodes, all by default, and wait until each is ready.
+        """Start the nodes, all that a roster names by default, and wait until each is ready.
 
         Raises:
             Unavailable: ``unreachable``, with the end of its log, for a node that is not.
         """
-        wanted = list(names) if names is not None else list(self.files.nodes)
+        wanted = list(names) if names is not None else [*self.files.nodes, *filter(partial(enlisted, self.files), self.files.spares)]
         marks = {name: self._spawn(name, env or {}) for name in wanted}
         deadline = time.monotonic() + _READY_S
         for name, mark in marks.items():

@@ -41,14 +41,14 @@ class Change(NamedTuple):
         path = self.folder.with_suffix(".manifest.json")
         if not path.exists():
             one = str(people(stage)[0])
-            await stage.policy("sign", str(self.folder), "--key", one, "--out", str(path), "--reason", "the story")
+            await stage.told("policy", "sign", str(self.folder), "--key", one, "--out", str(path), "--reason", "the story")
         return path
 
     async def bundle(self, stage: Stage) -> str:
         """The file of its bundle, built by the command if nobody did yet."""
         path = self.folder.with_suffix(".bundle.json")
         if not path.exists():
-            await stage.policy("build", str(self.folder), "--out", str(path))
+            await stage.told("policy", "build", str(self.folder), "--out", str(path))
         return str(path)
 
 

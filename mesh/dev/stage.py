@@ -150,13 +150,13 @@ class Stage:
         except msgspec.MsgspecError:
             raise Unavailable("unavailable", told.err[-300:]) from None
 
-    async def policy(self, *arguments: str) -> dict[str, Any]:
-        """What `mesh policy …` told, which ended well.
+    async def told(self, *arguments: str) -> dict[str, Any]:
+        """What a `mesh` command told, which ended well.
 
         Raises:
             Unavailable: it did not.
         """
-        told = await self.command("--context", str(self.cluster.files.context), "-o", "json", "policy", *arguments)
+        told = await self.command("--context", str(self.cluster.files.context), "-o", "json", *arguments)
         try:
             said = msgspec.json.decode(told.out, type=dict[str, Any])
         except msgspec.MsgspecError:

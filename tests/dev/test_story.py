@@ -28,7 +28,8 @@ NAMES = [
     "injected_agent_stopped", "permit_runs_once", "deny_leaves_no_trace", "replay_refused", "changed_arguments_refused",
     "expired_refused", "forged_refused", "final_by_k", "proof_verifies_offline",
     "policy_needs_threshold", "policy_flips_everywhere", "rollback_refused",
-    "revocation_everywhere", "running_execution_cancelled", "cut_link_fails_closed", "stale_denies", "heals_without_loss", "auditor_agrees",
+    "revocation_everywhere", "running_execution_cancelled", "cut_link_fails_closed", "stale_denies", "heals_without_loss",
+    "node_joins_live", "auditor_agrees",
 ]  # fmt: skip
 
 
@@ -219,6 +220,14 @@ class Backwards(Stage):
         return msgspec.structs.replace(status, policies=[msgspec.structs.replace(item, active=1) for item in status.policies])
 
 
+class Alone(Stage):
+    """A node that joins and holds nobody else's records."""
+
+    async def status(self, node: str) -> NodeStatus:
+        status = await super().status(node)
+        return status if node in self.nodes else msgspec.structs.replace(status, mirrors=[])
+
+
 BREAKS: dict[str, type[Stage]] = {
     "injected_agent_stopped": Lax,
     "permit_runs_once": Twice,
@@ -237,6 +246,7 @@ BREAKS: dict[str, type[Stage]] = {
     "cut_link_fails_closed": Uncut,
     "stale_denies": Immortal,
     "heals_without_loss": Forgetful,
+    "node_joins_live": Alone,
     "auditor_agrees": Disagreeing,
 }
 

@@ -11,6 +11,7 @@ from mesh.dev.story import (
     forged_refused,
     heals_without_loss,
     injected_agent_stopped,
+    node_joins_live,
     permit_runs_once,
     policy_flips_everywhere,
     policy_needs_threshold,
@@ -42,5 +43,6 @@ STORY: tuple[Guarantee, ...] = (
     cut_link_fails_closed.GUARANTEE,
     stale_denies.GUARANTEE,
     heals_without_loss.GUARANTEE,
+    node_joins_live.GUARANTEE,
     auditor_agrees.GUARANTEE,
 )

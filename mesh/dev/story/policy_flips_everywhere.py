@@ -27,11 +27,11 @@ async def _check(stage: Stage) -> Measured:
     change = await lawmaking.change(stage)
     one, two, _ = map(str, lawmaking.people(stage))
     bundle, manifest = await change.bundle(stage), str(change.folder.with_suffix(".signed.json"))
-    await stage.policy("sign", str(await change.manifest(stage)), "--key", two, "--out", manifest)
-    pushed = await stage.policy("push", manifest, bundle, "--watch")
+    await stage.told("policy", "sign", str(await change.manifest(stage)), "--key", two, "--out", manifest)
+    pushed = await stage.told("policy", "push", manifest, bundle, "--watch")
     stale_ms = (await stage.governance()).roster.bounds.stale_ms
-    begun = await stage.policy(
-        "activate", lawmaking.DOMAIN, "--key", one, "--co-sign", two, "--ring", f"*@+{2 * stale_ms + _AHEAD_MS}ms", "--watch"
+    begun = await stage.told(
+        "policy", "activate", lawmaking.DOMAIN, "--key", one, "--co-sign", two, "--ring", f"*@+{2 * stale_ms + _AHEAD_MS}ms", "--watch"
     )
     begins_ms = int(max(datetime.fromisoformat(at).timestamp() for at in begun["begins"].values()) * 1_000)
     early, asked, after_ms = await _watch(stage, change, begins_ms)
