@@ -48,6 +48,15 @@ CODES: Final[dict[str, Code]] = {
         "Make the change in several steps: `mesh roster check` shows the arithmetic.",
         3,
     ),
+    "operator_unsigned": _code(
+        "a roster says something new of an operator or its members that the operator has not signed",
+        "roster",
+        "Have the operator sign it: `mesh roster sign FILE --key OPERATOR_KEY`.",
+        5,
+    ),
+    "too_few_owners": _code(
+        "fewer owners would have to collude than were asked for", "cli", "See who owns what: `mesh trust`; give members to other owners.", 2
+    ),
     "roster_conflict": _code(
         "the root has signed two rosters that follow the same one",
         "governor, enforcer",
@@ -63,7 +72,7 @@ CODES: Final[dict[str, Code]] = {
     "policy_conflict": _code(
         "the domain's policy signers have signed two different things under one number",
         "governor, enforcer",
-        "Keep both statements, they prove it. `mesh streams ls` shows them; the root keys say which counts: `mesh resolve`.",
+        "Keep the proof: `mesh fraud show`. `mesh streams ls` shows both histories; the root keys say which counts: `mesh resolve`.",
         5,
     ),
     "wrong_mesh": _code("it belongs to another mesh", "any verifier", "Use the roster of the mesh it was made for.", 5),
@@ -105,13 +114,33 @@ CODES: Final[dict[str, Code]] = {
     "intent_conflict": _code("this intent was already answered otherwise", "governor", "Use a new nonce for a new intent.", 2),
     # --- decision
     "policy_denied": _code("policy does not permit it", "governor", "See which policies decided: `mesh why ID`.", 2),
+    "approval_needed": _code(
+        "policy permits it only with approvals that did not come with it",
+        "governor, enforcer",
+        "Have it approved: each of those people runs `mesh approve INTENT --key FILE`; then ask again with --approval FILE.",
+        2,
+    ),
+    "approval_mismatch": _code(
+        "an approval or grant is for something else, or came twice",
+        "governor, enforcer",
+        "Have exactly this effect approved: `mesh approve INTENT --key FILE` shows it.",
+        2,
+    ),
+    "approval_expired": _code("an approval or grant is not valid now", "governor, enforcer", "Have it approved again.", 2),
+    "approval_too_long": _code(
+        "an approval or grant asks for a longer life than it may have", "governor, enforcer", "Sign one with a shorter --for.", 3
+    ),
+    "approval_used": _code("an approval or grant was used as often as it says", "enforcer", "Have it approved again.", 2),
+    "approver_unknown": _code(
+        "the roster has no such group of approvers", "governor, enforcer", "See the groups: `mesh roster show FILE`.", 2
+    ),
     "policy_error": _code(
         "a policy failed while it was evaluated, so nothing is allowed", "governor", "Mend the policy named in the record.", 2
     ),
     "policy_expired": _code("the policy manifest is not valid now", "governor, enforcer", "Sign and activate a new epoch.", 2),
     "policy_invalid": _code("the policy bundle fails its checks", "policy", "Run `mesh policy check DIR`.", 3),
     "policy_unknown": _code(
-        "a statement that says which policy epoch is in force is not held here yet",
+        "a statement that says which policy or roster epoch is in force is not held here yet",
         "governor, enforcer, auditor",
         "Wait: it is asked for. `mesh policy ls` shows who holds what.",
         4,
@@ -132,8 +161,14 @@ CODES: Final[dict[str, Code]] = {
     "stream_forked": _code(
         "the author of this stream has said two things under one number",
         "cli",
-        "Nobody waits for it any more: find out who else has the key. `mesh streams ls` shows both; the root keys end it: `mesh resolve`.",
+        "Nobody waits for it any more: find out who else has the key. `mesh fraud ls` says whose; the root keys end it: `mesh resolve`.",
         5,
+    ),
+    "no_conflict": _code(
+        "the two statements are genuine, and can both be",
+        "verifier",
+        "It proves nothing against anybody. Ask whoever made it for the two that contradict one another: `mesh fraud show`.",
+        2,
     ),
     "not_acknowledged": _code(
         "fewer than k members hold it yet, or fewer enforcers say so than were asked for",

@@ -7,14 +7,23 @@ from typing import Final
 
 __all__ = [
     "ACTIVATIONS_MAX",
+    "APPROVALS_BYTES_MAX",
+    "APPROVALS_MAX",
+    "APPROVAL_BYTES_MAX",
+    "APPROVAL_LIFE_MS_MAX",
+    "APPROVAL_USES_MAX",
     "ASIDE_MAX",
+    "AUDIT_LOGS_MAX",
     "BATCH_EVENTS_MAX",
     "BATCH_RECORDS_MAX",
     "BUNDLE_BYTES_MAX",
     "CLOCK_MS_MAX",
+    "CONFLICT_BYTES_MAX",
     "DETERMINING_MAX",
     "ENVELOPE_BYTES_MAX",
     "FRONTIER_STREAMS_MAX",
+    "GRANT_ACTIONS_MAX",
+    "GRANT_LIFE_MS_MAX",
     "HEARD_ENFORCERS_MAX",
     "INTENT_BYTES_MAX",
     "INTENT_LIFE_MS_MAX",
@@ -37,6 +46,7 @@ __all__ = [
     "POLICY_NAME_CHARS_MAX",
     "PROOF_BUNDLE_BYTES_MAX",
     "PROOF_HASHES_MAX",
+    "PROOF_ROSTERS_MAX",
     "QUESTIONS_MAX",
     "QUEUE_BYTES_MAX",
     "QUEUE_LAW_MAX",
@@ -50,6 +60,7 @@ __all__ = [
     "REQUEST_BYTES_MAX",
     "SCHEMA_BYTES_MAX",
     "SIGNATURES_MAX",
+    "SPARED_MAX",
     "SQLITE_WAIT_MS_MAX",
     "STATEMENT_BYTES_MAX",
     "STREAM_STATEMENTS_MAX",
@@ -86,6 +97,8 @@ TLOG_PROOF_BYTES_MAX: Final = 163_840
 """A tlog-proof: a note, 63 hashes, and one record in base64 as its extra line."""
 PROOF_BUNDLE_BYTES_MAX: Final = 8_000_000
 """A proof bundle: a policy bundle, and records, statements and proofs of a decision and its outcomes."""
+CONFLICT_BYTES_MAX: Final = 262_400
+"""A proof of a conflict: two statements with all their signatures, and what stands around them."""
 BUNDLE_BYTES_MAX: Final = 999_000
 """A policy bundle: parsing is superlinear in hostile text, and it must fit one message."""
 POLICY_BYTES_MAX: Final = 16_384
@@ -122,6 +135,8 @@ ACTIVATIONS_MAX: Final = 4_096
 """Of one domain: every proof of a decision carries them all."""
 MEMBERS_MAX: Final = 100
 """Members of one roster; larger meshes use groups."""
+AUDIT_LOGS_MAX: Final = 400
+"""Logs of which an auditor remembers how far it has come; of those beyond, whose owners have left, it begins anew."""
 FRONTIER_STREAMS_MAX: Final = 180
 """Governance streams in one frontier: a heartbeat that names so many, at their longest, still fits one statement."""
 HEARD_ENFORCERS_MAX: Final = 1_024
@@ -130,17 +145,35 @@ LIFTS_MAX: Final = 256
 """Halts that one resume lifts: far more than anybody signs in a day; beyond, it takes another resume."""
 ASIDE_MAX: Final = 512
 """Other histories that one resolve names: more than anybody makes by mistake; a thief's are still honoured unnamed."""
+SPARED_MAX: Final = 256
+"""Documents of a revoked issuer that one revocation spares; beyond, they are issued anew by another one."""
 REASON_CHARS_MAX: Final = 200
 """Why somebody revoked or halted: every node and every program keeps it for ever."""
 STREAM_STATEMENTS_MAX: Final = 100_000
 """Statements of one governance stream: what a stolen revoker key can make every node hold, of some kilobyte each."""
 PROOF_HASHES_MAX: Final = 63
 """Hashes of one Merkle proof: C2SP tlog-witness caps consistency proofs there, and trees end at 2^63."""
+PROOF_ROSTERS_MAX: Final = 256
+"""Rosters in one proof bundle: a change every week for five years; of ten members each they are 3 MB of the 8."""
 TREE_SIZE_MAX: Final = 2**53 - 1
 """Records of one log: sizes travel as JSON integers too."""
 
 INTENT_LIFE_MS_MAX: Final = 60_000
 """expires_ms - created_ms of an intent: a stored intent executed late is a hazard."""
+APPROVAL_BYTES_MAX: Final = 4_096
+"""The payload of an approval or a break-glass grant: its longest reason and names fit."""
+APPROVALS_MAX: Final = 4
+"""Approvals and grants that come with one intent: each is verified before anything is decided."""
+APPROVALS_BYTES_MAX: Final = 20_480
+"""All their envelopes together: they stand in the record of the decision, which has 64 kB."""
+APPROVAL_USES_MAX: Final = 64
+"""How often one approval or grant may be used: more is not an exception, but a policy."""
+APPROVAL_LIFE_MS_MAX: Final = 604_800_000
+"""An approval: one week. Enforcers that lose their spent store forget what was used, so nothing approved lives for ever."""
+GRANT_LIFE_MS_MAX: Final = 14_400_000
+"""A break-glass grant: four hours. An emergency that lasts longer is granted again, by people who look again."""
+GRANT_ACTIONS_MAX: Final = 16
+"""Actions that one grant names: it must be readable at night."""
 QUESTIONS_MAX: Final = 64
 """Questions one node looks up at the same time; the next is told `overloaded`: each may read a megabyte."""
 QUEUE_REQUESTS_MAX: Final = 4_096

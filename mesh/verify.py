@@ -2,25 +2,28 @@
 
 The procedure, in this order; the first step that fails ends it (numbers stand where it happens):
 
-1. the roster is signed by its own root threshold, and is the pinned one if a pin is given
-2. the record is one of a log of that roster
+1. the roster is signed by its own root threshold, and is the pinned one if a pin is given; the rosters in the file are those that
+   lead from it to the first epoch and to the last, and nothing else (:mod:`mesh.core.law.vouched`)
+2. the record is one of a log of these rosters; a decision, of the one under which it says that it was made
 3. the record is in the tree that the proof's checkpoint names
-4. the checkpoint is signed by the log, and k distinct members attested it: the record is final
+4. the checkpoint is signed by the log, and k distinct members of one of these rosters attested it, who for a decision is not older
+   than its own: the record is final, as of that epoch
 5. the statements beside the record are exactly those it names, each signed by exactly whom it must be; who is said to have been
-   denied has asked, with a key that an issuer of the roster gave them; what is said to have been heard, its enforcer has signed
+   denied has asked, with a key that an issuer gave them; what is said to have been heard, its enforcer has signed
 6. the policy manifest is signed by the domain's policy role, and names the bundle that is here
 7. what was asked of policy, what follows from the verdict, and the authorization are as recorded: recomputed
 8. the verdict itself is repeated, if an engine was handed in
 9. every outcome is held to 2 to 5, belongs to this authorization, and is said by the enforcer and boot that the intent is meant for
 
 The answer is ``VERIFIED`` when 1 to 7 and 9 hold, ``FAILED`` when anything does not, and ``PARTIAL`` when nothing is wrong but
-something could not be checked: the record is not final yet, or openings were erased. Step 8 stands beside: k members have
-repeated the decision, that is what step 4 proves. Every byte of the file is covered by one of the steps.
+something could not be checked: the record is not final yet, openings were erased, or a roster is not here. Step 8 stands beside: k
+members have repeated the decision, that is what step 4 proves. Every byte of the file is covered by one of the steps.
 
 Not here: revocations that came later (a proof is about what was lawful then), and reading files.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final, Literal, NoReturn, TypeVar
 
@@ -30,17 +33,18 @@ from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation
-from mesh.core.law.fold import admit_governance
 from mesh.core.law.governance import Governance, Law
 from mesh.core.law.policy import Manifest
 from mesh.core.law.roster import Member, Roster, admit_roster
+from mesh.core.law.vouched import Vouched, final_under, vouch
 from mesh.core.log.bundle import ProofBundle, Proven, read_proof
-from mesh.core.log.certificate import verify_certificate
+from mesh.core.log.certificate import Attested, verify_certificate
 from mesh.core.log.checkpoint import log_verifier, read_checkpoint
 from mesh.core.log.merkle import leaf_hash, verify_inclusion
 from mesh.core.log.note import parse_note
 from mesh.core.log.record import DecisionMade, Denied, EnforcerHeard, OutcomeRecorded, Record, read_record
 from mesh.core.log.tlogproof import TlogProof
+from mesh.core.run.approval import weigh
 from mesh.core.run.decision import EngineRequest, Verdict
 from mesh.core.run.heard import Heard, check_heard
 from mesh.core.run.identity import Identity, check_identity
@@ -82,9 +86,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[Check, ...]
     mesh: str
     as_of: int
-    """Epoch of the roster that it was judged by."""
+    """Epoch under which the record is final; of the trusted roster, as long as it is not."""
     roster: str
-    """Statement id of that roster."""
+    """Statement id of the roster of that epoch."""
     record: Record | None
     """What was proved; believe it only if ``verdict`` says so. ``None`` if it could not be read."""
 
@@ -123,7 +127,7 @@ def verify(data: bytes, *, trust: bytes, pin: str | None = None, engine: decide.
 
     Args:
         data: the file.
-        trust: envelope of the roster to judge by: the anchor of everything.
+        trust: envelope of a roster: the anchor of everything. With those that the file carries, of whichever epoch.
         pin: its statement id, if it came by another way than the roster.
         engine: repeats the decision (step 8); must hold the bundle that the proof carries.
 
@@ -131,7 +135,7 @@ def verify(data: bytes, *, trust: bytes, pin: str | None = None, engine: decide.
         Refused: if the file is neither format (``malformed``, ``non_canonical``, ``too_large``), or the roster cannot be trusted
             (``threshold_not_met``, ``wrong_epoch``, …).
     """
-    judge = _Judge(_anchor(trust, pin))
+    judge = _Judge(trust, pin)
     if data.startswith(_TLOG):
         tlog = TlogProof.parse(data)
         if not tlog.extra:
@@ -140,6 +144,11 @@ def verify(data: bytes, *, trust: bytes, pin: str | None = None, engine: decide.
     else:
         judge.bundle(read_proof(data), engine)
     return judge.report()
+
+
+@lru_cache(maxsize=8)
+def _vouched(trusted: bytes, pin: str | None, shown: tuple[bytes, ...]) -> Vouched:
+    return vouch(_anchor(trusted, pin), [envelope.read(Roster, data) for data in shown])
 
 
 @lru_cache(maxsize=8)  # a pure function, and most of the cost when a thousand proofs are judged by one roster
@@ -152,12 +161,13 @@ def _anchor(trust: bytes, pin: str | None) -> Statement[Roster]:
 class _Judge:
     """The working copy of one judgement."""
 
-    def __init__(self, roster: Statement[Roster]) -> None:
-        self._roster = roster.claims
-        self._statement = roster
+    def __init__(self, trust: bytes, pin: str | None) -> None:
+        self._trust = trust, pin
+        self._rosters = Vouched(_anchor(trust, pin), (_anchor(trust, pin),))
+        self._as_of = self._trusted = self._rosters.trusted.claims
         self._documents = Documents()
         self._checks: list[Check] = [
-            Check(name="trust", result="passed", detail=f"roster of {self._roster.mesh}, epoch {self._roster.epoch}")
+            Check(name="trust", result="passed", detail=f"roster of {self._trusted.mesh}, epoch {self._trusted.epoch}")
         ]
         self._record: Record | None = None
 
@@ -167,14 +177,16 @@ class _Judge:
         return Report(
             verdict=verdict,
             checks=tuple(self._checks),
-            mesh=self._roster.mesh,
-            as_of=self._roster.epoch,
-            roster=self._statement.id,
+            mesh=self._trusted.mesh,
+            as_of=self._as_of.epoch,
+            roster=next(item.id for item in self._rosters.chain if item.claims.epoch == self._as_of.epoch),
             record=self._record,
         )
 
     def bundle(self, bundle: ProofBundle, engine: decide.Engine | None) -> None:
         """All steps for a proof bundle."""
+        if bundle.rosters:
+            self._check("rosters", lambda: self._led(bundle))
         record = self.place(_opened(bundle.proven), "")
         if isinstance(record, DecisionMade):
             self._decision(record, bundle, engine)
@@ -195,37 +207,53 @@ class _Judge:
         if record is None:
             return None
         self._check(f"{prefix}inclusion", lambda: _included(record, proof))
-        self._check(f"{prefix}final", lambda: self._final(record, proof.proof))
+        self._check(f"{prefix}final", lambda: self._final(record, proof.proof, main=not prefix))
         self._check(f"{prefix}statements", lambda: self._statements(record, proof.bodies))
         return record
 
     # ---------------------------------------------------------------------------------------------------------- the steps
 
+    def _led(self, bundle: ProofBundle) -> str:
+        self._rosters = _vouched(*self._trust, tuple(bytes(raw) for raw in bundle.rosters))
+        return f"epochs 1 to {len(self._rosters.chain)} follow one another"
+
     def _read(self, data: bytes, found: list[Record]) -> str:
         record = read_record(data)  # (2)
-        if record.mesh != self._roster.mesh:
+        if record.mesh != self._trusted.mesh:
             raise Refused("wrong_mesh", record.mesh)
-        owner = self._roster.owner(record.origin)
+        owner = self._owners(record)[0]
         found.append(record)
         return f"{record.__struct_config__.tag} {record.index} of {owner.name}"
 
-    def _final(self, record: Record, proof: bytes) -> str:
+    def _owners(self, record: Record) -> list[Member]:
+        """Whose record it may be. A decision is its owner's under the roster that it names, if that is here."""
+        then = self._rosters.of(record.roster_epoch) if isinstance(record, DecisionMade) else None
+        return self._rosters.owners(record.origin) if then is None else [then.owner(record.origin)]
+
+    def _then(self, record: DecisionMade) -> Roster:
+        """The roster under which it was decided."""
+        then = self._rosters.of(record.roster_epoch)
+        return then if then is not None else _skip(f"the roster of epoch {record.roster_epoch} is not here")
+
+    def _final(self, record: Record, proof: bytes, *, main: bool) -> str:
         if not proof:
             raise _Skipped("nobody has signed a tree with this record in it")
         note = TlogProof.parse(proof).note
-        owner = self._roster.owner(record.origin)
         names = [line.name for line in parse_note(note).lines]
         if names != [record.origin, *sorted(names[1:])]:
             raise Refused("non_canonical", "the lines of the certificate are not in their order")
-        log = log_verifier(record.origin, owner.log_key)
+        # Who had left before it was decided has no say in it, whoever holds their keys by now.
+        rosters = self._rosters.since(self._then(record).epoch if isinstance(record, DecisionMade) else 0)
         try:
-            attested = verify_certificate(note, log=log, attesters=self._roster.attest_keys(), k=self._roster.k)  # (4)
+            attested, as_of = _certified(note, record.origin, self._owners(record), rosters)  # (4)
         except Refused as refusal:
             if refusal.code == "not_final":  # all lines that are there were verified before they were counted
                 raise _Skipped(refusal.detail) from None
             raise
+        if main:
+            self._as_of = as_of
         who = ", ".join(signed.verifier.name for signed in attested.attestations)
-        return f"{len(attested.attestations)} attested size {attested.checkpoint.size}, {self._roster.k} needed: {who}"
+        return f"{len(attested.attestations)} attested size {attested.checkpoint.size}, {as_of.k} needed in epoch {as_of.epoch}: {who}"
 
     def _statements(self, record: Record, bodies: tuple[bytes, ...] | None) -> str:
         wanted = list(body_ids(record))
@@ -248,7 +276,7 @@ class _Judge:
 
     def _asked(self, record: Denied, intent: bytes, identity: bytes) -> None:
         """That who was denied has asked: a key of nobody's can sign an intent in anybody's name."""
-        sender = authenticate(intent, identity, self._plain(), self._documents)
+        sender = authenticate(intent, identity, self._plain(), self._documents, former=True)
         if sender.intent.claims.subject != record.subject:
             raise Refused("record_invalid", "the intent is another's")
 
@@ -264,7 +292,8 @@ class _Judge:
             intent = envelope.read(Intent, data)
             _sealed(intent, [intent.claims.holder], 1)
         elif kind == envelope.kind_of(Identity).payload_type:
-            _sealed(envelope.read(Identity, data), self._roster.issuers.keys, 1)
+            document = envelope.read(Identity, data)
+            self._rosters.judged(lambda roster: _sealed(document, roster.issuers.keys, 1), by=lambda roster: roster.issuers.keys)
         elif kind == envelope.kind_of(Heard).payload_type:
             heard = envelope.read(Heard, data)
             _sealed(heard, [heard.claims.enforcer], 1)
@@ -276,37 +305,43 @@ class _Judge:
         laws: list[Governance] = []
         self._check("policy", lambda: self._law(record, bundle, laws))
         governance = laws[0] if laws else None
+        if record.approvals:
+            self._check("approvals", lambda: self._approved(record, bundle))
         self._check("decision", lambda: self._repeat(record, bundle, governance, _Echo(record)))  # (7)
         if engine is None:
             self._check(_REPLAY, lambda: _skip("no policy engine here"))
         else:
             self._check(_REPLAY, lambda: self._replay(record, bundle, governance, engine))
 
+    def _approved(self, record: DecisionMade, bundle: ProofBundle) -> str:
+        """Who said yes; that nothing but what counted stands there is part of repeating the decision."""
+        intent = envelope.read(Intent, bytes(bundle.bodies[0])).claims
+        backing = weigh([bytes(raw) for raw in record.approvals], intent, self._then(record), at_ms=record.at_ms)
+        told = [f"{count} of {group}" for group, count in backing.approvals.items()]
+        return ", ".join([*told, *(["break-glass"] if backing.breakglass else [])])
+
     def _law(self, record: DecisionMade, bundle: ProofBundle, laws: list[Governance]) -> str:
         if len(bundle.manifests) != 1 or len(bundle.bundles) != 1:
             raise Refused("body_missing", "a decision's proof carries its manifest and its policy bundle")
         manifest = envelope.read(Manifest, bytes(bundle.manifests[0]))
-        role = self._roster.policy.get(manifest.claims.domain)
-        if role is None:
-            raise Refused("domain_unknown", manifest.claims.domain)
-        _sealed(manifest, role.keys, role.threshold)  # (6)
+        domain = manifest.claims.domain
+        needed = self._rosters.judged(lambda roster: _lawful(manifest, roster), by=lambda roster: roster.policy.get(domain))  # (6)
         activations = [envelope.read(Activation, bytes(raw)) for raw in bundle.activations]
-        governance = admit_governance(
-            self._statement, pin=self._statement.id, manifests=[manifest], bundles=[bytes(bundle.bundles[0])], said=activations
-        )
-        law: Law = governance.laws[manifest.claims.domain][0]
+        governance = self._whole().governance(manifests=[manifest], bundles=[bytes(bundle.bundles[0])], said=activations)
+        law: Law = governance.laws[domain][0]
         named = law.manifest_id, law.manifest.digest, law.manifest.epoch
         if law.bundle is None or named != (record.attested.manifest, record.decision.bundle, record.attested.policy_epoch):
             raise Refused("digest_mismatch", "manifest, bundle and record do not name one another")
-        chain = governance.rollouts[manifest.claims.domain].ids if activations else ()
+        chain = governance.rollouts[domain].ids if activations else ()
         if [item.id for item in activations] != list(chain) or record.attested.activation != (chain[-1] if chain else ""):
             raise Refused("digest_mismatch", "the activations are not those from the first to the one that the record names")
         laws.append(governance)
-        return f"{law.manifest.domain} epoch {law.manifest.epoch}, signed by {len(manifest.signatures)}, {role.threshold} needed"
+        return f"{law.manifest.domain} epoch {law.manifest.epoch}, signed by {len(manifest.signatures)}, {needed} needed"
 
     def _repeat(self, record: DecisionMade, bundle: ProofBundle, governance: Governance | None, engine: decide.Engine) -> str:
         if governance is None:
             _skip("without a law")
+        self._then(record)
         intent = envelope.read(Intent, bytes(bundle.bodies[0]))
         if intent.claims.committed and not bundle.openings:
             raise _Skipped("the openings of its committed parameters are not here")
@@ -337,11 +372,10 @@ class _Judge:
     ) -> None:
         held = {envelope.identify(bytes(raw))[1]: bytes(raw) for raw in bodies}
         opened = {record.intent: openings} if isinstance(record, DecisionMade) else {}
-        owner: Member = self._roster.owner(record.origin)
         examined = examine_records(
             [data],
             Material(held, opened),
-            owner=owner,
+            owner=self._owners(record)[0],
             first=record.index,
             after_ms=0,
             governance=governance,
@@ -368,7 +402,11 @@ class _Judge:
         return record.event
 
     def _plain(self) -> Governance:
-        return admit_governance(self._statement, pin=self._statement.id)
+        return self._whole().governance()
+
+    def _whole(self) -> Vouched:
+        """The rosters, if they begin with the first: by others it cannot be told what was in force."""
+        return self._rosters if self._rosters.whole else _skip(f"the rosters before epoch {self._trusted.epoch} are not here")
 
     # ---------------------------------------------------------------------------------------------------------- the ladder
 
@@ -390,6 +428,28 @@ def _opened(proven: Proven) -> _Proof:
 
 def _skip(why: str) -> NoReturn:
     raise _Skipped(why)
+
+
+def _certified(note: bytes, origin: str, owners: Sequence[Member], rosters: Sequence[Roster]) -> tuple[Attested, Roster]:
+    """Who made the checkpoint final, as members of which roster."""
+
+    def by(owner: Member) -> tuple[Attested, Roster]:
+        log = log_verifier(origin, owner.log_key)
+        return final_under(rosters, lambda attesters, k: verify_certificate(note, log=log, attesters=attesters, k=k))
+
+    for owner in owners[:-1]:
+        with suppress(Refused):
+            return by(owner)
+    return by(owners[-1])
+
+
+def _lawful(manifest: Statement[Manifest], roster: Roster) -> int:
+    """That the domain's policy role of that roster has signed it; how many must."""
+    role = roster.policy.get(manifest.claims.domain)
+    if role is None:
+        raise Refused("domain_unknown", manifest.claims.domain)
+    _sealed(manifest, role.keys, role.threshold)
+    return role.threshold
 
 
 def _included(record: Record, proof: _Proof) -> str:

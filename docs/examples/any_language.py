@@ -90,7 +90,7 @@ async def main(context_file, who, count, show_ids):
             "expires_ms": now + 30_000,
         }
         envelope, intent_id = sign(canonical(intent), key)
-        request = {"enforcer": enforcer, "identity": document, "intent": envelope, "openings": []}
+        request = {"enforcer": enforcer, "identity": document, "intent": envelope, "openings": [], "approvals": []}
         async with gate:
             answer = json.loads((await bus.request(subject, canonical(request), timeout=10)).data)
         answers[answer["answer"]] += 1

@@ -23,7 +23,7 @@ from mesh.adapters.trustfiles import read_bounded
 from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Hex32, Payload, Token
 from mesh.errors import Alarm, Refused, Unavailable
-from mesh.protocol.audit import AuditPosition
+from mesh.protocol.audited import AuditPosition
 
 __all__ = ["AuditStore"]
 

@@ -27,13 +27,14 @@ from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Spiffe, Token
 from mesh.core.law.policy import Bundle, PolicyJson
 from mesh.core.law.scope import PRINCIPAL_TYPE, action_id
+from mesh.core.run.approval import demands
 from mesh.core.run.intent import ASSURANCES
 from mesh.errors import Refused
 from mesh.protocol.decide import GROUP_TYPE
 
 __all__ = ["ANNOTATIONS", "Finding", "lint", "near"]
 
-ANNOTATIONS: Final = frozenset({"assurance", "description", "obligation"})
+ANNOTATIONS: Final = frozenset({"approval", "assurance", "description", "obligation"})
 """Besides ``@id``, which every policy has."""
 _ID: Final = re.compile(r"[a-z0-9][a-z0-9._/-]{0,99}")
 _TYPE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -146,6 +147,11 @@ def _beside(policy: PolicyJson) -> Iterator[str]:
             yield f"@assurance({value!r}) is none of {', '.join(ASSURANCES)}{near(value, ASSURANCES)}"
         elif name == "obligation" and not all(_is(Token, part.strip()) for part in value.split(",")):
             yield f"@obligation({value!r}): obligations are lowercase words, separated by commas"
+        elif name == "approval":
+            try:
+                demands(value)
+            except Refused as refusal:
+                yield refusal.detail
         if name != "description" and policy.effect != "permit":
             yield f"@{name} on a forbid has no meaning"
 

@@ -24,7 +24,7 @@ import msgspec
 from mesh.core.bytes import canonical
 from mesh.core.law.policy import ActionSpec, Bundle, PolicyJson
 from mesh.core.law.scope import PRINCIPAL_TYPE, action_id
-from mesh.core.run.decision import EngineRequest, Entity
+from mesh.core.run.decision import Attested, EngineRequest, Entity
 from mesh.errors import Refused
 from mesh.protocol.decide import GROUP_TYPE
 
@@ -45,6 +45,8 @@ _PARAMS: Final = ("asserted", "params")
 _ALWAYS: Final[dict[Path, str]] = {
     ("asserted", "measurements"): "Set<{digest: String, name: String}>",
     ("asserted", "purpose"): "String",
+    ("attested", "approvals"): "Set<String>",
+    ("attested", "breakglass"): "Bool",
     ("attested", "enforcer_class"): "String",
     ("attested", "frontier"): "String",
     ("attested", "now_s"): "Long",
@@ -125,8 +127,13 @@ class Shape:
                 asserted["purpose"] = request.asserted.purpose
             context["asserted"] = asserted
         if self._attested:
-            context["attested"] = {name: getattr(request.attested, name) for name in self._attested}
+            context["attested"] = {name: _fact(request.attested, name) for name in self._attested}
         return canonical.encode(context).decode()
+
+
+def _fact(attested: Attested, name: str) -> object:
+    # Policy sees which groups approved; how many of each is for @approval.
+    return sorted(attested.approvals) if name == "approvals" else getattr(attested, name)
 
 
 def compose_schema(bundle: Bundle, shapes: Mapping[str, Shape] | None = None) -> str:

@@ -8,14 +8,15 @@ Rules
 2. Concurrent spends and outcomes of one process share a transaction; none can make its neighbours fail.
 3. Outcomes of a boot are dense: number n + 1 is taken only after n.
 4. The end of a spent intent is recorded in the transaction that keeps its outcome, so a crash can neither lose nor double it.
-5. Whoever lives holds a lock file beside the store. Spends without an end are *unfinished* only when their process is gone: the
+5. An approval or grant is used in the transaction that spends the intent resting on it, and never more often than it says.
+6. Whoever lives holds a lock file beside the store. Spends without an end are *unfinished* only when their process is gone: the
    still running work of a sibling is never called unknown.
 
 Not here: what an enforcer checks before it spends.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -31,19 +32,25 @@ _SCHEMA: Final = (
     "CREATE TABLE process (n INTEGER PRIMARY KEY AUTOINCREMENT) STRICT",
     """CREATE TABLE spent (n INTEGER PRIMARY KEY, intent BLOB NOT NULL UNIQUE, process INTEGER NOT NULL, boot BLOB NOT NULL,
         domain TEXT NOT NULL, authorization BLOB NOT NULL, at_ms INTEGER NOT NULL, ended INTEGER NOT NULL DEFAULT 0) STRICT""",
+    """CREATE TABLE approval_use (approval BLOB NOT NULL, number INTEGER NOT NULL, intent BLOB NOT NULL,
+        PRIMARY KEY (approval, number)) WITHOUT ROWID, STRICT""",
     "CREATE INDEX spent_open ON spent (process) WHERE ended = 0",
     "CREATE TABLE chain (boot BLOB NOT NULL PRIMARY KEY, next INTEGER NOT NULL) WITHOUT ROWID, STRICT",
     """CREATE TABLE outcome (n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, boot BLOB NOT NULL, sequence INTEGER NOT NULL,
         envelope BLOB NOT NULL, sum INTEGER NOT NULL) STRICT""",
     "CREATE TRIGGER spent_kept BEFORE DELETE ON spent BEGIN SELECT RAISE(ABORT, 'what is spent stays spent'); END",
+    "CREATE TRIGGER use_kept BEFORE DELETE ON approval_use BEGIN SELECT RAISE(ABORT, 'what is used stays used'); END",
+    "CREATE TRIGGER use_fixed BEFORE UPDATE ON approval_use BEGIN SELECT RAISE(ABORT, 'what is used stays used'); END",
     """CREATE TRIGGER spent_fixed BEFORE UPDATE ON spent WHEN NEW.ended <= OLD.ended OR NEW.n <> OLD.n OR NEW.intent <> OLD.intent
         BEGIN SELECT RAISE(ABORT, 'what is spent stays spent'); END""",
     """CREATE TRIGGER chain_forward BEFORE UPDATE ON chain WHEN NEW.next <= OLD.next
         BEGIN SELECT RAISE(ABORT, 'outcome numbers move forward only'); END""",
 )
-_LAYOUT: Final = Layout(application=0x73706E74, version=1, journal="delete", synchronous="EXTRA", schema=_SCHEMA, together=BATCH_EVENTS_MAX)
+_LAYOUT: Final = Layout(application=0x73706E74, version=2, journal="delete", synchronous="EXTRA", schema=_SCHEMA, together=BATCH_EVENTS_MAX)
 _SPEND: Final = """INSERT INTO spent (intent, process, boot, domain, authorization, at_ms) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (intent) DO NOTHING RETURNING n"""
+_USED: Final = "SELECT count(*) FROM approval_use WHERE approval = ?"
+_USE: Final = "INSERT INTO approval_use (approval, number, intent) VALUES (?, ?, ?)"
 _OPEN: Final = "SELECT process, intent, boot, domain, authorization, at_ms FROM spent WHERE ended = 0 ORDER BY n"
 _KEEP: Final = "INSERT INTO outcome (id, boot, sequence, envelope, sum) VALUES (?, ?, ?, ?, ?)"
 _NEXT: Final = "INSERT INTO chain (boot, next) VALUES (?, ?) ON CONFLICT (boot) DO UPDATE SET next = excluded.next"
@@ -107,17 +114,45 @@ class SpentStore:
             raise
         return store
 
-    async def spend(self, intent_id: str, *, boot: str, domain: str, authorization: str, at_ms: int) -> int:
-        """Spend the intent, durably; how many this audience has spent, this one included.
+    async def spend(
+        self, intent_id: str, *, boot: str, domain: str, authorization: str, at_ms: int, approvals: Sequence[tuple[str, int]] = ()
+    ) -> int:
+        """Spend the intent, durably, and use each of its approvals once; how many this audience has spent, this one included.
+
+        Args:
+            intent_id: the intent.
+            boot: of this enforcer.
+            domain: of the intent.
+            authorization: its statement id.
+            at_ms: now.
+            approvals: ids of approvals and grants, each with how often it may be used.
 
         Raises:
-            Refused: ``used``; ``malformed`` when an id is none.
+            Refused: ``used``, ``approval_used``: then nothing was spent; ``malformed`` when an id is none.
         """
-        row = (statement_key(intent_id), self._process, statement_key(boot), domain, statement_key(authorization), at_ms)
-        counted = await self._file.write(lambda session: session.fetch(_SPEND, row))
-        if not counted:
-            raise Refused("used", intent_id)
-        return int(counted[0][0])
+        key = statement_key(intent_id)
+        row = (key, self._process, statement_key(boot), domain, statement_key(authorization), at_ms)
+        wanted = [(statement_key(name), name, uses) for name, uses in approvals]
+
+        async def take(session: Session) -> int | Refused:  # raising here would fail its neighbours (rule 2)
+            numbers = list[int]()
+            for approval, name, uses in wanted:
+                ((used,),) = await session.fetch(_USED, (approval,))
+                if used >= uses:
+                    return Refused("approval_used", f"{name[:12]} was used {used} times, it is for {uses}")
+                numbers.append(used + 1)
+            counted = await session.fetch(_SPEND, row)
+            if not counted:
+                return Refused("used", intent_id)
+            uses_ = [(approval, number, key) for (approval, _, _), number in zip(wanted, numbers, strict=True)]
+            if uses_:
+                await session.many(_USE, uses_)
+            return int(counted[0][0])
+
+        taken = await self._file.write(take)
+        if isinstance(taken, Refused):
+            raise taken
+        return taken
 
     async def enqueue(self, outcome_id: str, *, boot: str, sequence: int, envelope: bytes, ends: str | None = None) -> None:
         """Keep an outcome until it is acknowledged; with ``ends``, it is the end of that spent intent.

@@ -148,6 +148,8 @@ class _Floor:
                 frontier=self.frontier,
                 enforcer_class="in-process",
                 person=identity["person"],
+                approvals={},
+                breakglass=False,
             ),
             slice=[
                 Entity(type=principal.type, id=principal.id, attributes=identity["attributes"], parents=groups),

@@ -79,7 +79,7 @@ class Workload:
         draft = envelope.draft(intent)
         signed = envelope.assemble(draft.payload_type, draft.payload, {self.key.public: self.key.sign(draft.message)})
         raw = msgspec.Raw
-        return pack(IntentRequest(intent=raw(signed), identity=raw(self.document), enforcer=raw(self.place), openings=[]))
+        return pack(IntentRequest(intent=raw(signed), identity=raw(self.document), enforcer=raw(self.place), openings=[], approvals=[]))
 
 
 async def connect(context: Context) -> Bus:

@@ -12,7 +12,7 @@ import click
 
 from mesh.cli import client, telling
 from mesh.cli.output import Cli, format_option, pass_cli
-from mesh.protocol.audit import AuditState, Finding, tally
+from mesh.protocol.audited import AuditState, Finding, tally
 
 __all__ = ["audit"]
 
@@ -105,6 +105,7 @@ def _numbers(state: AuditState) -> dict[str, Any]:
         "match": numbers.match,
         "mismatch": numbers.mismatch,
         "unverifiable": numbers.unverifiable,
+        "breakglass": numbers.breakglass,
         "findings": numbers.findings,
         "garbage": numbers.garbage,
     }

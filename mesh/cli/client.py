@@ -3,7 +3,8 @@
 Rules
 -----
 1. Whoever answers first does not win: searches ask all members and merge, proofs are asked for until one is final.
-2. Finality, heartbeats and governance statements are checked here, with the keys of the context's roster.
+2. Finality, heartbeats and governance statements are checked here, with the keys of the rosters that are held: those of the context's
+   files, and those that members show (:mod:`mesh.cli.succeeding`). What was final under one of them stays final.
 3. A name is an id, a unique beginning of one, or ``NODE/INDEX``.
 
 Not here: how it is printed.
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
+from mesh.cli import succeeding
 from mesh.cli.output import Cli
 from mesh.codes import CODES
 from mesh.core.bytes import envelope
@@ -27,8 +29,10 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import Heartbeat
+from mesh.core.law.roster import Member, Roster
 from mesh.core.law.streams import Cursor
 from mesh.core.law.travel import Said, read_law
+from mesh.core.law.vouched import final_under
 from mesh.core.log.certificate import Attested
 from mesh.core.log.checkpoint import log_verifier
 from mesh.core.log.record import DecisionMade, Denied, OutcomeRecorded, Record
@@ -57,7 +61,7 @@ if TYPE_CHECKING:
     from mesh.adapters.bus import Bus
     from mesh.adapters.trustfiles import Trust
 
-__all__ = ["Ask", "Library", "MeshClient", "Place", "client_of", "files", "intent_of", "library_of", "open_client", "run"]
+__all__ = ["Ask", "Library", "MeshClient", "Place", "client_of", "files", "intent_of", "learn", "library_of", "open_client", "run"]
 
 ASK_MS: Final = 2_000
 _FIND_MAX: Final = 200
@@ -77,14 +81,21 @@ class Place(msgspec.Struct, frozen=True, order=True):
 
 
 class Library(msgspec.Struct, frozen=True, kw_only=True):
-    """What the context's files say: whom to believe, and the policies to repeat decisions by."""
+    """Whom to believe, and the policies to repeat decisions by: what the context's files say, and what was learnt since."""
 
     governance: Governance
     manifests: tuple[bytes, ...]
     bundles: tuple[bytes, ...]
     roster: bytes
-    """Envelope of the roster."""
+    """Envelope of the first roster."""
     activations: tuple[bytes, ...] = ()
+    rosters: tuple[bytes, ...] = ()
+    """Envelopes of those after it, epoch after epoch."""
+
+    @property
+    def chain(self) -> tuple[bytes, ...]:
+        """What a proof needs besides the roster that its reader trusts: nothing as long as there is one, else all of them."""
+        return (self.roster, *self.rosters) if self.rosters else ()
 
 
 class MeshClient:
@@ -95,6 +106,37 @@ class MeshClient:
         self.roster = governance.roster
         self.rosters = governance.rosters
         self._send = ask
+
+    def under(self, governance: Governance) -> "MeshClient":
+        """One that asks in the same way, the members that this says."""
+        return MeshClient(self._send, governance)
+
+    def member(self, name: str) -> Member:
+        """The member of that name, also if it is none any more.
+
+        Raises:
+            Refused: ``unknown_member``.
+        """
+        return self._any(lambda roster: roster.member(name))
+
+    def owner(self, origin: str) -> Member:
+        """Whose log it is or was.
+
+        Raises:
+            Refused: ``unknown_member``.
+        """
+        return self._any(lambda roster: roster.owner(origin))
+
+    def origins(self) -> dict[str, str]:
+        """Every log of whoever is or was a member, to its node."""
+        return {roster.origin(member): member.name for roster in (self.roster, *self.rosters.chain) for member in roster.members}
+
+    def _any(self, find: Callable[[Roster], R]) -> R:
+        """As the roster in force has it, else as the newest of all."""
+        try:
+            return find(self.roster)
+        except Refused:
+            return self.rosters.judged(find, by=lambda roster: roster.members)
 
     async def ask(self, member: str, message: Payload, kind: type[T]) -> T:
         """One member's answer.
@@ -170,7 +212,7 @@ class MeshClient:
         """
         place = _PLACE.fullmatch(name)
         if place is not None:
-            return {Place(self.roster.origin(self.roster.member(place[1])), int(place[2]))}
+            return {Place(self.roster.origin(self.member(place[1])), int(place[2]))}
         if _ID.fullmatch(name) is None:
             raise Refused("not_found", f"{name[:80]!r} is neither an id in lowercase hex nor NODE/INDEX")
         found = await self.find(name)
@@ -187,10 +229,10 @@ class MeshClient:
             Refused: ``not_found``, or what else the members said.
             Unavailable: ``unreachable``.
         """
-        owner = self.roster.owner(place.origin).name
+        owner, members = self.owner(place.origin).name, [member.name for member in self.roster.members]
         best: Proved | None = None
         failure: MeshError = Unavailable("unreachable", place.origin)
-        for name in dict.fromkeys([owner, *(member.name for member in self.roster.members)]):
+        for name in dict.fromkeys([*(name for name in members if name == owner), *members, owner]):  # who has left is asked last
             try:
                 answer = await self.ask(name, Prove(origin=place.origin, index=place.index), Proved)
                 record = record_of(answer)
@@ -213,10 +255,15 @@ class MeshClient:
         """
         if not answer.proof:
             raise Refused("not_final", "nobody holds a certificate over it yet")
-        owner = self.roster.owner(record_of(answer).origin)
-        log = log_verifier(self.roster.origin(owner), owner.log_key)
+        record, proof = record_of(answer), TlogProof.parse(answer.proof.encode())
+        log = log_verifier(record.origin, self.owner(record.origin).log_key)
         leaf = bytes(answer.batch.records[0])
-        return TlogProof.parse(answer.proof.encode()).verify(leaf, log=log, cosigners=self.roster.attest_keys(), k=self.roster.k)
+        since = record.roster_epoch if isinstance(record, DecisionMade) else 0
+        chain = self.rosters.chain if self.roster in self.rosters.chain else (*self.rosters.chain, self.roster)
+        rosters = [roster for roster in chain if roster.epoch >= since]
+        if not rosters:
+            raise Refused("not_final", f"the roster of epoch {since}, under which it was decided, is not known here")
+        return final_under(rosters, lambda cosigners, k: proof.verify(leaf, log=log, cosigners=cosigners, k=k))[0]
 
     def is_final(self, answer: Proved) -> bool:
         """Whether k members attested the record, by proof."""
@@ -273,13 +320,25 @@ def _when(record: Record) -> tuple[bool, int, str, int]:
 
 
 def run(cli: Cli, work: Callable[[MeshClient, Library], Awaitable[R]]) -> R:
-    """What ``work`` answers, with a client of the mesh that ``cli`` names. Raises as :func:`open_client`."""
+    """What ``work`` answers, with a client of the mesh that ``cli`` names, which has asked members for newer rosters.
+
+    Raises as :func:`open_client`.
+    """
+    from mesh.adapters.clock import wall_ms
 
     async def inner() -> R:
         async with open_client(cli.context) as (client, library):
-            return await work(client, library)
+            return await work(*await learn(cli, client, library, now_ms=wall_ms()))
 
     return asyncio.run(inner())
+
+
+async def learn(cli: Cli, mesh: MeshClient, library: Library, *, now_ms: int) -> tuple[MeshClient, Library]:
+    """A client of the members in force now, and the library with all rosters that members show."""
+    learnt = await succeeding.learn(mesh.law, library.governance, (library.roster, *library.rosters), now_ms=now_ms)
+    if cli.verbose and not learnt.reached:
+        cli.say(f"no member answers: rosters are those of the files, epoch {learnt.governance.roster.epoch} is in force")
+    return mesh.under(learnt.governance), msgspec.structs.replace(library, governance=learnt.governance, rosters=learnt.rosters)
 
 
 def files(cli: Cli) -> Library:
@@ -333,10 +392,13 @@ def library_of(trust: "Trust", base: Path) -> Library:
     from mesh.adapters.trustfiles import load_trust, read_bounded
 
     said = [read_bounded(base / name, ENVELOPE_BYTES_MAX) for name in trust.statements]
+    governance = load_trust(trust, base)
+    by_id = {envelope.identify(data)[1]: data for data in said}
     return Library(
-        governance=load_trust(trust, base),
+        governance=governance,
         manifests=tuple(read_bounded(base / name, ENVELOPE_BYTES_MAX) for name in trust.policy),
         bundles=tuple(read_bounded(base / name, BUNDLE_BYTES_MAX) for name in trust.bundles),
         roster=read_bounded(base / trust.roster, ENVELOPE_BYTES_MAX),
         activations=tuple(data for data in said if isinstance(read_law(data).claims, Activation)),
+        rosters=tuple(by_id[identity] for identity in governance.rosters.ids[1:]),
     )

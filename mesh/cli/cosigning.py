@@ -35,6 +35,7 @@ __all__ = [
     "Signers",
     "Tally",
     "check_enough",
+    "check_free",
     "countersign",
     "draw",
     "facts",
@@ -156,7 +157,7 @@ def countersign(statement: Statement[Said], by: Signers, *, whole: bool = False)
     before = dict[Path, list[Statement[Said]]]()
     for path, key in by.keys.items():
         before[path] = signed.kept(path, stream=by.stream, key=key.key.public, mesh=by.roster.mesh)
-        _check_free(statement, before[path], path)
+        check_free(statement, before[path], path)
     new = read_law(envelope.assemble(*_bare(statement), {**statement.signatures, **_lines(statement, by)}))
     if whole:
         check_enough(new, by.role)
@@ -165,14 +166,19 @@ def countersign(statement: Statement[Said], by: Signers, *, whole: bool = False)
     return new
 
 
-def _check_free(statement: Statement[Said], kept: Sequence[Statement[Said]], path: Path) -> None:
+def check_free(statement: Statement[Said], kept: Sequence[Statement[Said]], path: Path) -> None:
+    """That the key behind ``path`` has not signed another statement under that number, or a later one (rule 1).
+
+    Raises:
+        Refused: ``already_signed``.
+    """
     number = statement.claims.sequence
     if not kept or kept[-1].claims.sequence < number or any(item.id == statement.id for item in kept[-1:]):
         return
     last = kept[-1]
     raise Refused(
         "already_signed",
-        f"{path} says that this key signed number {last.claims.sequence} of {link_of(last)[0]} already, {last.id[:12]}…;"
+        f"{path} says that this key signed number {last.claims.sequence} of {last.claims.link[0]} already, {last.id[:12]}…;"
         f" this is another number {number}, {statement.id[:12]}…",
     )
 
@@ -284,6 +290,7 @@ def facts(statement: Statement[Said], role: Role) -> dict[str, Any]:
             "digest": claims.digest,
             "terms": {
                 name: f"{terms.assurance}, authorization {terms.authorization_ms} ms, lease {terms.lease_ms} ms"
+                + "".join(f", {least} of {group} approve" for group, least in sorted(terms.approvals.items()))
                 for name, terms in claims.actions.items()
             },
             "enforcers": claims.enforcers,

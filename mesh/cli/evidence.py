@@ -16,7 +16,7 @@ from mesh.errors import MeshError, Refused, Unavailable
 from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.proving import record_of
 
-__all__ = ["lineage", "log", "status", "why"]
+__all__ = ["lag_of", "lineage", "log", "sizes_of", "status", "why"]
 
 _STALE: Final = 4
 
@@ -33,7 +33,7 @@ def status(cli: Cli) -> int:
     answers, k = client.run(cli, work)
     frontiers = Counter(answer.frontier for answer in answers.values() if isinstance(answer, NodeStatus))
     usual = next((digest for digest, _ in frontiers.most_common(1)), "")
-    sizes = _sizes(answers.values())
+    sizes = sizes_of(answers.values())
     rows = [_node_row(name, answer, usual, sizes) for name, answer in answers.items()]
     cli.rows(("node", "region", "state", "roster_epoch", "policies", "frontier", "log", "final", "lag", "mirrors", "vouched", "up"), rows)
     fresh = sum(isinstance(answer, NodeStatus) and answer.fresh for answer in answers.values())
@@ -41,6 +41,11 @@ def status(cli: Cli) -> int:
     for domain in sorted({domain for answer in answers.values() if isinstance(answer, NodeStatus) for domain in answer.halted}):
         says = [name for name, answer in answers.items() if isinstance(answer, NodeStatus) and domain in answer.halted]
         cli.say(f"{domain} is halted, say {', '.join(says)}: nothing starts there until it is resumed")
+    if forked := {name: answer.conflicts for name, answer in answers.items() if isinstance(answer, NodeStatus) and answer.conflicts}:
+        cli.say(
+            f"forked streams: {max(forked.values())}, say {', '.join(forked)}. `mesh fraud ls` shows whose keys said both; the root keys"
+            " end it: `mesh resolve`"
+        )
     if len(frontiers) > 1:
         others = ", ".join(row["node"] for row in rows if row.get("differs"))
         cli.say(
@@ -55,7 +60,7 @@ def _node_row(name: str, answer: NodeStatus | MeshError, usual: str, sizes: Mapp
         return {"node": name, "state": answer.code, "detail": answer.detail}
     trouble = [telling.node_of(mirror.origin) for mirror in answer.mirrors if mirror.refused or mirror.conflicted]
     held = sum(mirror.certified for mirror in answer.mirrors)
-    own, others = answer.size - answer.certified, sum(sizes.get(mirror.origin, ("", 0))[1] - mirror.attested for mirror in answer.mirrors)
+    own, others = _lags(answer, sizes)
     return {
         "node": name,
         "region": answer.region,
@@ -63,13 +68,14 @@ def _node_row(name: str, answer: NodeStatus | MeshError, usual: str, sizes: Mapp
         "frontier": answer.frontier[:12] + (" differs" if answer.frontier != usual else ""),
         "log": answer.size,
         "final": answer.certified,
-        "lag": ", ".join(f"{count} {what}" for count, what in ((own, "not final"), (others, "not attested")) if count) or "none",
+        "lag": lag_of(answer, sizes),
         "lag_own": own,
         "lag_others": others,
         "mirrors": f"{len(answer.mirrors)} logs, {held} final" + (f", refuses {', '.join(trouble)}" if trouble else ""),
         "vouched": answer.vouchers,
         "policies": [_told_policy(policy) + (" halted" if policy.domain in answer.halted else "") for policy in answer.policies],
         "halted": answer.halted,
+        "conflicts": answer.conflicts,
         "up": f"{answer.uptime_ms // 1000} s",
         "incarnation": answer.incarnation,
         "roster_epoch": answer.roster_epoch,
@@ -77,6 +83,18 @@ def _node_row(name: str, answer: NodeStatus | MeshError, usual: str, sizes: Mapp
         "differs": answer.frontier != usual,
         "counters": answer.counters,
     }
+
+
+def _lags(answer: NodeStatus, sizes: Mapping[str, tuple[str, int]]) -> tuple[int, int]:
+    """Records of its own log that are not final, and of the others' that it has not attested."""
+    others = sum(sizes.get(mirror.origin, ("", 0))[1] - mirror.attested for mirror in answer.mirrors)
+    return answer.size - answer.certified, others
+
+
+def lag_of(answer: NodeStatus, sizes: Mapping[str, tuple[str, int]]) -> str:
+    """How far a node is behind, in words."""
+    own, others = _lags(answer, sizes)
+    return ", ".join(f"{count} {what}" for count, what in ((own, "not final"), (others, "not attested")) if count) or "none"
 
 
 def _told_policy(policy: PolicyStatus) -> str:
@@ -102,14 +120,13 @@ def ls(cli: Cli, count: int, only: str | None) -> None:
     async def work(mesh: client.MeshClient, _library: client.Library) -> list[dict[str, Any]]:
         answers = await mesh.status()
         if only is not None:
-            mesh.roster.member(only)
+            mesh.member(only)
         if not any(isinstance(answer, NodeStatus) for answer in answers.values()):
             raise Unavailable("unreachable", "no member of the roster answers")
-        sizes = _sizes(answers.values())
+        sizes = sizes_of(answers.values())
         rows: list[dict[str, Any]] = []
-        for member in mesh.roster.members:
-            origin = mesh.roster.origin(member)
-            if only in {None, member.name} and origin in sizes:
+        for origin, name in mesh.origins().items():
+            if only in {None, name} and origin in sizes:
                 holder, size = sizes[origin]
                 batch = await mesh.records(holder, origin, max(0, size - count), count)
                 rows += [_record_row(bytes(raw)) for raw in batch.records]
@@ -121,7 +138,7 @@ def ls(cli: Cli, count: int, only: str | None) -> None:
     cli.next(f"mesh why {about[:12]}" if about else "mesh status")
 
 
-def _sizes(answers: Iterable[NodeStatus | MeshError]) -> dict[str, tuple[str, int]]:
+def sizes_of(answers: Iterable[NodeStatus | MeshError]) -> dict[str, tuple[str, int]]:
     """Per log who holds most of it, and how much."""
     sizes: dict[str, tuple[str, int]] = {}
     held = [answer for answer in answers if isinstance(answer, NodeStatus)]
@@ -211,7 +228,7 @@ def checkpoint(cli: Cli, node: str) -> None:
     """The newest certificate of NODE's log, as any C2SP tool reads it."""
 
     async def work(mesh: client.MeshClient, _library: client.Library) -> dict[str, Any]:
-        origin = mesh.roster.origin(mesh.roster.member(node))
+        origin = mesh.roster.origin(mesh.member(node))
         size = max((_certified(answer, origin) for answer in (await mesh.status()).values()), default=0)
         if size == 0:
             raise Refused("not_final", f"no certificate of {origin} is known to whoever answers")

@@ -1,5 +1,7 @@
 """`mesh verify`: proofs are judged from files alone; the base install is enough, and no network is touched.
 
+One roster is trusted, of whichever epoch; those that lead from it to what is proved come with the proof.
+
 Where a policy engine is installed the decision is also repeated. The policies in a stranger's file are then parsed in a child
 process first, because policy text can kill the process that parses it.
 """
@@ -36,14 +38,18 @@ _SIGNS: Final = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--trust", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The roster to judge by.")
+@click.option(
+    "--trust",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A roster to judge by, of whichever epoch; by default the one that the context pins.",
+)
 @click.option("--pin", help="Statement id of that roster, if you have it by another way.")
 @click.option("--replay/--no-replay", default=True, show_default=True, help="Repeat the decision too, where an engine is installed.")
 @format_option
 @pass_cli
-def verify(cli: Cli, files: tuple[Path, ...], trust: Path, pin: str | None, *, replay: bool) -> int:
+def verify(cli: Cli, files: tuple[Path, ...], trust: Path | None, pin: str | None, *, replay: bool) -> int:
     """Check proofs. VERIFIED ends with 0, PARTIAL with 2, what cannot be read with 3, FAILED with 5."""
-    roster = read_bounded(trust, ENVELOPE_BYTES_MAX)
+    roster, pin = _pinned(cli, pin) if trust is None else (read_bounded(trust, ENVELOPE_BYTES_MAX), pin)
     anchor = envelope.read(Roster, roster)
     admit_roster(anchor, pin=pin or anchor.id)
     if pin is None:
@@ -52,6 +58,15 @@ def verify(cli: Cli, files: tuple[Path, ...], trust: Path, pin: str | None, *, r
     if cli.format != "table":
         cli.rows((), values)
     return max((_EXITS[value["verdict"]] for value in values), default=0)
+
+
+def _pinned(cli: Cli, pin: str | None) -> tuple[bytes, str]:
+    """The roster that the context pins, and its id, if none other is asked for."""
+    from mesh.cli import client
+
+    library = client.files(cli)
+    pinned = library.governance.roster_id
+    return next(data for data in (library.roster, *library.rosters) if envelope.identify(data)[1] == pinned), pin or pinned
 
 
 def _one(cli: Cli, path: Path, roster: bytes, pin: str | None, *, replay: bool) -> dict[str, Any]:

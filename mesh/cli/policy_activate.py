@@ -13,7 +13,6 @@ Not here: numbers and lines (:mod:`mesh.cli.cosigning`), what is in force (:mod:
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -23,6 +22,7 @@ from mesh.adapters.clock import wall_ms
 from mesh.adapters.trustfiles import read_bounded
 from mesh.cli import client, cosigning, epochs, saying, spreading, telling
 from mesh.cli.output import Cli, format_option, pass_cli
+from mesh.cli.times import parse_when
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, Ring, activate_stream
@@ -36,8 +36,6 @@ __all__ = ["activate", "parse_ring"]
 
 _FILE: Final = click.Path(dir_okay=False, path_type=Path)
 _RING: Final = re.compile(r"(\*|[a-z0-9-]+(?:,[a-z0-9-]+)*)(?:@(.+))?")
-_AFTER: Final = re.compile(r"\+([0-9]{1,9})(ms|s|m|h|d)")
-_UNITS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _MARGIN_MS: Final = 1_000
 """More than 2Δ by default: signing and offering take a moment too."""
 
@@ -304,18 +302,8 @@ def parse_ring(text: str) -> Wave:
     regions = () if names == "*" else tuple(sorted(set(names.split(","))))
     if when is None:
         return Wave(regions)
-    after = _AFTER.fullmatch(when)
-    if after is not None:
-        return Wave(regions, after_ms=int(after[1]) * _UNITS[after[2]])
-    try:
-        at = datetime.fromisoformat(when)
-    except ValueError:
-        raise Refused(
-            "usage", f"--ring {text[:80]!r}: {when[:40]!r} is neither +30s, +2m, +1h nor a time such as 2027-01-31T09:00:00Z"
-        ) from None
-    if at.tzinfo is None:
-        raise Refused("usage", f"--ring {text[:80]!r}: say which time zone, Z for UTC")
-    return Wave(regions, at_ms=int(at.astimezone(UTC).timestamp() * 1_000))
+    at = parse_when(when, where=f"--ring {text[:80]!r}")
+    return Wave(regions, after_ms=at.after_ms, at_ms=at.at_ms)
 
 
 def _file(what: str) -> Statement[Activation] | None:

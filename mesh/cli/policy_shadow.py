@@ -1,6 +1,5 @@
 """`mesh policy shadow`: what a policy that nobody signed yet would have said to what was really asked."""
 
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import msgspec
 from mesh.cli import client, recorded, telling
 from mesh.cli.gathering import gather, heartbeats
 from mesh.cli.output import Cli, format_option, pass_cli
+from mesh.cli.spans import span
 from mesh.codes import CODES
 from mesh.core.law.fold import extend
 from mesh.core.law.governance import Governance
@@ -32,8 +32,6 @@ _INCOMPLETE: Final = 4
 _EXAMPLES: Final = 3
 _AUTHORIZATION_MS: Final = 30_000
 _LEASE_MS: Final = 10_000
-_SPAN: Final = re.compile(r"([0-9]{1,6})([smhd])")
-_UNITS_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 class _Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,17 +68,9 @@ class _Shadow(msgspec.Struct, frozen=True, kw_only=True):
     """Member to why it did not answer."""
 
 
-def _span(_ctx: click.Context, _param: click.Parameter, text: str) -> int:
-    """A span of time in ms."""
-    match = _SPAN.fullmatch(text)
-    if match is None or int(match[1]) == 0:
-        raise click.BadParameter("a number and its unit: 90s, 30m, 24h, 7d")
-    return int(match[1]) * _UNITS_MS[match[2]]
-
-
 @click.command()
 @click.argument("candidate", metavar="FOLDER|BUNDLE", type=click.Path(path_type=Path))
-@click.option("--replay", "span_ms", default="24h", show_default=True, metavar="SPAN", callback=_span, help="How far back: 30m, 24h, 7d.")
+@click.option("--replay", "span_ms", default="24h", show_default=True, metavar="SPAN", callback=span, help="How far back: 30m, 24h, 7d.")
 @click.option(
     "--max-flips", type=click.IntRange(0), metavar="N", help="End with 2 if more than N decisions flip or cannot be asked any more."
 )
@@ -189,17 +179,17 @@ def _admitted(read: _Candidate, governance: Governance, engine: "CedarEngine") -
 
 def _terms(bundle: Bundle, governance: Governance) -> tuple[dict[str, Terms], list[str]]:
     """Terms and enforcers of the domain's newest manifest, with the bundle's own actions and floors."""
-    from mesh.core.law.scope import floors
+    from mesh.core.law.scope import approval_floors, floors
     from mesh.core.run.intent import strongest
 
     epochs = governance.laws.get(bundle.domain, ())
     if not epochs:
         raise Refused("domain_unknown", f"no manifest of {bundle.domain} is known to take terms from: name the folder instead")
     newest = epochs[-1].manifest
-    actions: dict[str, Terms] = {}
+    actions, approvals = dict[str, Terms](), approval_floors(bundle)
     for name, floor in floors(bundle).items():
-        known = newest.actions.get(name) or Terms(assurance=floor, authorization_ms=_AUTHORIZATION_MS, lease_ms=_LEASE_MS)
-        actions[name] = msgspec.structs.replace(known, assurance=strongest(known.assurance, floor))
+        known = newest.actions.get(name) or Terms(assurance=floor, authorization_ms=_AUTHORIZATION_MS, lease_ms=_LEASE_MS, approvals={})
+        actions[name] = msgspec.structs.replace(known, assurance=strongest(known.assurance, floor), approvals=approvals[name])
     return actions, newest.enforcers
 
 

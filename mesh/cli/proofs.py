@@ -45,8 +45,8 @@ class _Gathered(msgspec.Struct, frozen=True):
 def prove(cli: Cli, name: str, out: Path | None, form: str) -> None:
     """Write the proof of a record.
 
-    A bundle holds all that a stranger with the roster needs to check it, and what became of a permit. A tlog-proof holds the record and
-    its place in the log, for any C2SP tool.
+    A bundle holds all that a stranger with a roster, of whichever epoch, needs to check it, and what became of a permit. A tlog-proof holds
+    the record and its place in the log, for any C2SP tool.
     """
 
     async def work(mesh: client.MeshClient, library: client.Library) -> tuple[_Gathered, Report]:
@@ -90,7 +90,7 @@ async def _gather(cli: Cli, mesh: client.MeshClient, library: client.Library, na
         outcomes = [answer for answer in await mesh.execution(record.intent) if _of(answer, record.authorization, bodies_of(main))]
     final = [answer for answer in outcomes if mesh.is_final(answer)]
     known = await epochs.knowing(cli, mesh, library, [record])
-    bundle = gather(main, final, manifests=known.manifests, bundles=known.bundles, activations=known.activations)
+    bundle = gather(main, final, manifests=known.manifests, bundles=known.bundles, activations=known.activations, rosters=known.chain)
     return _Gathered(encode_proof(bundle), main, library.roster, len(final), len(outcomes) - len(final))
 
 

@@ -89,7 +89,7 @@ async def head_of(mesh: MeshClient, answers: Mapping[str, NodeStatus], origin: s
 
 def readers(mesh: MeshClient, answers: Mapping[str, NodeStatus], head: Head) -> list[str]:
     """Whom to read a log from, in this order: its owner, those who say that they hold it, whoever else answers."""
-    owner = mesh.roster.owner(head.origin).name
+    owner = mesh.owner(head.origin).name
     return sorted(answers, key=lambda member: (member != owner, held(answers[member], head.origin) < head.size))
 
 

@@ -44,6 +44,7 @@ def ls(cli: Cli) -> None:
                     "number": claims.sequence,
                     "by": claims.revoker[:12],
                     "target": f"{claims.target.type}:{claims.target.value}",
+                    "spares": claims.spares,
                     "reason": claims.reason,
                     "at": telling.when(claims.issued_ms),
                     "held": f"{len(held)} of {len(mesh.roster.members)}" + (", forked" if forked else ""),
@@ -59,6 +60,8 @@ def ls(cli: Cli) -> None:
         return sorted(rows, key=lambda row: (row["revoker"], row["number"], row["id"]))
 
     rows = client.run(cli, work)
+    for row in rows if cli.format == "table" else ():
+        row["target"] += f" except {len(row['spares'])}" if row["spares"] else ""
     cli.rows(("number", "by", "target", "reason", "at", "held", "heard"), rows)
     if any(row["forked"] for row in rows):
         cli.say("forked: this key has said two things under one number. All of it denies; `mesh explain stream_forked` says what to do")

@@ -18,38 +18,34 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import click
-import msgspec
 
-from mesh.adapters.trustfiles import read_bounded
 from mesh.cli.output import Cli, fail, format_option, pass_cli
+from mesh.cli.requests import read_request
 from mesh.core.bytes import envelope
 from mesh.core.messages import Authorized, pack
 from mesh.core.run.authorization import Authorization
-from mesh.core.run.intent import Assurance, EntityRef, Measurement
 from mesh.errors import Refused
 from mesh.gate.errors import Denied
-from mesh.limits import INTENT_BYTES_MAX
 
 __all__ = ["request", "run"]
 
 _TERMINATED: Final = 128 + signal.SIGTERM
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a file for `mesh request` holds, as JSON."""
-
-    action: str
-    resource: EntityRef
-    params: dict[str, Any] = {}
-    committed: dict[str, Any] = {}
-    measurements: list[Measurement] = []
-    purpose: str = ""
-    assurance: Assurance = "local"
+def _approvals(command: F) -> F:
+    return click.option(
+        "--approval",
+        "approvals",
+        multiple=True,
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="An approval or break-glass grant that goes with it.",
+    )(command)
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -59,6 +55,7 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 @click.option("--cwd", type=click.Path(exists=True, file_okay=False), default=".", help="Where it starts; by default here.")
 @click.option("--env", "names", multiple=True, metavar="NAME[=VALUE]", help="Give it this variable: ours, or one of its own.")
 @click.option("--purpose", default="", help="Why, in your own words.")
+@_approvals
 @format_option
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @pass_cli
@@ -71,6 +68,7 @@ def run(
     cwd: str,
     names: tuple[str, ...],
     purpose: str,
+    approvals: tuple[Path, ...],
     command: tuple[str, ...],
 ) -> int:
     """Run COMMAND only if the mesh authorizes exactly this start of it.
@@ -79,7 +77,7 @@ def run(
     """
     env = _environment(names)
     place = _resource(resource)
-    return asyncio.run(_run(cli, identity, action, place, command, str(Path(cwd).resolve()), env, purpose))
+    return asyncio.run(_run(cli, identity, action, place, command, str(Path(cwd).resolve()), env, purpose, approvals))
 
 
 async def _run(
@@ -91,6 +89,7 @@ async def _run(
     cwd: str,
     env: Mapping[str, str],
     purpose: str,
+    approvals: Sequence[Path],
 ) -> int:
     from mesh.adapters import exec as programs
     from mesh.gate.connect import connect_async
@@ -103,7 +102,9 @@ async def _run(
         with programs.measure(command[0], os.environ.get("PATH", os.defpath)) as measured:
             async with (
                 await connect_async(cli.context, identity) as gate,
-                gate.execution(action, resource, params, purpose=purpose, measure=lambda: measured.measurements) as work,
+                gate.execution(
+                    action, resource, params, purpose=purpose, approvals=approvals, measure=lambda: measured.measurements
+                ) as work,
             ):
                 stdin = subprocess.DEVNULL if sys.stdin is None or sys.stdin.isatty() else sys.stdin.fileno()
                 done = await programs.run(measured, command, cwd, env, on_output=_pass_on, stdin=stdin)
@@ -121,9 +122,10 @@ async def _run(
 @click.command()
 @click.option("--as", "identity", metavar="ID", help="Whose intent it is: an identity of the context.")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True, dir_okay=False))
+@_approvals
 @format_option
 @pass_cli
-def request(cli: Cli, identity: str | None, file: Path) -> int:
+def request(cli: Cli, identity: str | None, file: Path, approvals: tuple[Path, ...]) -> int:
     """Ask for the authorization that FILE (or - for standard input) describes, and print the governor's answer as it came.
 
     FILE is JSON: action, resource {type, id}, and perhaps params, committed, measurements, purpose, assurance. Nothing runs,
@@ -131,7 +133,7 @@ def request(cli: Cli, identity: str | None, file: Path) -> int:
     """
     from mesh.gate.connect import connect
 
-    asked = _read_request(file)
+    asked = read_request(file)
     try:
         with connect(cli.context, identity) as gate:
             answer = gate.request(
@@ -142,6 +144,7 @@ def request(cli: Cli, identity: str | None, file: Path) -> int:
                 measurements=tuple(asked.measurements),
                 purpose=asked.purpose,
                 assurance=asked.assurance,
+                approvals=approvals,
             )
     except Denied as denied:
         return _denied(cli, denied)
@@ -154,23 +157,15 @@ def request(cli: Cli, identity: str | None, file: Path) -> int:
 
 def _denied(cli: Cli, denied: Denied) -> int:
     status = fail(cli, denied)
-    if denied.record is not None:
+    if denied.code == "approval_needed":
+        cli.next(f"mesh approve {denied.intent} --key KEYFILE")
+    elif denied.record is not None:
         cli.next(f"mesh why {denied.intent}")
     return status
 
 
 def _claims(answer: Authorized) -> Authorization:
     return envelope.read(Authorization, bytes(answer.authorization)).claims
-
-
-def _read_request(file: Path) -> _Request:
-    data = sys.stdin.buffer.read(INTENT_BYTES_MAX + 1) if str(file) == "-" else read_bounded(file, INTENT_BYTES_MAX)
-    if len(data) > INTENT_BYTES_MAX:
-        raise Refused("too_large", f"more than {INTENT_BYTES_MAX} bytes")
-    try:
-        return msgspec.json.decode(data, type=_Request)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        raise Refused("malformed", f"{file}: {str(error)[:160]}") from None
 
 
 def _environment(names: Sequence[str]) -> dict[str, str]:

@@ -23,6 +23,7 @@ from mesh.core.log.record import (
     Record,
 )
 from mesh.core.messages import Proved
+from mesh.core.run.approval import BreakGlass, read_said
 from mesh.core.run.heard import Heard
 from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Intent
@@ -59,7 +60,9 @@ def told(record: Record) -> str:
     match record:
         case DecisionMade(decision=decision):
             errors = f", errors: {', '.join(decision.errors)}" if decision.errors else ""
-            return f"{decision.effect} by {', '.join(decision.determining) or 'default'}{errors}"
+            needs = f", approval needed: {', '.join(decision.needs)}" if decision.needs else ""
+            glass = ", BREAK-GLASS" if record.attested.breakglass else ""
+            return f"{decision.effect} by {', '.join(decision.determining) or 'default'}{errors}{needs}{glass}"
         case Denied(code=code, detail=detail):
             return f"denied: {code}" + (f" ({detail})" if detail else "")
         case OutcomeRecorded(event=event):
@@ -171,6 +174,7 @@ class Story:
             "obligations": record.decision.obligations,
             "decided in": f"{record.attested.region}, as of roster epoch {record.roster_epoch}",
             "person": record.attested.person,
+            "approvals": [_approved(bytes(raw)) for raw in record.approvals],
             "engine": record.engine,
         }
         for epochs in self._governance.laws.values():
@@ -226,6 +230,13 @@ class Story:
         ended = {record.authorization for record in records if isinstance(record, OutcomeRecorded) and self._belongs(record)}
         if permits - ended:
             self.stages.append({"stage": "outcome", "what": "none recorded: it was not run, or its enforcer has not reported yet"})
+
+
+def _approved(data: bytes) -> str:
+    said = read_said(data)
+    claims, keys = said.claims, ", ".join(f"{key[:12]}…" for key in sorted(said.signatures))
+    what = "BREAK-GLASS granted" if isinstance(claims, BreakGlass) else "approved"
+    return f'{what} by {claims.group} ({keys}): "{claims.reason}", {claims.uses} uses until {when(claims.expires_ms)}, {said.id[:12]}'
 
 
 _SHOWN = frozenset({"stage", "what", "record", "at", "attested_by"})

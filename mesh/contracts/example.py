@@ -21,7 +21,8 @@ from mesh.core.bytes.keys import SecretKey
 from mesh.core.law.fold import admit_governance
 from mesh.core.law.governance import Governance
 from mesh.core.law.policy import Manifest
-from mesh.core.law.roster import Bounds, Member, Role, Roster
+from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
+from mesh.core.run.approval import Approval, BreakGlass, Effect
 from mesh.core.run.decision import Decision, Verdict
 from mesh.core.run.identity import EnforcerClass, Identity
 from mesh.core.run.identity import Role as IdentityRole
@@ -39,8 +40,10 @@ __all__ = [
     "MESH",
     "NODE",
     "OPENING",
+    "OWNERS",
     "Base",
     "Signed",
+    "approvals",
     "asked",
     "base",
     "decided",
@@ -55,13 +58,18 @@ P = TypeVar("P", bound=Payload)
 MESH: Final = "example"
 MEMBERS: Final = {"eu-1": "eu", "us-1": "us", "ap-1": "ap", "sa-1": "sa"}
 """Name to region."""
+OWNERS: Final = {"eu-1": "north", "us-1": "north", "ap-1": "south", "sa-1": "south"}
+"""Name to operator."""
 NODE: Final = "eu-1"
 """The governor whose log is shown."""
 AT_MS: Final = 1_767_225_600_000
 """2026-01-01T00:00:00Z."""
 _YEAR_MS: Final = 365 * 86_400_000
 _USES: Final = ("log", "witness", "attest", "decision")
-_PEOPLE: Final = ("root-1", "root-2", "root-3", "issuer", "revoker", "policy-1", "policy-2", "policy-3", "workload", "enforcer")
+_PEOPLE: Final = (
+    *("root-1", "root-2", "root-3", "operator-north", "operator-south", "issuer", "revoker"),
+    *("policy-1", "policy-2", "policy-3", "security-1", "security-2", "workload", "enforcer"),
+)
 OPENING: Final = Opening(name="memo", salt=hashlib.sha256(b"govmesh example salt").hexdigest()[:32], value="invoice 4711")
 
 
@@ -120,7 +128,7 @@ def sign(name: str, value: Payload, *signers: str) -> Signed:
 def base() -> Base:
     """Roster, policy and identities."""
     built = _starter()
-    roster = sign("roster", _roster(), "root-1", "root-3")
+    roster = sign("roster", _roster(), "root-1", "root-3", "operator-north", "operator-south")
     manifest = sign("policy", _manifest(built), "policy-1", "policy-2")
     governance = admit_governance(
         envelope.read(Roster, roster.envelope),
@@ -155,6 +163,7 @@ def _roster() -> Roster:
             Member(
                 name=name,
                 region=region,
+                operator=OWNERS[name],
                 log_epoch=1,
                 log_key=key(f"{name}/log").public,
                 witness_key=key(f"{name}/witness").public,
@@ -163,12 +172,17 @@ def _roster() -> Roster:
             )
             for name, region in MEMBERS.items()
         ],
+        operators={
+            name: Operator(key=key(f"operator-{name}").public, jurisdiction=jurisdiction)
+            for name, jurisdiction in (("north", "de"), ("south", "br"))
+        },
         f=1,
         k=3,
         root=Role(keys=[key(f"root-{number}").public for number in (1, 2, 3)], threshold=2),
         issuers=Role(keys=[key("issuer").public], threshold=1),
         revoker=Role(keys=[key("revoker").public], threshold=1),
         policy={"payments": Role(keys=[key(f"policy-{number}").public for number in (1, 2, 3)], threshold=2)},
+        approvers={"security": Role(keys=[key(f"security-{number}").public for number in (1, 2)], threshold=1)},
         bounds=Bounds(heartbeat_ms=1_000, stale_ms=5_000, skew_ms=500, certify_ms=250, attest_stall_ms=30_000),
         reason="The first roster.",
         issued_ms=0,
@@ -236,6 +250,32 @@ def asked(name: str, account: str, amount_cents: int, *, minute: int) -> Signed:
         expires_ms=start_ms(minute) + 30_000,
     )
     return sign(name, intent, "workload")
+
+
+def approvals(unpaid: Signed) -> tuple[Signed, Signed]:
+    """Two people agree to what was denied; and they say that there is an emergency."""
+    asked_for = envelope.read(Intent, unpaid.envelope).claims
+    approval = Approval(
+        mesh=MESH,
+        group="security",
+        effect=Effect.of(asked_for).digest,
+        uses=1,
+        reason="called them back",
+        not_before_ms=start_ms(8),
+        expires_ms=start_ms(68),
+    )
+    grant = BreakGlass(
+        mesh=MESH,
+        group="security",
+        domain="payments",
+        subject=asked_for.subject,
+        actions=["send"],
+        uses=1,
+        reason="the bank is closing",
+        not_before_ms=start_ms(8),
+        expires_ms=start_ms(23),
+    )
+    return sign("approval", approval, "security-1", "security-2"), sign("grant", grant, "security-1", "security-2")
 
 
 def decided(intent: Signed, verdict: Verdict, *, at_ms: int) -> tuple[Question, Decision]:

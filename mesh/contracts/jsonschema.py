@@ -20,11 +20,20 @@ import msgspec
 from mesh.contracts.words import about, field_words
 from mesh.core import messages
 from mesh.core.bytes.envelope import KINDS
+from mesh.core.law.conflict import ConflictProof
 from mesh.core.law.policy import Bundle
 from mesh.core.log.bundle import ProofBundle
 from mesh.core.log.certificate import Certificate
 from mesh.core.log.record import Record
-from mesh.limits import ENVELOPE_BYTES_MAX, MESSAGE_BYTES_MAX, PROOF_BUNDLE_BYTES_MAX, RECORD_BYTES_MAX, SIGNATURES_MAX
+from mesh.core.run.paper import Paper
+from mesh.limits import (
+    CONFLICT_BYTES_MAX,
+    ENVELOPE_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    PROOF_BUNDLE_BYTES_MAX,
+    RECORD_BYTES_MAX,
+    SIGNATURES_MAX,
+)
 
 __all__ = ["KIND_MODULES", "MESSAGES", "RAW", "json_text", "known_kinds", "record_tags", "schema_files"]
 
@@ -38,6 +47,7 @@ KIND_MODULES: Final = (
     "mesh.core.law.revocation",
     "mesh.core.law.roster",
     "mesh.core.log.record",
+    "mesh.core.run.approval",
     "mesh.core.run.authorization",
     "mesh.core.run.heard",
     "mesh.core.run.identity",
@@ -70,6 +80,7 @@ RAW: Final[Mapping[tuple[str, str], str]] = {
     ("IntentRequest", "intent"): "intent",
     ("IntentRequest", "identity"): "identity",
     ("IntentRequest", "enforcer"): "identity",
+    ("IntentRequest", "approvals"): "approval or grant",
     ("Authorized", "authorization"): "authorization",
     ("DeniedAnswer", "denial"): "denial",
     ("OutcomeRequest", "identity"): "identity",
@@ -79,6 +90,8 @@ RAW: Final[Mapping[tuple[str, str], str]] = {
     ("HeardRequest", "identity"): "identity",
     ("HeardWord", "heard"): "heard",
     ("HeardWord", "identity"): "identity",
+    ("DecisionMade", "approvals"): "approval or grant",
+    ("Paper", "statement"): "approval or grant",
     ("LawBatch", "statements"): "revocation, halt, policy, activate or resolve",
     ("Offer", "statements"): "revocation, halt, policy, activate or resolve",
     ("BundleGiven", "bundle"): "policy-bundle",
@@ -93,6 +106,9 @@ RAW: Final[Mapping[tuple[str, str], str]] = {
     ("ProofBundle", "manifests"): "policy",
     ("ProofBundle", "bundles"): "policy-bundle",
     ("ProofBundle", "activations"): "activate",
+    ("ConflictProof", "first"): "revocation, halt, policy, activate or resolve",
+    ("ConflictProof", "second"): "revocation, halt, policy, activate or resolve",
+    ("ProofBundle", "rosters"): "roster",
     ("Proven", "record"): "record",
     ("Proven", "bodies"): "",
 }
@@ -117,7 +133,7 @@ def record_tags() -> dict[str, type[msgspec.Struct]]:
 
 def schema_files() -> dict[str, bytes]:
     """Path to content of every schema."""
-    files = {"envelope.schema.json": _envelope(), "record.schema.json": _titled("record", Record, {"x-bytes-max": RECORD_BYTES_MAX})}
+    files = {"envelope.schema.json": _envelope(), "record.schema.json": _titled("record", Record, {"x-bytes-max": RECORD_BYTES_MAX}, up="")}
     for name in known_kinds():
         kind = KINDS[name]
         extra = {"x-payload-type": kind.payload_type, "x-bytes-max": kind.bytes_max}
@@ -128,6 +144,8 @@ def schema_files() -> dict[str, bytes]:
         files[f"message/{name}.schema.json"] = _titled(name, message, {"x-bytes-max": MESSAGE_BYTES_MAX})
     files["policy-bundle.schema.json"] = _titled("policy bundle", Bundle, {})
     files["proof-bundle.schema.json"] = _titled("proof bundle", ProofBundle, {"x-bytes-max": PROOF_BUNDLE_BYTES_MAX}, up="")
+    files["conflict.schema.json"] = _titled("conflict", ConflictProof, {"x-bytes-max": CONFLICT_BYTES_MAX}, up="")
+    files["approval-file.schema.json"] = _titled("approval file", Paper, {"x-bytes-max": ENVELOPE_BYTES_MAX}, up="")
     files["certificate.schema.json"] = _titled("certificate", Certificate, {})
     return {name: json_text(schema) for name, schema in files.items()}
 

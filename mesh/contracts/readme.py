@@ -41,6 +41,7 @@ Rendered by `make schemas` from the code that enforces them; a test renders them
 | [cedar/](cedar) | the types that policy sees, as they are generated for a domain |
 | [certificate.schema.json](certificate.schema.json) | what makes records final |
 | [proof-bundle.schema.json](proof-bundle.schema.json) | one file that shows what happened to anybody |
+| [conflict.schema.json](conflict.schema.json) | one file that shows anybody that a stream has forked, and by whom |
 | [codes.json](codes.json) | every reason to say no |
 | [vectors/](vectors) | examples to the byte, and what must be refused |
 
@@ -66,8 +67,8 @@ group order). Count distinct keys, never entries.
 branch SHA-256(0x01 ‖ left ‖ right). Checkpoints, cosignatures and proofs are C2SP's: signed-note, tlog-checkpoint,
 tlog-cosignature, tlog-proof, tlog-witness.
 
-**Digests.** SHA-256 over canonical JSON for parameters, commitments, frontiers, inputs and decisions; `blake3:<hex>` over the bytes
-of policy bundles and of what runs. [vectors/digests.json](vectors/digests.json) shows each.
+**Digests.** SHA-256 over canonical JSON for parameters, commitments, effects, frontiers, inputs and decisions; `blake3:<hex>` over the
+bytes of policy bundles and of what runs. [vectors/digests.json](vectors/digests.json) shows each.
 
 **Limits.** `x-bytes-max` is the largest payload or message. Measure before parsing.
 """
@@ -84,7 +85,7 @@ authorization is of the intent, the record names both, the proof is of that reco
 |---|---|
 | statement/*.json | from `payload` the `pae` (base64) and the `id`; with the seeds of `signers` the `envelope`, byte for byte |
 | message/*.json | the message itself, without a final newline: read it, write it again, compare |
-| [digests.json](digests.json) | commitments, parameter, frontier, input and decision digests |
+| [digests.json](digests.json) | commitments, parameter, effect, frontier, input and decision digests |
 | [log/records.ndjson](log/records.ndjson) | one record per line, every type; the newline is not part of it |
 | [log/tree.json](log/tree.json) | leaf hashes, the root of every size, the path of every record, the way from every old size |
 | [log/keys.json](log/keys.json) | whom to believe in the files below, as C2SP verifier keys |

@@ -147,8 +147,8 @@ def _envelopes() -> Iterator[Case]:
 def _unsorted() -> bytes:
     good = _named("roster").envelope
     start, end = good.index(b'{"keyid"'), good.index(b"]}")
-    first, second = good[start:end].split(b"},")
-    return good[:start] + second + b"," + first + b"}" + good[end:]
+    lines = good[start + 1 : end - 1].split(b"},{")
+    return good[: start + 1] + b"},{".join(reversed(lines)) + good[end - 1 :]
 
 
 def _stray(encoded: bytes) -> bytes:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from mesh.contracts.example import MEMBERS, MESH, NODE, OPENING, Signed, asked, base, decided, hex32, key, sign, start_ms
+from mesh.contracts.example import MEMBERS, MESH, NODE, OPENING, Signed, approvals, asked, base, decided, hex32, key, sign, start_ms
 from mesh.core.bytes import envelope
 from mesh.core.law.activation import Activation, Ring
 from mesh.core.law.barrier import Barrier, marks_of
@@ -184,8 +184,7 @@ class _Teller:
             *self._renewal(),
             self._rest(),
         ]
-        start, heard = self._barrier(), self._heard()
-        self.statements += [start, heard]
+        self.statements += [start := self._barrier(), heard := self._heard(), *approvals(unpaid)]
         return self._told(permitted, denied, _Said(intent, authorization, denial, beats[0], start, heard), outcomes)
 
     # ---------------------------------------------------------------------------------------------------------- records
@@ -208,6 +207,7 @@ class _Teller:
             attested=question.attested,
             decision=decision,
             engine=_ENGINE,
+            approvals=[Raw(said.envelope) for said in question.backing.said],
             authorization=authorization,
         )
 
@@ -313,14 +313,9 @@ class _Teller:
     def _revocation(self) -> Signed:
         target = Target(type="subject", value=f"spiffe://{MESH}/agent/intern")
         said = Revocation(
-            mesh=MESH,
-            revoker=key("revoker").public,
-            sequence=1,
-            previous="",
-            target=target,
-            reason="left the company",
-            issued_ms=start_ms(4),
-        )
+            mesh=MESH, revoker=key("revoker").public, sequence=1, previous="",
+            target=target, spares=[], reason="left the company", issued_ms=start_ms(4),
+        )  # fmt: skip
         return sign("revocation", said, "revoker")
 
     def _halts(self) -> tuple[Signed, Signed]:
@@ -474,7 +469,9 @@ def _messages(said: _Said, outcomes: _Outcomes, leaves: tuple[bytes, ...], seen:
     frontier = list(world.governance.frontier)
     bodies = [Raw(item.envelope) for item in (said.intent, world.workload, world.enforcer, *outcomes.said)]
     messages = {
-        "IntentRequest": IntentRequest(intent=Raw(said.intent.envelope), identity=identity, enforcer=enforcer, openings=[OPENING]),
+        "IntentRequest": IntentRequest(
+            intent=Raw(said.intent.envelope), identity=identity, enforcer=enforcer, openings=[OPENING], approvals=[]
+        ),
         "Answer-authorized": Authorized(authorization=Raw(said.authorization.envelope), frontier=frontier),
         "Answer-denied": DeniedAnswer(denial=Raw(said.denial.envelope)),
         "Answer-refused": RefusedAnswer(code="overloaded", detail=""),

@@ -15,6 +15,7 @@ from mesh.contracts.story import ORIGIN, Story, story
 from mesh.core.bytes import canonical
 from mesh.core.log.checkpoint import attest_name, cosigner, log_verifier, witness_name
 from mesh.core.log.merkle import leaf_hash
+from mesh.core.run.approval import Effect
 from mesh.core.run.decision import Decision, decision_digest
 from mesh.core.run.params import commit, params_digest
 from mesh.protocol.examine import Question
@@ -64,6 +65,7 @@ def _digests(told: Story) -> Mapping[str, Any]:
             "canonical": canonical.encode({"committed": intent.committed, "params": intent.params}).decode(),
             "sha256": params_digest(intent.params, intent.committed),
         },
+        "effect": {"canonical": Effect.of(intent).bound.decode(), "sha256": Effect.of(intent).digest},
         "frontier": {
             "canonical": canonical.encode(list(base().governance.frontier)).decode(),
             "sha256": base().governance.digest,

@@ -14,7 +14,7 @@ from mesh.core.law.heartbeat import Frontier, StreamName
 from mesh.core.log.record import Origin
 from mesh.core.run.intent import Digest
 from mesh.core.run.params import Opening
-from mesh.limits import BATCH_EVENTS_MAX, BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX, NOTE_BYTES_MAX, PARAMS_MAX
+from mesh.limits import APPROVALS_MAX, BATCH_EVENTS_MAX, BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX, NOTE_BYTES_MAX, PARAMS_MAX
 
 __all__ = [
     "Answer",
@@ -73,6 +73,8 @@ class IntentRequest(Payload):
     enforcer: Raw
     """Envelope of the enforcer's identity document."""
     openings: Annotated[list[Opening], msgspec.Meta(max_length=PARAMS_MAX)]
+    approvals: Annotated[list[Raw], msgspec.Meta(max_length=APPROVALS_MAX)]
+    """Envelopes of approvals and break-glass grants."""
 
 
 class Authorized(Payload, tag_field="answer", tag="authorized"):
@@ -331,6 +333,8 @@ class NodeStatus(Payload, tag_field="answer", tag="status"):
     policies: list[PolicyStatus]
     halted: list[Token]
     """Domains in which a halt is in force."""
+    conflicts: Count
+    """Streams that have forked, and that the root has not resolved."""
     origin: Origin
     size: Count
     """Records in its own log."""

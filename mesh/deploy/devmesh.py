@@ -19,7 +19,7 @@ from mesh.adapters.trustfiles import Trust
 from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Params, Payload
 from mesh.core.law.policy import Manifest
-from mesh.core.law.roster import Bounds, Member, Role, Roster
+from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
 from mesh.core.run.identity import EnforcerClass, Identity
 from mesh.core.run.identity import Role as IdentityRole
 from mesh.deploy.nats import BusUsers, GovernorUser, TenantUser, nats_config
@@ -28,10 +28,16 @@ from mesh.gate.context import Context, Holder
 from mesh.policy.build import Built, check
 from mesh.roles.config import NodeConfig, NodeTable
 
-__all__ = ["DEV_BOUNDS", "DevMeshFiles", "Principal", "create", "point_at"]
+__all__ = ["DEV_BOUNDS", "DevMeshFiles", "Principal", "create", "enlist", "point_at", "spare_member"]
 
 DEV_BOUNDS: Final = Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000)
 _REGIONS: Final = ("eu", "us", "ap", "sa", "af", "oc", "me")
+_OPERATOR: Final = "dev"
+"""Who owns all of it, whatever the regions are called: one machine is one owner."""
+_NOWHERE: Final = "local"
+NOBODY: Final = "0" * 64
+"""In the place of a roster's id: trusts none."""
+_MESH: Final = "dev"
 _YEAR_MS: Final = 365 * 24 * 3_600_000
 _PASSWORD: Final = "bus/tenant.password"  # noqa: S105 -- where it is, not what it is
 _USES: Final = ("log", "witness", "attest", "decision")
@@ -57,6 +63,8 @@ class DevMeshFiles(msgspec.Struct, frozen=True, kw_only=True):
     folder: Path
     mesh: str
     nodes: tuple[str, ...]
+    spares: tuple[str, ...]
+    """Governors that the first roster does not name."""
     regions: tuple[str, ...]
     context: Path
     roster: Path
@@ -121,9 +129,9 @@ def create(
     principals: Sequence[Principal],
     enforcer: Principal,
     nodes: int,
+    spares: int = 0,
     random: Random,
     now_ms: int,
-    mesh: str = "dev",
     tenant: str = "demo",
     bounds: Bounds = DEV_BOUNDS,
 ) -> DevMeshFiles:
@@ -134,10 +142,10 @@ def create(
         policies: policy folders, one per domain; each is checked.
         principals: workloads.
         enforcer: the enforcer of the context.
-        nodes: n; f is the largest sound one, k = n - f.
+        nodes: n; f is the largest sound one, k the smallest.
+        spares: governors that have keys and a login, and that no roster names yet: see :func:`enlist`.
         random: that many fresh random bytes.
         now_ms: wall time.
-        mesh: the trust domain.
         tenant: whose workloads they are.
         bounds: the roster's times.
 
@@ -145,25 +153,28 @@ def create(
         Refused: what is wrong with a policy, or with ``nodes``.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    make = _Maker(folder, mesh, random, now_ms)
+    make = _Maker(folder, _MESH, random, now_ms)
     built = [check(path) for path in policies]
-    names = [f"{_REGIONS[index % len(_REGIONS)]}-{index // len(_REGIONS) + 1}" for index in range(nodes)]
-    regions = [name.partition("-")[0] for name in names]
-    roster = _roster(make, dict(zip(names, regions, strict=True)), [item.bundle.domain for item in built], bounds)
-    pin = make.signed("roster.json", roster, "people/root-1.key", "people/root-2.key")
+    places = _places(nodes + spares)
+    every = list(places)
+    names = every[:nodes]
+    regions = [places[name] for name in names]
+    roster = _roster(make, {name: places[name] for name in names}, [item.bundle.domain for item in built], bounds)
+    pin = make.signed("roster.json", roster, "people/root-1.key", "people/root-2.key", f"people/operator-{_OPERATOR}.key")
     for item in built:
         _policy(make, item)
     manifests = [f"policy/{item.bundle.domain}.manifest.json" for item in built]
     bundles = [f"policy/{item.bundle.domain}.bundle.json" for item in built]
-    for name in names:
-        _node(make, name, Trust(roster="../../roster.json", pin=pin, policy=_up(manifests), bundles=_up(bundles)))
     trust = Trust(roster="roster.json", pin=pin, policy=manifests, bundles=bundles)
+    for name in every:
+        _node(make, name, trust if name in names else _spare(make, name, trust))
     context = _context(make, regions[0], tenant, trust, principals, enforcer)
-    config = make.write("bus/nats.conf", nats_config(_users(make, dict(zip(names, regions, strict=True)), tenant), name=mesh).encode())
+    config = make.write("bus/nats.conf", nats_config(_users(make, places, tenant), name=_MESH).encode())
     return DevMeshFiles(
         folder=folder,
-        mesh=mesh,
+        mesh=_MESH,
         nodes=tuple(names),
+        spares=tuple(every[nodes:]),
         regions=tuple(dict.fromkeys(regions)),
         context=context,
         roster=folder / "roster.json",
@@ -173,13 +184,42 @@ def create(
     )
 
 
+def _places(count: int) -> dict[str, str]:
+    """Names of so many governors, and the region of each."""
+    names = [f"{_REGIONS[index % len(_REGIONS)]}-{index // len(_REGIONS) + 1}" for index in range(count)]
+    return {name: name.partition("-")[0] for name in names}
+
+
+def _spare(make: _Maker, name: str, trust: Trust) -> Trust:
+    """Keys for one whom no roster names yet; so it trusts none either."""
+    _node_keys(make, name)
+    return msgspec.structs.replace(trust, pin=NOBODY, statements=[NOBODY])
+
+
 def point_at(files: DevMeshFiles, servers: Sequence[str], *, node: str | None = None) -> None:
     """Write where the bus is into every configuration, or into one node's: ports are known only once it listens."""
-    paths = [files.node(name) for name in files.nodes] + [files.context] if node is None else [files.node(node)]
+    everybody = [*(files.node(name) for name in (*files.nodes, *files.spares)), files.context]
+    paths = everybody if node is None else [files.node(node)]
     wanted = "servers = [" + ", ".join(f'"{server}"' for server in servers) + "]"
     for path in paths:
         lines = path.read_text(encoding="utf-8").splitlines()
         path.write_text("\n".join(wanted if line.startswith("servers = ") else line for line in lines) + "\n", encoding="utf-8")
+
+
+def enlist(files: DevMeshFiles, name: str, rosters: Sequence[Path], pin: str) -> None:
+    """Write into a spare's configuration the rosters after the first, and which of them it begins under: one that names it."""
+    path = files.node(name)
+    wanted = {"pin": f'"{pin}"', "statements": "[" + ", ".join(f'"{roster}"' for roster in rosters) + "]"}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    words = (line.partition(" = ")[0] for line in lines)
+    changed = [f"{word} = {wanted[word]}" if word in wanted else line for word, line in zip(words, lines, strict=True)]
+    path.write_text("\n".join(changed) + "\n", encoding="utf-8")
+
+
+def spare_member(files: DevMeshFiles, name: str, *, log_epoch: int = 1) -> Member:
+    """How a roster would name that spare."""
+    keys = {f"{use}_key": signer.load(files.folder / "nodes" / name / "keys" / f"{use}.key").key.public for use in _USES}
+    return Member(name=name, region=name.partition("-")[0], operator=_OPERATOR, log_epoch=log_epoch, **keys)
 
 
 def _roster(make: _Maker, places: Mapping[str, str], domains: Sequence[str], bounds: Bounds) -> Roster:
@@ -192,6 +232,7 @@ def _roster(make: _Maker, places: Mapping[str, str], domains: Sequence[str], bou
         previous="",
         not_before_ms=0,
         members=[_member(make, name, region) for name, region in places.items()],
+        operators={_OPERATOR: Operator(key=make.key(f"people/operator-{_OPERATOR}.key", "operator"), jurisdiction=_NOWHERE)},
         f=f,
         k=(n + f) // 2 + 1,
         root=Role(keys=[make.key(f"people/root-{number}.key", "root") for number in (1, 2, 3)], threshold=2),
@@ -201,6 +242,7 @@ def _roster(make: _Maker, places: Mapping[str, str], domains: Sequence[str], bou
             domain: Role(keys=[make.key(f"people/policy-{domain}-{number}.key", "policy") for number in (1, 2, 3)], threshold=2)
             for domain in domains
         },
+        approvers={"security": Role(keys=[make.key(f"people/security-{number}.key", "approver") for number in (1, 2, 3)], threshold=1)},
         bounds=bounds,
         reason="The first roster.",
         issued_ms=0,
@@ -236,23 +278,17 @@ def _policy(make: _Maker, item: Built) -> None:
 
 
 def _member(make: _Maker, name: str, region: str) -> Member:
-    keys = {use: make.key(f"nodes/{name}/keys/{use}.key", use) for use in _USES}
-    return Member(
-        name=name,
-        region=region,
-        log_epoch=1,
-        log_key=keys["log"],
-        witness_key=keys["witness"],
-        attest_key=keys["attest"],
-        decision_key=keys["decision"],
-    )
+    return Member(name=name, region=region, operator=_OPERATOR, log_epoch=1, **_node_keys(make, name))
 
 
-def _up(paths: Sequence[str]) -> list[str]:
-    return [f"../../{path}" for path in paths]
+def _node_keys(make: _Maker, name: str) -> dict[str, str]:
+    return {f"{use}_key": make.key(f"nodes/{name}/keys/{use}.key", use) for use in _USES}
 
 
 def _node(make: _Maker, name: str, trust: Trust) -> None:
+    """A node's configuration, two folders further down than what ``trust`` names."""
+    (roster,), policy, bundles = ([f"../../{path}" for path in paths] for paths in ([trust.roster], trust.policy, trust.bundles))
+    trust = msgspec.structs.replace(trust, roster=roster, policy=policy, bundles=bundles)
     config = NodeConfig(
         node=NodeTable(name=name, data="data", keys="keys"),
         bus=BusTable(servers=["nats://127.0.0.1:4222"], nkey_file="bus.nk"),

@@ -106,6 +106,7 @@ def _files(folder: Path, nodes: int) -> DevMeshFiles:
             folder=folder,
             mesh="dev",
             nodes=tuple(kept.nodes),
+            spares=tuple(kept.spares),
             regions=tuple(kept.regions),
             context=folder / "context.toml",
             roster=folder / "roster.json",
@@ -120,10 +121,11 @@ def _files(folder: Path, nodes: int) -> DevMeshFiles:
         principals=_PRINCIPALS,
         enforcer=_ENFORCER,
         nodes=nodes,
+        spares=1,
         random=secrets.token_bytes,
         now_ms=time.time_ns() // 1_000_000,
     )
-    made.write_bytes(msgspec.json.encode(_Kept(list(files.nodes), list(files.regions), files.pin)))
+    made.write_bytes(msgspec.json.encode(_Kept(list(files.nodes), list(files.spares), list(files.regions), files.pin)))
     return files
 
 
@@ -131,5 +133,6 @@ class _Kept(msgspec.Struct):
     """What a folder says of the mesh in it; written last, so that half a mesh is none."""
 
     nodes: list[str]
+    spares: list[str]
     regions: list[str]
     pin: str

@@ -11,7 +11,7 @@ Not here: making intents, verifying authorizations.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from mesh.adapters.bus import Bus
@@ -24,7 +24,7 @@ from mesh.core.run.authorization import Denial
 from mesh.errors import MeshError, Refused
 from mesh.gate.errors import Denied
 
-__all__ = ["ask", "regions_of"]
+__all__ = ["Regions", "ask"]
 
 _TRY_MS: Final = 2_500
 """For one region: longer than a governor under load needs, short enough to leave time for another."""
@@ -32,9 +32,28 @@ _ELSEWHERE_EXIT: Final = 4
 _INVALID_EXIT: Final = 3
 
 
-def regions_of(roster: Roster, home: str) -> tuple[str, ...]:
-    """All regions with governors, ``home`` first."""
-    return tuple(dict.fromkeys((home, *(member.region for member in roster.members))))
+class Regions:
+    """All regions with governors, as the roster in force says, the home region first; and one of them whose turn it is."""
+
+    def __init__(self, roster: Callable[[], Roster], home: str) -> None:
+        """Begin at home."""
+        self._roster = roster
+        self._home = home
+        self._turn = 0
+
+    @property
+    def every(self) -> tuple[str, ...]:
+        """All of them."""
+        return tuple(dict.fromkeys((self._home, *(member.region for member in self._roster().members))))
+
+    @property
+    def current(self) -> str:
+        """Whose turn it is."""
+        return self.every[self._turn % len(self.every)]
+
+    def turn(self) -> None:
+        """The next one: this one did not answer."""
+        self._turn += 1
 
 
 async def ask(

@@ -29,7 +29,7 @@ from mesh.gate.hall import Hall
 from mesh.limits import ENVELOPE_BYTES_MAX
 from mesh.protocol.enforcer import Place
 
-__all__ = ["connect", "connect_async", "open_core"]
+__all__ = ["connect", "connect_async", "open_core", "pick"]
 
 _FRESH_MS: Final = 3_000
 """How long connecting waits for k members to answer; without them the gate is open and denies ``stale``."""
@@ -103,7 +103,7 @@ def _settings(context: Context, identity: str | None, obligations: frozenset[str
     governance = load_trust(context.trust, context.path("."))
     if governance.roster.mesh != context.mesh:
         raise Refused("config_invalid", f"the context is of {context.mesh}, its roster of {governance.roster.mesh}")
-    holder = _pick(context, identity)
+    holder = pick(context, identity)
     own, own_key = _load(context, context.enforcer, "enforcer", governance)
     document, key = _load(context, holder, "workload", governance)
     place = Place(document=own, boot=secrets.token_hex(32), obligations=obligations)
@@ -117,7 +117,12 @@ def _settings(context: Context, identity: str | None, obligations: frozenset[str
     )
 
 
-def _pick(context: Context, identity: str | None) -> Holder:
+def pick(context: Context, identity: str | None) -> Holder:
+    """The identity of that short name, or the only one there is.
+
+    Raises:
+        Refused: ``config_invalid``.
+    """
     names = sorted(context.identities)
     if identity is None and len(names) == 1:
         identity = names[0]

@@ -31,6 +31,7 @@ from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.canonical import Params
 from mesh.core.bytes.envelope import Draft, Statement
 from mesh.core.law.governance import Governance
+from mesh.core.law.roster import Roster
 from mesh.core.messages import Authorized, IntentRequest, pack
 from mesh.core.run.authorization import Authorization, Possession
 from mesh.core.run.identity import Identity
@@ -38,7 +39,7 @@ from mesh.core.run.intent import Assurance, Audience, EntityRef, Intent, Measure
 from mesh.core.run.outcome import Aborted, Blocked, Event, Unknown
 from mesh.core.run.params import Opening, Value, commit, open_all
 from mesh.errors import Alarm, MeshError, Refused, Unavailable
-from mesh.gate.asking import ask, regions_of
+from mesh.gate.asking import Regions, ask
 from mesh.gate.errors import Denied
 from mesh.gate.hearing import Teller
 from mesh.gate.outbox import Outbox
@@ -81,6 +82,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """Parameters of which only a commitment is signed and recorded."""
     purpose: str
     assurance: Assurance
+    approvals: tuple[bytes, ...] = ()
+    """Envelopes of approvals and break-glass grants that go with it."""
     measure: Callable[[], tuple[Measurement, ...]]
     """Measures what would run; asked when the intent is made and again when the authorization is there."""
 
@@ -118,18 +121,24 @@ class Core:
         self._bus = bus
         self._store = store
         self._clock = clock
-        self._roster = settings.governance.roster
         self._place = settings.place
-        self._regions = regions_of(self._roster, settings.region)
+        self._regions = Regions(lambda: self._roster, settings.region)
         self._documents = Documents()
         self._chain = OutcomeChain(place=settings.place)
         self._works: set[Work] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._broken: MeshError | None = None
         self.outlook = Outlook(settings.governance, clock, settings.place.boot, wall, learnt=self._learnt)
-        self.outbox = Outbox(bus, store, settings.place, self._roster, self._regions, clock)
+        self.outbox = Outbox(
+            bus, store, settings.place, lambda: self.outlook.governance, Regions(lambda: self._roster, settings.region), clock
+        )
         sign = partial(self._sign, "enforcer")
-        self.teller = Teller(bus, settings.place, self._regions, view=self.outlook.view, sign=sign)
+        self.teller = Teller(bus, settings.place, Regions(lambda: self._roster, settings.region), view=self.outlook.view, sign=sign)
+
+    @property
+    def _roster(self) -> Roster:
+        """In force here now."""
+        return self.outlook.governance.roster
 
     async def open_(self, *, wait_ms: int) -> None:
         """Hear the mesh, settle what earlier boots left, and wait up to ``wait_ms`` until k members have answered.
@@ -174,12 +183,13 @@ class Core:
             identity=msgspec.Raw(self._settings.identity.envelope),
             enforcer=msgspec.Raw(self._place.document.envelope),
             openings=list(openings),
+            approvals=[msgspec.Raw(said) for said in wish.approvals],
         )
         answer = await ask(
             self._bus,
             pack(request),
             draft.id,
-            regions=self._regions,
+            regions=self._regions.every,
             tenant=self._settings.tenant,
             workload=subjects.short(self._settings.identity.claims.subject),
             roster=self._roster,
@@ -248,7 +258,7 @@ class Core:
             about = Subject(wish.domain, asked.intent.id, authorization.id)
             grant = self._admit(wish, asked)
             params = open_all(grant.intent.claims.params, grant.intent.claims.committed, asked.openings)
-            spend = await self._spend(about)
+            spend = await self._spend(about, grant)
             spent = True
             grant = recheck(grant, place=self._place, view=self.outlook.view())
             await self._record(about, grant.started(spend), ends=False)
@@ -273,6 +283,7 @@ class Core:
             intent=asked.envelope,
             identity=self._settings.identity.envelope,
             possession=self._sign("workload", possession),
+            approvals=wish.approvals,
         )
         actual = Actual(
             domain=wish.domain,
@@ -285,7 +296,7 @@ class Core:
         view = self.outlook.view()
         return admit(presented, actual, challenge=challenge, place=self._place, view=view, documents=self._documents)
 
-    async def _spend(self, about: Subject) -> int:
+    async def _spend(self, about: Subject, grant: Grant) -> int:
         try:
             return await self._store.spend(
                 about.intent,
@@ -293,6 +304,7 @@ class Core:
                 domain=about.domain,
                 authorization=about.authorization,
                 at_ms=self._clock.now_ms(),
+                approvals=grant.backing.uses,
             )
         except (Unavailable, Alarm) as error:
             raise self._break(error) from None

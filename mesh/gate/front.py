@@ -19,31 +19,35 @@ import asyncio
 import functools
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
 import anyio
 import msgspec
 
+from mesh.adapters.trustfiles import read_bounded
 from mesh.core.bytes.canonical import Name, Params, Text, Token
 from mesh.core.messages import Authorized
 from mesh.core.run.intent import Assurance, EntityRef, Measurement
 from mesh.core.run.outcome import Aborted as AbortedEvent
 from mesh.core.run.outcome import Event, Failed, Finished
+from mesh.core.run.paper import statement_in
 from mesh.errors import MeshError, Refused
 from mesh.gate.arguments import Call, measure_code, measure_output, values
 from mesh.gate.core import Core, Wish, Work
 from mesh.gate.errors import Aborted, Denied
 from mesh.gate.hall import Hall
-from mesh.limits import MEASUREMENTS_MAX
+from mesh.limits import ENVELOPE_BYTES_MAX, MEASUREMENTS_MAX
 
 __all__ = ["Execution", "Gate"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Resource = tuple[str, str]
+Approvals = Sequence[bytes | Path]
 
 _CANCELLED: Final = AbortedEvent(code="cancelled", duration_ms=0)
 _CLOSE_MS: Final = 2_000
@@ -87,6 +91,7 @@ class Gate:
         committed: Mapping[str, Any] | None = None,
         purpose: str = "",
         assurance: Assurance = "local",
+        approvals: Approvals = (),
         measure: Callable[[], tuple[Measurement, ...]] | None = None,
     ) -> "Execution":
         """A block that runs only if it is authorized; ``async with`` it, or ``with``.
@@ -98,12 +103,13 @@ class Gate:
             committed: parameters of which only a salted commitment is signed and recorded.
             purpose: why, in one's own words.
             assurance: at least how many must agree; policy may demand more.
+            approvals: approvals and break-glass grants: files as ``mesh approve`` and ``mesh grant`` write them, or their bytes.
             measure: measures what will run.
 
         Raises:
             Denied: ``params_mismatch`` or ``malformed``: it cannot even be asked.
         """
-        return Execution(self._hall, self._core, _wish(action, resource, params, committed, purpose, assurance, measure))
+        return Execution(self._hall, self._core, _wish(action, resource, params, committed, purpose, assurance, approvals, measure))
 
     def guard(
         self,
@@ -113,6 +119,7 @@ class Gate:
         committed: tuple[str, ...] = (),
         purpose: str = "",
         assurance: Assurance = "local",
+        approvals: Approvals | Callable[..., Approvals] = (),
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Decorate a function, plain or ``async``: it runs only if the call is authorized, with the arguments that were signed.
 
@@ -124,6 +131,8 @@ class Gate:
             committed: names of parameters of which only a salted commitment is signed and recorded.
             purpose: why, in one's own words.
             assurance: at least how many must agree; policy may demand more.
+            approvals: approvals and break-glass grants, as for :meth:`execution`, or a function that finds those of the call's
+                arguments, given by name.
 
         The decorated function raises :class:`Denied` when it did not run, and what the body raises when it did; an ``async``
         one that was ended while it ran raises :class:`Aborted`.
@@ -145,6 +154,7 @@ class Gate:
                     committed={name: value for name, value in params.items() if name in committed},
                     purpose=purpose,
                     assurance=assurance,
+                    approvals=approvals(**params) if callable(approvals) else approvals,
                     measure=lambda: (measure_code(function),),
                 )
 
@@ -162,6 +172,7 @@ class Gate:
         measurements: tuple[Measurement, ...] = (),
         purpose: str = "",
         assurance: Assurance = "local",
+        approvals: Approvals = (),
     ) -> Authorized:
         """Ask only: the authorization as the governor gave it, with receipt and frontier. Nothing is spent, nothing runs.
 
@@ -169,7 +180,7 @@ class Gate:
             Denied: the answer is no, or there is none.
         """
         with _denying():
-            wish = _wish(action, resource, params, committed, purpose, assurance, lambda: measurements)
+            wish = _wish(action, resource, params, committed, purpose, assurance, approvals, lambda: measurements)
             return self._hall.wait(self._core.request(wish)).answer
 
 
@@ -349,6 +360,7 @@ def _wish(
     committed: Mapping[str, Any] | None,
     purpose: str,
     assurance: Assurance,
+    approvals: Approvals,
     measure: Callable[[], tuple[Measurement, ...]] | None,
 ) -> Wish:
     domain, _, verb = action.partition("/")
@@ -362,6 +374,9 @@ def _wish(
                 committed=values(committed or {}),
                 purpose=msgspec.convert(purpose, Text),
                 assurance=msgspec.convert(assurance, Assurance),
+                approvals=tuple(
+                    statement_in(said if isinstance(said, bytes) else read_bounded(said, ENVELOPE_BYTES_MAX)) for said in approvals
+                ),
                 measure=measure or tuple,
             )
         except (msgspec.ValidationError, IndexError, TypeError) as error:

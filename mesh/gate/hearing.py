@@ -16,7 +16,7 @@ Not here: what was heard (:mod:`mesh.gate.outlook`), what a governor does with a
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, cast
 
@@ -30,6 +30,7 @@ from mesh.core.law.heartbeat import StreamHead
 from mesh.core.messages import HeardRequest, OutcomeAnswer, RefusedAnswer, pack, unpack
 from mesh.core.run.heard import Heard
 from mesh.errors import MeshError, Refused
+from mesh.gate.asking import Regions
 from mesh.protocol.adoption import check_view
 from mesh.protocol.enforcer import Place, View, check_receipt
 
@@ -48,11 +49,11 @@ _log = logging.getLogger(__name__)
 class Teller:
     """One boot's words."""
 
-    def __init__(self, bus: Bus, place: Place, regions: Sequence[str], *, view: Callable[[], View], sign: Callable[[Draft], bytes]) -> None:
-        """Speak for the enforcer ``place`` to governors of ``regions``, in that order, of what ``view`` shows; ``sign`` seals it."""
+    def __init__(self, bus: Bus, place: Place, regions: Regions, *, view: Callable[[], View], sign: Callable[[Draft], bytes]) -> None:
+        """Speak for the enforcer ``place`` to governors of ``regions``, one after the other, of what ``view`` shows; ``sign`` seals it."""
         self._bus = bus
         self._place = place
-        self._regions = list(regions)
+        self._regions = regions
         self._view = view
         self._sign = sign
         self._token = subjects.short(place.document.claims.subject)
@@ -80,7 +81,7 @@ class Teller:
             if self._unsent is not None:
                 failed = 0 if await self._bring(*self._unsent) else failed + 1
             await asyncio.sleep(EVERY_S)  # rule 2
-            rounds = min(failed // len(self._regions), _ROUNDS_MAX)
+            rounds = min(failed // len(self._regions.every), _ROUNDS_MAX)
             await self._pause(EVERY_S * (2**rounds - 1) if self._unsent is not None else None)
 
     async def _pause(self, length_s: float | None) -> None:
@@ -120,7 +121,7 @@ class Teller:
     async def _bring(self, identity: str, request: bytes) -> bool:
         """Whether it is recorded."""
         try:
-            message = await self._bus.request(subjects.outcome(self._regions[0], self._token), request, timeout_ms=_ASK_MS)
+            message = await self._bus.request(subjects.outcome(self._regions.current, self._token), request, timeout_ms=_ASK_MS)
             answer = unpack(_ANSWER, message.data)
             if isinstance(answer, RefusedAnswer):
                 self.counters[answer.code] += 1
@@ -130,9 +131,9 @@ class Teller:
             (receipt,) = answer.receipts if len(answer.receipts) == 1 else (b"",)
             check_receipt(bytes(receipt), identity, self._view().governance.roster)
         except MeshError as error:
-            _log.info("what was heard is not recorded in %s: %s", self._regions[0], error)
+            _log.info("what was heard is not recorded in %s: %s", self._regions.current, error)
             self.counters["unrecorded"] += 1
-            self._regions.append(self._regions.pop(0))
+            self._regions.turn()
             return False
         self.counters["recorded"] += 1
         self._unsent = None

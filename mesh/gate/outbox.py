@@ -14,7 +14,7 @@ Not here: making outcomes (:mod:`mesh.protocol.outcomechain`), taking them in (:
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple, cast
 
@@ -24,7 +24,7 @@ from mesh.adapters.bus import Bus
 from mesh.adapters.clock import Clock
 from mesh.adapters.spent import Pending, SpentStore
 from mesh.core import subjects
-from mesh.core.law.roster import Roster
+from mesh.core.law.governance import Governance
 from mesh.core.log.checkpoint import log_verifier
 from mesh.core.log.merkle import leaf_hash
 from mesh.core.log.record import OutcomeRecorded, read_record
@@ -32,6 +32,7 @@ from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import OutcomeAnswer, OutcomeRequest, Prove, Proved, RefusedAnswer, pack, unpack
 from mesh.core.run.authorization import RecordRef
 from mesh.errors import MeshError, Refused
+from mesh.gate.asking import Regions
 from mesh.limits import BATCH_EVENTS_MAX, MESSAGE_BYTES_MAX, OUTBOX_OUTCOMES_MAX
 from mesh.protocol.enforcer import Place, check_receipt
 
@@ -55,14 +56,16 @@ class _Taken(NamedTuple):
 class Outbox:
     """The outcomes of one audience on their way into the logs."""
 
-    def __init__(self, bus: Bus, store: SpentStore, place: Place, roster: Roster, regions: Sequence[str], clock: Clock) -> None:
-        """Deliver what waits in ``store`` for the enforcer ``place``, to ``regions`` in that order."""
+    def __init__(
+        self, bus: Bus, store: SpentStore, place: Place, governance: Callable[[], Governance], regions: Regions, clock: Clock
+    ) -> None:
+        """Deliver what waits in ``store`` for the enforcer ``place``, to ``regions``, one after the other."""
         self._bus = bus
         self._store = store
         self._document = place.document.envelope
         self._token = subjects.short(place.document.claims.subject)
-        self._roster = roster
-        self._regions = list(regions)
+        self._governance = governance
+        self._regions = regions
         self._clock = clock
         self._taken: dict[str, _Taken] = {}
         self._coming = 0
@@ -90,7 +93,7 @@ class Outbox:
         Raises:
             MeshError: when the store fails; what the bus and governors do wrong is tried again.
         """
-        tick_s = 2 * self._roster.bounds.certify_ms / 1000
+        tick_s = 2 * self._governance().roster.bounds.certify_ms / 1000
         pause_s = tick_s
         while True:
             self._wake.clear()
@@ -117,7 +120,7 @@ class Outbox:
         pending = await self._store.pending(OUTBOX_OUTCOMES_MAX)
         # Gates of one identity share a store: what a sibling has proved is no longer mine to wait for.
         self._taken = {item.id: self._taken[item.id] for item in pending if item.id in self._taken}
-        stall_ms = self._roster.bounds.attest_stall_ms
+        stall_ms = self._governance().roster.bounds.attest_stall_ms
         now_ms = self._clock.now_ms()
         for item in pending:
             taken = self._taken.get(item.id)
@@ -139,9 +142,9 @@ class Outbox:
     async def _send(self, batch: Sequence[Pending]) -> None:
         request = OutcomeRequest(identity=msgspec.Raw(self._document), outcomes=[msgspec.Raw(item.envelope) for item in batch])
         refused = False
-        for _ in range(len(self._regions)):
+        for _ in self._regions.every:
             try:
-                subject = subjects.outcome(self._regions[0], self._token)
+                subject = subjects.outcome(self._regions.current, self._token)
                 message = await self._bus.request(subject, pack(request), timeout_ms=_ASK_MS)
                 answer = unpack(_OUTCOME_ANSWER, message.data)
                 if isinstance(answer, RefusedAnswer):
@@ -150,7 +153,7 @@ class Outbox:
                 self._take(batch, answer)
                 return
             except MeshError as error:
-                _log.info("outcomes not taken in %s: %s", self._regions[0], error)
+                _log.info("outcomes not taken in %s: %s", self._regions.current, error)
                 self._rotate(error.code)
         if refused and len(batch) > 1:  # rule 4
             for item in batch:
@@ -160,12 +163,12 @@ class Outbox:
         if len(answer.receipts) != len(batch):
             raise Refused("unrecorded", f"{len(answer.receipts)} receipts for {len(batch)} outcomes")
         for item, receipt in zip(batch, answer.receipts, strict=True):
-            self._taken[item.id] = _Taken(check_receipt(bytes(receipt), item.id, self._roster), self._clock.now_ms())
+            self._taken[item.id] = _Taken(check_receipt(bytes(receipt), item.id, self._governance().roster), self._clock.now_ms())
             self.counters["taken"] += 1
 
     def _rotate(self, why: str) -> None:
         self.counters[why] += 1
-        self._regions.append(self._regions.pop(0))
+        self._regions.turn()
 
     async def _prove(self, ids: Sequence[str]) -> list[str]:
         final = list[str]()
@@ -182,8 +185,9 @@ class Outbox:
         return final
 
     async def _is_final(self, identity: str, record: RecordRef) -> bool:
-        owner = self._roster.owner(record.origin).name
-        others = [member.name for member in self._roster.members if member.name != owner]
+        governance = self._governance()
+        owner = governance.rosters.owner(record.origin).name
+        others = [member.name for member in governance.roster.members if member.name != owner]
         for member in (owner, *others):  # each mirrors the others, so any will do when the owner is away
             try:
                 ask = pack(Prove(origin=record.origin, index=record.index))
@@ -205,8 +209,12 @@ class Outbox:
         proof = TlogProof.parse(answer.proof.encode())
         if proof.index != record.index:
             raise Refused("bad_proof", f"{record.origin} {record.index}: a proof of {proof.index}")
-        log = log_verifier(record.origin, self._roster.owner(record.origin).log_key)
-        proof.verify(leaf, log=log, cosigners=self._roster.attest_keys(), k=self._roster.k)
+        rosters = self._governance().rosters
+        log = log_verifier(record.origin, rosters.owner(record.origin).log_key)
+        rosters.judged(
+            lambda roster: proof.verify(leaf, log=log, cosigners=roster.attest_keys(), k=roster.k),
+            by=lambda roster: (roster.attest_keys(), roster.k),
+        )
         return True
 
 

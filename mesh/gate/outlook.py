@@ -6,13 +6,14 @@ Rules
 2. What cannot be believed changes nothing and is counted.
 3. Governance statements are heard as governors publish them, and asked for when a heartbeat says that its member holds more.
    What is learnt denies at once, also what is running: ``learnt`` is called.
+4. It goes over to the next roster as governors do, by the same evidence (:mod:`mesh.protocol.adoption`).
 
 Not here: what freshness means (:mod:`mesh.protocol.freshness`), what is asked of whom (:mod:`mesh.protocol.gossip`).
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -22,6 +23,7 @@ from mesh.core import subjects
 from mesh.core.law.governance import Governance
 from mesh.core.messages import LawAsked, Sync, SyncAnswer, pack, unpack
 from mesh.errors import MeshError, Refused
+from mesh.protocol.adoption import go_over, next_roster
 from mesh.protocol.enforcer import View, take_heartbeat
 from mesh.protocol.freshness import Freshness
 from mesh.protocol.gossip import Asking, Gossip, LawArrived
@@ -74,6 +76,7 @@ class Outlook:
             self._fresh = take_heartbeat(self._fresh, data, self.governance.roster, now_ms=self.clock.now_ms())
         except Refused as refusal:
             self.counters[refusal.code] += 1
+        self._go_over()
         if len(self._fresh.echoed) >= self.governance.roster.k:
             self._answered.set()
         self._ask_for_law(self._gossip())
@@ -100,6 +103,18 @@ class Outlook:
         for task in self._tasks:
             task.cancel()
 
+    def _go_over(self) -> None:
+        """Rule 4."""
+        former = self.governance.roster
+        after = next_roster(self.governance, self._fresh, now_ms=self.clock.now_ms())
+        if after is None:
+            return
+        self.governance = self.governance.under(after.epoch)
+        self._fresh = go_over(self._fresh, former, after)
+        self._learnt()
+        if self._bus is not None:
+            self._spawn(self.ask_all(self._bus))  # new members have not answered this boot yet
+
     def _gossip(self) -> Gossip:
         return Gossip(self.governance, self._asking, (), now_ms=self.clock.now_ms())
 
@@ -109,11 +124,14 @@ class Outlook:
         asks = gossip.due(self._fresh) if self._bus is not None else []
         self.governance, self._asking = gossip.governance, gossip.asking
         for ask in asks:
-            task = asyncio.get_running_loop().create_task(self._pull(ask))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._pull(ask))
         if changed:
             self._learnt()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _pull(self, ask: AskLaw) -> None:
         if self._bus is None:

@@ -12,7 +12,7 @@ from mesh.adapters.cedar_child import examine_bundles, parse_policies
 from mesh.adapters.cedar_lint import Finding
 from mesh.core.bytes import canonical
 from mesh.core.law.policy import Bundle, Terms, bundle_digest
-from mesh.core.law.scope import floors
+from mesh.core.law.scope import approval_floors, floors
 from mesh.core.run.intent import strongest
 from mesh.errors import Refused
 from mesh.limits import BUNDLE_BYTES_MAX
@@ -29,7 +29,7 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     bundle: Bundle
     actions: dict[str, Terms]
-    """Floors include every ``@assurance`` of a permit that can match."""
+    """Floors include every ``@assurance`` of a permit that can match; approvals are what all of these demand."""
     enforcers: list[str]
 
 
@@ -57,11 +57,12 @@ def build(folder: Folder) -> Built:
     data = canonical.encode(bundle)
     try:
         bundle = canonical.decode(Bundle, data, bytes_max=BUNDLE_BYTES_MAX)
-        demanded = floors(bundle)
+        demanded, approvals = floors(bundle), approval_floors(bundle)
     except Refused as refusal:
         raise PolicyRefused([Finding(refusal.code, "bundle", refusal.detail)]) from None
     actions = {
-        name: msgspec.structs.replace(terms, assurance=strongest(terms.assurance, demanded[name])) for name, terms in folder.terms.items()
+        name: msgspec.structs.replace(terms, assurance=strongest(terms.assurance, demanded[name]), approvals=approvals[name])
+        for name, terms in folder.terms.items()
     }
     return Built(data=data, digest=bundle_digest(data), bundle=bundle, actions=actions, enforcers=folder.enforcers)
 

@@ -71,6 +71,8 @@ def _run(case: Case, law: Law, engine: decide.Engine, clock_ns: Callable[[], int
     said = f"{decision.effect} by {', '.join(decision.determining) or 'no policy'}"
     if decision.errors:
         said += f" with errors ({', '.join(decision.errors)})"
+    if decision.needs:
+        said += f", for want of {', '.join(decision.needs)}"
     ok = decision.effect == case.effect and decision.determining == sorted(case.determining) and not decision.errors
     if not ok:
         said += f"; expected {case.effect} by {', '.join(sorted(case.determining)) or 'no policy'}"
@@ -145,4 +147,6 @@ def _attested(case: Case) -> Attested:
         frontier=_KEY,
         enforcer_class=msgspec.convert(case.enforcer_class, type=EnforcerClass),
         person=case.person,
+        approvals=case.approvals,
+        breakglass=case.breakglass,
     )

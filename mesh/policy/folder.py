@@ -23,6 +23,8 @@
     to = "string"                                    # bool, int, string, bools, ints, strings
     memo = { type = "string", privacy = "committed", required = false }
 
+Cases say who approved and whether the glass is broken: ``approvals = { security = 2 }``, ``breakglass = true``.
+
 Not here: Cedar (:mod:`mesh.policy.build`), what cases mean (:mod:`mesh.policy.cases`).
 """
 
@@ -31,7 +33,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -46,7 +48,7 @@ from mesh.core.run.decision import Effect, Entity
 from mesh.core.run.identity import EnforcerClass
 from mesh.core.run.intent import Assurance, EntityRef, strongest
 from mesh.errors import Refused
-from mesh.limits import BUNDLE_BYTES_MAX
+from mesh.limits import APPROVALS_MAX, BUNDLE_BYTES_MAX
 
 __all__ = ["Folder", "PolicyRefused", "load_folder"]
 
@@ -77,7 +79,7 @@ class Folder(msgspec.Struct, frozen=True, kw_only=True):
     schema: str
     actions: list[ActionSpec]
     terms: dict[str, Terms]
-    """Per action, the domain's floor included, the permits' ``@assurance`` not yet."""
+    """Per action, the domain's floor included, the permits' ``@assurance`` and ``@approval`` not yet."""
     sources: list[Source]
     entities: list[Entity]
     cases: list[Case]
@@ -128,6 +130,8 @@ class _Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     purpose: Text = ""
     enforcer_class: EnforcerClass = "gateway"
     person: Text = ""
+    approvals: Annotated[dict[Token, Count], msgspec.Meta(max_length=APPROVALS_MAX)] = {}
+    breakglass: bool = False
     now_s: Count = NOW_S
     expect: Effect
     by: list[Text]
@@ -219,7 +223,7 @@ def _action(name: str, action: _Action) -> ActionSpec:
 
 def _terms(domain: _Domain, action: _Action) -> Terms:
     floor = strongest(domain.floor, action.assurance)
-    return Terms(assurance=floor, authorization_ms=action.authorization_ms, lease_ms=action.lease_ms)
+    return Terms(assurance=floor, authorization_ms=action.authorization_ms, lease_ms=action.lease_ms, approvals={})
 
 
 def _entities(path: Path, found: list[Finding]) -> Iterator[Entity]:
@@ -264,6 +268,8 @@ def _cases(path: Path, found: list[Finding]) -> Iterator[Case]:
             purpose=read.purpose,
             enforcer_class=read.enforcer_class,
             person=read.person,
+            approvals=read.approvals,
+            breakglass=read.breakglass,
             now_s=read.now_s,
             effect=read.expect,
             determining=sorted(read.by),

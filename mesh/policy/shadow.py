@@ -305,6 +305,7 @@ def _ask(item: Recorded, candidate: Candidate, documents: Documents) -> Question
             region=facts.region,
             at_ms=record.at_ms,
             frontier=facts.frontier,
+            approvals=[bytes(raw) for raw in record.approvals],
         )
     except MeshError as error:
         kind: Kind = "skipped" if error.code in _NOT_THE_POLICY else "unanswerable"

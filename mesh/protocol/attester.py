@@ -3,13 +3,15 @@
 Rules
 -----
 1. A record stands where it says (mesh, origin, index), its time does not decrease and is not ahead of mine by more than ε.
-2. A decision is repeated from what the record names: same question, same decision bytes, same authorization id, or ``wrong``.
+2. A decision is repeated from what the record names: same question, same decision bytes, same authorization id, or ``wrong``. So is one
+   under a roster that its log has left.
 3. An outcome is what its enforcer signed, word for word; so is what it has heard.
 4. A denial without a decision needs no justification: saying no is always lawful. But who it was said to must have asked.
 5. What cannot be checked (a body, an opening or a newer policy is not held, the engine is down, its time is to come) is neither right nor
    wrong: the record is *incomplete*, and what follows waits.
 6. A record names statements by what they say, not by how they are signed and spelled: whoever carries them can spoil that. One that
    is spoilt is missing; only what a statement says can make a record wrong.
+7. Approvals stand in the record itself: if they do not hold, or rest on what its owner knew to be revoked, it is wrong.
 
 The same procedure serves attesters before they sign and auditors afterwards. Not here: signing, storage.
 """
@@ -21,13 +23,15 @@ import msgspec
 
 from mesh.core.bytes import canonical, envelope
 from mesh.core.law.governance import Basis, Governance
+from mesh.core.law.known import check_known
 from mesh.core.law.roster import Member
-from mesh.core.law.succession import same_member
 from mesh.core.log.merkle import leaf_hash
 from mesh.core.log.record import AttestRefused, DecisionMade, Denied, EnforcerHeard, OutcomeRecorded, Record, read_record
 from mesh.core.messages import Openings
+from mesh.core.run.approval import weigh
 from mesh.core.run.heard import Heard, check_heard
 from mesh.core.run.identity import check_identity
+from mesh.core.run.intent import Intent
 from mesh.core.run.outcome import Outcome, event_name
 from mesh.core.run.params import Opening
 from mesh.errors import MeshError, Refused
@@ -104,6 +108,7 @@ def examine_records(
     documents: Documents,
     engine: decide.Engine,
     now_ms: int,
+    after_epoch: int = 0,
 ) -> list[Examined]:
     """Examine consecutive records of ``owner``'s log from index ``first`` on.
 
@@ -117,6 +122,7 @@ def examine_records(
         documents: memo of verified identity documents.
         engine: the policy engine.
         now_ms: my time, for rule 1.
+        after_epoch: roster epoch of the decision before; 0 if that is not known, then only among these records it must not fall.
 
     Raises:
         Refused: if leaf data is not a record at all: then nobody can say what follows either.
@@ -126,6 +132,7 @@ def examine_records(
         item = _Found(read_record(data), data, {})
         try:
             _check_place(item.record, governance, owner, index=first + offset, after_ms=after_ms, now_ms=now_ms)
+            after_epoch = _check_epoch(item.record, after_epoch)
             _check_statements(item, material, governance, documents, owner)
         except MeshError as error:
             item.code, item.detail = _judge(error)
@@ -182,6 +189,15 @@ def _check_place(record: Record, governance: Governance, owner: Member, *, index
         raise Refused("clock_unsure", f"time {record.at_ms}, now {now_ms}")
 
 
+def _check_epoch(record: Record, after_epoch: int) -> int:
+    """That no decision was made under a roster that its log has left; under which one it is now."""
+    if not isinstance(record, DecisionMade):
+        return after_epoch
+    if record.roster_epoch < after_epoch:
+        raise Refused("record_invalid", f"decided under roster epoch {record.roster_epoch} after {after_epoch}")
+    return record.roster_epoch
+
+
 def _check_statements(item: _Found, material: Material, governance: Governance, documents: Documents, owner: Member) -> None:
     match item.record:
         case DecisionMade() as record:
@@ -222,7 +238,11 @@ def _ask_again(
         raise Refused("body_missing", "openings")
     # The frontier is the record's own word: whether it was new enough is judged against heartbeats, not by replay.
     frontier, region = record.attested.frontier, governance.roster.member(owner.name).region
-    asked = question(sender, enforcer, openings, governance, documents, region=region, at_ms=record.at_ms, frontier=frontier, basis=basis)
+    said = _backed(record, sender.intent.claims, governance)
+    asked = question(
+        sender, enforcer, openings, governance, documents,
+        region=region, at_ms=record.at_ms, frontier=frontier, basis=basis, approvals=said,
+    )  # fmt: skip
     if (sender.intent.id, sender.identity.id, asked.enforcer.id) != (record.intent, record.identity, record.enforcer):
         raise Refused("record_invalid", "a statement is not the one named")
     if asked.attested != record.attested:
@@ -234,16 +254,30 @@ def _ask_again(
 
 def _as_of(record: DecisionMade, governance: Governance, owner: Member) -> Governance:
     """What was in force for this governor as it decided: it may have gone over to a roster before me, or after."""
-    if record.roster_epoch == governance.roster.epoch:
-        return governance
-    if record.roster_epoch > len(governance.rosters.ids):
-        raise Refused("body_missing", f"roster epoch {record.roster_epoch}")
-    then = governance.under(record.roster_epoch)
-    if all(not same_member(member, owner) for member in then.roster.members):
-        raise Refused("unknown_member", f"{owner.name} is no member of roster epoch {record.roster_epoch}")
+    epoch = record.roster_epoch
+    if epoch != governance.roster.epoch and epoch > len(governance.rosters.ids):
+        # As with a new policy: who learned of it first is not wrong.
+        raise Refused("policy_unknown", f"roster epoch {epoch}")
+    then = governance.under(epoch)
+    whose = owner.name, owner.log_epoch, owner.log_key  # its other keys may have been changed since
+    if all((member.name, member.log_epoch, member.log_key) != whose for member in then.roster.members):
+        raise Refused("unknown_member", f"{owner.name} is no member of roster epoch {epoch}")
     if record.at_ms < then.roster.not_before_ms:
-        raise Refused("roster_pending", f"roster epoch {record.roster_epoch} begins at {then.roster.not_before_ms}")
+        raise Refused("roster_pending", f"roster epoch {epoch} begins at {then.roster.not_before_ms}")
     return then
+
+
+def _backed(record: DecisionMade, intent: Intent, governance: Governance) -> list[bytes]:
+    """The approvals that the record holds, which must be all that counted: nobody but its owner can have spoilt them (rule 7)."""
+    said = [bytes(raw) for raw in record.approvals]
+    try:
+        backing = weigh(said, intent, governance.roster, at_ms=record.at_ms)
+    except Refused as refusal:
+        raise Refused("record_invalid", f"approvals: {refusal.code} {refusal.detail}") from None
+    if [item.envelope for item in backing.said] != said:
+        raise Refused("record_invalid", "approvals that do not count, or not in their order")
+    check_known(governance, record.attested.frontier, backing.chain)
+    return said
 
 
 def _check_outcome(record: OutcomeRecorded, item: _Found, material: Material, governance: Governance, documents: Documents) -> None:

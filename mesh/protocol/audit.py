@@ -2,14 +2,16 @@
 
 Rules
 -----
+0. It follows the logs of whoever is or was a member of any roster that it holds; what a roster that it does not hold yet must say waits.
 1. Records are staged as they come, in order, and examined at once, by the same procedure as attesters use. They count only when
    a checkpoint signed by the log's own key has the root that they lead to: what was injected on the way is thrown away.
-2. A record is final when k distinct members attested a checkpoint over it; the lines are verified here.
+2. A record is final when k distinct members of one roster attested a checkpoint over it; the lines are verified here. What was final
+   under one roster stays final.
 3. Every decision is a *match*, a *mismatch*, or *unverifiable*: its openings were erased, or the engine cannot say. The last
    is never a finding.
-4. A finding is what must not be: a record that is not what it must be, an outcome by another enforcer than the intent is meant
-   for (as far as both came in one run), two histories of one log, an incident, a refusal to attest. Findings are kept for ever;
-   following goes on.
+4. A finding is what must not be: a record that is not what it must be, a decision under a roster that its log has left, an outcome
+   by another enforcer than the intent is meant for (as far as both came in one run), two histories of one log, an incident, a refusal
+   to attest. Findings are kept for ever; following goes on.
 5. What is missing is asked for, from the owner first, then from each other member; at most one pull per log at a time. What k
    members answered that they do not have is judged without it.
 6. The position is small and says everything that starting again needs; what was staged is fetched again.
@@ -18,154 +20,42 @@ Not here: how records travel (:mod:`mesh.roles.auditor`), alarms that need all l
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 
 from mesh.core.bytes import envelope
-from mesh.core.bytes.canonical import Count, Hex32, Millis, Name, Payload, Text, Token
 from mesh.core.law.governance import Governance
-from mesh.core.law.roster import Member
+from mesh.core.law.roster import Member, Roster
+from mesh.core.law.vouched import final_under
 from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import Checkpoint, log_verifier, open_checkpoint, read_checkpoint
 from mesh.core.log.merkle import Frontier
-from mesh.core.log.record import AttestRefused, DecisionMade, Incident, Origin, OutcomeRecorded
+from mesh.core.log.record import AttestRefused, DecisionMade, Incident, OutcomeRecorded
 from mesh.core.messages import LineageBatch, unpack
 from mesh.core.run.intent import Intent
 from mesh.core.run.outcome import Outcome
 from mesh.errors import Refused
-from mesh.limits import MEMBERS_MAX
+from mesh.limits import AUDIT_LOGS_MAX
 from mesh.protocol import decide
 from mesh.protocol.attester import Examined, Material, examine_records
-from mesh.protocol.belonging import Misfit, Pairs, Said, meant_by
+from mesh.protocol.audited import FINDINGS_MAX, AuditPosition, AuditState, Finding, Followed, LogPosition, beginning, by_stranger, resumed
+from mesh.protocol.belonging import Misfit, Said, meant_by
 from mesh.protocol.documents import Documents
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
 from mesh.protocol.proving import by_id
 from mesh.protocol.step import Ask, Step
 
-__all__ = ["Audit", "AuditEvent", "AuditPosition", "AuditState", "Finding", "Followed", "LogPosition", "PullFailed", "Tally", "tally"]
+__all__ = ["Audit", "AuditEvent", "PullFailed"]
 
-FINDINGS_MAX: Final = 1_000
-"""Kept findings; beyond, they are only counted: whoever has a thousand needs no more."""
 _PULL_MS: Final = 300
 _STAGED_MAX: Final = 4_096
 _NOTES_MAX: Final = 64
 _UNVERIFIABLE: Final = frozenset({"body_missing", "engine_unavailable", "policy_unknown"})
 _LATER: Final = frozenset({"clock_unsure", "policy_unknown"})
-"""What time will tell: it is my clock or the owner's, or a policy that I have not heard of yet; whoever attested has."""
-
-
-class Finding(Payload):
-    """Something that must not be."""
-
-    code: Name
-    origin: Origin
-    index: Count
-    """Of the record; for a checkpoint, its size."""
-    detail: Text
-
-
-class LogPosition(Payload):
-    """How far one log was followed."""
-
-    origin: Origin
-    size: Count
-    """Records settled under a checkpoint of the log's own key."""
-    hashes: Annotated[list[Hex32], msgspec.Meta(max_length=64)]
-    """Of its frontier at that size."""
-    last_ms: Millis
-    certified: Count
-    """Of these, final."""
-    match: Count
-    mismatch: Count
-    unverifiable: Count
-
-
-class AuditPosition(Payload):
-    """All that an auditor must not forget."""
-
-    mesh: Token
-    roster: Hex32
-    """Statement id of the roster it follows by."""
-    logs: Annotated[list[LogPosition], msgspec.Meta(max_length=MEMBERS_MAX)]
-    findings: Annotated[list[Finding], msgspec.Meta(max_length=FINDINGS_MAX)]
-    found: Count
-    """How many there were, kept or not."""
-
-
-class Followed(msgspec.Struct, frozen=True):
-    """One log."""
-
-    origin: str
-    frontier: Frontier
-    last_ms: int
-    certified: int
-    match: int
-    mismatch: int
-    unverifiable: int
-    staged: tuple[Examined, ...] = ()
-    notes: Mapping[int, bytes] = {}
-    """Size to a note that the log signed, beyond what is settled."""
-    roots: Mapping[int, bytes] = {}
-    """Settled sizes that are not final yet, and their roots."""
-    goal: int = 0
-    """The largest size of a certificate seen."""
-    wanted: int = 0
-    """How many records there must be."""
-    asking: str = ""
-    """The member whose answer is awaited."""
-    asked_ms: int = 0
-    turn: int = 0
-    """Whose turn it is to be asked: it passes on with each pull that did not help."""
-    fruitless: int = 0
-    """Pulls in a row that did not help."""
-    without: frozenset[str] = frozenset()
-    """Members that have answered since something last helped, and could not."""
-
-    @property
-    def held(self) -> int:
-        """Records settled or staged."""
-        return self.frontier.size + len(self.staged)
-
-    @property
-    def lacks_policy(self) -> bool:
-        """Whether something was decided by a policy that this auditor has not heard of."""
-        return any(item.code == "policy_unknown" for item in self.staged)
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether everything that is known to be final was settled."""
-        return self.certified >= self.goal
-
-    @property
-    def ready(self) -> int:
-        """Index of the first record that is not here, or could not be judged for lack of something."""
-        return next((self.frontier.size + offset for offset, item in enumerate(self.staged) if item.incomplete), self.held)
-
-
-class AuditState(msgspec.Struct, frozen=True):
-    """All that an auditor knows."""
-
-    logs: Mapping[str, Followed]
-    findings: tuple[Finding, ...]
-    found: int
-    garbage: int
-    """Messages that were none; anyone on the bus can send them."""
-    pairs: Pairs = Pairs()
-    """Permits and outcomes of this run, until their other half comes."""
-
-
-class Tally(msgspec.Struct, frozen=True, kw_only=True):
-    """What an auditor has judged, in numbers."""
-
-    records: int
-    final: int
-    match: int
-    """Decisions that a repetition gives again."""
-    mismatch: int
-    unverifiable: int
-    findings: int
-    garbage: int
+"""What time will tell: it is my clock or the owner's, or a policy or roster that I have not heard of yet; whoever attested has."""
+_STRANGER_MS: Final = 30_000
+"""How long after a record its signer may be known to a roster only that I have not heard of yet."""
 
 
 class PullFailed(msgspec.Struct, frozen=True):
@@ -186,42 +76,59 @@ class Audit:
         ``governance`` may be replaced between steps, by one that knows more.
         """
         self.governance = governance
-        self.roster = governance.roster
         self.engine = engine
         self.documents = Documents()
 
+    @property
+    def roster(self) -> Roster:
+        """The one in force, whose members are asked."""
+        return self.governance.roster
+
+    @property
+    def rosters(self) -> tuple[Roster, ...]:
+        """All that are held, oldest first."""
+        chain = self.governance.rosters.chain
+        return chain if self.roster in chain else (*chain, self.roster)
+
+    @property
+    def owners(self) -> Mapping[str, Member]:
+        """Origin to whose log it is, as the newest roster that knows it says."""
+        return {roster.origin(member): member for roster in self.rosters for member in roster.members}
+
     def begin(self, position: AuditPosition | None) -> AuditState:
-        """The state to start from: a kept position, or nothing.
+        """The state to start from: a kept position, or nothing. Logs of rosters that are not held here yet are kept until they are.
 
         Raises:
-            Refused: ``wrong_mesh`` or ``wrong_epoch`` for the position of another mesh or roster, ``malformed`` for a broken one.
+            Refused: ``wrong_mesh`` or ``wrong_epoch`` for the position of another mesh, ``malformed`` for a broken one.
         """
         kept = {} if position is None else {log.origin: log for log in position.logs}
         if position is not None and position.mesh != self.roster.mesh:
             raise Refused("wrong_mesh", position.mesh)
-        if position is not None and position.roster != self.governance.roster_id:
-            raise Refused("wrong_epoch", f"the position was kept under the roster {position.roster[:12]}…")
-        origins = [self.roster.origin(member) for member in self.roster.members]
-        logs = {origin: _resumed(kept[origin]) if origin in kept else _fresh(origin) for origin in origins}
+        if position is not None and position.roster != self.governance.rosters.ids[0]:
+            raise Refused("wrong_epoch", f"the position was kept under rosters that follow {position.roster[:12]}…")
+        logs = {origin: resumed(kept[origin]) if origin in kept else beginning(origin) for origin in dict.fromkeys([*self.owners, *kept])}
         return AuditState(logs, tuple(position.findings) if position else (), position.found if position else 0, 0)
 
     def position(self, state: AuditState) -> AuditPosition:
         """What to keep of a state."""
+        members = {self.roster.origin(member) for member in self.roster.members}
         logs = [
             LogPosition(
                 origin=log.origin,
                 size=log.frontier.size,
                 hashes=[value.hex() for value in log.frontier.hashes],
                 last_ms=log.last_ms,
+                epoch=log.epoch,
                 certified=log.certified,
                 match=log.match,
                 mismatch=log.mismatch,
                 unverifiable=log.unverifiable,
+                breakglass=log.breakglass,
             )
-            for log in state.logs.values()
+            for log in sorted(state.logs.values(), key=lambda log: log.origin not in members)[:AUDIT_LOGS_MAX]
         ]
         return AuditPosition(
-            mesh=self.roster.mesh, roster=self.governance.roster_id, logs=logs, findings=list(state.findings), found=state.found
+            mesh=self.roster.mesh, roster=self.governance.rosters.ids[0], logs=logs, findings=list(state.findings), found=state.found
         )
 
     def step(self, state: AuditState, events: Sequence[AuditEvent], *, now_ms: int) -> Step[AuditState]:
@@ -241,8 +148,9 @@ class _Work:
     def __init__(self, audit: Audit, state: AuditState, now_ms: int) -> None:
         self.audit = audit
         self.roster = audit.roster
+        self.owners = audit.owners
         self.now_ms = now_ms
-        self.logs = dict(state.logs)
+        self.logs = {**{origin: beginning(origin) for origin in self.owners if origin not in state.logs}, **state.logs}
         self.findings = list(state.findings)
         self.found = state.found
         self.garbage = state.garbage
@@ -264,10 +172,15 @@ class _Work:
     def finish(self) -> Step[AuditState]:
         return Step(AuditState(self.logs, tuple(self.findings), self.found, self.garbage, self.pairs), tuple(self.asks))
 
+    def _owner(self, origin: str) -> Member:
+        if origin not in self.owners:
+            raise Refused("unknown_member", origin[:80])
+        return self.owners[origin]
+
     # ------------------------------------------------------------------------------------------------------------ records
 
     def _batch(self, batch: LineageBatch, *, pulled: bool) -> None:
-        owner = self.roster.owner(batch.origin)
+        owner = self._owner(batch.origin)
         log = self.logs[batch.origin]
         before = log.ready
         try:
@@ -291,11 +204,11 @@ class _Work:
         if batch.first > start or not leaves:
             return msgspec.structs.replace(log, wanted=max(log.wanted, batch.first + len(batch.records)))
         kept = log.staged[: start - log.frontier.size]
-        examined = self._examine(leaves, batch, owner, first=start, after_ms=kept[-1].record.at_ms if kept else log.last_ms)
+        examined = self._examine(leaves, batch, owner, first=start, after=(_last_ms(kept, log.last_ms), _last_epoch(kept, log.epoch)))
         tail = log.staged[len(kept) + len(examined) :]
         return msgspec.structs.replace(log, staged=(*kept, *examined, *tail))
 
-    def _examine(self, leaves: list[bytes], batch: LineageBatch, owner: Member, *, first: int, after_ms: int) -> list[Examined]:
+    def _examine(self, leaves: list[bytes], batch: LineageBatch, owner: Member, *, first: int, after: tuple[int, int]) -> list[Examined]:
         bodies = by_id(batch.bodies)
         openings = {item.intent: item.openings for item in batch.openings}
         return examine_records(
@@ -303,21 +216,22 @@ class _Work:
             Material(bodies, openings),
             owner=owner,
             first=first,
-            after_ms=after_ms,
+            after_ms=after[0],
             governance=self.audit.governance,
             documents=self.audit.documents,
             engine=self.audit.engine,
             now_ms=self.now_ms,
+            after_epoch=after[1],
         )
 
     # -------------------------------------------------------------------------------------------------------------- notes
 
     def _note(self, data: bytes) -> None:
-        owner = self.roster.owner(read_checkpoint(data).origin)
-        log = self.logs[self.roster.origin(owner)]
+        origin = read_checkpoint(data).origin
+        owner, log = self._owner(origin), self.logs[origin]
         verifier = log_verifier(log.origin, owner.log_key)
         checkpoint = open_checkpoint(data, verifier).checkpoint
-        final = self._is_final(data, owner)
+        final = self._is_final(data, owner, log.epoch if checkpoint.size >= log.frontier.size else 0)
         if checkpoint.size <= log.frontier.size:
             self._compare(log, checkpoint, final=final)
             return
@@ -330,14 +244,14 @@ class _Work:
         self._adopt(msgspec.structs.replace(log, goal=max(log.goal, checkpoint.size)) if final else log)
         self._settle(log.origin)
 
-    def _is_final(self, note: bytes, owner: Member) -> bool:
+    def _is_final(self, note: bytes, owner: Member, since: int) -> bool:
+        """Whether k members of a roster attested it, none older than ``since``: who had left before a decision has no say in it."""
         log = log_verifier(self.roster.origin(owner), owner.log_key)
         try:
-            verify_certificate(note, log=log, attesters=self.roster.attest_keys(), k=self.roster.k)
-        except Refused as refusal:
-            if refusal.code == "not_final":
-                return False
-            raise
+            rosters = [roster for roster in self.audit.rosters if roster.epoch >= since]
+            final_under(rosters, lambda attesters, k: verify_certificate(note, log=log, attesters=attesters, k=k))
+        except Refused:  # whoever signed it besides its log may be of a roster that is not held here yet
+            return False
         return True
 
     def _compare(self, log: Followed, checkpoint: Checkpoint, *, final: bool) -> None:
@@ -360,7 +274,7 @@ class _Work:
             log, size = self.logs[origin], min(notes)
             count = size - log.frontier.size
             gone = size <= log.goal and self._exhausted(log)  # who attested has held everything; before that it may still come
-            early = any(item.code in _LATER for item in log.staged[:count])
+            early = any(item.code in _LATER or self._early(item) for item in log.staged[:count])
             if log.held < size or early or (log.ready < size and not gone):
                 return
             checkpoint = read_checkpoint(notes[size])
@@ -373,9 +287,12 @@ class _Work:
                 return
             self._count(log, items, frontier, checkpoint)
 
+    def _early(self, item: Examined) -> bool:
+        return by_stranger(item) and self.now_ms < item.record.at_ms + _STRANGER_MS
+
     def _count(self, log: Followed, items: tuple[Examined, ...], frontier: Frontier, checkpoint: Checkpoint) -> None:
         note = log.notes[checkpoint.size]
-        tally = {"match": log.match, "mismatch": log.mismatch, "unverifiable": log.unverifiable}
+        tally = {"match": log.match, "mismatch": log.mismatch, "unverifiable": log.unverifiable, "breakglass": log.breakglass}
         for offset, item in enumerate(items):
             self._judge(item, log.origin, log.frontier.size + offset, tally)
         self._adopt(
@@ -383,6 +300,7 @@ class _Work:
                 log,
                 frontier=frontier,
                 last_ms=max(log.last_ms, items[-1].record.at_ms),
+                epoch=_last_epoch(items, log.epoch),
                 staged=log.staged[len(items) :],
                 notes={size: data for size, data in log.notes.items() if size > checkpoint.size},
                 roots={**log.roots, checkpoint.size: checkpoint.root},
@@ -391,13 +309,15 @@ class _Work:
                 **tally,
             )
         )
-        self._compare(self.logs[log.origin], checkpoint, final=self._is_final(note, self.roster.owner(log.origin)))
+        grown = self.logs[log.origin]
+        self._compare(grown, checkpoint, final=self._is_final(note, self._owner(log.origin), grown.epoch))
 
     def _judge(self, item: Examined, origin: str, index: int, tally: dict[str, int]) -> None:
         record = item.record
         if isinstance(record, DecisionMade):
             verdict = "match" if not item.code else "unverifiable" if item.code in _UNVERIFIABLE else "mismatch"
             tally[verdict] += 1
+            tally["breakglass"] += record.attested.breakglass
         if item.code and not _excused(item):
             self._find(item.code, origin, index, item.detail)
         if isinstance(record, Incident):
@@ -427,14 +347,16 @@ class _Work:
         """Rule 5."""
         if log.asking or (log.fruitless and self.now_ms - log.asked_ms < _PULL_MS) or max(log.wanted, log.held) <= log.ready:
             return
-        members = [self.roster.owner(log.origin).name, *(member.name for member in self.roster.members)]
-        whom = list(dict.fromkeys(members))[log.turn % len(self.roster.members)]
+        if log.origin not in self.owners:
+            return
+        owner, members = self.owners[log.origin].name, [member.name for member in self.roster.members]
+        whom = list(dict.fromkeys([owner, *members] if owner in members else members))[log.turn % len(members)]
         self.asks.append(Ask(whom, log.origin, log.ready))
         self._adopt(msgspec.structs.replace(log, asking=whom, asked_ms=self.now_ms))
 
     def _exhausted(self, log: Followed) -> bool:
-        # k members hold whatever is final, and any two sets of k share an honest one. Silence says nothing.
-        return len(log.without) >= self.roster.k
+        # k members hold whatever is final, and any two sets of k share an honest one. Silence says nothing, nor who has left.
+        return len(log.without & {member.name for member in self.roster.members}) >= self.roster.k
 
     def _fruitless(self, log: Followed, *, answered: bool) -> None:
         known = {log.asking} if answered and log.asking else set[str]()
@@ -455,20 +377,6 @@ class _Work:
             self.findings.append(finding)
 
 
-def tally(state: AuditState) -> Tally:
-    """The numbers of all logs together."""
-    logs = state.logs.values()
-    return Tally(
-        records=sum(log.frontier.size for log in logs),
-        final=sum(log.certified for log in logs),
-        match=sum(log.match for log in logs),
-        mismatch=sum(log.mismatch for log in logs),
-        unverifiable=sum(log.unverifiable for log in logs),
-        findings=state.found,
-        garbage=state.garbage,
-    )
-
-
 def _excused(item: Examined) -> bool:
     """Whether what could not be checked may lawfully be gone (openings), or it is we who cannot."""
     if not isinstance(item.record, DecisionMade):
@@ -476,10 +384,9 @@ def _excused(item: Examined) -> bool:
     return item.code == "engine_unavailable" or (item.code == "body_missing" and item.detail.startswith("opening"))
 
 
-def _fresh(origin: str) -> Followed:
-    return Followed(origin, Frontier.empty(), 0, 0, 0, 0, 0)
+def _last_ms(items: Sequence[Examined], otherwise: int) -> int:
+    return items[-1].record.at_ms if items else otherwise
 
 
-def _resumed(kept: LogPosition) -> Followed:
-    frontier = Frontier.restore(kept.size, [bytes.fromhex(value) for value in kept.hashes])
-    return Followed(kept.origin, frontier, kept.last_ms, kept.certified, kept.match, kept.mismatch, kept.unverifiable)
+def _last_epoch(items: Sequence[Examined], otherwise: int) -> int:
+    return max((item.record.roster_epoch for item in items if isinstance(item.record, DecisionMade)), default=otherwise)

@@ -9,6 +9,7 @@ Rules
 4. Permit only if the verdict is allow *and* names no error *and* rests on a permit of this bundle.
 5. Obligations and assurance come from the annotations of the determining permits; assurance is never below the manifest's
    floor nor below what the caller asked for.
+6. What any determining permit demands with ``@approval`` must have come, or the effect is deny, and the decision says what is missing.
 
 Not here: signatures, identity, freshness, times (the caller has checked them), and the engine itself
 (:mod:`mesh.adapters.cedar`).
@@ -23,6 +24,7 @@ from mesh.core.bytes.canonical import Params
 from mesh.core.law.governance import Law
 from mesh.core.law.policy import ActionSpec, Bundle, EntityType
 from mesh.core.law.scope import PRINCIPAL_TYPE, action_id
+from mesh.core.run.approval import demands, unmet
 from mesh.core.run.decision import Asserted, Attested, Decision, Effect, EngineRequest, Entity, Verdict, input_digest
 from mesh.core.run.identity import Identity
 from mesh.core.run.intent import ASSURANCES, Assurance, EntityRef, Intent, strongest
@@ -97,6 +99,11 @@ class _Index:
             for policy in bundle.policies
             if policy.effect == "permit"
         }
+        self.demands = {
+            policy.id: policy.annotations["approval"]
+            for policy in bundle.policies
+            if policy.effect == "permit" and "approval" in policy.annotations
+        }
         self.policies = frozenset(policy.id for policy in bundle.policies)
         self._ends: dict[tuple[Verdict, Assurance, Assurance], _End] = {}
         self._groups: dict[tuple[str, ...], tuple[list[EntityRef], tuple[Entity, ...]]] = {}
@@ -138,6 +145,14 @@ class _Index:
             )
             _remember(self._ends, key, known)
         return known
+
+    def lacking(self, verdict: Verdict, approvals: Mapping[str, int]) -> list[str]:
+        """What the permits that determined ``verdict`` demand besides these approvals (rule 6)."""
+        wanted = [self.demands[name] for name in verdict.determining if name in self.demands]
+        try:
+            return unmet([demand for annotation in wanted for demand in demands(annotation)], approvals) if wanted else []
+        except Refused as refusal:
+            raise Unavailable("engine_unavailable", refusal.detail) from None  # admission refuses such bundles
 
     def groups(self, names: tuple[str, ...]) -> tuple[list[EntityRef], tuple[Entity, ...]]:
         """The groups as parents, and they with all their ancestors."""
@@ -219,13 +234,16 @@ def conclude(request: EngineRequest, verdict: Verdict, intent: Intent, law: Law,
     Raises:
         Unavailable: ``engine_unavailable`` if the verdict is none this bundle can give.
     """
-    end = _index(law).end(verdict, law.manifest.terms(intent.action).assurance, intent.assurance_min)
+    index = _index(law)
+    end = index.end(verdict, law.manifest.terms(intent.action).assurance, intent.assurance_min)
+    needs = index.lacking(verdict, request.attested.approvals) if end.effect == "permit" else []
     return Decision(
-        effect=end.effect,
+        effect="deny" if needs else end.effect,
         determining=end.determining,
         errors=end.errors,
-        obligations=end.obligations,
+        obligations=[] if needs else end.obligations,
         assurance=end.assurance,
+        needs=needs,
         profile=profile,
         bundle=law.manifest.digest,
         input=input_digest(request, profile=profile, bundle=law.manifest.digest, public=intent.params, committed=intent.committed),

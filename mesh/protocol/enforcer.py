@@ -7,12 +7,13 @@ The order of :func:`admit`
  3. possession: the holder key of the identity document answered this enforcer's challenge, for this intent
  4. mesh, domain, audience: this enforcer's key, class and boot; the domain lists it; the policy in force is the one decided by
  5. assurance: as many members as the strongest of manifest, intent and authorization demands; ``observe`` never authorizes
- 6. digests: what will actually run is what intent and authorization say, and it is recorded in its issuer's own log
+ 6. digests: what will actually run is what intent and authorization say, and it is recorded in its issuer's own log; the approvals
+    and grants beside it are those that it rests on, each holds for this effect, and they are what every permit demands
  7. times: not before, not after; the manifest's and the intent's own limits hold whatever a governor wrote
  8. fresh: the clock agrees with its peers, k members vouch for this view
  9. frontier: this view is at least as new as the one the authorization was made in
-10. revoked, halted: no key, subject, document, intent, authorization or digest of the chain is revoked, and the domain is not
-    halted
+10. revoked, halted: no key, subject, document, intent, authorization, approval or digest of the chain is revoked, and the domain is
+    not halted
 11. obligations: each is understood here
 
 Then the shell spends the intent durably and asks :func:`recheck` (the epoch of 1, and 4, 7, 8, 10 again): a wait for a disk is
@@ -32,6 +33,7 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance, Law
 from mesh.core.law.heartbeat import Heartbeat, StreamHead, covers, frontier_digest
 from mesh.core.law.roster import Roster
+from mesh.core.run.approval import Backing, Demand, unmet, weigh
 from mesh.core.run.authorization import Authorization, Possession, Receipt, RecordRef
 from mesh.core.run.identity import Identity, check_identity
 from mesh.core.run.intent import ASSURANCES, Assurance, EntityRef, Intent, Measurement, strongest
@@ -79,6 +81,8 @@ class Presented(msgspec.Struct, frozen=True, kw_only=True):
     intent: bytes
     identity: bytes
     possession: bytes
+    approvals: tuple[bytes, ...] = ()
+    """Envelopes of approvals and break-glass grants."""
 
 
 class Actual(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +110,8 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     lease_ms: int
     heartbeats: tuple[str, ...]
     """Statement ids of the heartbeats that made the view fresh, at the last check."""
+    backing: Backing
+    """Approvals and grants: whoever spends the intent uses each of them once."""
 
     def started(self, spend: int) -> Started:
         """The event that says so, ``spend`` being the spent store's count."""
@@ -154,6 +160,12 @@ def admit(presented: Presented, actual: Actual, *, challenge: str, place: Place,
     _check_actual(claims, actual)
     if claims.origin != governance.roster.origin(issuer):
         raise Refused("unrecorded", f"recorded in {claims.origin}, which is not {issuer.name}'s log")
+    backing = weigh(presented.approvals, intent.claims, governance.roster, at_ms=view.now_ms)
+    if backing.ids != claims.approvals:
+        raise Refused("digest_mismatch", "the approvals beside it are not those that it rests on")
+    missing = unmet([Demand(least, group) for group, least in terms.approvals.items()], backing.approvals)
+    if missing:
+        raise Refused("approval_needed", f"every permit of {claims.action} demands {', '.join(missing)}")
     grant = Grant(
         authorization=authorization,
         intent=intent,
@@ -162,6 +174,7 @@ def admit(presented: Presented, actual: Actual, *, challenge: str, place: Place,
         expires_ms=min(claims.expires_ms, claims.not_before_ms + terms.authorization_ms, intent.claims.expires_ms),
         lease_ms=min(claims.lease_ms, terms.lease_ms),
         heartbeats=(),
+        backing=backing,
     )
     _check_times(grant, place, view)  # (7)
     heartbeats = _check_fresh(view)  # (8)
@@ -329,6 +342,7 @@ def _check_times(grant: Grant, place: Place, view: View) -> None:
         raise Refused("not_yet_valid", f"begins {claims.not_before_ms}, now {now_ms}")
     if now_ms >= grant.expires_ms:
         raise Refused("expired", f"ended {grant.expires_ms}, now {now_ms}")
+    grant.backing.check_times(now_ms=now_ms, skew_ms=view.governance.roster.bounds.skew_ms)
     _check_documents(grant, place, now_ms)
 
 
@@ -358,6 +372,7 @@ def _check_allowed(grant: Grant, place: Place, governance: Governance) -> None:
     if not governance.revoked:
         return
     claims, own = grant.authorization.claims, place.document
+    governance.check_issued(grant.identity, own)
     issuers = [key for document in (grant.identity, own) for key in document.signatures if key in governance.roster.issuers.keys]
     governance.check_unrevoked(
         ("key", claims.holder),
@@ -369,6 +384,8 @@ def _check_allowed(grant: Grant, place: Place, governance: Governance) -> None:
         ("subject", own.claims.subject),
         ("document", own.id),
         *(("key", key) for key in (*grant.signers, *issuers)),
+        *(("governor", governance.keys[key].name) for key in grant.signers if key in governance.keys),
         *(("digest", item.digest) for item in claims.measurements),
         ("digest", claims.bundle),
+        *grant.backing.chain,
     )

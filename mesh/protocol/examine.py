@@ -8,6 +8,7 @@ Steps, in this order; the first failure is the answer:
 4. the intent is alive at the time
 5. the domain has a policy in force, which lists the enforcer and declares the action
 6. parameters, openings and entities are those that the policy declares
+7. every approval and grant that came with it holds, for this effect and time
 
 Time and frontier are the *record's*, so a replay asks exactly the same question.
 
@@ -15,13 +16,14 @@ Not here: freshness, load, halts and revocations that came later, which need no 
 (:mod:`mesh.protocol.intake` asks :func:`check_open` and :func:`check_chain` before it decides).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Draft, Statement
 from mesh.core.law.governance import Basis, Governance, Law
+from mesh.core.run.approval import Backing, weigh
 from mesh.core.run.authorization import authorization_of
 from mesh.core.run.decision import Attested, Decision, EngineRequest
 from mesh.core.run.identity import Identity, check_identity
@@ -50,6 +52,7 @@ class Question(msgspec.Struct, frozen=True):
     law: Law
     attested: Attested
     request: EngineRequest
+    backing: Backing
 
 
 def authenticate(intent: bytes, identity: bytes, governance: Governance, documents: Documents, *, former: bool = False) -> Authenticated:
@@ -81,8 +84,9 @@ def question(
     at_ms: int,
     frontier: str,
     basis: Basis | None = None,
+    approvals: Sequence[bytes] = (),
 ) -> Question:
-    """Steps 2 to 6: the one question that this intent puts to policy at ``at_ms`` in ``region``, in the state ``frontier``.
+    """Steps 2 to 7: the one question that this intent puts to policy at ``at_ms`` in ``region``, in the state ``frontier``.
 
     With ``basis``, it is asked again of what was decided on that basis; without, by all that is held now.
 
@@ -101,6 +105,7 @@ def question(
     wanted = strongest(law.manifest.terms(intent.action).assurance, intent.assurance_min)
     if ASSURANCES.index(wanted) > ASSURANCES.index("local"):
         raise Refused("assurance_unavailable", wanted)
+    backing = weigh(approvals, intent, governance.roster, at_ms=at_ms)
     attested = Attested(
         now_s=at_ms // 1000,
         region=region,
@@ -110,9 +115,11 @@ def question(
         frontier=frontier,
         enforcer_class=place.claims.enforcer_class,
         person=identity.person,
+        approvals=dict(backing.approvals),
+        breakglass=backing.breakglass,
     )
     request = decide.prepare(intent, identity, openings, law, attested)
-    return Question(sender.intent, sender.identity, place, law, attested, request)
+    return Question(sender.intent, sender.identity, place, law, attested, request, backing)
 
 
 def check_open(sender: Authenticated, governance: Governance, *, at_ms: int) -> None:
@@ -130,14 +137,15 @@ def check_open(sender: Authenticated, governance: Governance, *, at_ms: int) -> 
         raise
 
 
-def check_chain(asked: Question, governance: Governance) -> None:
-    """That nothing this intent rests on is revoked now.
+def check_chain(asked: Question, governance: Governance, *, me: str) -> None:
+    """That nothing this intent rests on is revoked now, nor the member ``me`` that would authorize it.
 
     Raises:
         Refused: ``revoked``.
     """
     if not governance.revoked:
         return
+    governance.check_issued(asked.identity, asked.enforcer)
     intent, place, issuers = asked.intent.claims, asked.enforcer, governance.roster.issuers.keys
     governance.check_unrevoked(
         ("key", intent.holder),
@@ -150,6 +158,8 @@ def check_chain(asked: Question, governance: Governance) -> None:
         *(("key", key) for document in (asked.identity, place) for key in document.signatures if key in issuers),
         *(("digest", item.digest) for item in intent.measurements),
         ("digest", asked.law.manifest.digest),
+        ("governor", me),
+        *asked.backing.chain,
     )
 
 
@@ -160,8 +170,7 @@ def authorization_draft(
     intent = asked.intent.claims
     return envelope.draft(
         authorization_of(
-            asked.intent.id,
-            intent,
+            asked.intent,
             asked.identity.claims,
             decision,
             asked.attested,
@@ -170,5 +179,6 @@ def authorization_draft(
             place=place,
             at_ms=at_ms,
             roster_epoch=governance.roster.epoch,
+            approvals=asked.backing.ids,
         )
     )

@@ -9,6 +9,8 @@ Rules
 3. One question at a time to each member. What a member advertises and cannot serve costs only that member: it is asked ever
    more rarely, and those first who answered.
 4. Each step that took something in is recorded, once the clock can be trusted; what was taken in denies at once.
+5. Whoever takes in the second half of a conflict records an incident that names both halves, once for each time a stream forks and
+   not for each statement of the fork: whoever has a stolen key must not fill logs with it.
 
 Not here: what the statements mean (:mod:`mesh.core.law.governance`), which of them make a view fresh.
 """
@@ -23,6 +25,7 @@ from mesh.core import subjects
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation
+from mesh.core.law.conflict import clash
 from mesh.core.law.fold import extend, with_bundle
 from mesh.core.law.governance import Governance
 from mesh.core.law.halt import Halt
@@ -31,7 +34,7 @@ from mesh.core.law.policy import Bundle, Manifest, bundle_digest
 from mesh.core.law.resolve import Resolve
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import ROSTERS, Roster
-from mesh.core.law.streams import Cursor, ahead
+from mesh.core.law.streams import Cursor, Fork, ahead
 from mesh.core.law.travel import Said, cursor_of, link_of, read_law, streams_of
 from mesh.core.log.record import Change
 from mesh.core.messages import LawBatch, Offer, Offered, unpack
@@ -41,6 +44,7 @@ from mesh.protocol.step import AskLaw, Effect, PutBundle, PutLaw, Reply, Send, S
 
 __all__ = [
     "Asking",
+    "Forked",
     "Gossip",
     "LawArrived",
     "OfferArrived",
@@ -53,7 +57,16 @@ __all__ = [
     "wanted",
 ]
 
-Told = tuple[Change, str]
+
+class Forked(msgspec.Struct, frozen=True):
+    """Two statements that cannot both be are held; to be recorded as an incident."""
+
+    code: str
+    detail: str
+    """The stream, and the ids of both."""
+
+
+Told = tuple[Change, str] | Forked
 """What is to be recorded of what was taken in: the kind, and which."""
 
 _CHANGES: Final[Mapping[type[Said], Change]] = {
@@ -212,7 +225,7 @@ class Gossip:
         return former.fruitless if former is not None else 0
 
     def _take(self, statements: Sequence[Statement[Said]], *, tell: bool) -> tuple[list[Effect], dict[str, str]]:
-        taken = extend(self.governance, statements)
+        before, taken = self.governance, extend(self.governance, statements)
         self.governance = taken.governance
         effects: list[Effect] = [put(statement) for statement in taken.new]
         by_stream = dict[str, list[Statement[Said]]]()
@@ -221,6 +234,7 @@ class Gossip:
         for stream, items in by_stream.items():
             self.news = True
             self.untold.append(_told(stream, items, forked=taken.governance.forked(stream)))
+            self.untold += _forked(stream, items, before, taken.governance)
             if tell:
                 batch = canonical.encode(LawBatch(statements=[msgspec.Raw(item.envelope) for item in items]))
                 effects.append(Send(subjects.law(subjects.short(stream)), partial(_constant, batch)))
@@ -269,6 +283,17 @@ def _wait_ms(asking: Asking) -> int:
 def told(statement: Statement[Said]) -> Told:
     """How one that was not heard but configured is recorded."""
     return _told(link_of(statement)[0], [statement], forked=False)
+
+
+def _forked(stream: str, items: Sequence[Statement[Said]], before: Governance, after: Governance) -> list[Forked]:
+    """That these statements have forked the stream, or forked again what was resolved (rule 5)."""
+    held = after.streams[stream]
+    again = after.forked(stream) and not before.forked(stream)
+    if not isinstance(held, Fork) or (isinstance(before.streams.get(stream), Fork) and not again):
+        return []
+    one, other = clash(held, {item.id for item in items})
+    code = "policy_conflict" if isinstance(items[0].claims, Manifest | Activation) else "stream_forked"  # what is denied by from now on
+    return [Forked(code, f"{stream} {one} {other}")]
 
 
 def _told(stream: str, items: Sequence[Statement[Said]], *, forked: bool) -> Told:

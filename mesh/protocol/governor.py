@@ -55,7 +55,7 @@ from mesh.protocol.events import (
     Tick,
 )
 from mesh.protocol.freshness import Heard, hear, leap
-from mesh.protocol.gossip import Gossip
+from mesh.protocol.gossip import Forked, Gossip
 from mesh.protocol.hearing import Hearing, is_heard
 from mesh.protocol.intake import Intake, refuse
 from mesh.protocol.lineage import Writer
@@ -295,8 +295,11 @@ class _Work:
     def _record_law(self) -> None:
         """What happened before the clock could be trusted, the start first."""
         if self.gossip.untold and not self._unsure():
-            for change, about in self.gossip.untold:
-                self._govern(change, about)
+            for told in self.gossip.untold:
+                if isinstance(told, Forked):
+                    self.writer.alarm(told.code, told.detail)
+                else:
+                    self._govern(*told)
             self.gossip.untold.clear()
 
     def _ask_for_law(self) -> None:

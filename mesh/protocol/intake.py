@@ -23,6 +23,7 @@ from mesh.core.law.heartbeat import StreamHead
 from mesh.core.law.roster import Member
 from mesh.core.log.record import DecisionMade, Denied, read_record
 from mesh.core.messages import Authorized, DeniedAnswer, IntentRequest, Openings, RefusedAnswer, unpack
+from mesh.core.run.approval import Effect as Approved
 from mesh.core.run.authorization import Denial, RecordRef
 from mesh.core.run.decision import Decision, Verdict
 from mesh.errors import MeshError, Refused
@@ -134,8 +135,9 @@ class Intake:
                 region=self.me.region,
                 at_ms=self.writer.at_ms,
                 frontier=self.governance.digest,
+                approvals=[bytes(raw) for raw in item.request.approvals],
             )
-            check_chain(item.asked, self.governance)
+            check_chain(item.asked, self.governance, me=self.me.name)
         except MeshError as error:
             item.asked, item.code, item.detail = None, error.code, error.detail
 
@@ -192,6 +194,7 @@ class Intake:
                 attested=asked.attested,
                 decision=decision,
                 engine=self.engine.build,
+                approvals=[msgspec.Raw(said.envelope) for said in asked.backing.said],
                 authorization=draft.id if draft is not None else "",
             )
         )
@@ -201,8 +204,7 @@ class Intake:
             self.effects.append(Locate(draft.id, ref.origin, ref.index))
             self._authorize(item.waiters, draft, self.governance.frontier)
         else:
-            code = "policy_error" if decision.errors else "policy_denied"
-            self._send_denial(item, code, "", decision.determining, ref)
+            self._send_denial(item, *_why(decision, asked), decision.determining, ref)
 
     def _keep(self, item: _Pending, asked: Question, ref: RecordRef) -> None:
         intent = asked.intent
@@ -282,8 +284,9 @@ class Intake:
                 at_ms=record.at_ms,
                 frontier=record.attested.frontier,
                 basis=Basis(record.attested.manifest, record.attested.activation),
+                approvals=[bytes(raw) for raw in record.approvals],
             )
-            check_chain(asked, self.governance)
+            check_chain(asked, self.governance, me=self.me.name)
         except MeshError as error:
             item.code, item.detail = error.code, error.detail
             self._turn_away(item)
@@ -294,6 +297,13 @@ class Intake:
             self._deny(item, "intent_conflict", "it was authorized under other conditions")
             return
         self._authorize(item.waiters, draft, frontier)
+
+
+def _why(decision: Decision, asked: Question) -> tuple[str, str]:
+    """Code and detail of a decision that denies."""
+    if decision.needs:  # the effect first: it is what people must see whole
+        return "approval_needed", f"effect {Approved.of(asked.intent.claims).digest} needs {', '.join(decision.needs)}"
+    return ("policy_error" if decision.errors else "policy_denied"), ""
 
 
 def refuse(waiter: int, code: str, detail: str) -> Send:

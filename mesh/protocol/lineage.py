@@ -28,7 +28,7 @@ from mesh.core.law.roster import Member, Roster
 from mesh.core.log.checkpoint import Checkpoint, attest_name, cosigner, log_verifier, open_checkpoint, witness_name
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.note import Line, Note, Verifier, parse_note, verify_lines
-from mesh.core.log.record import Record, encode_record
+from mesh.core.log.record import Incident, Record, encode_record
 from mesh.core.run.authorization import RecordRef
 from mesh.errors import Alarm
 from mesh.protocol.step import Announce, Append, Effect, Head, HeadUse, NoteDraft, PutNote, Send, SetHead, Sign, Signed
@@ -119,6 +119,10 @@ class Writer:
         self._leaves.append(data)
         self._hashes.append(digest)
         return ref
+
+    def alarm(self, code: str, detail: str) -> None:
+        """Record that something was seen which must not happen; every auditor makes a finding of it."""
+        self.append(Incident(mesh=self.mesh, origin=self.origin, index=self.index, at_ms=self.at_ms, code=code, detail=detail))
 
     def finish(self, state: LogState) -> tuple[LogState, list[Effect]]:
         """The log after the step, and the append, if there is any."""

@@ -39,7 +39,7 @@ from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import Checkpoint, attest_name, log_verifier, read_checkpoint, witness_name
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.note import Note, open_note, parse_note
-from mesh.core.log.record import AttestRefused, Incident, Refusal, read_record
+from mesh.core.log.record import AttestRefused, Refusal, read_record
 from mesh.core.messages import LineageBatch
 from mesh.core.run.params import Opening
 from mesh.errors import Refused
@@ -371,7 +371,7 @@ def _astray(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]
         count, since_ms = state.astray + 1, state.astray_ms if state.astray else context.now_ms
         if count >= _ASTRAY_MIN and context.now_ms - since_ms > context.governance.roster.bounds.attest_stall_ms:
             said = f"what {context.owner.name} answers does not lead to its signed root: {_evidence(state.note)}"
-            _record_incident("bad_checkpoint", f"{state.origin}: {said}", context)
+            context.writer.alarm("bad_checkpoint", f"{state.origin}: {said}")
             count = -1
         state = msgspec.structs.replace(state, astray=count, astray_ms=since_ms)
     return msgspec.structs.replace(state, staged=(), tail=(), waiting_ms=0, alone=True, asked=state.asked + state.asked % 2), []
@@ -460,7 +460,7 @@ def _conflict(state: Mirror, size: int, said: str, context: MirrorContext) -> tu
     """Rule 7."""
     if state.conflicted:
         return state, []
-    _record_incident("log_conflict", f"{state.origin} signed {said}", context)
+    context.writer.alarm("log_conflict", f"{state.origin} signed {said}")
     return msgspec.structs.replace(state, conflicted=True, staged=(), tail=()), [SetMeta(conflict_key(state.origin), size)]
 
 
@@ -469,11 +469,6 @@ def _evidence(note: bytes) -> str:
     checkpoint = read_checkpoint(note)
     line = next(line for line in parse_note(note).lines if line.name == checkpoint.origin)
     return f"size {checkpoint.size} root {checkpoint.root.hex()} (signature {line.signature.hex()})"
-
-
-def _record_incident(code: str, detail: str, context: MirrorContext) -> None:
-    writer = context.writer
-    writer.append(Incident(mesh=writer.mesh, origin=writer.origin, index=writer.index, at_ms=writer.at_ms, code=code, detail=detail))
 
 
 def refused_key(origin: str) -> str:

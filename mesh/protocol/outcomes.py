@@ -64,7 +64,7 @@ def take_outcomes(
     """
     try:
         request = unpack(OutcomeRequest, event.data)
-        place = documents.admit(bytes(request.identity), governance)
+        place = documents.admit_former(bytes(request.identity), governance)  # what happened is taken in, whoever is gone
         outcomes = [_believe(bytes(raw), place.id, place.claims.key, governance) for raw in request.outcomes]
         for outcome in outcomes:
             check_identity(place.claims, role="enforcer", subject=None, key=outcome.claims.enforcer, now_ms=outcome.claims.at_ms)

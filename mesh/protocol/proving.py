@@ -57,7 +57,13 @@ def proven_of(answer: Proved) -> Proven:
 
 
 def gather(
-    main: Proved, outcomes: Iterable[Proved], *, manifests: Sequence[bytes], bundles: Sequence[bytes], activations: Sequence[bytes] = ()
+    main: Proved,
+    outcomes: Iterable[Proved],
+    *,
+    manifests: Sequence[bytes],
+    bundles: Sequence[bytes],
+    activations: Sequence[bytes] = (),
+    rosters: Sequence[bytes] = (),
 ) -> ProofBundle:
     """The proof of the record in ``main`` and of its outcomes.
 
@@ -67,6 +73,7 @@ def gather(
         manifests: envelopes among which the one in force is looked for, if it is a decision.
         bundles: policy bundles, likewise.
         activations: envelopes among which are those of the domain up to the one that it names.
+        rosters: envelopes of all rosters, epoch after epoch, if there is more than one.
 
     Raises:
         Refused: ``malformed``; ``not_found`` if what the decision names is not among those given.
@@ -74,7 +81,7 @@ def gather(
     record = record_of(main)
     others = [proven_of(outcome) for outcome in outcomes]
     if not isinstance(record, DecisionMade):
-        return make_proof(proven_of(main), outcomes=others)
+        return make_proof(proven_of(main), outcomes=others, rosters=rosters)
     return make_proof(
         proven_of(main),
         manifests=[_manifest(record, manifests)],
@@ -82,6 +89,7 @@ def gather(
         activations=_activations(record, activations),
         openings=[opening for item in main.batch.openings if item.intent == record.intent for opening in item.openings],
         outcomes=others,
+        rosters=rosters,
     )
 
 

@@ -3,7 +3,8 @@
 Rules
 -----
 1. A message is acknowledged only after the position that includes it was saved; what comes twice changes nothing.
-2. Pulls begin when the streams have nothing more: they repair gaps and fetch what streams may not carry (openings).
+2. Pulls begin when the streams have nothing more, and members were asked once what governs: they repair gaps and fetch what streams may
+   not carry (openings).
 3. What governs, and which certificates there are, is asked of every member; a claim counts only with the statements themselves.
 4. A region without streams is followed by pulls alone.
 5. ``once`` ends when everything that is known to be final has been judged, or when nothing has moved for too long.
@@ -32,7 +33,8 @@ from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import LineageBatch, NodeStatus, Prove, Proved, Pull, StatusAsked, pack, unpack
 from mesh.errors import MeshError, Unavailable
 from mesh.limits import BATCH_RECORDS_MAX
-from mesh.protocol.audit import Audit, AuditEvent, AuditState, PullFailed
+from mesh.protocol.audit import Audit, AuditEvent, PullFailed
+from mesh.protocol.audited import AuditState
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
 from mesh.protocol.step import Ask
 from mesh.roles.learning import Learning
@@ -112,7 +114,7 @@ class Auditor:
         Raises:
             Unavailable: ``unreachable`` if, with ``once``, no member answered at all; ``storage_failed``.
         """
-        for region in self._drained:
+        for region in list(self._drained):
             self._spawn(self._read(region))
         self._spawn(self._keep_learning())
         try:
@@ -150,7 +152,7 @@ class Auditor:
         while len(items) < _EVENTS_MAX and not self._queue.empty():
             items.append(self._queue.get_nowait())
         events: list[AuditEvent] = [item.event for item in items]
-        if self._quiet():
+        if self._quiet() and self._learned:
             events.append(Tick())
         step = await self._thread.run(self._audit.step, self.state, events, now_ms=self._clock.now_ms())
         self.state = step.state
@@ -227,19 +229,26 @@ class Auditor:
 
     async def _learn(self) -> None:
         """Rule 3."""
+        self._audit.governance = await self._learning.go_on(now_ms=self._clock.now_ms())
         members = [member.name for member in self._audit.roster.members]
-        self._audit.governance = await self._learning.go_on()
+        for region in (member.region for member in self._audit.roster.members if member.region not in self._drained):
+            self._drained[region] = False
+            self._spawn(self._read(region))
         answers = await asyncio.gather(*(self._status(name) for name in members))
         self._reached = sum(answer is not None for answer in answers)
-        claims: dict[str, list[tuple[int, str]]] = {origin: [] for origin in self.state.logs}
+        claims: dict[str, list[tuple[int, str]]] = {origin: [] for origin in self._audit.owners}
         for status in answers:
             for origin, certified in _certified(status):
-                if status is not None and origin in claims and certified > self.state.logs[origin].goal:
+                if status is not None and origin in claims and certified > self._goal(origin):
                     claims[origin].append((certified, status.node))
         for origin, claimed in claims.items():
             # One of f + 1 is honest, whatever the others claim.
             for certified, name in sorted(claimed, reverse=True)[: self._audit.roster.f + 1]:
                 await self._fetch_certificate(name, origin, certified)
+
+    def _goal(self, origin: str) -> int:
+        log = self.state.logs.get(origin)
+        return 0 if log is None else log.goal
 
     async def _status(self, name: str) -> NodeStatus | None:
         try:

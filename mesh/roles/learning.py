@@ -2,10 +2,12 @@
 
 Rules
 -----
-1. Each member is asked what it holds, by a heartbeat that it signs, and for what is lacking here. One that shows nothing, or
-   nothing that can be believed, costs one question.
+1. Each member is asked what it holds, by a heartbeat that it signs, and for what is lacking here; also those of a roster that was
+   just learnt. One that shows nothing, or nothing that can be believed, costs one question.
 2. A policy is admitted as a node admits it (:mod:`mesh.policy.admission`); one that is refused is named once, and what was decided
    by it stays unverifiable.
+
+3. In force is the newest roster that has begun: its members are asked the next time.
 
 Not here: freshness. Whoever only replays waits for what it lacks.
 """
@@ -28,6 +30,7 @@ from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.policy import read_bundle
 from mesh.core.law.streams import Cursor
 from mesh.core.law.travel import Said, read_law
+from mesh.core.law.vouched import newest_begun
 from mesh.core.messages import BundleAsked, BundleGiven, LawAsked, LawBatch, Sync, SyncAnswer, unpack
 from mesh.errors import MeshError, Refused
 from mesh.policy.admission import examine, install
@@ -53,23 +56,33 @@ class Learning:
         self._thread = thread
         self._refused = set[str]()
 
-    async def go_on(self) -> Governance:
+    async def go_on(self, *, now_ms: int) -> Governance:
         """Ask every member once; what is known then."""
-        for member in self.governance.roster.members:
+        asked = set[str]()
+        while lacking := [name for name in self._names() if name not in asked]:
+            asked.add(lacking[0])
             with suppress(MeshError):
-                frontier = await self._frontier(member.name)
+                frontier = await self._frontier(lacking[0])
                 for stream in rosters_first(wanted(self.governance, frontier)):
-                    self.governance, _ = await pull_stream(partial(self._page, member.name, stream), self.governance, frontier, stream)
+                    self.governance, _ = await pull_stream(partial(self._page, lacking[0], stream), self.governance, frontier, stream)
+        self.governance = newest_begun(self.governance, now_ms)
         for laws in list(self.governance.laws.values()):
             for law in laws:
                 if law.bundle is None and law.manifest_id not in self._refused:
                     await self._admit(law)
         return self.governance
 
+    def _names(self) -> list[str]:
+        """Members of the roster in force, then those of newer ones."""
+        rosters = [self.governance.roster, *self.governance.rosters.chain[self.governance.roster.epoch :]]
+        return list(dict.fromkeys(member.name for roster in rosters for member in roster.members))
+
     async def _frontier(self, name: str) -> Sequence[StreamHead]:
         answer = unpack(SyncAnswer, await self._ask(name, Sync(nonce=secrets.token_hex(32))))
         said = envelope.read(Heartbeat, bytes(answer.heartbeat))
-        beat = said.verify(self.governance.roster.member(name).decision_key)
+        beat = self.governance.rosters.judged(
+            lambda roster: said.verify(roster.member(name).decision_key), by=lambda roster: roster.members
+        )
         return beat.frontier if beat.member == name else []
 
     async def _page(self, name: str, stream: str, after: Cursor) -> list[Statement[Said]]:
@@ -77,9 +90,9 @@ class Learning:
         return [read_law(bytes(raw)) for raw in page.statements]
 
     async def _admit(self, law: Law) -> None:
-        for member in self.governance.roster.members:
+        for name in self._names():
             with suppress(MeshError):
-                data = bytes(unpack(BundleGiven, await self._ask(member.name, BundleAsked(digest=law.manifest.digest))).bundle)
+                data = bytes(unpack(BundleGiven, await self._ask(name, BundleAsked(digest=law.manifest.digest))).bundle)
                 bundle = read_bundle(data, digest=law.manifest.digest)
                 break
         else:

@@ -40,6 +40,7 @@ def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms
         frontier=governance.digest,
         policies=policies_of(governance, machine.me.region, now_ms, refused),
         halted=sorted(governance.halted),
+        conflicts=sum(map(governance.forked, governance.whole)),
         origin=state.log.origin,
         size=state.log.frontier.size,
         certified=state.log.certified,

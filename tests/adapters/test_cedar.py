@@ -286,6 +286,7 @@ def _whole(made: Bundle, request: Any) -> Verdict | None:
     everything = policy_set_json((policy.id, policy.json) for policy in made.policies)
     uid = {name: msgspec.to_builtins(getattr(request, name)) for name in ("principal", "action", "resource")}
     attested = {path[1]: getattr(request.attested, path[1]) for path in leaves(made.actions[0]) if path[0] == "attested"}
+    attested["approvals"] = sorted(request.attested.approvals)
     context = canonical.encode({"asserted": request.asserted, "attested": attested}).decode()
     handles = (
         cedarpy.PolicySet.from_json_str(everything),

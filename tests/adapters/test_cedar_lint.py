@@ -92,6 +92,9 @@ def test_workloads_and_ids_of_open_types_exist_without_being_listed() -> None:
         (rule("r", "permit", "true", obligation="Tell Them"), "obligations are lowercase words"),
         (rule("r", "permit", "true", obligation="a,"), "obligations are lowercase words"),
         (rule("r", "forbid", "true", assurance="quorum"), "@assurance on a forbid has no meaning"),
+        (rule("r", "permit", "true", approval="two of security"), "written like '2 of security"),
+        (rule("r", "permit", "true", approval="1 of a, 2 of a"), "names a group twice"),
+        (rule("r", "forbid", "true", approval="2 of security"), "@approval on a forbid has no meaning"),
         (rule("r", "forbid", "true", obligation="tell"), "@obligation on a forbid has no meaning"),
     ],
 )
@@ -175,6 +178,8 @@ def test_two_cases_of_one_name_are_a_finding() -> None:
         purpose="",
         enforcer_class="",
         person="",
+        approvals={},
+        breakglass=False,
         now_s=0,
         effect="deny",
         determining=[],

@@ -102,6 +102,83 @@ def test_of_several_processes_exactly_one_spends_each_intent(tmp_path: Path) -> 
     assert sorted(count for _, count in wins) == list(range(1, 101))
 
 
+# ------------------------------------------------------------------------------------------------------------- approvals
+
+
+async def use(store: SpentStore, number: int, *approvals: tuple[int, int]) -> int:
+    """Spend that intent, resting on approvals by (number, uses)."""
+    said = [(ident(1_000_000 + name), uses) for name, uses in approvals]
+    return await store.spend(ident(number), boot=BOOT, domain="payments", authorization=ident(-number), at_ms=number, approvals=said)
+
+
+async def test_an_approval_is_used_as_often_as_it_says_and_no_more(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    assert [await use(store, number, (1, 2)) for number in (1, 2)] == [1, 2]
+    await refused(use(store, 3, (1, 2)), Refused, "approval_used")
+    await store.close()
+    store = await opened(tmp_path)
+    await refused(use(store, 3, (1, 2)), Refused, "approval_used")
+    assert await use(store, 3) == 3, "what was refused for an approval is not spent"
+    await store.close()
+
+
+async def test_of_several_approvals_all_are_used_or_none(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    await use(store, 1, (1, 1))
+    await refused(use(store, 2, (2, 1), (1, 1)), Refused, "approval_used")
+    await refused(use(store, 1, (2, 1)), Refused, "used")
+    assert await use(store, 3, (2, 1)) == 2
+    await store.close()
+
+
+async def test_of_concurrent_uses_one_wins_and_its_neighbours_do_not_suffer(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    answers = await asyncio.gather(
+        *(use(store, number, (1, 3)) if number % 2 else use(store, number) for number in range(40)), return_exceptions=True
+    )
+    assert Counter(answer.code for answer in answers if isinstance(answer, Refused)) == {"approval_used": 17}
+    assert sum(isinstance(answer, int) for answer in answers) == 23
+    await store.close()
+
+
+USER = """
+import asyncio, sys
+from pathlib import Path
+from tests.adapters.test_spent import *
+async def main():
+    store = await opened(Path(sys.argv[1]))
+    first = int(sys.argv[2])
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for approval in range(40):
+        try:
+            await use(store, first + approval, (approval, 1))
+        except Refused as refusal:
+            assert refusal.code == "approval_used", refusal
+        else:
+            print(approval, flush=True)
+    await store.close()
+asyncio.run(main())
+"""
+
+
+def test_of_two_processes_that_race_for_one_use_one_wins(tmp_path: Path) -> None:
+    racers = [child(USER, str(tmp_path), str(first)) for first in (0, 100)]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    wins = list[int]()
+    for racer in racers:
+        out, err = racer.communicate(timeout=100)
+        assert (racer.returncode, err) == (0, "")
+        wins += map(int, out.split())
+    assert sorted(wins) == list(range(40))
+
+
 SPENDER = """
 import asyncio, sys
 from pathlib import Path
@@ -156,11 +233,18 @@ async def test_spends_are_synced_with_their_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["DELETE FROM spent", "UPDATE spent SET ended = 0", "UPDATE spent SET intent = zeroblob(32), ended = 1", "UPDATE chain SET next = 0"],
+    [
+        "DELETE FROM spent",
+        "UPDATE spent SET ended = 0",
+        "UPDATE spent SET intent = zeroblob(32), ended = 1",
+        "UPDATE chain SET next = 0",
+        "DELETE FROM approval_use",
+        "UPDATE approval_use SET number = 9",
+    ],
 )
 async def test_the_file_itself_refuses_to_unspend(tmp_path: Path, statement: str) -> None:
     store = await opened(tmp_path)
-    await spend(store, 1)
+    await use(store, 1, (1, 1))
     await keep(store, 0)
     await store.close()
     connection = sqlite3.connect(tmp_path / NAME)

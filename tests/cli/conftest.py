@@ -6,6 +6,7 @@ import pytest
 
 from tests.cli.lawmesh import Desk
 from tests.cli.policymesh import PolicyDesk
+from tests.cli.rosterdesk import RosterDesk
 from tests.cli.shell import Shell
 from tests.support.proofs import Happened, happened
 
@@ -29,3 +30,8 @@ def own(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture
 def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> PolicyDesk:
     return PolicyDesk(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def rosters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RosterDesk:
+    return RosterDesk(tmp_path, monkeypatch, capsys)

@@ -41,7 +41,7 @@ class RevokersLab(Lab):
         self.second = secret("second revoker")
         revoker = Role(keys=[self.revoker.public, self.second.public], threshold=2)
         self.roster = msgspec.structs.replace(self.roster, revoker=revoker)
-        self.roster_envelope = sign(self.roster, *self.root[:2])
+        self.roster_envelope = self.seal(self.roster)
         self.pin = envelope.draft(self.roster).id
         self.governance: Governance = admit_governance(
             envelope.read(Roster, self.roster_envelope),
@@ -58,6 +58,7 @@ class RevokersLab(Lab):
             sequence=number,
             previous=previous,
             target=Target(type="subject", value=value),
+            spares=[],
             reason="",
             issued_ms=T0,
         )
@@ -105,8 +106,8 @@ class LawMesh(LittleMesh):
         ids = set[str]() if held is None else set(held.ids)
         if held is not None and not isinstance(held, Fork):
             ids |= {link.id for link in held.loose.values()}
-        configured = read_law(self.lab.manifest_envelope)
-        law = {configured.id: configured, **self.law}
+        configured = [read_law(data) for data in (self.lab.manifest_envelope, self.lab.roster_envelope)]
+        law = {**{item.id: item for item in configured}, **self.law}
         items = sorted((law[key] for key in ids), key=lambda item: (item.claims.sequence, item.id))
         page = [item for item in items if (item.claims.sequence, item.id) > (sequence, after)]
         return pack(LawBatch(statements=[msgspec.Raw(item.envelope) for item in page[:2]]))  # short pages: there is always a next one

@@ -106,10 +106,10 @@ def test_who_asks_about_policy_asks_for_no_revocations_and_the_other_way_round(p
     policy.revoke("spiffe://lab/agent/anna")
     streams = _asked(policy)
     assert policy.ls()
-    assert {stream.partition("/")[0] for stream in streams} == {"revoke"}
+    assert {stream.partition("/")[0] for stream in streams} == {"revoke", "roster"}
     streams.clear()
     assert policy.say("ls")[0] == 0
-    assert {stream.partition("/")[0] for stream in streams} == {"policy"}
+    assert {stream.partition("/")[0] for stream in streams} == {"policy", "roster"}
 
 
 def test_what_a_member_claims_and_does_not_show_is_told(policy: PolicyDesk) -> None:

@@ -17,7 +17,7 @@ from mesh.core.law.heartbeat import StreamHead
 from mesh.core.law.revocation import Revocation, stream_of
 from mesh.core.messages import LawAsked, Offer, Offered, Sync, pack
 from mesh.errors import Refused
-from mesh.limits import BATCH_EVENTS_MAX, REASON_CHARS_MAX
+from mesh.limits import BATCH_EVENTS_MAX, REASON_CHARS_MAX, SPARED_MAX
 from tests.cli.lawmesh import Desk, code_of
 
 ANNA, BERT, CARL = (f"spiffe://lab/agent/{name}" for name in ("anna", "bert", "carl"))
@@ -42,6 +42,8 @@ def _kept(desk: Desk) -> list[int]:
         (f"intent:{HEX}", "intent", HEX),
         (f"authorization:{HEX}", "authorization", HEX),
         (f"digest:blake3:{HEX}", "digest", f"blake3:{HEX}"),
+        (f"issuer:{HEX}", "issuer", HEX),
+        ("governor:eu-1", "governor", "eu-1"),
     ],
 )
 def test_a_target_is_one_exact_thing(text: str, kind: str, value: str) -> None:
@@ -55,6 +57,7 @@ def test_a_target_is_one_exact_thing(text: str, kind: str, value: str) -> None:
         *("", "anna", HEX, f"person:{HEX}", "key:", f"key:{HEX[:-1]}", f"key:{HEX}0", f"key:{HEX.upper()}", f"intent: {HEX}"),
         *("document:abcd", f"digest:{HEX}", f"digest:sha256:{HEX}", f"digest:blake3:{HEX}\n", "subject:anna", "spiffe://", "subject:"),
         *(f"spiffe://lab/{'a' * 300}", f"{ANNA}/..", f"{ANNA}\n"),
+        *("issuer:", "issuer:abcd", "governor:", "governor:EU", f"governor:{'a' * 33}", "governor:eu-1\n"),
     ],
 )
 def test_anything_else_is_refused_before_a_key_is_touched(desk: Desk, text: str) -> None:
@@ -133,6 +136,54 @@ def test_a_key_of_the_roster_takes_the_threshold_of_revokers(desk: Desk) -> None
     assert shown["signed_by"] == sorted([desk.lab.revoker.public, desk.lab.second.public])
     assert desk.mesh.revoked()["sa-1"] == {desk.lab.issuer.public}
     assert desk.revoke(f"key:{HEX}")[0] == 0, "any other key takes one revoker"
+
+
+def test_an_issuer_is_revoked_by_the_threshold_with_all_its_documents_but_those_named(desk: Desk) -> None:
+    target, ids = f"issuer:{desk.lab.issuer.public}", [HEX, "0" * 64]
+    spare = [part for name in (*ids, HEX) for part in ("--except", name)]
+    status, _, err = desk.revoke(target, *spare)
+    assert (status, code_of(err)) == (5, "threshold_not_met")
+    assert "issuer stands for many, so 2 revokers must sign, and 1 did" in err
+    assert not desk.signed.exists()
+    status, shown, _ = desk.revoke(target, *spare, "--co-sign", str(desk.second))
+    assert (status, shown["target"], shown["spares"], shown["held"]) == (0, target, sorted(ids), 4)
+    assert {name: node.state.governance.spared for name, node in desk.mesh.nodes.items()} == {
+        name: {desk.lab.issuer.public: frozenset(ids)} for name in ALL
+    }
+    again = desk.revoke(target, *spare, "--co-sign", str(desk.second))[1]
+    assert (again["id"], again["signed_before"]) == (shown["id"], True)
+    fewer = desk.revoke(target, "--except", HEX, "--co-sign", str(desk.second))[1]
+    assert (fewer["sequence"], fewer["spares"]) == (2, [HEX]), "another word, and each must spare what lives"
+    assert {node.state.governance.spared[desk.lab.issuer.public] for node in desk.mesh.nodes.values()} == {frozenset({HEX})}
+    assert [row["spares"] for row in desk.ls()] == [sorted(ids), [HEX]]
+    assert f"{target} except 2" in desk.run("revocations", "ls")[1]
+
+
+def test_a_governor_is_revoked_by_the_threshold_and_its_own_mesh_knows_its_name(desk: Desk) -> None:
+    assert code_of(desk.revoke("governor:eu-1")[2]) == "threshold_not_met"
+    assert code_of(desk.revoke("governor:xx-9", "--co-sign", str(desk.second))[2]) == "unknown_member"
+    assert not desk.signed.exists()
+    status, shown, _ = desk.revoke("governor:eu-1", "--co-sign", str(desk.second), "--watch")
+    assert (status, shown["target"], shown["acknowledged"]) == (0, "governor:eu-1", True), "it counts as before, and so do the others"
+    assert desk.mesh.revoked() == {name: {"eu-1"} for name in ALL}
+
+
+@pytest.mark.parametrize(
+    ("target", "more"),
+    [
+        (f"issuer:{HEX}", []),
+        (f"key:{HEX}", ["--except", HEX]),
+        ("governor:eu-1", ["--except", HEX]),
+        ("issuer:", ["--except", "abcd"]),
+        ("issuer:", [part for number in range(SPARED_MAX + 1) for part in ("--except", f"{number:064x}")]),
+    ],
+    ids=["no issuer", "of a key", "of a governor", "no id", "too many"],
+)
+def test_what_can_spare_nothing_is_refused_before_a_key_is_touched(desk: Desk, target: str, more: list[str]) -> None:
+    whole = f"issuer:{desk.lab.issuer.public}" if target == "issuer:" else target
+    status, shown, err = desk.revoke(whole, *more, "--co-sign", str(desk.second))
+    assert (status, shown, code_of(err)) == (3, None, "usage")
+    assert not desk.signed.exists()
 
 
 def test_only_revokers_of_the_roster_sign(desk: Desk) -> None:

@@ -10,6 +10,8 @@ import pytest
 from mesh.cli import run
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.roster import Role, Roster
+from mesh.core.log.checkpoint import log_verifier
+from mesh.core.log.note import SignatureType, Verifier
 from mesh.limits import ENVELOPE_BYTES_MAX
 from tests.cli.lawmesh import code_of
 from tests.support.rosters import ROOT, key, member, roster, signed
@@ -76,7 +78,7 @@ def test_show_says_who_is_in_it_what_is_enough_and_which_id_to_pin(shelf: Shelf)
 def test_a_table_shows_the_same_to_people(shelf: Shelf) -> None:
     status, out, _ = shelf.run("show", shelf.put("roster.json", GENESIS))
     assert status == 0
-    for part in (f"id               {GENESIS.id}", "stale_ms         3000", "policy/payments  1          1", "a     eu      1"):
+    for part in (f"id               {GENESIS.id}", "stale_ms         3000", "policy/payments  1          1", "a     eu      own       1"):
         assert part in out
 
 
@@ -101,6 +103,26 @@ def test_what_is_no_roster_is_refused(command: str, data: bytes | None, code: st
     assert (ended, code_of(err)) == (status, code)
 
 
+def test_any_c2sp_verifier_is_told_what_makes_a_checkpoint_final(shelf: Shelf) -> None:
+    path = shelf.put("roster.json", WIDER)
+    status, out, _ = shelf.run("show", path, "--format", "tlog-policy", "--log", "b")
+    log, *witnesses, group, quorum = [line.split(" ") for line in out.splitlines()]
+    assert (status, log[0], Verifier.from_vkey(log[1])) == (0, "log", log_verifier("lab/b/e1", member("b").log_key))
+    assert [(word, name) for word, name, _ in witnesses] == [("witness", name) for name in FIVE]
+    cosigners = [Verifier.from_vkey(vkey) for _, _, vkey in witnesses]
+    assert {one.name: one.key for one in cosigners} == WIDER.claims.attest_keys()
+    assert {one.kind for one in cosigners} == {SignatureType.COSIGNATURE}
+    assert (group, quorum) == (["group", "Quorum", "4", *FIVE], ["quorum", "Quorum"])
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [(("--format", "tlog-policy"), "usage"), (("--log", "b"), "usage"), (("--format", "tlog-policy", "--log", "z"), "unknown_member")],
+)
+def test_such_a_policy_is_about_one_log(more: tuple[str, ...], code: str, shelf: Shelf) -> None:
+    assert code_of(shelf.run("show", shelf.put("roster.json", WIDER), *more, "-o", "json")[2]) == code
+
+
 # ----------------------------------------------------------------------------------------------------------------------- check
 
 
@@ -111,7 +133,7 @@ def test_a_chain_that_may_be_followed_ends_with_0_and_shows_each_step(shelf: She
         (1, 2, WIDER.id, "may follow"),
         (2, 3, NARROWER.id, "may follow"),
     ]
-    assert [step["changes"] for step in steps] == [["member e comes, in eu", "k: 3 to 4"], ["member a goes", "k: 4 to 3"]]
+    assert [step["changes"] for step in steps] == [["member e comes, in eu, of own", "k: 3 to 4"], ["member a goes", "k: 4 to 3"]]
     assert steps[0]["overlap"] == {"old": 0, "both": 4, "new": 1, "k": [3, 4], "f": [1, 1], "union": 5, "shared": 2, "safe": True}
 
 
@@ -119,7 +141,7 @@ def test_a_step_too_large_is_shown_with_its_arithmetic_and_ends_with_its_code(sh
     status, steps, code = shelf.check(GENESIS, SWAPPED, NARROWER)
     assert (status, code) == (3, "roster_unsafe")
     (step,) = steps
-    assert (step["verdict"], step["changes"]) == ("roster_unsafe", ["member d goes", "member e comes, in eu"])
+    assert (step["verdict"], step["changes"]) == ("roster_unsafe", ["member d goes", "member e comes, in eu, of own"])
     assert step["arithmetic"] == "k + k' - |old or new| = 3 + 3 - 5 = 1, not more than max(f, f') = max(1, 1) = 1"
 
 
@@ -130,7 +152,7 @@ def test_people_read_the_same_step_by_step(shelf: Shelf) -> None:
         f"epoch 1 to 2: {shelf.folder / '2.json'}",
         f"  id       {SWAPPED.id}",
         "  changes  member d goes",
-        "  changes  member e comes, in eu",
+        "  changes  member e comes, in eu, of own",
         "  overlap  k + k' - |old or new| = 3 + 3 - 5 = 1, not more than max(f, f') = max(1, 1) = 1",
         "  verdict  roster_unsafe",
     ]
@@ -173,7 +195,7 @@ def test_every_kind_of_change_is_named(shelf: Shelf) -> None:
     assert steps[0]["changes"] == [
         "member a moves: eu to us",
         "member b is another one: new log_key, witness_key, attest_key, decision_key",
-        "member e comes, in eu",
+        "member e comes, in eu, of own",
         "k: 3 to 4",
         "role root: 2 of 3 to 3 of 3",
         f"role root: key {ROOT[2].public[:12]}… goes",
@@ -187,4 +209,4 @@ def test_every_kind_of_change_is_named(shelf: Shelf) -> None:
 def test_a_step_that_changes_nothing_says_so(shelf: Shelf) -> None:
     status, out, err = shelf.run("check", shelf.put("1.json", GENESIS), shelf.put("2.json", signed(roster(FOUR, 1, 3, after=GENESIS))))
     assert (status, "  changes  nothing" in out) == (0, True)
-    assert "this judges the plan, and changes no mesh" in err
+    assert "this judges files, and changes no mesh" in err

@@ -155,9 +155,9 @@ def test_a_real_engine_gives_these_verdicts(engine: CedarEngine, which: str, *, 
 
 def test_the_digests_are_over_these_bytes() -> None:
     digests = vector("digests.json")
-    for one in (digests["commitment"]["opening"], digests["params"]["canonical"], digests["frontier"]["canonical"]):
+    for one in (digests["commitment"]["opening"], *(digests[part]["canonical"] for part in ("params", "effect", "frontier"))):
         assert rfc8785.dumps(json.loads(one)) == one.encode()
-    for part, name in (("commitment", "opening"), ("params", "canonical"), ("frontier", "canonical")):
+    for part, name in (("commitment", "opening"), ("params", "canonical"), ("effect", "canonical"), ("frontier", "canonical")):
         assert digests[part]["sha256"] == hashlib.sha256(digests[part][name].encode()).hexdigest()
     for told in (digests["permitted"], digests["denied"]):
         assert told["decision_sha256"] == hashlib.sha256(told["decision"].encode()).hexdigest()

@@ -16,7 +16,16 @@ from mesh.errors import Refused
 from tests.core.kit import secret
 from tests.support.strategies import values_of
 
-for _module in ("law.barrier", "law.governance", "law.heartbeat", "run.authorization", "run.heard", "run.intent", "run.outcome"):
+for _module in (
+    "law.barrier",
+    "law.governance",
+    "law.heartbeat",
+    "run.approval",
+    "run.authorization",
+    "run.heard",
+    "run.intent",
+    "run.outcome",
+):
     importlib.import_module(f"mesh.core.{_module}")  # importing registers kinds
 KIND_NAMES = sorted(KINDS)
 RECORDS = [
@@ -34,9 +43,8 @@ KEY = secret(1)
 
 def test_every_kind_of_the_wire_is_registered() -> None:
     assert set(KIND_NAMES) >= {
-        "authorization", "barrier", "denial", "heard", "heartbeat", "identity", "intent", "outcome", "policy", "possession", "receipt",
-        "refusal",
-        "revocation", "roster",
+        "approval", "authorization", "barrier", "denial", "grant", "heard", "heartbeat", "identity", "intent",
+        "outcome", "policy", "possession", "receipt", "refusal", "revocation", "roster",
     }  # fmt: skip
 
 

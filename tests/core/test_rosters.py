@@ -42,7 +42,7 @@ PLAIN = admit_governance(GENESIS, pin=GENESIS.id)
 def _revocation(by: str, number: int = 1, previous: str = "") -> Statement[Said]:
     target = Target(type="subject", value=f"spiffe://{MESH}/agent/{by.replace(' ', '-')}-{number}")
     claims = Revocation(
-        mesh=MESH, revoker=key(by).public, sequence=number, previous=previous, target=target, reason="a test", issued_ms=1_000
+        mesh=MESH, revoker=key(by).public, sequence=number, previous=previous, target=target, spares=[], reason="a test", issued_ms=1_000
     )
     return read_law(sign(claims, key(by)))
 
@@ -200,3 +200,39 @@ def test_all_rosters_together_never_make_for_more_streams_than_a_heartbeat_can_n
     taken = extend(PLAIN, [first, second])
     assert taken.new == (first,)
     assert taken.refused[second.id].code == "roster_unsound"
+
+
+# ------------------------------------------------------------------------------------------ one revoker, and what a roster names
+
+
+TWO_REVOKERS = Role(keys=[key("revoker").public, key("second revoker").public], threshold=2)
+FIRST_OF_TWO = signed(msgspec.structs.replace(GENESIS.claims, revoker=TWO_REVOKERS))
+JOINING = signed(msgspec.structs.replace(roster((*FOUR, "e"), 1, 4, after=FIRST_OF_TWO), revoker=TWO_REVOKERS))
+
+
+def _of_newcomer(*by: str) -> Statement[Said]:
+    target = Target(type="key", value=JOINING.claims.members[-1].decision_key)
+    claims = Revocation(
+        mesh=MESH, revoker=key(by[0]).public, sequence=1, previous="", target=target, spares=[], reason="a test", issued_ms=len(by)
+    )
+    return read_law(sign(claims, *map(key, by)))
+
+
+@pytest.mark.parametrize("first", ["the roster", "the revocation"])
+@pytest.mark.parametrize(("by", "dead"), [(("revoker",), False), (("revoker", "second revoker"), True)])
+def test_one_revoker_alone_ends_nobody_whom_a_later_roster_names_whatever_came_first(first: str, by: tuple[str, ...], dead: bool) -> None:
+    said = [JOINING, _of_newcomer(*by)] if first == "the roster" else [_of_newcomer(*by), JOINING]
+    held = admit_governance(FIRST_OF_TWO, pin=FIRST_OF_TWO.id)
+    for statement in said:
+        taken = extend(held, [statement])
+        assert not taken.refused, "or those who hold it would wait for ever for those who refuse it"
+        held = taken.governance
+    link = ("key", JOINING.claims.members[-1].decision_key)
+    if dead:
+        with refuses("revoked"):
+            held.check_unrevoked(link)
+    else:
+        held.check_unrevoked(link)
+        alone = extend(admit_governance(FIRST_OF_TWO, pin=FIRST_OF_TWO.id), said[1:] if first == "the roster" else said[:1]).governance
+        with refuses("revoked"):
+            alone.check_unrevoked(link)

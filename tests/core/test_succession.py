@@ -96,9 +96,9 @@ def test_sizes_are_all_that_matters_as_real_sets_of_real_members_show(sizes: tup
 # --------------------------------------------------------------------------------------------------------- who is the same one
 
 
-@pytest.mark.parametrize("field", ["name", "log_epoch", "log_key", "witness_key", "attest_key", "decision_key"])
+@pytest.mark.parametrize("field", ["name", "operator", "log_epoch", "log_key", "witness_key", "attest_key", "decision_key"])
 def test_a_member_with_anything_changed_that_it_signs_under_is_a_new_one(field: str) -> None:
-    value = {"name": "z", "log_epoch": 2}.get(field, key("other").public)
+    value = {"name": "z", "operator": "other", "log_epoch": 2}.get(field, key("other").public)
     other = msgspec.structs.replace(member("a"), **{field: value})
     assert not same_member(member("a"), other)
     step = overlap(GENESIS.claims, roster([other, *FOUR[1:]], 1, 3, after=GENESIS))

@@ -31,7 +31,7 @@ from mesh.core.law.succession import admit_chain, admit_successor
 from mesh.errors import Refused
 from tests.core.kit import refuses
 from tests.support.factory import T0, Lab, sign
-from tests.support.rosters import key, roster, signed
+from tests.support.rosters import key, owners, roster, signed
 
 POOL = tuple(key(f"pool {number}") for number in range(6))
 SERVICE = key("service")
@@ -77,6 +77,7 @@ def _ours(ring: Ring, after: Statement[Roster] | None) -> Statement[Roster]:
     value = msgspec.structs.replace(roster(MEMBERS, 1, 3, after=after, root=ring.keys, threshold=ring.threshold), epoch=ring.version)
     draft = envelope.draft(value)
     lines = {one.public: one.sign(b"something else" if one in ring.broken else draft.message) for one in ring.signers}
+    lines |= {one.public: one.sign(draft.message) for one in owners(value)}
     return envelope.read(Roster, envelope.assemble(draft.payload_type, draft.payload, lines))
 
 

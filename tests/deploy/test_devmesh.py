@@ -251,3 +251,11 @@ async def test_an_auditor_swallows_no_request(files: DevMeshFiles, server: NatsS
 async def test_whoever_may_listen_would_hear_it(files: DevMeshFiles, server: NatsServer) -> None:
     subject = "mesh.v1.eu.intent.demo.billing"
     assert subject in await heard(files, server, "provisioner", "mesh.v1.>", subject)
+
+
+def test_three_people_of_a_dev_mesh_approve(files: DevMeshFiles) -> None:
+    context = load_context(str(files.context))
+    (group,) = load_trust(context.trust, context.path(".")).roster.approvers.items()
+    keys = [load(files.folder / "people" / f"security-{number}.key") for number in (1, 2, 3)]
+    assert (group[0], group[1].threshold, group[1].keys) == ("security", 1, [key.key.public for key in keys])
+    assert {key.use for key in keys} == {"approver"}

@@ -35,6 +35,7 @@ def revocations(lab: Lab, count: int) -> list[Statement[Revocation]]:
             sequence=number,
             previous=made[-1].id if made else "",
             target=target,
+            spares=[],
             reason="",
             issued_ms=T0,
         )

@@ -16,7 +16,7 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.fold import restore
 from mesh.core.law.heartbeat import StreamHead
 from mesh.core.law.revocation import Revocation, Target
-from mesh.core.law.roster import Bounds
+from mesh.core.law.roster import Bounds, Roster
 from mesh.core.messages import LawAsked, LawBatch, pack, unpack
 from mesh.core.run.outcome import Aborted
 from mesh.errors import Unavailable
@@ -179,13 +179,19 @@ async def test_once_closed_it_asks_for_nothing(view: View) -> None:
 # ------------------------------------------------------------------------------------------------------------ what is running
 
 
+class _Patient(Core):
+    """Looks at what is running once in half an hour, if nothing wakes it."""
+
+    @property
+    def _roster(self) -> Roster:
+        slow = Bounds(heartbeat_ms=3_600_000, stale_ms=7_200_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000)
+        return msgspec.structs.replace(super()._roster, bounds=slow)
+
+
 @pytest.fixture
 async def patient(lab: Lab, bus: FakeBus, tmp_path: Path) -> Any:
-    """A core that would look at what is running once in half an hour, if nothing woke it."""
     store = await SpentStore.open(tmp_path / "spent.db", audience=lab.place_key.public)
-    core = Core(settings(lab), bus, store, bus.time.clock(), bus.time.now_ms)  # type: ignore[arg-type]  # all that it uses
-    slow = Bounds(heartbeat_ms=3_600_000, stale_ms=7_200_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000)
-    core._roster = msgspec.structs.replace(core._roster, bounds=slow)
+    core = _Patient(settings(lab), bus, store, bus.time.clock(), bus.time.now_ms)  # type: ignore[arg-type]  # all that it uses
     await core.open_(wait_ms=5_000)
     yield core
     await core.close(wait_ms=500)

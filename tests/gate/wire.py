@@ -195,6 +195,7 @@ def revoked(lab: Lab, kind: str, value: str) -> Governance:
         sequence=1,
         previous="",
         target=Target(type=kind, value=value),  # type: ignore[arg-type]
+        spares=[],
         reason="stolen",
         issued_ms=T0,
     )

@@ -33,7 +33,7 @@ BILLING = Principal(name="billing", subject="spiffe://dev/agent/billing", groups
 GATE = Principal(name="gate", subject="spiffe://dev/enforcer/gate", role="enforcer", enforcer_class="in-process")
 
 
-def make_files(folder: Path, *, nodes: int = 4) -> DevMeshFiles:
+def make_files(folder: Path, *, nodes: int = 4, spares: int = 0) -> DevMeshFiles:
     """Everything a mesh of ``nodes`` governors needs, in ``folder``."""
     return create(
         folder,
@@ -41,6 +41,7 @@ def make_files(folder: Path, *, nodes: int = 4) -> DevMeshFiles:
         principals=[BILLING],
         enforcer=GATE,
         nodes=nodes,
+        spares=spares,
         random=secrets.token_bytes,
         now_ms=time.time_ns() // 1_000_000,
     )
@@ -95,6 +96,7 @@ class Client:
             identity=msgspec.Raw(self.document.envelope),
             enforcer=msgspec.Raw(self.enforcer.envelope),
             openings=list(openings),
+            approvals=[],
         )
         return draft.id, pack(request)
 

@@ -260,6 +260,7 @@ async def _round(
                 sequence=number,
                 previous=before,
                 target=Target(type="subject", value=f"spiffe://dev/{name}"),
+                spares=[],
                 reason="measured",
                 issued_ms=_now_ms(),
             )

@@ -80,9 +80,9 @@ async def test_every_unacceptable_intent_is_denied_by_its_own_code(client: Clien
         (b"{" * 50_000, "malformed"),
         (b"\xff\xfe", "malformed"),
         (b"x" * 98_305, "too_large"),
-        (b'{"enforcer":{},"identity":{},"intent":{},"openings":[]}', "malformed"),
-        (b'{"enforcer":{},"identity":{},"intent":{},"openings":[],"x":1}', "malformed"),
-        (b'{"enforcer":{},"identity":{},"intent":{}, "openings":[]}', "non_canonical"),
+        (b'{"approvals":[],"enforcer":{},"identity":{},"intent":{},"openings":[]}', "malformed"),
+        (b'{"enforcer":{},"identity":{},"intent":{},"openings":[],"approvals":[],"x":1}', "malformed"),
+        (b'{"approvals":[],"enforcer":{},"identity":{},"intent":{}, "openings":[]}', "non_canonical"),
     ],
 )
 async def test_garbage_is_refused_unsigned_by_its_own_code_and_the_node_goes_on(client: Client, data: bytes, code: str) -> None:

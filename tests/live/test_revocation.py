@@ -34,6 +34,7 @@ def _revocations(cluster: Cluster, subjects_: list[str]) -> list[bytes]:
                 sequence=number,
                 previous=previous,
                 target=Target(type="subject", value=subject),
+                spares=[],
                 reason="a test",
                 issued_ms=time.time_ns() // 1_000_000,
             )

@@ -104,7 +104,7 @@ def law(made: Bundle, *, floor: Assurance = "local", digest: str = "") -> Law:
         epoch=1,
         previous="",
         digest=digest or bundle_digest(canonical.encode(made)),
-        actions={action.name: Terms(assurance=floor, authorization_ms=30_000, lease_ms=10_000) for action in made.actions},
+        actions={action.name: Terms(assurance=floor, authorization_ms=30_000, lease_ms=10_000, approvals={}) for action in made.actions},
         enforcers=[],
         not_before_ms=0,
         expires_ms=0,
@@ -160,8 +160,9 @@ def identity(**changes: Any) -> Identity:
 
 def attested(**changes: Any) -> Attested:
     made = Attested(
-        now_s=1_767_225_600, region="eu", policy_epoch=1, manifest=KEY, activation="", frontier=KEY, enforcer_class="gateway", person=""
-    )
+        now_s=1_767_225_600, region="eu", policy_epoch=1, manifest=KEY, activation="", frontier=KEY, enforcer_class="gateway", person="",
+        approvals={}, breakglass=False,
+    )  # fmt: skip
     return msgspec.structs.replace(made, **changes)
 
 

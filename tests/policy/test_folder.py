@@ -233,3 +233,54 @@ def test_the_time_a_case_took_is_told_in_microseconds(folder: Path) -> None:
     ticks = iter(range(0, 10**9, 2_500))
     with ready(built.bundle) as engine:
         assert {one.us for one in run_cases(built.bundle, built.actions, engine, clock_ns=lambda: next(ticks))} == {2.5}
+
+
+GLASS = """
+@id("payments/large")
+@approval("2 of security")
+permit (principal, action == Action::"payments/send", resource)
+when { context.asserted.params.amount_cents > 1000000 && !context.attested.breakglass };
+
+@id("payments/emergency")
+permit (principal, action == Action::"payments/send", resource)
+when { context.asserted.params.amount_cents > 1000000 && context.attested.breakglass && context.attested.approvals.contains("board") };
+"""
+CASE = """
+[[case]]
+name = "{name}"
+action = "send"
+principal = "spiffe://dev/agent/billing"
+resource = 'Account::"acct:acme-supplies"'
+params = {{ to = "acct:acme-supplies", amount_cents = 2000000 }}
+{facts}
+expect = "{expect}"
+by = [{by}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("facts", "expect", "by", "ok"),
+    [
+        ("approvals = { security = 2 }", "permit", '"payments/large"', True),
+        ("approvals = { security = 1 }", "permit", '"payments/large"', False),
+        ("approvals = { security = 1 }", "deny", '"payments/large"', True),
+        ("", "deny", '"payments/large"', True),
+        ("breakglass = true", "deny", "", True),
+        ("breakglass = true\napprovals = { board = 1 }", "permit", '"payments/emergency"', True),
+    ],
+)
+def test_a_case_says_who_approved_and_whether_the_glass_is_broken(folder: Path, facts: str, expect: str, by: str, ok: bool) -> None:
+    (folder / "large.cedar").write_text(GLASS)
+    (folder / "tests" / "large.toml").write_text(CASE.format(name="large", facts=facts, expect=expect, by=by))
+    (folder / "send.cedar").unlink()
+    (folder / "tests" / "send.toml").unlink()
+    built = build(load_folder(folder))
+    with ready(built.bundle) as engine:
+        outcomes = {one.name: one for one in run_cases(built.bundle, built.actions, engine, clock_ns=lambda: 0)}
+    assert outcomes["large"].ok is ok, outcomes["large"].said
+    assert ("for want of 2 of security" in outcomes["large"].said) is (by == '"payments/large"' and "security = 2" not in facts)
+
+
+def test_a_demand_that_nobody_can_read_is_said_at_the_check(folder: Path) -> None:
+    (folder / "large.cedar").write_text(GLASS.replace("2 of security", "both of security"))
+    assert any("written like '2 of security, 1 of finance'" in one for one in findings(check, folder))

@@ -24,7 +24,7 @@ from tests.policy.kit import ready
 from tests.support.factory import Lab, secret, sign
 from tests.support.littlemesh import LittleMesh
 
-ACTIONS = {"send": Terms(assurance="local", authorization_ms=30_000, lease_ms=10_000)}
+ACTIONS = {"send": Terms(assurance="local", authorization_ms=30_000, lease_ms=10_000, approvals={})}
 TILL = ["spiffe://lab/enforcer/till"]
 SMALL, LARGE, REFUSED, FROZEN = range(4)
 AMOUNTS = (10, 60, 150, 10)

@@ -49,11 +49,13 @@ class Bench:
         self.frontier: tuple[StreamHead, ...] | None = None
         self.actual: dict[str, Any] = {}
         self.boot = BOOT
-        self.vouching = ("anna", "bert", "cleo")
+        self.vouching: tuple[str, ...] = ("anna", "bert", "cleo")
         self.heard_ms = NOW_MS
         self.wall_ms = NOW_MS
         self.now_ms = NOW_MS
         self.obligations: frozenset[str] = frozenset()
+        self.approvals: list[bytes] = []
+        """Presented; the authorization names them unless it is told otherwise."""
 
     def place(self) -> Place:
         own = kit.identity(PLACE, ENFORCER, role="enforcer", enforcer_class="in-process")
@@ -114,6 +116,7 @@ class Bench:
             "uses": 1,
             "obligations": [],
             "assurance": "local",
+            "approvals": sorted(envelope.identify(said)[1] for said in self.approvals),
             "decision": "dd" * 32,
             "issuer": "anna",
             "origin": f"{kit.MESH}/anna/e1",
@@ -137,6 +140,7 @@ class Bench:
             intent=intent_bytes,
             identity=identity,
             possession=kit.sign(Possession(**(possession | self.possession)), self.presenter),
+            approvals=tuple(self.approvals),
         )
         actual: dict[str, Any] = {
             "domain": "ops",

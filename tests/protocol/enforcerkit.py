@@ -15,7 +15,7 @@ from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import Heartbeat
 from mesh.core.law.policy import ActionSpec, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest
 from mesh.core.law.revocation import Revocation, Target
-from mesh.core.law.roster import Bounds, Member, Role, Roster
+from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
 from mesh.core.law.travel import read_law
 from mesh.core.run.identity import EnforcerClass, Identity
 from mesh.core.run.identity import Role as IdentityRole
@@ -25,6 +25,7 @@ from mesh.protocol.freshness import Freshness, hear
 P = TypeVar("P", bound=Payload)
 
 __all__ = [
+    "APPROVERS",
     "BOUNDS",
     "BUNDLE",
     "ENFORCER",
@@ -75,6 +76,8 @@ def decision_key(name: str) -> SecretKey:
 
 
 ROOT, ISSUER, REVOKER, POLICY, HOLDER, ENFORCER = (secret(number) for number in range(1, 7))
+APPROVERS = [secret(number) for number in range(7, 10)]
+OPERATOR = secret(10)
 
 
 def sign(value: Payload, *keys: SecretKey) -> bytes:
@@ -99,6 +102,7 @@ def roster(names: tuple[str, ...] = tuple(REGIONS), *, f: int = 1, k: int = 3) -
             Member(
                 name=name,
                 region=REGIONS[name],
+                operator="one",
                 log_epoch=1,
                 log_key=member_key(name, "log").public,
                 witness_key=member_key(name, "witness").public,
@@ -107,12 +111,14 @@ def roster(names: tuple[str, ...] = tuple(REGIONS), *, f: int = 1, k: int = 3) -
             )
             for name in names
         ],
+        operators={"one": Operator(key=OPERATOR.public, jurisdiction="de")},
         f=f,
         k=k,
         root=Role(keys=[ROOT.public], threshold=1),
         issuers=Role(keys=[ISSUER.public], threshold=1),
         revoker=Role(keys=[REVOKER.public], threshold=1),
         policy={"ops": Role(keys=[POLICY.public], threshold=1)},
+        approvers={"security": Role(keys=[key.public for key in APPROVERS], threshold=1)},
         bounds=BOUNDS,
         reason="The first roster.",
         issued_ms=0,
@@ -159,9 +165,10 @@ def manifest(
     end_ms: int = NOW_MS + YEAR_MS,
     authorization_ms: int = 30_000,
     lease_ms: int = 2_000,
+    approvals: dict[str, int] | None = None,
 ) -> Manifest:
     """The terms of the domain ``ops``."""
-    terms = Terms(assurance=floor, authorization_ms=authorization_ms, lease_ms=lease_ms)
+    terms = Terms(assurance=floor, authorization_ms=authorization_ms, lease_ms=lease_ms, approvals=approvals or {})
     return Manifest(
         mesh=MESH,
         domain="ops",
@@ -186,7 +193,7 @@ def activation(of: Manifest) -> Activation:
     )
 
 
-def revocation(kind: str, value: str, *, sequence: int = 1, previous: str = "") -> Revocation:
+def revocation(kind: str, value: str, *, sequence: int = 1, previous: str = "", spares: tuple[str, ...] = ()) -> Revocation:
     """A revoker's no to one thing."""
     return Revocation(
         mesh=MESH,
@@ -194,6 +201,7 @@ def revocation(kind: str, value: str, *, sequence: int = 1, previous: str = "") 
         sequence=sequence,
         previous=previous,
         target=msgspec.convert({"type": kind, "value": value}, Target),
+        spares=list(spares),
         reason="stolen",
         issued_ms=NOW_MS,
     )
@@ -206,7 +214,7 @@ def governance(
     bundles: tuple[bytes, ...] = (),
 ) -> Governance:
     """What is in force; without manifests, the plain one."""
-    believed = envelope.read(Roster, sign(of or roster(), ROOT))
+    believed = envelope.read(Roster, sign(of or roster(), ROOT, OPERATOR))
     later = [activation(item) for item in manifests if item.epoch > 1]
     return admit_governance(
         believed,

@@ -132,8 +132,10 @@ def intent_of(number: int = 0, **changes: Any) -> tuple[str, bytes]:
     return envelope.identify(data)[1], data
 
 
-def revoking(*targets: tuple[str, str], manifest: Manifest | None = None, bundles: Iterable[bytes] | None = None) -> Governance:
-    """The lab's governance with these revoked, or with another manifest."""
+def revoking(
+    *targets: tuple[str, str], manifest: Manifest | None = None, bundles: Iterable[bytes] | None = None, spares: Iterable[str] = ()
+) -> Governance:
+    """The lab's governance with these revoked, sparing these documents of an issuer, or with another manifest."""
     said = []
     previous = ""
     for sequence, (kind, value) in enumerate(targets, 1):
@@ -143,6 +145,7 @@ def revoking(*targets: tuple[str, str], manifest: Manifest | None = None, bundle
             sequence=sequence,
             previous=previous,
             target=msgspec.convert({"type": kind, "value": value}, Target),
+            spares=sorted(spares) if kind == "issuer" else [],
             reason="test",
             issued_ms=T0,
         )
@@ -169,7 +172,7 @@ def halted(*, resumed: bool = False) -> Governance:
 
 def line(member: Member, use: str, text: bytes, time_s: int = NOW // 1000) -> Line:
     """A member's line on a checkpoint."""
-    key = LAB.keys[member.name][use]
+    key = secret(f"{member.region} {use}")
     if use == "log":
         return log_line(LAB.roster.origin(member), key.public, key.sign(text))
     name = (witness_name if use == "witness" else attest_name)(MESH, member.name)
@@ -238,10 +241,10 @@ class Owner:
         self.bodies: dict[str, bytes] = {}
         self.openings: dict[str, bytes] = {}
 
-    def decide(self, *requests: bytes, at_ms: int = NOW) -> list[DecisionMade]:
+    def decide(self, *requests: bytes, at_ms: int = NOW, governance: Governance = LAB.governance) -> list[DecisionMade]:
         """Take these requests in, and keep everything."""
         writer = Writer(self.log, mesh=MESH, now_ms=at_ms)
-        intake = Intake(governance=LAB.governance, me=self.member, writer=writer, documents=Documents(), engine=self.engine, known={})
+        intake = Intake(governance=governance, me=self.member, writer=writer, documents=Documents(), engine=self.engine, known={})
         intake.take([IntentArrived(waiter, data) for waiter, data in enumerate(requests)], None)
         found = self.keep([*intake.effects, *self._finish(writer)])
         return [record for record in found if isinstance(record, DecisionMade)]

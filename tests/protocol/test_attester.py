@@ -30,14 +30,15 @@ STRANGER = secret("stranger")
 
 
 def _examine(
-    owner: Owner, *, engine: Any = None, now_ms: int = NOW, first: int = 0, after_ms: int = 0, material: Material | None = None
-) -> list[Examined]:
+    owner: Owner, *, engine: Any = None, now_ms: int = NOW, first: int = 0, after_ms: int = 0, after_epoch: int = 0,
+    material: Material | None = None,
+) -> list[Examined]:  # fmt: skip
     if material is None:
         openings = {intent: canonical.decode(Openings, data, bytes_max=10**6).openings for intent, data in owner.openings.items()}
         material = Material(owner.bodies, openings)
     return examine_records(
         owner.leaves, material, owner=OWNER, first=first, after_ms=after_ms, governance=LAB.governance, documents=Documents(),
-        engine=engine or LAB.engine, now_ms=now_ms,
+        engine=engine or LAB.engine, now_ms=now_ms, after_epoch=after_epoch,
     )  # fmt: skip
 
 
@@ -141,7 +142,16 @@ def test_a_decision_that_says_otherwise_is_wrong(change: dict[str, Any], code: s
 
 
 @pytest.mark.parametrize(
-    "change", [{"now_s": NOW // 1000 + 1}, {"region": "sa"}, {"policy_epoch": 0}, {"enforcer_class": "in-process"}, {"person": "Eve"}]
+    "change",
+    [
+        {"now_s": NOW // 1000 + 1},
+        {"region": "sa"},
+        {"policy_epoch": 0},
+        {"enforcer_class": "in-process"},
+        {"person": "Eve"},
+        {"approvals": {"security": 2}},
+        {"breakglass": True},
+    ],
 )
 def test_facts_that_were_not_those_of_this_governor_then_are_wrong(change: dict[str, Any]) -> None:
     owner, record = _decided()
@@ -271,6 +281,18 @@ def test_what_is_from_the_future_waits_until_it_is_not(ahead_ms: int, code: str)
     assert _codes(owner, now_ms=NOW - ahead_ms) == [code]
 
 
+def test_a_decision_under_a_roster_that_its_log_has_left_is_wrong() -> None:
+    """Also if both stand in one batch, before anybody can tell whether the first is right."""
+    owner, record = _decided()
+    _, intent, openings = LAB.intent(2, at_ms=NOW)
+    owner.decide(LAB.request(intent, openings))
+    owner.leaves[-2] = canonical.encode(msgspec.structs.replace(record, roster_epoch=2))
+    first, later = _examine(owner)
+    assert (first.code, later.code, later.detail) == ("policy_unknown", "record_invalid", "decided under roster epoch 1 after 2")
+    assert _codes(_rewritten(record, owner), after_epoch=2) == ["record_invalid"]
+    assert _codes(owner, after_epoch=1) == [""]
+
+
 def test_who_knows_a_newer_policy_or_roster_is_waited_for_not_called_wrong() -> None:
     owner, record = _decided()
     manifest = msgspec.structs.replace(record.attested, policy_epoch=2, manifest="ab" * 32)
@@ -278,7 +300,7 @@ def test_who_knows_a_newer_policy_or_roster_is_waited_for_not_called_wrong() -> 
     changes: list[tuple[dict[str, Any], str]] = [
         ({"attested": manifest}, "policy_unknown"),
         ({"attested": activation}, "policy_unknown"),
-        ({"roster_epoch": 2}, "body_missing"),
+        ({"roster_epoch": 2}, "policy_unknown"),
     ]
     for change, code in changes:
         (item,) = _examine(_rewritten(record, owner, **change))

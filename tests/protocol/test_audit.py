@@ -9,14 +9,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mesh.core.bytes import canonical, envelope
-from mesh.core.law.fold import unsaid
+from mesh.core.law.fold import extend, unsaid
+from mesh.core.law.revocation import Revocation, Target
 from mesh.core.log.checkpoint import Checkpoint, log_line
 from mesh.core.log.note import Note
 from mesh.core.log.record import Denied
 from mesh.core.messages import Authorized, LineageBatch, Pull, pack, unpack
 from mesh.core.run.decision import EngineRequest, Verdict
 from mesh.core.run.outcome import Blocked, Event, Finished, Outcome, Unknown
-from mesh.protocol.audit import Audit, AuditEvent, AuditPosition, AuditState, PullFailed
+from mesh.protocol.audit import Audit, AuditEvent, PullFailed
+from mesh.protocol.audited import AuditPosition, AuditState
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
 from mesh.protocol.step import Ask
 from tests.core.kit import refuses
@@ -27,7 +29,7 @@ from tests.support.proofs import Happened, happened
 DOWN: frozenset[str] = frozenset()
 
 
-def _events(stream: Iterable[tuple[str, bytes]]) -> list[AuditEvent]:
+def events_of(stream: Iterable[tuple[str, bytes]]) -> list[AuditEvent]:
     kinds = [(subject.split(".")[3], data) for subject, data in stream]
     return [
         LineageArrived(data, pulled=False) if kind == "lineage" else NoteArrived(data)
@@ -86,7 +88,7 @@ class Auditing:
 
 
 def _audit(story: Happened) -> Auditing:
-    return Auditing(story.mesh).feed(_events(story.mesh.stream)).pull()
+    return Auditing(story.mesh).feed(events_of(story.mesh.stream)).pull()
 
 
 # -------------------------------------------------------------------------------------------------------------- all is well
@@ -104,7 +106,7 @@ def test_what_rests_on_a_policy_not_heard_of_waits_and_matches_once_it_is() -> N
     story = happened()
     auditing = Auditing(story.mesh)
     known, auditing.audit.governance = auditing.audit.governance, unsaid(auditing.audit.governance)
-    auditing.feed(_events(story.mesh.stream)).pull(rounds=30)
+    auditing.feed(events_of(story.mesh.stream)).pull(rounds=30)
     assert (auditing.counts, auditing.codes) == ((0, 0, 0), [])
     assert any(log.lacks_policy for log in auditing.state.logs.values())
     assert not auditing.done
@@ -125,7 +127,7 @@ def test_pulls_alone_are_enough() -> None:
 
 def test_the_stream_alone_lacks_only_openings() -> None:
     story = happened()
-    auditing = Auditing(story.mesh).feed(_events(story.mesh.stream))
+    auditing = Auditing(story.mesh).feed(events_of(story.mesh.stream))
     assert auditing.counts == (1, 0, 0)
     assert auditing.pull().asked == ["eu-1"]
     assert auditing.done
@@ -135,7 +137,7 @@ def test_the_stream_alone_lacks_only_openings() -> None:
 @settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 def test_order_and_repetition_change_nothing(random: Random) -> None:
     story = happened()
-    events = _events(story.mesh.stream)
+    events = events_of(story.mesh.stream)
     shuffled = random.sample(events, len(events)) + random.sample(events, len(events) // 2)
     auditing = Auditing(story.mesh).feed(shuffled).pull()
     assert auditing.audit.position(auditing.state) == _audit(story).audit.position(_audit(story).state)
@@ -143,7 +145,7 @@ def test_order_and_repetition_change_nothing(random: Random) -> None:
 
 def test_a_position_goes_on_where_it_was_kept() -> None:
     story = happened()
-    events = _events(story.mesh.stream)
+    events = events_of(story.mesh.stream)
     whole = _audit(story)
     for cut in range(0, len(events), 5):
         first = Auditing(story.mesh).feed(events[:cut])
@@ -155,14 +157,14 @@ def test_a_position_goes_on_where_it_was_kept() -> None:
 
 def test_a_member_that_is_down_is_passed_over() -> None:
     story = happened()
-    auditing = Auditing(story.mesh, down=frozenset({"eu-1", "us-1"})).feed(_events(story.mesh.stream)).pull()
+    auditing = Auditing(story.mesh, down=frozenset({"eu-1", "us-1"})).feed(events_of(story.mesh.stream)).pull()
     assert auditing.done
     assert auditing.asked == ["eu-1", "us-1", "ap-1"]
 
 
 def test_nobody_is_asked_twice_at_once() -> None:
     story = happened()
-    auditing = Auditing(story.mesh).feed(_events(story.mesh.stream))
+    auditing = Auditing(story.mesh).feed(events_of(story.mesh.stream))
     first = auditing.audit.step(auditing.state, [Tick()], now_ms=auditing.now_ms)
     second = auditing.audit.step(first.state, [Tick()], now_ms=auditing.now_ms + 10_000)
     assert (len(first.effects), len(second.effects)) == (1, 0)
@@ -184,7 +186,7 @@ def test_erased_openings_are_unverifiable_and_no_finding() -> None:
 
 def test_silence_is_no_evidence_that_something_is_gone() -> None:
     story = happened()
-    auditing = Auditing(story.mesh, down=frozenset(story.mesh.nodes)).feed(_events(story.mesh.stream)).pull(40)
+    auditing = Auditing(story.mesh, down=frozenset(story.mesh.nodes)).feed(events_of(story.mesh.stream)).pull(40)
     assert auditing.counts == (1, 0, 0)
     assert not auditing.done
     auditing.down = frozenset()
@@ -199,7 +201,7 @@ def test_an_engine_that_cannot_answer_is_no_mismatch() -> None:
     story = happened()
     auditing = Auditing(story.mesh)
     auditing.audit.engine = Silent()
-    auditing.feed(_events(story.mesh.stream)).pull(24)
+    auditing.feed(events_of(story.mesh.stream)).pull(24)
     assert auditing.counts == (0, 0, 2)
     assert auditing.done
     assert auditing.codes == []
@@ -211,7 +213,7 @@ def test_evidence_that_nobody_holds_is_a_finding() -> None:
         for outcome in story.outcomes:
             node.bodies = {key: data for key, data in node.bodies.items() if data != outcome}
     stream = [(subject, data) for subject, data in story.mesh.stream if ".lineage.us-1" not in subject]
-    auditing = Auditing(story.mesh).feed(_events(stream)).pull(24)
+    auditing = Auditing(story.mesh).feed(events_of(stream)).pull(24)
     assert auditing.codes == ["body_missing", "body_missing"]
 
 
@@ -238,7 +240,7 @@ def _lied(liars: Iterable[str]) -> LittleMesh:
 
 def test_a_governor_that_decides_unlawfully_is_found() -> None:
     mesh = _lied(["eu-1"])
-    auditing = Auditing(mesh).feed(_events(mesh.stream)).pull()
+    auditing = Auditing(mesh).feed(events_of(mesh.stream)).pull()
     assert auditing.counts == (0, 1, 0)
     assert auditing.state.logs["lab/eu-1/e1"].certified == 2
     assert {finding.origin for finding in auditing.state.findings} == {"lab/eu-1/e1"}
@@ -248,7 +250,7 @@ def test_a_governor_that_decides_unlawfully_is_found() -> None:
 
 def test_all_governors_together_cannot_hide_it() -> None:
     mesh = _lied(["eu-1", "us-1", "ap-1", "sa-1"])
-    auditing = Auditing(mesh).feed(_events(mesh.stream)).pull()
+    auditing = Auditing(mesh).feed(events_of(mesh.stream)).pull()
     assert auditing.counts == (0, 1, 0)
     assert auditing.done, "they made it final"
     assert auditing.codes == ["replay_mismatch"]
@@ -263,7 +265,7 @@ def _signed(mesh: LittleMesh, name: str, checkpoint: Checkpoint) -> bytes:
 def test_two_roots_at_one_size_are_found(*, before: bool) -> None:
     story = happened()
     forked = NoteArrived(_signed(story.mesh, "us-1", Checkpoint("lab/us-1/e1", 4, bytes(32))))
-    events = _events(story.mesh.stream)
+    events = events_of(story.mesh.stream)
     auditing = Auditing(story.mesh).feed([forked, *events] if before else [*events, forked]).pull()
     assert "log_conflict" in auditing.codes
     assert auditing.state.findings[0].origin == "lab/us-1/e1"
@@ -308,7 +310,7 @@ def test_injected_records_are_thrown_away() -> None:
     )
     raw = msgspec.Raw(canonical.encode(injected))
     batch = LineageBatch(origin="lab/eu-1/e1", first=0, records=[raw], bodies=[], openings=[], checkpoint="")
-    auditing = Auditing(story.mesh).feed([LineageArrived(pack(batch), pulled=False), *_events(story.mesh.stream)]).pull()
+    auditing = Auditing(story.mesh).feed([LineageArrived(pack(batch), pulled=False), *events_of(story.mesh.stream)]).pull()
     assert auditing.done
     assert auditing.counts == (2, 0, 0)
     assert auditing.codes == []
@@ -323,6 +325,29 @@ def test_an_incident_is_a_finding() -> None:
     auditing = _audit(story)
     assert auditing.codes == ["log_conflict"]
     assert auditing.state.findings[0].detail.startswith("incident: lab/us-1/e1")
+
+
+@pytest.mark.parametrize("kind", ["issuer", "governor", "key"])
+def test_what_was_decided_before_its_issuer_or_governor_was_revoked_stays_lawful(kind: str) -> None:
+    story = happened()
+    value = "eu-1" if kind == "governor" else story.lab.issuer.public
+    said = Revocation(
+        mesh=story.lab.roster.mesh,
+        revoker=story.lab.revoker.public,
+        sequence=1,
+        previous="",
+        target=msgspec.convert({"type": kind, "value": value}, Target),
+        spares=[],
+        reason="stolen",
+        issued_ms=story.mesh.now_ms,
+    )
+    auditing = Auditing(story.mesh)
+    taken = extend(auditing.audit.governance, [envelope.read(Revocation, sign(said, story.lab.revoker))])
+    assert (kind, value) in taken.governance.revoked
+    auditing.audit.governance = taken.governance
+    auditing.feed(events_of(story.mesh.stream)).pull()
+    assert (auditing.counts, auditing.codes) == ((2, 0, 0), [])
+    assert auditing.done
 
 
 def test_garbage_is_counted_and_changes_nothing() -> None:
@@ -365,7 +390,7 @@ def test_an_auditor_whose_clock_is_slow_waits_and_finds_nothing() -> None:
     story = happened()
     auditing = Auditing(story.mesh)
     auditing.now_ms = story.mesh.now_ms - 20_000
-    auditing.feed(_events(story.mesh.stream)).pull(40)
+    auditing.feed(events_of(story.mesh.stream)).pull(40)
     assert (auditing.counts, auditing.codes) == ((0, 0, 0), [])
     auditing.now_ms = story.mesh.now_ms
     auditing.pull()
@@ -381,7 +406,7 @@ def test_one_body_that_cannot_be_read_spoils_nothing_beside_it() -> None:
         return LineageArrived(pack(msgspec.structs.replace(batch, bodies=[msgspec.Raw(b"{}"), *batch.bodies])), pulled=False)
 
     story = happened()
-    auditing = Auditing(story.mesh).feed([spoilt(event) for event in _events(story.mesh.stream)])
+    auditing = Auditing(story.mesh).feed([spoilt(event) for event in events_of(story.mesh.stream)])
     assert (auditing.counts, auditing.state.garbage) == ((1, 0, 0), 0)
     assert auditing.pull().asked == ["eu-1"], "only what streams never hold"
 
@@ -408,7 +433,7 @@ def test_an_outcome_by_whom_the_intent_is_not_meant_for_is_found(*, late: bool, 
     mesh.report("us-1", lab.report([sign(other, lab.place_key)]))
     mesh.run(6)
     first = [item for item in mesh.stream if (".us." in item[0]) is late]
-    auditing = Auditing(mesh).feed(_events([*first, *(item for item in mesh.stream if item not in first)])).pull()
+    auditing = Auditing(mesh).feed(events_of([*first, *(item for item in mesh.stream if item not in first)])).pull()
     assert auditing.done
     assert auditing.codes == codes
     assert {finding.origin for finding in auditing.state.findings} <= {"lab/us-1/e1"}

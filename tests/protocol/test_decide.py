@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from mesh.adapters.cedar import PROFILE
 from mesh.core.bytes import canonical
-from mesh.core.law.policy import PolicyJson, Terms
-from mesh.core.law.scope import applies, check_terms, floors
+from mesh.core.law.policy import Manifest, PolicyJson, Terms
+from mesh.core.law.scope import applies, approval_floors, check_terms, floors
 from mesh.core.run.decision import Attested, Verdict, input_digest
 from mesh.core.run.identity import Identity
 from mesh.core.run.intent import ASSURANCES, Assurance, EntityRef, Intent, strongest
@@ -183,6 +183,40 @@ def test_only_an_allow_without_any_error_that_rests_on_a_permit_permits(verdict:
     assert decision.errors == list(verdict.errors)
 
 
+BOTH = rule("plain", "permit", "true", obligation="tell") + rule("two", "permit", "true", approval="2 of security, 1 of finance")
+
+
+@pytest.mark.parametrize(
+    ("approvals", "needs"),
+    [
+        ({}, ["1 of finance", "2 of security"]),
+        ({"security": 1, "finance": 3}, ["2 of security"]),
+        ({"security": 2, "finance": 1}, []),
+        ({"security": 9}, ["1 of finance"]),
+    ],
+)
+def test_what_any_determining_permit_demands_must_have_come(approvals: dict[str, int], needs: list[str]) -> None:
+    verdict = Verdict(allow=True, determining=("plain", "two"), errors=())
+    decision = conclude(intent(), law(bundle(BOTH)), verdict, facts=attested(approvals=approvals))
+    assert (decision.effect, decision.needs) == ("deny" if needs else "permit", needs)
+    assert decision.obligations == ([] if needs else ["tell"])
+    assert decision.determining == ["plain", "two"], "whose permits they were stays said"
+
+
+def test_a_permit_that_did_not_determine_the_answer_demands_nothing() -> None:
+    under = law(bundle(BOTH + FORBID))
+    assert conclude(intent(), under, Verdict(allow=True, determining=("plain",), errors=())).effect == "permit"
+    for no in (Verdict(allow=False, determining=("never",), errors=()), Verdict(allow=True, determining=("two",), errors=("x: overflow",))):
+        decision = conclude(intent(), under, no)
+        assert (decision.effect, decision.needs) == ("deny", [])
+
+
+def test_a_demand_that_nobody_can_read_decides_nothing() -> None:
+    with pytest.raises(Unavailable) as no:
+        conclude(intent(), law(bundle(rule("odd", "permit", "true", approval="somebody"))), Verdict(True, ("odd",), ()))
+    assert no.value.code == "engine_unavailable"
+
+
 @pytest.mark.parametrize("determining", [("stranger",), ("may", "stranger"), ("never",)])
 def test_a_verdict_that_this_bundle_cannot_give_is_no_verdict(determining: tuple[str, ...]) -> None:
     with pytest.raises(Unavailable) as no:
@@ -250,6 +284,9 @@ def test_an_assurance_that_nobody_knows_is_no_verdict() -> None:
         (intent(), identity(groups=["staff"]), attested()),
         (intent(), identity(), attested(now_s=1)),
         (intent(), identity(), attested(person="alice")),
+        (intent(), identity(), attested(approvals={"security": 1})),
+        (intent(), identity(), attested(approvals={"security": 2})),
+        (intent(), identity(), attested(breakglass=True)),
     ],
 )
 def test_the_input_digest_changes_with_everything_the_engine_could_see(asked: Intent, who: Identity, facts: Attested) -> None:
@@ -299,10 +336,33 @@ def test_a_manifest_below_what_a_permit_demands_is_refused() -> None:
         check_terms(law(made, floor="local").manifest, made)
 
 
+def test_the_floor_of_approvals_is_what_every_permit_demands_that_can_match() -> None:
+    two, three = rule("a", "permit", "true", approval="2 of security, 1 of board"), rule("b", "permit", "false", approval="3 of security")
+    assert approval_floors(bundle(two)) == {"send": {"security": 2, "board": 1}, "audit": {}}
+    assert approval_floors(bundle(two + three + rule("n", "forbid", "true"))) == {"send": {"security": 2}, "audit": {}}
+    assert approval_floors(bundle(two + rule("free", "permit", "context.attested.breakglass"))) == {"send": {}, "audit": {}}
+    with refuses("policy_invalid"):
+        approval_floors(bundle(rule("a", "permit", "true", approval="some")))
+
+
+def test_a_manifest_that_says_other_approvals_than_every_permit_demands_is_refused() -> None:
+    made = bundle(rule("a", "permit", "true", approval="2 of security"))
+    manifest = law(made).manifest
+
+    def stating(approvals: dict[str, int]) -> Manifest:
+        terms = msgspec.structs.replace(manifest.actions["send"], approvals=approvals)
+        return msgspec.structs.replace(manifest, actions={**manifest.actions, "send": terms})
+
+    check_terms(stating({"security": 2}), made)
+    for other in ({}, {"security": 1}, {"security": 3}, {"security": 2, "board": 1}):
+        with refuses("policy_invalid"):
+            check_terms(stating(other), made)
+
+
 def test_a_manifest_must_state_terms_for_exactly_the_actions_of_its_bundle() -> None:
     made = bundle()
     manifest = law(made).manifest
-    terms = Terms(assurance="final", authorization_ms=1, lease_ms=1)
+    terms = Terms(assurance="final", authorization_ms=1, lease_ms=1, approvals={})
     for actions in ({"send": terms}, dict.fromkeys(("send", "audit", "more"), terms)):
         with refuses("policy_invalid"):
             check_terms(msgspec.structs.replace(manifest, actions=actions), made)

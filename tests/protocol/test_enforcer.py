@@ -174,6 +174,8 @@ def _revocable() -> dict[str, tuple[str, str]]:
         "enforcer's document": ("document", Bench().place().document.id),
         "governor's key": ("key", kit.decision_key("anna").public),
         "issuer's key": ("key", ISSUER.public),
+        "issuer": ("issuer", ISSUER.public),
+        "governor": ("governor", "anna"),
         "something measured": ("digest", MEASURED[0].digest),
         "policy bundle": ("digest", grant.authorization.claims.bundle),
     }
@@ -184,6 +186,27 @@ def test_a_revocation_of_any_link_of_the_chain_denies(link: str) -> None:
     bench = Bench()
     _revoke(*_revocable()[link])(bench)
     assert refused(bench) == "revoked"
+
+
+@pytest.mark.parametrize("spared", ["both", "the workload's only", "the enforcer's only"])
+def test_of_a_revoked_issuer_those_documents_are_good_that_every_revocation_spares(spared: str) -> None:
+    workload, own = Bench().admit().identity.id, Bench().place().document.id
+    ids = sorted({"both": (workload, own), "the workload's only": (workload,), "the enforcer's only": (own,)}[spared])
+    bench = Bench()
+    first = kit.revocation("issuer", ISSUER.public, spares=tuple(ids))
+    bench.revoked.append(first)
+    if spared != "both":
+        assert refused(bench) == "revoked"
+        return
+    assert bench.admit().lease_ms
+    bench.revoked.append(kit.revocation("issuer", ISSUER.public, spares=(own,), sequence=2, previous=envelope.draft(first).id))
+    assert refused(bench) == "revoked"
+
+
+def test_another_governor_that_is_revoked_is_no_obstacle() -> None:
+    bench = Bench()
+    _revoke("governor", "bert")(bench)
+    assert bench.admit().lease_ms
 
 
 def test_a_revoked_authorization_is_denied() -> None:
@@ -350,6 +373,8 @@ def test_running_work_goes_on_past_the_end_of_its_authorization() -> None:
 
 ENDED: dict[str, tuple[str, Callable[[Bench], None]]] = {
     "the subject is revoked": ("revoked", _revoke("subject", SUBJECT)),
+    "the issuer is revoked": ("revoked", _revoke("issuer", ISSUER.public)),
+    "the governor is revoked": ("revoked", _revoke("governor", "anna")),
     "the domain is halted": ("halted", _halt),
     "the policy signers contradict themselves": ("policy_conflict", _conflict),
     "the workload's document ends": ("identity_expired", _attr(now_ms=NOW_MS + kit.YEAR_MS)),

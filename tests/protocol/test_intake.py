@@ -75,7 +75,9 @@ class Desk:
 
 def _request(intent: bytes, openings: Sequence[Opening] = (), **changes: bytes) -> bytes:
     parts = {"intent": intent, "identity": LAB.identity_envelope, "enforcer": LAB.place_envelope, **changes}
-    return canonical.encode(IntentRequest(**{name: msgspec.Raw(data) for name, data in parts.items()}, openings=list(openings)))
+    return canonical.encode(
+        IntentRequest(**{name: msgspec.Raw(data) for name, data in parts.items()}, openings=list(openings), approvals=[])
+    )
 
 
 def _good(number: int = 1, **changes: Any) -> bytes:
@@ -265,12 +267,21 @@ def test_the_policies_that_decided_are_named() -> None:
         ("document", PLACE.id),
         ("intent", intent_of(1, created_ms=NOW, expires_ms=NOW + 30_000)[0]),
         ("key", LAB.roster.issuers.keys[0]),
+        ("issuer", LAB.roster.issuers.keys[0]),
+        ("governor", ME.name),
         ("digest", LAB.governance.active(DOMAIN, "eu", NOW).manifest.digest),
     ],
 )
 def test_nothing_in_the_chain_may_be_revoked(target: tuple[str, str]) -> None:
     assert _denial(Desk(revoking(target)).take(_good())[0]).code == "revoked"
     assert isinstance(Desk(revoking((target[0], "somebody else"))).take(_good())[0], Authorized)
+
+
+@pytest.mark.parametrize("forgotten", ["", WHO.id, PLACE.id])
+def test_of_a_revoked_issuer_only_those_documents_count_that_are_spared(forgotten: str) -> None:
+    spared = {WHO.id, PLACE.id} - {forgotten}
+    (answer,) = Desk(revoking(("issuer", LAB.issuer.public), spares=spared)).take(_good())
+    assert isinstance(answer, Authorized) if not forgotten else _denial(answer).code == "revoked"
 
 
 def test_every_intent_of_a_halted_domain_is_denied_whatever_policy_says() -> None:

@@ -1,6 +1,7 @@
 """A small mesh as values, with real keys and real signatures: the same bytes in every run.
 
-One domain, ``payments``: whoever is in the group ``payers`` may send up to 100; nobody may send to the account ``frozen``.
+One domain, ``payments``: whoever is in the group ``payers`` may send up to 100; nobody may send to the account ``frozen``. From 101 on
+only to the account ``vault``: with the approval of two of ``security``, or when the glass is broken.
 """
 
 from collections.abc import Sequence
@@ -16,8 +17,9 @@ from mesh.core.law.activation import Activation, Ring
 from mesh.core.law.fold import admit_governance
 from mesh.core.law.governance import Governance
 from mesh.core.law.policy import ActionSpec, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest
-from mesh.core.law.roster import Bounds, Member, Role, Roster
+from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
 from mesh.core.messages import IntentRequest, OutcomeRequest
+from mesh.core.run.approval import Approval, BreakGlass, Effect
 from mesh.core.run.decision import EngineRequest, Entity, Verdict
 from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Audience, EntityRef, Intent
@@ -41,6 +43,17 @@ _FORBID: Final = (
     '{"action":{"entity":{"id":"payments/send","type":"Action"},"op":"=="},"conditions":[],"effect":"forbid","principal":{"op":"All"},'
     '"resource":{"entity":{"id":"frozen","type":"Account"},"op":"=="}}'
 )
+
+
+def _vault(kind: str) -> str:
+    """Who may send more to the vault, when or unless the glass is broken."""
+    facts = '{".":{"attr":"breakglass","left":{".":{"attr":"attested","left":{"Var":"context"}}}}}'
+    amount = '{".":{"attr":"amount","left":{".":{"attr":"params","left":{".":{"attr":"asserted","left":{"Var":"context"}}}}}}}'
+    return (
+        '{"action":{"entity":{"id":"payments/send","type":"Action"},"op":"=="},"conditions":['
+        f'{{"body":{{">":{{"left":{amount},"right":{{"Value":100}}}}}},"kind":"when"}},{{"body":{facts},"kind":"{kind}"}}],'
+        '"effect":"permit","principal":{"op":"All"},"resource":{"entity":{"id":"vault","type":"Account"},"op":"=="}}'
+    )
 
 
 def secret(name: str) -> SecretKey:
@@ -77,6 +90,8 @@ class RuleEngine:
             return Verdict(allow=False, determining=("never-frozen",), errors=())
         if "payers" in groups and isinstance(amount, int) and amount <= self.limit:
             return Verdict(allow=True, determining=("small-payments",), errors=())
+        if request.resource.id == "vault":
+            return Verdict(allow=True, determining=("emergency" if request.attested.breakglass else "vault",), errors=())
         return Verdict(allow=False, determining=(), errors=())
 
 
@@ -86,11 +101,14 @@ class Lab:
     def __init__(self, *, members: int = 4, f: int = 1, k: int = 3) -> None:
         self.keys = {f"{region}-1": {use: secret(f"{region} {use}") for use in _USES} for region in _REGIONS[:members]}
         self.root = [secret(f"root {number}") for number in range(3)]
+        self.operator = secret("operator")
         self.issuer = secret("issuer")
         self.revoker = secret("revoker")
         self.signers = [secret(f"policy {number}") for number in range(3)]
+        self.approvers = [secret(f"security {number}") for number in range(3)]
+        self.board = [secret(f"board {number}") for number in range(3)]
         self.roster = _roster(self, f, k)
-        self.roster_envelope = sign(self.roster, *self.root[:2])
+        self.roster_envelope = self.seal(self.roster)
         self.pin = envelope.draft(self.roster).id
         self.bundle = _bundle()
         self.bundle_bytes = canonical.encode(self.bundle)
@@ -101,7 +119,7 @@ class Lab:
             epoch=1,
             previous="",
             digest=bundle_digest(self.bundle_bytes),
-            actions={"send": Terms(assurance="local", authorization_ms=30_000, lease_ms=10_000)},
+            actions={"send": Terms(assurance="local", authorization_ms=30_000, lease_ms=10_000, approvals={})},
             enforcers=["spiffe://lab/enforcer/till"],
             not_before_ms=T0,
             expires_ms=T0 + _DAY_MS,
@@ -120,6 +138,10 @@ class Lab:
             manifests=[envelope.read(Manifest, self.manifest_envelope)],
             bundles=[self.bundle_bytes],
         )
+
+    def seal(self, roster: Roster) -> bytes:
+        """The envelope of a first roster, signed by whom it takes."""
+        return sign(roster, *self.root[:2], self.operator)
 
     def next_policy(self, before: Statement[Manifest], **changed: object) -> Statement[Manifest]:
         """The next epoch, signed by the threshold."""
@@ -180,12 +202,46 @@ class Lab:
         )
         return envelope.draft(intent).id, sign(intent, self.holder), openings
 
-    def request(self, intent: bytes, openings: list[Opening]) -> bytes:
+    def request(self, intent: bytes, openings: list[Opening], *approvals: bytes) -> bytes:
         """What a workload sends."""
         raw = msgspec.Raw
         return canonical.encode(
-            IntentRequest(intent=raw(intent), identity=raw(self.identity_envelope), enforcer=raw(self.place_envelope), openings=openings)
+            IntentRequest(
+                intent=raw(intent),
+                identity=raw(self.identity_envelope),
+                enforcer=raw(self.place_envelope),
+                openings=openings,
+                approvals=[raw(said) for said in approvals],
+            )
         )
+
+    def approval(self, intent: bytes, *keys: SecretKey, **changed: object) -> bytes:
+        """The envelope of an approval of what ``intent`` would do, signed by these people; by two of security if none are named."""
+        said = Approval(
+            mesh=MESH,
+            group="security",
+            effect=Effect.of(envelope.read(Intent, intent).claims).digest,
+            uses=1,
+            reason="seen and agreed",
+            not_before_ms=T0,
+            expires_ms=T0 + 3_600_000,
+        )
+        return sign(msgspec.structs.replace(said, **changed), *(keys or self.approvers[:2]))
+
+    def grant(self, *keys: SecretKey, **changed: object) -> bytes:
+        """The envelope of a break-glass grant, signed by two of the board if nobody is named."""
+        said = BreakGlass(
+            mesh=MESH,
+            group="board",
+            domain=DOMAIN,
+            subject="spiffe://lab/agent/anna",
+            actions=["send"],
+            uses=1,
+            reason="the bank is closing",
+            not_before_ms=T0,
+            expires_ms=T0 + 3_600_000,
+        )
+        return sign(msgspec.structs.replace(said, **changed), *(keys or self.board[:2]))
 
     def outcome(self, intent: str, authorization: str, event: Event, *, sequence: int, previous: str, at_ms: int) -> bytes:
         """The envelope of an enforcer's outcome."""
@@ -245,6 +301,7 @@ def _roster(lab: Lab, f: int, k: int) -> Roster:
         Member(
             name=name,
             region=name.partition("-")[0],
+            operator="lab",
             log_epoch=1,
             log_key=keys["log"].public,
             witness_key=keys["witness"].public,
@@ -259,12 +316,17 @@ def _roster(lab: Lab, f: int, k: int) -> Roster:
         previous="",
         not_before_ms=0,
         members=members,
+        operators={"lab": Operator(key=lab.operator.public, jurisdiction="de")},
         f=f,
         k=k,
         root=Role(keys=[key.public for key in lab.root], threshold=2),
         issuers=Role(keys=[lab.issuer.public], threshold=1),
         revoker=Role(keys=[lab.revoker.public], threshold=1),
         policy={DOMAIN: Role(keys=[key.public for key in lab.signers], threshold=2)},
+        approvers={
+            "security": Role(keys=[key.public for key in lab.approvers], threshold=1),
+            "board": Role(keys=[key.public for key in lab.board], threshold=2),
+        },
         bounds=Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000),
         reason="The first roster.",
         issued_ms=0,
@@ -278,6 +340,8 @@ def _bundle() -> Bundle:
         schema="entity Account;",
         policies=[
             PolicyJson(id="small-payments", effect="permit", annotations={"obligation": "receipt"}, json=_PERMIT),
+            PolicyJson(id="vault", effect="permit", annotations={"approval": "2 of security"}, json=_vault("unless")),
+            PolicyJson(id="emergency", effect="permit", annotations={}, json=_vault("when")),
             PolicyJson(id="never-frozen", effect="forbid", annotations={}, json=_FORBID),
         ],
         principal=[],

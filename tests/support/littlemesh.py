@@ -189,6 +189,7 @@ class Node:
             frontier=governance.digest,
             policies=policies_of(governance, self.machine.me.region, T0, {}),
             halted=sorted(state.governance.halted),
+            conflicts=sum(map(state.governance.forked, state.governance.whole)),
             origin=self.origin,
             size=len(self.logs[self.origin]),
             certified=state.log.certified,

@@ -1,5 +1,6 @@
 """A mesh in which something happened, and the proofs of it."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -21,12 +22,12 @@ FIXTURE: Final = Path(__file__).resolve().parents[1] / "fixtures" / "proofs" / "
 class Happened:
     """One permit that ran well (its intent has a committed memo), one denial by policy, one denial without a decision."""
 
-    def __init__(self) -> None:
-        self.lab = Lab()
+    def __init__(self, lab: Lab | None = None, *, at: str = "eu-1") -> None:
+        self.lab = Lab() if lab is None else lab
         self.mesh = LittleMesh(self.lab)
         now_ms = self.mesh.now_ms
         self.permitted, intent, openings = self.lab.intent(1, memo="for the flat", at_ms=now_ms)
-        answer = self.mesh.request("eu-1", self.lab.request(intent, openings))
+        answer = self.mesh.request(at, self.lab.request(intent, openings))
         assert isinstance(answer, Authorized)
         self.authorization = envelope.identify(bytes(answer.authorization))[1]
         self.outcomes = self.lab.lived(self.permitted, self.authorization, at_ms=now_ms)
@@ -51,11 +52,12 @@ class Happened:
         answers = [unpack(Proved, asked(pack(Prove(origin=origin, index=index)))) for origin, index in places]
         return sorted(answers, key=lambda answer: record_of(answer).__struct_config__.tag == "outcome")
 
-    def proof(self, name: str, *, outcomes: int | None = None) -> bytes:
+    def proof(self, name: str, *, outcomes: int | None = None, rosters: Sequence[bytes] = ()) -> bytes:
         """The proof bundle of an id."""
         main, *rest = self.answers(name)
         lab = self.lab
-        return encode_proof(gather(main, rest[:outcomes], manifests=[lab.manifest_envelope], bundles=[lab.bundle_bytes]))
+        bundle = gather(main, rest[:outcomes], manifests=[lab.manifest_envelope], bundles=[lab.bundle_bytes], rosters=rosters)
+        return encode_proof(bundle)
 
 
 @cache

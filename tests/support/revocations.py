@@ -39,6 +39,7 @@ def revocation(
         sequence=sequence,
         previous=previous,
         target=target or Target(type="subject", value=f"spiffe://lab/agent/{key.public[:4]}-{sequence}"),
+        spares=[],
         reason="test",
         issued_ms=T0,
     )

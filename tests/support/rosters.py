@@ -6,10 +6,10 @@ from functools import cache
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.bytes.keys import SecretKey
-from mesh.core.law.roster import Bounds, Member, Role, Roster
+from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
 from tests.support.factory import MESH, secret, sign
 
-__all__ = ["ROOT", "key", "member", "roster", "signed"]
+__all__ = ["ROOT", "key", "member", "owners", "roster", "seal", "signed"]
 
 
 @cache
@@ -22,10 +22,10 @@ ROOT = tuple(key(f"root {number}") for number in range(3))
 
 
 @cache
-def member(name: str, *, generation: int = 0) -> Member:
+def member(name: str, *, generation: int = 0, operator: str = "own") -> Member:
     """A member; another generation has the same name and other keys."""
     uses = {f"{use}_key": key(f"{name} {use} {generation}").public for use in ("log", "witness", "attest", "decision")}
-    return Member(name=name, region="eu", log_epoch=1, **uses)
+    return Member(name=name, region="eu", operator=operator, log_epoch=1, **uses)
 
 
 def roster(
@@ -39,24 +39,37 @@ def roster(
     mesh: str = MESH,
 ) -> Roster:
     """The next epoch after another one, or the first."""
+    everyone = [member(one) if isinstance(one, str) else one for one in members]
     return Roster(
         mesh=mesh,
         epoch=after.claims.epoch + 1 if after else 1,
         previous=after.id if after else "",
         not_before_ms=after.claims.not_before_ms + 10_000 if after else 0,
-        members=[member(one) if isinstance(one, str) else one for one in members],
+        members=everyone,
+        operators={one.operator: Operator(key=key(f"operator {one.operator}").public, jurisdiction="de") for one in everyone},
         f=f,
         k=k,
         root=Role(keys=[one.public for one in root], threshold=threshold),
         issuers=Role(keys=[key("issuer").public], threshold=1),
         revoker=Role(keys=[key("revoker").public], threshold=1),
         policy={"payments": Role(keys=[key("policy").public], threshold=1)},
+        approvers={},
         bounds=Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000),
         reason="The first roster.",
         issued_ms=0,
     )
 
 
+def owners(value: Roster) -> list[SecretKey]:
+    """The keys of its operators."""
+    return [key(f"operator {name}") for name in value.operators]
+
+
 def signed(value: Roster, *keys: SecretKey) -> Statement[Roster]:
-    """As read, with these signatures; without any named, with two of the root."""
-    return envelope.read(Roster, sign(value, *(keys or ROOT[:2])))
+    """As read, with the signatures of its operators and these; without any named, with two of the root."""
+    return seal(value, *(keys or ROOT[:2]), *owners(value))
+
+
+def seal(value: Roster, *keys: SecretKey) -> Statement[Roster]:
+    """As read, with exactly these signatures."""
+    return envelope.read(Roster, sign(value, *keys))

@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import strategies as st
 from msgspec import inspect as mi
 
-from mesh.core.law.roster import Bounds, Member, Role, Roster
+from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
 from tests.core.kit import secret
 
 __all__ = ["values_of"]
@@ -23,10 +23,10 @@ def _rosters() -> st.SearchStrategy[Roster]:
     """Sound ones only: no other can be made."""
 
     def make(n: int, epoch: int) -> Roster:
-        keys = iter([secret(number).public for number in range(4 * n + 8)])
+        keys = iter([secret(number).public for number in range(4 * n + 11)])
         members = [
             Member(
-                name=f"n{index}", region="eu", log_epoch=1,
+                name=f"n{index}", region="eu", operator="one", log_epoch=1,
                 log_key=next(keys), witness_key=next(keys), attest_key=next(keys), decision_key=next(keys),
             )
             for index in range(n)
@@ -38,8 +38,9 @@ def _rosters() -> st.SearchStrategy[Roster]:
 
         return Roster(
             mesh="dev", epoch=epoch, previous="", not_before_ms=0,
-            members=members, f=f, k=(n + f) // 2 + 1, root=role(3, 2), issuers=role(1, 1),
-            revoker=role(1, 1), policy={"payments": role(2, 2)},
+            members=members, operators={"one": Operator(key=next(keys), jurisdiction="de")}, f=f,
+            k=(n + f) // 2 + 1, root=role(3, 2), issuers=role(1, 1),
+            revoker=role(1, 1), policy={"payments": role(2, 2)}, approvers={"security": role(2, 1)},
             bounds=Bounds(heartbeat_ms=1000, stale_ms=5000, skew_ms=500, certify_ms=250, attest_stall_ms=5000),
             reason="The first roster.", issued_ms=0,
         )  # fmt: skip
@@ -65,6 +66,8 @@ def _of(info: mi.Type) -> st.SearchStrategy[Any]:
             return st.one_of([_of(each) for each in types])
         case mi.ListType(item_type=item, min_length=low, max_length=high):
             return st.lists(_of(item), min_size=low or 0, max_size=min(high or 3, max(3, low or 0)))
+        case mi.RawType():
+            return st.just(msgspec.Raw(b'{"payload":""}'))
         case mi.DictType(key_type=key, value_type=value):
             return st.dictionaries(_of(key), _of(value), max_size=3)
         case _:

@@ -20,7 +20,7 @@ from mesh.core.law.halt import Halt, halt_stream, in_force
 from mesh.core.law.heartbeat import NOTHING, StreamHead, frontier_digest
 from mesh.core.law.policy import Bundle, Manifest, check_succession, read_bundle
 from mesh.core.law.resolve import RESOLVES, Resolve, newest
-from mesh.core.law.revocation import Revocation
+from mesh.core.law.revocation import Revocation, sparing
 from mesh.core.law.roster import ROSTERS, Roster, admit_roster
 from mesh.core.law.streams import Chain, Fork, Growth, Stream, common, head_of, settle
 from mesh.core.law.succession import Rosters
@@ -185,6 +185,9 @@ def _silent(roster: Roster, roster_id: str) -> Governance:
         activations={},
         rollouts={},
         revoked=frozenset(),
+        revocations={},
+        backing={},
+        spared={},
         halts={},
         halted={},
         streams=streams,
@@ -224,13 +227,17 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
     former = {**governance.former, digest: frontier}
     halts, halted = _halting(governance, streams, settled, changed, new)
     activations, rollouts = _rolling_out(governance, streams, settled, changed, new)
+    revocations = [item.claims for item in new if isinstance(item.claims, Revocation)]
     return msgspec.structs.replace(
         governance,
         rosters=_succeeding(governance.rosters, streams[ROSTERS], settled, new),
         laws=_legislating(governance.laws, new),
         activations=activations,
         rollouts=rollouts,
-        revoked=governance.revoked | {(said.target.type, said.target.value) for item in new if isinstance(said := item.claims, Revocation)},
+        revoked=governance.revoked | {(said.target.type, said.target.value) for said in revocations},
+        revocations=_revoking(governance.revocations, new),
+        backing=_backing(governance.backing, new),
+        spared=sparing(governance.spared, revocations),
         halts=halts,
         halted=halted,
         streams=streams,
@@ -254,6 +261,28 @@ def _succeeding(rosters: Rosters, stream: Stream, settled: Mapping[str, tuple[st
     held = {**rosters.held, **{item.id: item.claims for item in new if isinstance(item.claims, Roster)}}
     ids = stream.ids if isinstance(stream, Chain) else settled.get(ROSTERS) or common(stream)
     return Rosters(held, ids)
+
+
+def _revoking(
+    revocations: Mapping[tuple[str, str], tuple[str, ...]], new: Sequence[Statement[Said]]
+) -> Mapping[tuple[str, str], tuple[str, ...]]:
+    said = [(item.claims.target, item.id) for item in new if isinstance(item.claims, Revocation)]
+    if not said:
+        return revocations
+    grown = dict(revocations)
+    for target, identity in said:
+        link = target.type, target.value
+        grown[link] = tuple(sorted({*grown.get(link, ()), identity}))
+    return grown
+
+
+def _backing(backing: Mapping[str, int], new: Sequence[Statement[Said]]) -> Mapping[str, int]:
+    found = dict[str, int]()
+    for item in new:
+        if isinstance(said := item.claims, Revocation) and said.target.type == "key":
+            key = said.target.value
+            found[key] = max(found.get(key, backing.get(key, 0)), len(item.signatures))
+    return {**backing, **found} if found else backing
 
 
 def _gapless(stream: Stream | None) -> tuple[str, ...]:

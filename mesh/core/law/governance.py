@@ -10,10 +10,13 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from mesh.core.bytes.canonical import Payload
+from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, Rollout, activate_stream
 from mesh.core.law.heartbeat import Standing, StreamHead
 from mesh.core.law.policy import Bundle, Manifest, policy_stream
 from mesh.core.law.resolve import Resolve
+from mesh.core.law.revocation import Spared
 from mesh.core.law.roster import ROSTERS, Member, Roster
 from mesh.core.law.streams import Stream
 from mesh.core.law.succession import Rosters
@@ -56,6 +59,11 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     """Domain to the gapless chain of them, or to the history of them that a resolve chose."""
     revoked: frozenset[tuple[str, str]]
     """(target type, value)."""
+    revocations: Mapping[tuple[str, str], tuple[str, ...]]
+    """The same to the ids of the statements that say so."""
+    backing: Mapping[str, int]
+    """Revoked key (hex) to the most revokers who signed one revocation of it."""
+    spared: Spared
     halts: Mapping[str, Mapping[str, tuple[str, ...]]]
     """Domain to every halt and resume that is held of it: its id, and what it lifts."""
     halted: Mapping[str, tuple[str, ...]]
@@ -193,8 +201,28 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
             Refused: ``revoked``.
         """
         for link in chain:
-            if link in self.revoked:
+            if link in self.revoked and not self._alone(*link):
                 raise Refused("revoked", f"{link[0]} {link[1][:80]}")
+
+    def _alone(self, kind: str, value: str) -> bool:
+        """Whether fewer revokers than it takes said no to a key that a roster names.
+
+        Whoever said it when no roster named the key yet had the right to, and nobody can tell later when that was.
+        """
+        if kind != "key" or all(value not in roster.keys for roster in self.rosters.chain):
+            return False
+        return self.backing[value] < min(roster.revoker.threshold for roster in self.rosters.chain)
+
+    def check_issued(self, *documents: Statement[Payload]) -> None:
+        """That no issuer that signed one of these identity documents is revoked, unless the document is spared.
+
+        Raises:
+            Refused: ``revoked``.
+        """
+        for document in documents:
+            for key in document.signatures:
+                if key in self.spared and document.id not in self.spared[key]:
+                    raise Refused("revoked", f"issuer {key} of document {document.id[:12]}…")
 
     def check_open(self, domain: str) -> None:
         """That no halt of ``domain`` is in force, and that its policy signers have not contradicted themselves.

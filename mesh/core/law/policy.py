@@ -16,7 +16,7 @@ from mesh.core.law.roster import Roster
 from mesh.core.run.decision import Effect, Entity, PolicyName
 from mesh.core.run.intent import Assurance, Digest, EntityRef
 from mesh.errors import Refused
-from mesh.limits import BUNDLE_BYTES_MAX, PARAMS_MAX
+from mesh.limits import APPROVALS_MAX, BUNDLE_BYTES_MAX, PARAMS_MAX
 
 __all__ = [
     "ActionSpec",
@@ -100,6 +100,9 @@ class Case(Payload):
     purpose: Text
     enforcer_class: Text
     person: Text
+    approvals: Annotated[dict[Token, Count], msgspec.Meta(max_length=APPROVALS_MAX)]
+    """Group to how many of its keys approved."""
+    breakglass: bool
     now_s: Count
     effect: Effect
     determining: list[Text]
@@ -140,6 +143,8 @@ class Terms(Payload):
     authorization_ms: Millis
     """Life of an authorization."""
     lease_ms: Millis
+    approvals: Annotated[dict[Token, Count], msgspec.Meta(max_length=APPROVALS_MAX)]
+    """Group to the fewest keys that must approve: what every permit demands that can match."""
 
 
 @statement("policy")

@@ -1,33 +1,55 @@
 """A revocation is one signed, numbered, never undone no to one exact thing.
 
-Not here: the streams that carry them.
+Rules
+-----
+1. One revoker alone denies one subject. A key that the roster names, an issuer and a governor stand for many: that takes the threshold.
+2. ``issuer`` kills every identity document that is signed by that key, for ever, also those that are yet to be found, except those
+   that the revocation lists. Of several revocations of one issuer each must spare a document, or it is dead: so no order matters, and
+   what is revoked only grows. A document that another issuer signs anew, without that key's line, lives.
+3. ``governor`` kills every authorization that a member of that name has signed, issued or countersigned, under this roster or a later
+   one. Its heartbeats, lines and records count as before: who counts is the roster's to say. Whoever replaces it takes another name.
+
+Not here: the streams that carry them; where the chain of an intent or a start is put together (:mod:`mesh.protocol.examine`,
+:mod:`mesh.protocol.enforcer`). Who attests does not ask: what was decided before a revocation was lawful.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Final, Literal
 
 import msgspec
 
-from mesh.core.bytes.canonical import Count, KeyHex, Millis, Payload, Reason, Token
+from mesh.core.bytes.canonical import Count, Hex32, KeyHex, Millis, Payload, Reason, Token
 from mesh.core.bytes.envelope import Statement, statement
 from mesh.core.law.roster import Roster
 from mesh.errors import Refused
+from mesh.limits import SPARED_MAX
 
-__all__ = ["Revocation", "Target", "admit_revocation", "stream_of"]
+__all__ = ["Revocation", "Spared", "Target", "admit_revocation", "needs_threshold", "sparing", "stream_of"]
+
+Spared = Mapping[str, frozenset[str]]
+"""Revoked issuer key (hex) to the ids of its documents that are not revoked with it."""
+_MANY: Final = frozenset({"issuer", "governor"})
 
 
 class Target(Payload):
-    """What is revoked: a public key, a SPIFFE id, the id of an identity document, intent or authorization, or whatever was measured."""
+    """What is revoked: a key, a SPIFFE id, a document, intent or authorization, what was measured; an issuer, a governor.
 
-    type: Literal["key", "subject", "document", "intent", "authorization", "digest"]
+    Documents are identities, approvals and break-glass grants.
+    """
+
+    type: Literal["key", "subject", "document", "intent", "authorization", "digest", "issuer", "governor"]
     value: Annotated[str, msgspec.Meta(pattern="^[ -~]{1,254}$(?!\\n)", min_length=1, max_length=254)]
-    """Lowercase hex for a key or an id, a SPIFFE id, or the digest of something measured or of a policy bundle (``blake3:<hex>``)."""
+    """Lowercase hex for a key, an issuer's key or an id, a SPIFFE id, the digest of something measured or of a policy bundle
+    (``blake3:<hex>``), or a member's name.
+    """
 
 
 @statement("revocation")
 class Revocation(Payload):
     """Signed by the revoker key it names: any single one may revoke one subject, because a revocation can only deny.
 
-    A key that the roster itself names (an issuer's, a member's) stands for more than one subject: that takes the threshold.
+    A key that the roster itself names (an issuer's, a member's), an issuer and a governor stand for more than one subject: that
+    takes the threshold.
     """
 
     mesh: Token
@@ -36,6 +58,8 @@ class Revocation(Payload):
     """Dense per revoker key, from 1."""
     previous: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
     target: Target
+    spares: Annotated[list[Hex32], msgspec.Meta(max_length=SPARED_MAX)]
+    """Of an issuer, ids of the identity documents that stay valid, sorted; else empty."""
     reason: Reason
     issued_ms: Millis
 
@@ -54,16 +78,34 @@ def admit_revocation(revocation: Statement[Revocation], roster: Roster) -> Revoc
     """The revocation, believed because a revoker of ``roster`` signed it, or as many as it takes.
 
     Raises:
-        Refused: ``wrong_mesh``, ``bad_signature``, ``threshold_not_met``.
+        Refused: ``wrong_mesh``, ``bad_signature``, ``threshold_not_met``; ``malformed`` for spared documents of what is no issuer, or out
+            of order.
     """
     claims = revocation.claims
     if claims.mesh != roster.mesh:
         raise Refused("wrong_mesh", claims.mesh)
+    if claims.spares and (claims.target.type != "issuer" or claims.spares != sorted(set(claims.spares))):
+        raise Refused("malformed", "only of an issuer documents are spared, each once, in their order")
     if claims.revoker not in roster.revoker.keys:
         raise Refused("bad_signature", "not a revoker of this roster")
     # Kept and handed on as it is: no line may be on it that somebody else could not check.
     if claims.revoker not in revocation.signatures or not revocation.sealed_by(roster.revoker.keys):
         raise Refused("bad_signature", "not signed by its revoker, or also by somebody who is none")
-    if claims.target.type == "key" and claims.target.value in roster.keys:
+    if needs_threshold(claims.target, roster):
         return revocation.verify_threshold(roster.revoker.keys, roster.revoker.threshold)
     return claims
+
+
+def needs_threshold(target: Target, roster: Roster) -> bool:
+    """Whether it stands for more than one subject (rule 1)."""
+    return target.type in _MANY or (target.type == "key" and target.value in roster.keys)
+
+
+def sparing(spared: Spared, new: Iterable[Revocation]) -> Spared:
+    """What is spared after these too (rule 2)."""
+    grown = dict(spared)
+    for said in new:
+        if said.target.type == "issuer":
+            documents = frozenset(said.spares)
+            grown[said.target.value] = grown.get(said.target.value, documents) & documents
+    return grown

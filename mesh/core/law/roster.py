@@ -3,10 +3,14 @@
 One number, k, decides everything: final, decided, fresh and acknowledged each mean *k distinct members*. A roster is sound
 only if ``2k > n + f`` (any two such sets share an honest member) and ``k <= n - f`` (f silent liars stop nobody).
 
-Not here: the chain from one epoch to the next (:mod:`mesh.core.law.succession`).
+An *operator* owns members. It countersigns every roster that says something new about them, so nobody is named an owner who did not
+agree, and ``mesh trust`` can count owners instead of keys.
+
+Not here: the chain from one epoch to the next (:mod:`mesh.core.law.succession`), what owners could do together
+(:mod:`mesh.core.law.collusion`).
 """
 
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -17,7 +21,19 @@ from mesh.core.log.checkpoint import attest_name, log_origin, witness_name
 from mesh.errors import Refused
 from mesh.limits import FRONTIER_STREAMS_MAX, MEMBERS_MAX
 
-__all__ = ["ROSTERS", "Bounds", "Member", "Role", "Roster", "admit_roster"]
+__all__ = [
+    "ROSTERS",
+    "Assent",
+    "Bounds",
+    "Member",
+    "Operator",
+    "Role",
+    "Roster",
+    "admit_roster",
+    "assents",
+    "check_assents",
+    "check_sealed",
+]
 
 ROSTERS: Final = "roster"
 """The stream of the mesh's rosters."""
@@ -48,6 +64,8 @@ class Member(Payload):
 
     name: Token
     region: Token
+    operator: Token
+    """Who owns it, by the roster's name for them."""
     log_epoch: Count
     log_key: KeyHex
     """Signs checkpoints of its own log, nothing else."""
@@ -57,6 +75,15 @@ class Member(Payload):
     """I hold every record and would have decided so."""
     decision_key: KeyHex
     """Authorizations, denials, receipts, refusals, heartbeats, answers to a start."""
+
+
+class Operator(Payload):
+    """An owner of members: whoever it is could make all of them lie."""
+
+    key: KeyHex
+    """Countersigns rosters, and nothing else."""
+    jurisdiction: Token
+    """Whose courts can order it about, such as ``de``; in its own words."""
 
 
 class Bounds(Payload):
@@ -84,6 +111,8 @@ class Roster(Payload):
     not_before_ms: Millis
     """Nobody acts under it earlier, and nobody who holds it acts under the former one any more from then on."""
     members: Annotated[list[Member], msgspec.Meta(min_length=1, max_length=MEMBERS_MAX)]
+    operators: Annotated[dict[Token, Operator], msgspec.Meta(max_length=MEMBERS_MAX)]
+    """Who owns members, and nobody else, by name."""
     f: Count
     k: Count
     root: Role
@@ -92,6 +121,8 @@ class Roster(Payload):
     revoker: Role
     policy: Annotated[dict[Token, Role], msgspec.Meta(max_length=MEMBERS_MAX)]
     """Domain to the people who sign its policy."""
+    approvers: Annotated[dict[Token, Role], msgspec.Meta(max_length=MEMBERS_MAX)]
+    """Group to the people who approve single effects and grant exceptions; the threshold is the fewest that ever count."""
     bounds: Bounds
     reason: Reason
     """What changes and why, in the signers' words."""
@@ -101,6 +132,7 @@ class Roster(Payload):
         """Refuse what is unsound: ``roster_unsound``, ``bad_key``."""
         _check_quorum(len(self.members), self.f, self.k)
         _check_names(self)
+        _check_operators(self)
         _check_roles(self)
         _check_bounds(self.bounds)
 
@@ -155,19 +187,86 @@ class Roster(Payload):
 
 
 def admit_roster(statement: Statement[Roster], *, pin: str) -> Roster:
-    """A genesis roster, believed because its id is pinned and its own root threshold signed it.
+    """A roster to begin with, believed because its id is pinned and its own root threshold signed it; a first one by its operators, too.
 
     Args:
         statement: the roster as read.
         pin: the statement id that the operator trusts, lowercase hex.
 
     Raises:
-        Refused: ``wrong_epoch`` if it is not the pinned one; ``threshold_not_met``.
+        Refused: ``wrong_epoch`` if it is not the pinned one; ``threshold_not_met``, ``operator_unsigned``.
     """
     if statement.id != pin:
         raise Refused("wrong_epoch", f"pinned is {pin[:12]}…, this is {statement.id[:12]}…")
-    root = statement.claims.root
-    return statement.verify_threshold(root.keys, root.threshold)
+    check_assents(statement, None)
+    return statement.claims
+
+
+class Assent(NamedTuple):
+    """Somebody without whose signature a roster is not believed."""
+
+    who: str
+    """``root of epoch 2``, ``operator acme``."""
+    role: Role
+    code: str
+    """What a roster without it is refused with."""
+
+
+def assents(after: Roster, now: Roster | None) -> list[Assent]:
+    """Whose signatures ``after`` needs to follow ``now``; if that is not known, to be the first of all, or a later one that is pinned.
+
+    The root thresholds of both. Every operator of whom it says something that ``now`` does not: that a member is its own, with such
+    keys, in such a region; or where it is at home. And of an operator that takes another key the former one as well: nobody but itself
+    speaks under a name that a roster has given it. Who lost its key comes back under another name, with new members. Of a later one
+    that is pinned no operator is asked: each has signed the epoch that said something new of it, and whoever pins vouches for the rest.
+    """
+    roots = [] if now is None else [_root(now)]
+    needed = [*roots, _root(after)]
+    if now is None and after.previous:
+        return needed
+    before, owners = ({}, {}) if now is None else ({member.name: member for member in now.members}, now.operators)
+    for name, owner in sorted(after.operators.items()):
+        former = owners.get(name)
+        if former != owner or any(before.get(member.name) != member for member in after.members if member.operator == name):
+            needed.append(_owner(f"operator {name}", owner))
+        if former is not None and former.key != owner.key:
+            needed.append(_owner(f"operator {name} with its former key", former))
+    return needed
+
+
+def check_assents(statement: Statement[Roster], now: Roster | None) -> None:
+    """That all have signed it whom it takes to follow ``now``, or to be the first.
+
+    Raises:
+        Refused: ``threshold_not_met`` for a root, ``operator_unsigned``.
+    """
+    for assent in assents(statement.claims, now):
+        try:
+            statement.verify_threshold(assent.role.keys, assent.role.threshold)
+        except Refused as refusal:
+            raise Refused(assent.code, f"{refusal.detail} of the {assent.who}") from None
+
+
+def check_sealed(statement: Statement[Roster], now: Roster) -> None:
+    """That nobody else has a line on it: what is kept and handed on carries none that cannot be checked.
+
+    Raises:
+        Refused: ``bad_signature``.
+    """
+    if not statement.sealed_by([key for one in (now, statement.claims) for key in _signers(one)]):
+        raise Refused("bad_signature", "roster is signed also by somebody who is neither a root nor an operator, or not validly")
+
+
+def _signers(roster: Roster) -> list[str]:
+    return [*roster.root.keys, *(owner.key for owner in roster.operators.values())]
+
+
+def _root(roster: Roster) -> Assent:
+    return Assent(f"root of epoch {roster.epoch}", roster.root, "threshold_not_met")
+
+
+def _owner(who: str, owner: Operator) -> Assent:
+    return Assent(who, Role(keys=[owner.key], threshold=1), "operator_unsigned")
 
 
 def _check_quorum(n: int, f: int, k: int) -> None:
@@ -183,16 +282,23 @@ def _check_names(roster: Roster) -> None:
         raise Refused("roster_unsound", "no region may be called hb, law, sync or ctl: those are subjects")
 
 
+def _check_operators(roster: Roster) -> None:
+    owners = {member.operator for member in roster.members}
+    for name in owners ^ set(roster.operators):
+        told = "owns a member and is not described" if name in owners else "owns no member"
+        raise Refused("roster_unsound", f"operator {name} {told}")
+
+
 def _all_keys(roster: Roster) -> list[str]:
-    roles = [roster.root, roster.issuers, roster.revoker, *roster.policy.values()]
-    keys = [key for role in roles for key in role.keys]
+    roles = [roster.root, roster.issuers, roster.revoker, *roster.policy.values(), *roster.approvers.values()]
+    keys = [key for role in roles for key in role.keys] + [owner.key for owner in roster.operators.values()]
     for member in roster.members:
         keys += [member.log_key, member.witness_key, member.attest_key, member.decision_key]
     return keys
 
 
 def _check_roles(roster: Roster) -> None:
-    roles = [roster.root, roster.issuers, roster.revoker, *roster.policy.values()]
+    roles = [roster.root, roster.issuers, roster.revoker, *roster.policy.values(), *roster.approvers.values()]
     if any(not 1 <= role.threshold <= len(role.keys) for role in roles):
         raise Refused("roster_unsound", "a role's threshold is outside 1..number of its keys")
     streams = 2 + 3 * len(roster.policy) + len(roster.revoker.keys)

@@ -9,10 +9,11 @@ Not here: conditions, entities, evaluation (the engine's).
 import msgspec
 
 from mesh.core.law.policy import Bundle, Manifest, PolicyJson
+from mesh.core.run.approval import demands
 from mesh.core.run.intent import ASSURANCES, Assurance, strongest
 from mesh.errors import Refused
 
-__all__ = ["PRINCIPAL_TYPE", "action_id", "applies", "check_terms", "floors"]
+__all__ = ["PRINCIPAL_TYPE", "action_id", "applies", "approval_floors", "check_terms", "floors"]
 
 PRINCIPAL_TYPE = "Workload"
 
@@ -91,16 +92,35 @@ def floors(bundle: Bundle) -> dict[str, Assurance]:
     return found
 
 
-def check_terms(manifest: Manifest, bundle: Bundle) -> None:
-    """That a manifest's terms are those of exactly the bundle's actions, and no floor is below what a permit demands.
+def approval_floors(bundle: Bundle) -> dict[str, dict[str, int]]:
+    """Per action what every permit demands with ``@approval`` that can match it: without that much, no governor can have allowed it.
 
     Raises:
         Refused: ``policy_invalid``.
     """
-    demanded = floors(bundle)
+    found, permits = dict[str, dict[str, int]](), [policy for policy in bundle.policies if policy.effect == "permit"]
+    for policy in permits if any("approval" in policy.annotations for policy in permits) else ():
+        noted = policy.annotations.get("approval")
+        wanted = {} if noted is None else {demand.group: demand.least for demand in demands(noted)}
+        for action in bundle.actions:
+            if applies(policy, action_id(bundle.domain, action.name)):
+                floor = found.get(action.name, wanted)
+                found[action.name] = {group: min(least, floor[group]) for group, least in wanted.items() if group in floor}
+    return {action.name: found.get(action.name, {}) for action in bundle.actions}
+
+
+def check_terms(manifest: Manifest, bundle: Bundle) -> None:
+    """That a manifest's terms are those of exactly the bundle's actions, no floor below what a permit demands, approvals what all do.
+
+    Raises:
+        Refused: ``policy_invalid``.
+    """
+    demanded, approvals = floors(bundle), approval_floors(bundle)
     if bundle.domain != manifest.domain or demanded.keys() != manifest.actions.keys():
         raise Refused("policy_invalid", f"manifest and bundle of {manifest.domain} declare different actions")
     for action, floor in demanded.items():
         stated = manifest.actions[action].assurance
         if strongest(stated, floor) != stated:
             raise Refused("policy_invalid", f"{action}: the manifest says {stated}, a permit demands {floor}")
+        if manifest.actions[action].approvals != approvals[action]:
+            raise Refused("policy_invalid", f"{action}: the manifest says other approvals than every permit demands")

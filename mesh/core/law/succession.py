@@ -21,10 +21,10 @@ from typing import TypeVar
 import msgspec
 
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.roster import Member, Role, Roster, admit_roster
+from mesh.core.law.roster import Member, Roster, admit_roster, check_assents, check_sealed
 from mesh.errors import Refused
 
-__all__ = ["Overlap", "Rosters", "admit_chain", "admit_successor", "overlap", "same_member"]
+__all__ = ["Overlap", "Rosters", "admit_chain", "admit_successor", "check_place", "check_step", "overlap", "same_member"]
 
 T = TypeVar("T")
 
@@ -107,12 +107,14 @@ class Rosters(msgspec.Struct, frozen=True):
         """With one more, whose predecessor is held; which history counts is not said by that.
 
         Raises:
-            Refused: ``wrong_epoch`` if the predecessor is not held; as :func:`admit_successor`.
+            Refused: ``wrong_epoch`` if the predecessor is not held, ``bad_signature`` for a line of somebody else; as
+                :func:`admit_successor`.
         """
         before = self.held.get(statement.claims.previous)
         if before is None:
             raise Refused("wrong_epoch", f"it follows {statement.claims.previous[:12] or 'nothing'}…, which is not held")
         admit_successor(before, statement.claims.previous, statement)
+        check_sealed(statement, before)
         return Rosters({**self.held, statement.id: statement.claims}, self.ids)
 
     def judged(self, check: Callable[[Roster], T], by: Callable[[Roster], object]) -> T:
@@ -139,7 +141,11 @@ class Rosters(msgspec.Struct, frozen=True):
 
 
 def same_member(one: Member, other: Member) -> bool:
-    """Whether it is the same in both rosters: same name, log epoch and keys. Its region may differ, which it signs nothing under."""
+    """Whether it is the same in both rosters: same name, operator, log epoch and keys. Its region may differ, which it signs nothing under.
+
+    Another operator makes another member: f counts owners who lie, and who was honest under one may lie under the next. It also takes
+    new keys then (:func:`admit_successor`): the former owner may have kept the old ones, and would go on lying for it.
+    """
     return msgspec.structs.replace(one, region=other.region) == other
 
 
@@ -160,27 +166,36 @@ def admit_successor(now: Roster, now_id: str, statement: Statement[Roster]) -> R
 
     Raises:
         Refused: ``wrong_mesh``; ``wrong_epoch`` unless it is the next epoch and names ``now_id`` as its predecessor;
-            ``threshold_not_met`` unless both root thresholds signed; ``roster_unsafe`` if the overlap rule does not hold, or a log
-            would go on under another key; ``too_soon`` if it begins less than 2Δ after the former one.
+            ``threshold_not_met`` unless both root thresholds signed, ``operator_unsigned`` unless every operator did of whom it says
+            something new; ``roster_unsafe`` if the overlap rule does not hold, a log would go on under another key, or a member under
+            another operator with the former keys; ``too_soon`` if it begins less than 2Δ after the former one.
     """
     claims = statement.claims
+    check_place(now, now_id, claims)
+    check_assents(statement, now)
+    check_step(now, claims)
+    return claims
+
+
+def check_place(now: Roster, now_id: str, claims: Roster) -> None:
+    """That it is the next epoch of the same mesh, behind that one. Raises: ``wrong_mesh``, ``wrong_epoch``."""
     if claims.mesh != now.mesh:
         raise Refused("wrong_mesh", claims.mesh)
     if claims.epoch != now.epoch + 1:
         raise Refused("wrong_epoch", f"after epoch {now.epoch} comes {now.epoch + 1}, this is {claims.epoch}")
     if claims.previous != now_id:
         raise Refused("wrong_epoch", f"epoch {now.epoch} is {now_id[:12]}…, this follows {claims.previous[:12] or 'nothing'}…")
-    _check_signed(statement, now.root, f"root of epoch {now.epoch}")
-    _check_signed(statement, claims.root, f"root of epoch {claims.epoch}")
-    step = overlap(now, claims)
+
+
+def check_step(now: Roster, after: Roster) -> None:
+    """That quorums meet, that every log keeps its key and every key its owner, and that epochs do not overtake one another.
+
+    Raises:
+        Refused: ``roster_unsafe``, ``too_soon``.
+    """
+    step = overlap(now, after)
     if not step.safe:
         raise Refused("roster_unsafe", f"{step}: a step like this must be made in several")
-    _check_carried(now, claims)
-    return claims
-
-
-def _check_carried(now: Roster, after: Roster) -> None:
-    """That every log keeps its key, and that epochs do not overtake one another."""
     apart_ms = 2 * max(now.bounds.stale_ms, after.bounds.stale_ms)
     if after.not_before_ms < now.not_before_ms + apart_ms:
         raise Refused("too_soon", f"epoch {after.epoch} begins less than {apart_ms} ms (2Δ) after epoch {now.epoch}")
@@ -188,6 +203,12 @@ def _check_carried(now: Roster, after: Roster) -> None:
     for member in after.members:
         if logs.get(after.origin(member), member.log_key) != member.log_key:
             raise Refused("roster_unsafe", f"{after.origin(member)} under another key: a new log key begins a new log epoch")
+    owners = {key: member.operator for member in now.members for key in _keys(member)}
+    for member in after.members:
+        if any(owners.get(key, member.operator) != member.operator for key in _keys(member)):
+            raise Refused(
+                "roster_unsafe", f"{member.name} goes to operator {member.operator} with keys that another one had: make new ones"
+            )
 
 
 def admit_chain(genesis: Statement[Roster], pin: str, successors: Iterable[Statement[Roster]]) -> Roster:
@@ -202,8 +223,5 @@ def admit_chain(genesis: Statement[Roster], pin: str, successors: Iterable[State
     return roster
 
 
-def _check_signed(statement: Statement[Roster], root: Role, whose: str) -> None:
-    try:
-        statement.verify_threshold(root.keys, root.threshold)
-    except Refused as refusal:
-        raise Refused(refusal.code, f"{refusal.detail} of the {whose}") from None
+def _keys(member: Member) -> tuple[str, ...]:
+    return member.log_key, member.witness_key, member.attest_key, member.decision_key

@@ -77,9 +77,12 @@ def admit_law(statement: Statement[Said], rosters: Rosters) -> None:
     if isinstance(statement.claims, Roster):
         admit_next(cast("Statement[Roster]", statement), rosters)
     else:
-        rosters.judged(
-            partial(_KINDS[type(statement.claims)].admit, statement), by=lambda roster: (roster.root, roster.revoker, roster.policy)
-        )
+        rosters.judged(partial(_KINDS[type(statement.claims)].admit, statement), by=_voices)
+
+
+def _voices(roster: Roster) -> object:
+    """What it depends on whom a roster lets speak: a revocation also on which keys it names."""
+    return roster.root, roster.revoker, roster.policy, roster.keys
 
 
 def admit_next(statement: Statement[Roster], rosters: Rosters) -> Rosters:

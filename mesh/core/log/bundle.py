@@ -1,4 +1,4 @@
-"""A proof bundle is one file that shows what happened and by what right, to somebody who holds nothing but the roster.
+"""A proof bundle is one file that shows what happened and by what right, to somebody who holds nothing but a roster.
 
 Rules
 -----
@@ -7,6 +7,7 @@ Rules
 2. Nothing in it lies outside of what is checked (:mod:`mesh.verify`): an unread byte could be read by somebody as a promise.
 3. The proofs are C2SP tlog-proofs with certificates, so any C2SP verifier can check inclusion and signatures without us.
 4. Openings of committed parameters may be left out: what remains is still provable, and says what could not be repeated.
+5. It is judged by one roster, whichever of them its reader trusts: the others come with it.
 
 Not here: belief (:mod:`mesh.verify`), collecting the parts from nodes (``mesh prove``).
 """
@@ -20,7 +21,7 @@ from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Payload
 from mesh.core.log.record import read_record
 from mesh.core.run.params import Opening
-from mesh.limits import ACTIVATIONS_MAX, LIST_ITEMS_MAX, PARAMS_MAX, PROOF_BUNDLE_BYTES_MAX, TLOG_PROOF_BYTES_MAX
+from mesh.limits import ACTIVATIONS_MAX, LIST_ITEMS_MAX, PARAMS_MAX, PROOF_BUNDLE_BYTES_MAX, PROOF_ROSTERS_MAX, TLOG_PROOF_BYTES_MAX
 
 __all__ = ["FORMAT", "ProofBundle", "Proven", "encode_proof", "make_proof", "read_proof"]
 
@@ -58,6 +59,8 @@ class ProofBundle(Payload):
     """Of the intent's committed parameters, sorted by name; empty once they are erased."""
     outcomes: Annotated[list[Proven], msgspec.Meta(max_length=LIST_ITEMS_MAX)]
     """For a permit, records of what was started and how it ended, sorted by origin and index."""
+    rosters: Annotated[list[Raw], msgspec.Meta(max_length=PROOF_ROSTERS_MAX)]
+    """Envelopes of rosters, epoch after epoch: with the trusted one, all from the first to the last. Empty while there is only one."""
 
     @property
     def proven(self) -> Proven:
@@ -73,6 +76,7 @@ def make_proof(
     activations: Iterable[bytes] = (),
     openings: Iterable[Opening] = (),
     outcomes: Iterable[Proven] = (),
+    rosters: Iterable[bytes] = (),
 ) -> ProofBundle:
     """The bundle of these parts, in the one order.
 
@@ -94,6 +98,7 @@ def make_proof(
         activations=[Raw(data) for data in activations],
         openings=sorted(openings, key=lambda opening: opening.name),
         outcomes=sorted(outcomes, key=place),
+        rosters=[Raw(data) for data in rosters],
     )
 
 

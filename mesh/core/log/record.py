@@ -15,7 +15,7 @@ from mesh.core.bytes.envelope import statement
 from mesh.core.run.decision import Attested, Decision
 from mesh.core.run.outcome import EventName
 from mesh.errors import Refused
-from mesh.limits import RECORD_BYTES_MAX
+from mesh.limits import APPROVALS_MAX, RECORD_BYTES_MAX
 
 __all__ = [
     "AttestRefused",
@@ -58,6 +58,9 @@ class DecisionMade(_Record, tag="decision"):
     decision: Decision
     engine: Text
     """The build that answered; the profile in the decision is what counts."""
+    approvals: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=APPROVALS_MAX)]
+    """Envelopes of the approvals and grants that counted, sorted by id. They stand here, not beside the record: how many people
+    signed decides, and that is in no statement id."""
     authorization: _Authorization
     """Statement id of what was issued; empty if denied."""
 

@@ -10,7 +10,7 @@ runtime bindings      audience, measurements
 policy state          policy_epoch, bundle, frontier
 environment           region, enforcer_class
 temporal validity     not_before_ms, expires_ms, lease_ms
-governance metadata   roster_epoch, assurance, obligations, decision
+governance metadata   roster_epoch, assurance, obligations, approvals, decision
 signatures            the envelope's
 attribution           issuer, intent, origin, index
 ===================== ==================================================================
@@ -23,13 +23,13 @@ from typing import Annotated, Literal
 import msgspec
 
 from mesh.core.bytes.canonical import Count, Hex32, KeyHex, Millis, Name, Payload, Spiffe, Text, Token
-from mesh.core.bytes.envelope import statement
+from mesh.core.bytes.envelope import Statement, statement
 from mesh.core.law.policy import Terms
 from mesh.core.run.decision import Attested, Decision, PolicyName, decision_digest
 from mesh.core.run.identity import EnforcerClass, Identity
 from mesh.core.run.intent import Assurance, Audience, Digest, EntityRef, Intent, Measurement
 from mesh.core.run.params import params_digest
-from mesh.limits import DETERMINING_MAX, MEASUREMENTS_MAX
+from mesh.limits import APPROVALS_MAX, DETERMINING_MAX, MEASUREMENTS_MAX
 
 __all__ = ["Authorization", "Denial", "Possession", "Receipt", "RecordRef", "authorization_of"]
 
@@ -66,6 +66,8 @@ class Authorization(Payload):
     uses: Literal[1]
     obligations: Annotated[list[PolicyName], msgspec.Meta(max_length=DETERMINING_MAX)]
     assurance: Assurance
+    approvals: Annotated[list[Hex32], msgspec.Meta(max_length=APPROVALS_MAX)]
+    """Ids of the approvals and grants that it rests on, sorted; each start uses each of them once."""
     decision: Hex32
     """Digest of the decision bytes."""
     issuer: Token
@@ -120,8 +122,7 @@ class Possession(Payload):
 
 
 def authorization_of(
-    intent_id: str,
-    intent: Intent,
+    asked: Statement[Intent],
     identity: Identity,
     decision: Decision,
     attested: Attested,
@@ -131,11 +132,13 @@ def authorization_of(
     place: tuple[str, int],
     at_ms: int,
     roster_epoch: int,
+    approvals: list[str],
 ) -> Authorization:
     """The one authorization that a permitting ``decision`` stands for, recorded at ``at_ms`` at ``place``: (origin, index)."""
+    intent = asked.claims
     return Authorization(
         mesh=intent.mesh,
-        intent=intent_id,
+        intent=asked.id,
         domain=intent.domain,
         action=intent.action,
         resource=intent.resource,
@@ -159,6 +162,7 @@ def authorization_of(
         uses=1,
         obligations=decision.obligations,
         assurance=decision.assurance,
+        approvals=approvals,
         decision=decision_digest(decision),
         issuer=issuer,
         origin=place[0],

@@ -20,7 +20,7 @@ from mesh.core.bytes.canonical import Count, Hex32, Name, Params, Payload, Text,
 from mesh.core.run.identity import EnforcerClass
 from mesh.core.run.intent import Assurance, Digest, EntityRef, Measurement
 from mesh.core.run.params import Commitments
-from mesh.limits import DETERMINING_MAX, POLICY_NAME_CHARS_MAX
+from mesh.limits import APPROVALS_MAX, DETERMINING_MAX, POLICY_NAME_CHARS_MAX
 
 __all__ = [
     "Asserted",
@@ -72,6 +72,10 @@ class Attested(Payload):
     """Digest of the governor's frontier."""
     enforcer_class: EnforcerClass
     person: Text
+    approvals: Annotated[dict[Token, Count], msgspec.Meta(max_length=APPROVALS_MAX)]
+    """Group of approvers to how many of its keys approved exactly this effect, its threshold at least. Policy sees the groups."""
+    breakglass: bool
+    """Whether a break-glass grant came with the intent."""
 
 
 class EngineRequest(Payload):
@@ -103,6 +107,8 @@ class Decision(Payload):
     errors: Annotated[list[Text], msgspec.Meta(max_length=DETERMINING_MAX)]
     obligations: Annotated[list[PolicyName], msgspec.Meta(max_length=DETERMINING_MAX)]
     assurance: Assurance
+    needs: Annotated[list[PolicyName], msgspec.Meta(max_length=DETERMINING_MAX)]
+    """Approvals that a determining permit demands and that did not come, such as ``2 of security``: then the effect is deny."""
     profile: Text
     """Engine profile: language, lint and limits; builds that agree byte for byte share one."""
     bundle: Digest

@@ -406,6 +406,7 @@ class Workload:
             identity=msgspec.Raw(identity.envelope),
             enforcer=msgspec.Raw(self.setting.identities[wish.enforcer].envelope),
             openings=openings,
+            approvals=[],
         )
         actual = Actual(
             domain=DOMAIN, action=ACTION, resource=EntityRef(type=RESOURCE, id=f"thing-{self._next % 5}"), params=params,

@@ -11,7 +11,7 @@ I4  a final record is on the disks of at least k-f honest members
 I5  incarnations and sequences of one member only rise
 I6  an intent runs at most once
 I7  nothing is signed before the disk knows it, and no two signed statements contradict each other, across all starts
-I8  no honest member signs that an honest member's record is wrong, or that an honest log has two histories
+I8  no honest member says of an honest member's record that it is wrong, or without proof that a log or a stream has two histories
 I9  what a node knows of revocations and halts only grows, and so does what it says that it holds, whatever it starts from
 I10 after healing, within a bound: what was acknowledged is final, all hold the same, work is allowed again
 I11 the same input gives the same bytes; every recorded decision replays
@@ -31,10 +31,9 @@ from mesh.core.law.governance import Governance
 from mesh.core.law.halt import halt_stream
 from mesh.core.law.heartbeat import Heartbeat, StreamHead, covers
 from mesh.core.law.policy import policy_stream
-from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import Roster
 from mesh.core.law.succession import same_member
-from mesh.core.law.travel import Said, read_law
+from mesh.core.law.travel import read_law
 from mesh.core.log.checkpoint import Checkpoint
 from mesh.core.log.merkle import Frontier
 from mesh.core.log.record import DecisionMade, Denied, Incident, Refusal, read_record
@@ -44,7 +43,7 @@ from mesh.core.run.heard import Heard
 from mesh.errors import Alarm, Refused
 from mesh.protocol.events import Event, IntentArrived, OfferArrived, OutcomesArrived, SyncArrived
 from mesh.protocol.state import Facts, GovernorState
-from mesh.protocol.step import Append, Head, InsertOnce, KeyUse, Persist, PutNote, Reply, Send, SetMeta, Sign, Step
+from mesh.protocol.step import Append, Head, InsertOnce, KeyUse, Persist, PutLaw, PutNote, Reply, Send, SetMeta, Sign, Step
 from mesh.protocol.stored import INCARNATION, ROSTER_EPOCH
 from mesh.testing.world import keys
 from mesh.testing.world.disk import Disk
@@ -52,13 +51,12 @@ from mesh.testing.world.epochs import ROUNDING_MS, Epochs
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Ground, Violation
 from mesh.testing.world.message import Message
-from mesh.testing.world.reading import read, same_step, unpae
+from mesh.testing.world.reading import expected, read, same_step, unpae, what_it_denies
 from mesh.testing.world.setting import DOMAIN, EPOCH_MS, Setting
 
 __all__ = ["Watch"]
 
-_AGAIN_EVERY: Final = 8
-"""One step in so many is made twice."""
+_AGAIN_EVERY: Final = 8  # one step in so many is made twice
 
 
 class Watch:
@@ -103,6 +101,8 @@ class Watch:
         self._steps = 0
         self.started: dict[str, str] = {}
         """Intent id to where it ran."""
+        self._law_taken: dict[str, bytes] = {}
+        """Id to envelope of every statement that an honest member ever kept."""
         self.permits = 0
         self.words = 0
         """Signed by enforcers, on what they have heard."""
@@ -111,8 +111,8 @@ class Watch:
 
     def booted(self, governor: Governor) -> None:
         """A governor begins: it has heard nothing yet, and has forgotten no revocation and no halt."""
-        name, held = governor.name, [read_law(item.envelope) for item in governor.disk.law.values()]
-        law = governor.governance.revoked | {_what(statement) for statement in held}
+        name = governor.name
+        law = governor.governance.revoked | {what_it_denies(read_law(item.envelope)) for item in governor.disk.law.values()}
         if not self._law.get(name, frozenset()) <= law:
             raise Violation("I9", f"{name} has forgotten a revocation or a halt")
         self._law[name] = law
@@ -256,6 +256,8 @@ class Watch:
             match effect:
                 case PutNote(space="certificate", origin=origin, size=size, note=note):
                     self._certificate(governor, origin, size, note)
+                case PutLaw(id=identity, envelope=data):
+                    self._law_taken[identity] = data
                 case Append(origin=origin, leaves=leaves) if origin == governor.roster.origin(governor.member):
                     for leaf in leaves:
                         self._recorded(governor, leaf)
@@ -266,7 +268,7 @@ class Watch:
 
     def _recorded(self, governor: Governor, leaf: bytes) -> None:
         record = read_record(leaf)
-        if isinstance(record, Incident) and not any(f"/{liar}/" in record.detail for liar in self.liars):
+        if isinstance(record, Incident) and not expected(record, self.liars, self._law_taken, self.epochs.rosters):
             raise Violation("I8", f"{governor.name} recorded {record.code}: {record.detail}")
         if isinstance(record, DecisionMade) and record.authorization:
             self.permits += 1
@@ -491,9 +493,3 @@ class Watch:
 def _known(sizes: Sequence[int], enough: int) -> int:
     """What at least ``enough`` know."""
     return sorted(sizes, reverse=True)[enough - 1] if len(sizes) >= enough else 0
-
-
-def _what(statement: Statement[Said]) -> tuple[str, str]:
-    """What a statement denies; or which it is."""
-    claims = statement.claims
-    return (claims.target.type, claims.target.value) if isinstance(claims, Revocation) else ("halt", statement.id)

@@ -18,7 +18,7 @@ from mesh.core.law.halt import Halt
 from mesh.core.law.policy import ActionSpec, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest, read_bundle
 from mesh.core.law.resolve import Resolve
 from mesh.core.law.revocation import Revocation, Target
-from mesh.core.law.roster import Bounds, Member, Role, Roster
+from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
 from mesh.core.law.travel import Said, link_of
 from mesh.core.run.identity import Identity
 from mesh.core.run.identity import Role as IdentityRole
@@ -104,7 +104,7 @@ def quorum(n: int) -> tuple[int, int]:
 @lru_cache(maxsize=16)
 def setting(n: int) -> Setting:
     """The setting of a world with ``n`` governors."""
-    roster = envelope.read(Roster, keys.signed(envelope.draft(_roster(n)), "root"))
+    roster = envelope.read(Roster, keys.signed(envelope.draft(_roster(n)), "root", "operator"))
     bundle = canonical.encode(_bundle())
     manifest = envelope.read(Manifest, keys.signed(envelope.draft(_manifest(bundle_digest(bundle))), "policy"))
     revocations = list[Statement[Revocation]]()
@@ -163,6 +163,7 @@ def _revocation(revoker: str, value: str, before: Sequence[Statement[Revocation]
         sequence=before[-1].claims.sequence + 1 if before else 1,
         previous=before[-1].id if before else "",
         target=Target(type="subject" if value.startswith("spiffe:") else "key", value=value),
+        spares=[],
         reason="a world's test",
         issued_ms=EPOCH_MS,
     )
@@ -205,7 +206,9 @@ def _activation(renewal: Statement[Manifest]) -> Statement[Activation]:
 def _roster(n: int) -> Roster:
     f, k = quorum(n)
     members = [
-        Member(name=f"g{at}", region=f"r{at % 3}", log_epoch=1, **{f"{use}_key": keys.public(f"g{at} {use}") for use in USES})
+        Member(
+            name=f"g{at}", region=f"r{at % 3}", operator="world", log_epoch=1, **{f"{use}_key": keys.public(f"g{at} {use}") for use in USES}
+        )
         for at in range(n)
     ]
     return Roster(
@@ -214,12 +217,14 @@ def _roster(n: int) -> Roster:
         previous="",
         not_before_ms=0,
         members=members,
+        operators={"world": Operator(key=keys.public("operator"), jurisdiction="nowhere")},
         f=f,
         k=k,
         root=_role("root"),
         issuers=_role("issuer"),
         revoker=Role(keys=[keys.public("revoker"), keys.public("second revoker")], threshold=1),
         policy={DOMAIN: _role("policy")},
+        approvers={},
         bounds=_BOUNDS,
         reason="The first roster.",
         issued_ms=0,
@@ -256,7 +261,7 @@ def _manifest(digest: str) -> Manifest:
         epoch=1,
         previous="",
         digest=digest,
-        actions={ACTION: Terms(assurance="local", authorization_ms=4_000, lease_ms=2_000)},
+        actions={ACTION: Terms(assurance="local", authorization_ms=4_000, lease_ms=2_000, approvals={})},
         enforcers=[_spiffe(name) for name in ENFORCERS],
         not_before_ms=EPOCH_MS - DAY_MS,
         expires_ms=EPOCH_MS + DAY_MS,

@@ -25,6 +25,7 @@ VALUE = Revocation(
     sequence=1,
     previous="",
     target=Target(type="subject", value="spiffe://mesh/agent"),
+    spares=[],
     reason="lost laptop",
     issued_ms=1_700_000_000_000,
 )

@@ -161,6 +161,15 @@ def _never_opens_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(fold, "settle", lambda _fork, _head: ())
 
 
+def _accuses_by_number(patch: pytest.MonkeyPatch) -> None:
+    """What follows another in its chain is taken for what contradicts it."""
+
+    def clash(fork: Any, new: Any) -> tuple[str, str]:
+        return next((link.previous, link.id) for link in sorted(fork.whole.values(), key=lambda link: -link.sequence))
+
+    patch.setattr(gossip, "clash", clash)
+
+
 def _ignores_halts(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(governance.Governance, "check_open", lambda _self, _domain: None)
 
@@ -406,6 +415,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "resumes by what does not follow yet": _mutant(_resumes_by_a_loose_word, "I2", trouble=("halt", "halt")),
     "forgets what stands aside": _mutant(_forgets_what_stands_aside, "I2", trouble=("resolve", "resolve")),
     "never opens again what was resolved": _mutant(_never_opens_again, "I10", trouble=("resolve", "resolve")),
+    "accuses with two statements that can both be": _mutant(_accuses_by_number, "I8", trouble=("resolve", "resolve")),
     "ignores halts": _mutant(_ignores_halts, "I2", trouble=("halt", "halt")),
     "says that it has heard before it acts by it": _mutant(
         _says_it_too_soon, "I2", trouble=("halt", "halt", "hold", "isolate", "partition")

@@ -1,0 +1,125 @@
+"""`mesh fraud ls` and `mesh fraud show`: what members hold that cannot both be, verified here, as files that anybody can judge.
+
+Rules
+-----
+1. Only streams of which two members say different things, or one that it has forked, are asked for: in a quiet mesh that is none.
+2. A conflict counts only once both statements were seen, from whichever members, and believed by the context's roster.
+3. Conflicts are numbered by stream and place. Another one that becomes known later may come between two.
+
+Not here: what a conflict is, and whom it names (:mod:`mesh.core.law.conflict`).
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from mesh.cli import client, saying
+from mesh.cli.fraud import facts, told
+from mesh.cli.gathering import Frontiers, gather, holders
+from mesh.cli.output import Cli, format_option, pass_cli
+from mesh.core.law.conflict import Conflict, conflicts_of, encode_conflict
+from mesh.core.law.streams import Fork
+from mesh.errors import Refused
+
+__all__ = ["ls", "show"]
+
+
+class _Found(NamedTuple):
+    conflict: Conflict
+    resolved: bool
+    held_by: list[str]
+    """Members that sign that they hold all that was seen of the stream."""
+
+
+@click.command("ls")
+@format_option
+@pass_cli
+def ls(cli: Cli) -> None:
+    """All conflicts that members can show: whose keys said both, whether the root has resolved them, who holds both halves."""
+    found, members = client.run(cli, lambda mesh, library: _search(cli, mesh, library))
+    rows = [_row(number, item, members) for number, item in enumerate(found, 1)]
+    cli.rows(("n", "kind", "stream", "numbers", "said_both", "state", "held"), rows)
+    if not rows:
+        cli.say("no conflict is shown by any member that answered")
+        return
+    open_ = next((item for item in found if not item.resolved), None)
+    cli.next("mesh fraud show N -o FILE" + (f"; then: mesh resolve {open_.conflict.stream} --head ID" if open_ is not None else ""))
+
+
+@click.command("show")
+@click.argument("name", metavar="STREAM|N")
+@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file; by default to standard output.")
+@pass_cli
+def show(cli: Cli, name: str, out: Path | None) -> None:
+    """Write the proof of a conflict: of the only one in STREAM, or of number N in `mesh fraud ls`."""
+    found, _ = client.run(cli, lambda mesh, library: _search(cli, mesh, library))
+    conflict = _chosen([item.conflict for item in found], name)
+    data = encode_conflict(conflict)
+    if out is None:
+        click.echo(data, nl=False)
+    else:
+        try:
+            out.write_bytes(data)
+        except OSError as error:
+            raise Refused("config_invalid", f"{out}: {error.strerror}") from None
+        cli.say(f"{out}: {len(data):,} bytes")
+    for line in told(conflict):
+        cli.say(line)
+    cli.next(f"mesh fraud verify {out or 'FILE'} --trust ROSTER")
+
+
+def _chosen(found: list[Conflict], name: str) -> Conflict:
+    """The conflict that is meant.
+
+    Raises:
+        Refused: ``not_found``, ``ambiguous``.
+    """
+    if name.isascii() and name.isdecimal():
+        if not 1 <= int(name[:9]) <= len(found):
+            raise Refused("not_found", f"members show {len(found)} conflicts, none of them is number {name[:9]}")
+        return found[int(name[:9]) - 1]
+    meant = [number for number, conflict in enumerate(found, 1) if conflict.stream == name]
+    if not meant:
+        raise Refused("not_found", f"no member shows a conflict in {name[:80]}")
+    if len(meant) > 1:
+        raise Refused(
+            "ambiguous", f"{len(meant)} conflicts in {name}: say which, {', '.join(map(str, meant[:8]))}, as `mesh fraud ls` does"
+        )
+    return found[meant[0] - 1]
+
+
+async def _search(cli: Cli, mesh: client.MeshClient, library: client.Library) -> tuple[list[_Found], int]:
+    """Every conflict, in order, and how many members there are."""
+    claimed = saying.frontiers_of(await saying.hear(cli, mesh))
+    doubtful = _doubtful(claimed)
+    gathered = await gather(mesh, claimed, library.governance, streams=doubtful.__contains__)
+    for member, stream in gathered.withheld:
+        cli.say(f"{member} claims more of {stream[:40]} than it shows")
+    found = list[_Found]()
+    for name, held in sorted(gathered.governance.streams.items()):
+        if isinstance(held, Fork):
+            resolved, by = not gathered.governance.forked(name), holders(gathered, claimed, name, 0)
+            conflicts = conflicts_of(item for item in gathered.statements if item.claims.link[0] == name)
+            found += [_Found(conflict, resolved, by) for conflict in conflicts]
+    return found, len(mesh.roster.members)
+
+
+def _doubtful(claimed: Frontiers) -> set[str]:
+    """Streams of which two who answered say different things, or one that it is or was forked (rule 1)."""
+    heads = {head for frontier in claimed.values() for head in frontier}
+    count = Counter(head.stream for head in heads)
+    return {head.stream for head in heads if head.forked or head.held or count[head.stream] > 1}
+
+
+def _row(number: int, item: _Found, members: int) -> dict[str, Any]:
+    conflict = item.conflict
+    return {
+        "n": number,
+        "state": "resolved" if item.resolved else "open",
+        "said_both": [f"{key[:12]}…" for key in conflict.signers],
+        "held": f"{len(item.held_by)} of {members}",
+        "held_by": item.held_by,
+        **facts(conflict),
+    }

@@ -1,0 +1,187 @@
+"""What an auditor knows and what of it is kept: values only.
+
+Not here: how it comes to know it (:mod:`mesh.protocol.audit`), the file (:mod:`mesh.adapters.auditstore`).
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+import msgspec
+
+from mesh.core.bytes.canonical import Count, Hex32, Millis, Name, Payload, Text, Token
+from mesh.core.log.merkle import Frontier
+from mesh.core.log.record import Origin
+from mesh.limits import AUDIT_LOGS_MAX
+from mesh.protocol.attester import Examined
+from mesh.protocol.belonging import Pairs
+
+__all__ = [
+    "FINDINGS_MAX",
+    "AuditPosition",
+    "AuditState",
+    "Finding",
+    "Followed",
+    "LogPosition",
+    "Tally",
+    "beginning",
+    "by_stranger",
+    "resumed",
+    "tally",
+]
+
+FINDINGS_MAX: Final = 1_000
+"""Kept findings; beyond, they are only counted: whoever has a thousand needs no more."""
+_STRANGER: Final = "identity_unknown"
+
+
+class Finding(Payload):
+    """Something that must not be."""
+
+    code: Name
+    origin: Origin
+    index: Count
+    """Of the record; for a checkpoint, its size."""
+    detail: Text
+
+
+class LogPosition(Payload):
+    """How far one log was followed."""
+
+    origin: Origin
+    size: Count
+    """Records settled under a checkpoint of the log's own key."""
+    hashes: Annotated[list[Hex32], msgspec.Meta(max_length=64)]
+    """Of its frontier at that size."""
+    last_ms: Millis
+    epoch: Count
+    """Of the roster of its last decision; 0 before the first."""
+    certified: Count
+    """Of these, final."""
+    match: Count
+    mismatch: Count
+    unverifiable: Count
+    breakglass: Count
+
+
+class AuditPosition(Payload):
+    """All that an auditor must not forget."""
+
+    mesh: Token
+    roster: Hex32
+    """Statement id of the first roster, from which all others follow."""
+    logs: Annotated[list[LogPosition], msgspec.Meta(max_length=AUDIT_LOGS_MAX)]
+    findings: Annotated[list[Finding], msgspec.Meta(max_length=FINDINGS_MAX)]
+    found: Count
+    """How many there were, kept or not."""
+
+
+class Followed(msgspec.Struct, frozen=True):
+    """One log."""
+
+    origin: str
+    frontier: Frontier
+    last_ms: int
+    certified: int
+    match: int
+    mismatch: int
+    unverifiable: int
+    breakglass: int
+    """Decisions with a broken glass: lawful, and for people to look at."""
+    epoch: int = 0
+    staged: tuple[Examined, ...] = ()
+    notes: Mapping[int, bytes] = {}
+    """Size to a note that the log signed, beyond what is settled."""
+    roots: Mapping[int, bytes] = {}
+    """Settled sizes that are not final yet, and their roots."""
+    goal: int = 0
+    """The largest size of a certificate seen."""
+    wanted: int = 0
+    """How many records there must be."""
+    asking: str = ""
+    """The member whose answer is awaited."""
+    asked_ms: int = 0
+    turn: int = 0
+    """Whose turn it is to be asked: it passes on with each pull that did not help."""
+    fruitless: int = 0
+    """Pulls in a row that did not help."""
+    without: frozenset[str] = frozenset()
+    """Members that have answered since something last helped, and could not."""
+
+    @property
+    def held(self) -> int:
+        """Records settled or staged."""
+        return self.frontier.size + len(self.staged)
+
+    @property
+    def lacks_policy(self) -> bool:
+        """Whether something was decided by a policy or under a roster that this auditor has not heard of."""
+        return any(item.code == "policy_unknown" or by_stranger(item) for item in self.staged)
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything that is known to be final was settled."""
+        return self.certified >= self.goal
+
+    @property
+    def ready(self) -> int:
+        """Index of the first record that is not here, or could not be judged for lack of something."""
+        return next((self.frontier.size + offset for offset, item in enumerate(self.staged) if item.incomplete), self.held)
+
+
+class AuditState(msgspec.Struct, frozen=True):
+    """All that an auditor knows."""
+
+    logs: Mapping[str, Followed]
+    findings: tuple[Finding, ...]
+    found: int
+    garbage: int
+    """Messages that were none; anyone on the bus can send them."""
+    pairs: Pairs = Pairs()
+    """Permits and outcomes of this run, until their other half comes."""
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """What an auditor has judged, in numbers."""
+
+    records: int
+    final: int
+    match: int
+    """Decisions that a repetition gives again."""
+    mismatch: int
+    unverifiable: int
+    breakglass: int
+    findings: int
+    garbage: int
+
+
+def tally(state: AuditState) -> Tally:
+    """The numbers of all logs together."""
+    logs = state.logs.values()
+    return Tally(
+        records=sum(log.frontier.size for log in logs),
+        final=sum(log.certified for log in logs),
+        match=sum(log.match for log in logs),
+        mismatch=sum(log.mismatch for log in logs),
+        unverifiable=sum(log.unverifiable for log in logs),
+        breakglass=sum(log.breakglass for log in logs),
+        findings=state.found,
+        garbage=state.garbage,
+    )
+
+
+def by_stranger(item: Examined) -> bool:
+    """Whether its signer is nobody whom a roster knows that is held here."""
+    return item.code == "body_missing" and item.detail.startswith(_STRANGER)
+
+
+def beginning(origin: str) -> Followed:
+    """A log of which nothing is known."""
+    return Followed(origin, Frontier.empty(), 0, 0, 0, 0, 0, 0)
+
+
+def resumed(kept: LogPosition) -> Followed:
+    """A log from where it was kept; raises :class:`Refused` ``malformed`` for what cannot be."""
+    frontier = Frontier.restore(kept.size, [bytes.fromhex(value) for value in kept.hashes])
+    return Followed(
+        kept.origin, frontier, kept.last_ms, kept.certified, kept.match, kept.mismatch, kept.unverifiable, kept.breakglass, kept.epoch
+    )

@@ -1,0 +1,101 @@
+"""Whoever names the nodes takes one in by commands alone: planned, signed by three, pushed, and acted under when it begins."""
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesh.adapters import signer
+from mesh.cli import roster_words as words
+from mesh.cli import run
+from mesh.deploy.devmesh import enlist
+from mesh.dev.cluster import Cluster
+from tests.live.kit import make_files
+
+Said = Callable[..., tuple[int, Any, str]]
+
+
+@pytest.fixture
+def said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Said:
+    """A command about the mesh of this test: exit status, its object, standard error."""
+
+    def command(*arguments: str) -> tuple[int, Any, str]:
+        status = run(["--context", str(tmp_path / "mesh/context.toml"), "-o", "json", *arguments])
+        shown = capsys.readouterr()
+        return status, json.loads(shown.out) if shown.out else None, shown.err
+
+    return command
+
+
+def _until_all_act_under(said: Said, epoch: int, names: set[str]) -> list[dict[str, Any]]:
+    end = time.monotonic() + 25.0
+    while True:
+        status, rows, err = said("peer", "ls")
+        if status == 0 and {row["node"] for row in rows if row["acts_under"] == epoch and row["state"] == "fresh"} == names:
+            return list(rows)
+        assert time.monotonic() < end, (rows, err)
+        time.sleep(0.2)
+
+
+def test_a_node_is_taken_in_by_commands_alone(tmp_path: Path, said: Said) -> None:
+    files = make_files(tmp_path / "mesh", spares=1)
+    people, (spare,), file = files.folder / "people", files.spares, str(tmp_path / "roster-2.json")
+    with Cluster(files) as cluster:
+        cluster.start_bus()
+        asyncio.run(cluster.provision())
+        cluster.start()
+        _until_all_act_under(said, 1, set(files.nodes))
+        keys = str(files.folder / "nodes" / spare / "keys")
+        plan = ["roster", "add", spare, "--region", "af", "--keys", keys, "--begins", "+16s", "--out", file]
+        status, shown, err = said(*plan)
+        assert (status, shown["k"], shown["overlap"]["shared"]) == (0, 4, 2), err
+        for name in ("root-1", "operator-dev", "root-2"):
+            assert said("roster", "push", file)[0] == 5, "not before all have signed"
+            assert said("roster", "sign", file, "--key", str(people / f"{name}.key"))[0] == 0
+        status, shown, err = said("roster", "push", file, "--follow", "--wait", "20")
+        assert (status, shown["held"] >= 3, shown["acting"]) == (0, True, 4), err
+        acts = {row["node"]: row["acts_ms"] for row in shown["members"]}
+        assert acts.pop(spare) is None, "it does not run yet"
+        enlist(files, spare, [Path(file)], words.read(Path(file)).id)
+        cluster.start([spare])
+        rows = _until_all_act_under(said, 2, {*files.nodes, spare})
+        assert {row["operator"] for row in rows} == {"dev"}
+        status, rows, err = said("roster", "ls")
+        assert [(row["epoch"], row["state"], len(row["acting"])) for row in rows] == [(1, "former", 0), (2, "in force", 5)], err
+        status, shown, err = said("peer", "ping", spare, "-c", "3")
+        assert (status, shown["answered"]) == (0, 3), err
+        status, shown, err = said("trust", "--at-least", "2")
+        assert (status, shown["epoch"], shown["n"]) == (2, 2, 5), "one machine is one owner, however many it runs"
+
+
+def test_a_node_gets_new_keys_by_commands_alone_and_goes_on_with_its_data(tmp_path: Path, said: Said) -> None:
+    files = make_files(tmp_path / "mesh", nodes=5)
+    file, folder, new = str(tmp_path / "roster-2.json"), files.folder / "nodes" / "sa-1", tmp_path / "new"
+    new.mkdir()
+    for use in ("log", "witness", "attest", "decision"):
+        signer.generate(new / f"{use}.key", use, secrets.token_bytes(32))
+    with Cluster(files) as cluster:
+        cluster.start_bus()
+        asyncio.run(cluster.provision())
+        cluster.start()
+        _until_all_act_under(said, 1, set(files.nodes))
+        status, shown, err = said("roster", "rotate", "sa-1", "--keys", str(new), "--begins", "+14s", "--out", file)
+        assert (status, shown["k"], shown["overlap"]["shared"]) == (0, 4, 2), err
+        keys = [str(files.folder / "people" / f"{name}.key") for name in ("root-1", "root-2", "operator-dev")]
+        assert said("roster", "sign", file, "--key", keys[0], "--co-sign", keys[1], "--co-sign", keys[2])[1]["complete"]
+        status, shown, err = said("roster", "push", file, "--follow", "--wait", "20")
+        assert (status, shown["acting"]) == (0, 4), err
+        cluster.nodes["sa-1"].wait(20.0)
+        assert "not_enrolled" in cluster.log_tail("sa-1"), "with its former keys it is nobody"
+        for path in new.iterdir():
+            path.replace(folder / "keys" / path.name)
+        config = folder / "node.toml"
+        (line,) = (line for line in config.read_text().splitlines() if line.startswith("pin = "))
+        config.write_text(config.read_text().replace(line, f'pin = "{shown["id"]}"\nstatements = ["{file}"]'))
+        cluster.start(["sa-1"])
+        _until_all_act_under(said, 2, set(files.nodes))
