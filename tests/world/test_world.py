@@ -223,3 +223,7 @@ def test_a_violation_says_which_promise_and_how() -> None:
 def test_a_mesh_of_one_goes_on_after_a_pause_for_nobody_else_could_bear_its_clock_out(seed: int) -> None:
     result = run_seed(seed)
     assert (result.nodes, result.promise, result.message) == (1, "", "")
+
+
+def test_an_incident_is_proven_by_what_the_same_commit_makes_durable() -> None:
+    assert run_seed(81).promise == ""

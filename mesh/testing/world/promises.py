@@ -250,14 +250,13 @@ class Watch:
 
     def committed(self, governor: Governor, effects: Sequence[Persist]) -> None:
         """I3, I4 and I8 of what a governor now believes."""
+        self._law_taken.update({effect.id: effect.envelope for effect in effects if isinstance(effect, PutLaw)})
         if governor.member.name in self.liars:
             return
         for effect in effects:
             match effect:
                 case PutNote(space="certificate", origin=origin, size=size, note=note):
                     self._certificate(governor, origin, size, note)
-                case PutLaw(id=identity, envelope=data):
-                    self._law_taken[identity] = data
                 case Append(origin=origin, leaves=leaves) if origin == governor.roster.origin(governor.member):
                     for leaf in leaves:
                         self._recorded(governor, leaf)
