@@ -36,8 +36,8 @@ async def _check(stage: Stage) -> Measured:
         stage.cluster.signal(frozen, signal.SIGCONT)
     return Measured(
         len(status.mirrors) == len(stage.nodes) and status.roster_epoch > 1,
-        f"{told}{spare} has attested {records} records of {len(status.mirrors)} others and vouches {caught_s:.1f} s later; with {frozen} frozen, "
-        f"authorized and final by the other {len(everybody) - 1} after {final_s:.1f} s",
+        f"{told}{spare} has attested {records} records of {len(status.mirrors)} others and vouches {caught_s:.1f} s later; "
+        f"with {frozen} frozen, authorized and final by the other {len(everybody) - 1} after {final_s:.1f} s",
     )
 
 

@@ -15,6 +15,7 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import StreamHead
 from mesh.core.law.roster import ROSTERS, Member, Roster
+from mesh.core.law.succession import Rosters
 from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import Checkpoint, log_verifier
 from mesh.errors import Refused
@@ -47,6 +48,11 @@ class Epochs:
         """There is one more."""
         self.chain.append(statement.claims)
         self._ids.append(statement.id)
+
+    @property
+    def rosters(self) -> Rosters:
+        """All of them, believed."""
+        return Rosters(dict(zip(self._ids, self.chain, strict=True)), tuple(self._ids))
 
     @property
     def newest(self) -> Roster:

@@ -31,13 +31,12 @@ from mesh.core.law.governance import Governance
 from mesh.core.law.halt import halt_stream
 from mesh.core.law.heartbeat import Heartbeat, StreamHead, covers
 from mesh.core.law.policy import policy_stream
-from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import Roster
 from mesh.core.law.succession import same_member
-from mesh.core.law.travel import Said, read_law
+from mesh.core.law.travel import read_law
 from mesh.core.log.checkpoint import Checkpoint
 from mesh.core.log.merkle import Frontier
-from mesh.core.log.record import DecisionMade, Denied, Refusal, read_record
+from mesh.core.log.record import DecisionMade, Denied, Incident, Refusal, read_record
 from mesh.core.messages import SyncAnswer, unpack
 from mesh.core.run.authorization import Authorization, Receipt, RecordRef
 from mesh.core.run.heard import Heard
@@ -52,7 +51,7 @@ from mesh.testing.world.epochs import ROUNDING_MS, Epochs
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Ground, Violation
 from mesh.testing.world.message import Message
-from mesh.testing.world.reading import accuses, read, same_step, unpae
+from mesh.testing.world.reading import expected, read, same_step, unpae, what_it_denies
 from mesh.testing.world.setting import DOMAIN, EPOCH_MS, Setting
 
 __all__ = ["Watch"]
@@ -105,14 +104,15 @@ class Watch:
         self._law_taken: dict[str, bytes] = {}
         """Id to envelope of every statement that an honest member ever kept."""
         self.permits = 0
-        self.words = 0  # signed by enforcers, on what they have heard
+        self.words = 0
+        """Signed by enforcers, on what they have heard."""
 
     # ------------------------------------------------------------------------------------------------------- processes
 
     def booted(self, governor: Governor) -> None:
         """A governor begins: it has heard nothing yet, and has forgotten no revocation and no halt."""
-        name, held = governor.name, [read_law(item.envelope) for item in governor.disk.law.values()]
-        law = governor.governance.revoked | {_what(statement) for statement in held}
+        name = governor.name
+        law = governor.governance.revoked | {what_it_denies(read_law(item.envelope)) for item in governor.disk.law.values()}
         if not self._law.get(name, frozenset()) <= law:
             raise Violation("I9", f"{name} has forgotten a revocation or a halt")
         self._law[name] = law
@@ -250,9 +250,9 @@ class Watch:
 
     def committed(self, governor: Governor, effects: Sequence[Persist]) -> None:
         """I3, I4 and I8 of what a governor now believes."""
+        self._law_taken.update({effect.id: effect.envelope for effect in effects if isinstance(effect, PutLaw)})
         if governor.member.name in self.liars:
             return
-        self._law_taken |= {effect.id: effect.envelope for effect in effects if isinstance(effect, PutLaw)}
         for effect in effects:
             match effect:
                 case PutNote(space="certificate", origin=origin, size=size, note=note):
@@ -267,8 +267,8 @@ class Watch:
 
     def _recorded(self, governor: Governor, leaf: bytes) -> None:
         record = read_record(leaf)
-        if accuses(record, self.liars, self._law_taken, self._setting.governance.rosters):
-            raise Violation("I8", f"{governor.name} recorded {record}")
+        if isinstance(record, Incident) and not expected(record, self.liars, self._law_taken, self.epochs.rosters):
+            raise Violation("I8", f"{governor.name} recorded {record.code}: {record.detail}")
         if isinstance(record, DecisionMade) and record.authorization:
             self.permits += 1
         if isinstance(record, Denied):
@@ -492,9 +492,3 @@ class Watch:
 def _known(sizes: Sequence[int], enough: int) -> int:
     """What at least ``enough`` know."""
     return sorted(sizes, reverse=True)[enough - 1] if len(sizes) >= enough else 0
-
-
-def _what(statement: Statement[Said]) -> tuple[str, str]:
-    """What a statement denies; or which it is."""
-    claims = statement.claims
-    return (claims.target.type, claims.target.value) if isinstance(claims, Revocation) else ("halt", statement.id)

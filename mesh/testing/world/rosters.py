@@ -30,7 +30,7 @@ def joined(setting: Setting, begins_ms: int) -> tuple[Statement[Roster], Member]
     """The second epoch, and who joins; it begins ``begins_ms`` after the world began."""
     now = setting.genesis
     name = f"g{len(now.claims.members)}"
-    new = Member(name=name, region="r0", operator="world", log_epoch=1, **_keys(name))
+    new = msgspec.structs.replace(now.claims.members[0], name=name, **_keys(name))
     return _next(now, [*now.claims.members, new], begins_ms), new
 
 
@@ -42,7 +42,7 @@ def reduced(now: Statement[Roster], name: str, begins_ms: int) -> Statement[Rost
 def rekeyed(now: Statement[Roster], name: str, begins_ms: int) -> tuple[Statement[Roster], Member] | None:
     """The same with new keys and a new log for that member, who is answered; none if that is more than one safe step."""
     former = now.claims.member(name)
-    new = Member(name=name, region=former.region, operator="world", log_epoch=former.log_epoch + 1, **_keys(f"{name}+"))
+    new = msgspec.structs.replace(former, log_epoch=former.log_epoch + 1, **_keys(f"{name}+"))
     after = _next(now, [new if member is former else member for member in now.claims.members], begins_ms)
     return (after, new) if overlap(now.claims, after.claims).safe else None
 
