@@ -16,12 +16,13 @@ from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.bytes.canonical import Spiffe, Token
 from mesh.core.law.revocation import Revocation, Target, needs_threshold, stream_of
 from mesh.core.law.roster import Roster
+from mesh.core.law.succession import Rosters
 from mesh.errors import Refused
 from mesh.limits import SPARED_MAX
 
 __all__ = ["parse_target", "revoke"]
 
-_Kind = Literal["key", "subject", "document", "intent", "authorization", "digest", "issuer", "governor"]
+_Kind = Literal["key", "enrolled", "subject", "document", "intent", "authorization", "digest", "issuer", "governor"]
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
 _DIGEST: Final = re.compile(r"blake3:[0-9a-f]{64}")
 
@@ -48,9 +49,9 @@ def revoke(
     """Revoke TARGET, for ever: nothing that rests on it starts any more.
 
     TARGET is key:HEX, subject:SPIFFE-ID, document:ID, intent:ID, authorization:ID or digest:blake3:HEX; or issuer:HEX, with it every
-    identity document that it signed but those named with --except; or governor:NAME, with it all that it has authorized. These two
-    and a key that the roster names take the threshold of revokers (--co-sign). Ends with 0 once a member holds it; with --watch, once
-    k members do.
+    identity document that it signed but those named with --except; or governor:NAME, with it all that it has authorized. These two,
+    and a key that a roster names (enrolled:HEX), take the threshold of revokers (--co-sign). Ends with 0 once a member holds it; with
+    --watch, once k members do.
     """
     wanted, spares = parse_target(target), _spared(target, spared)
     saying.check_reason(reason)
@@ -65,6 +66,8 @@ def revoke(
         )
 
     async def work(mesh: client.MeshClient, library: client.Library) -> tuple[saying.Pen, saying.Plan, spreading.Spread]:
+        nonlocal wanted
+        wanted = _named(wanted, mesh.rosters)
         by = saying.pen(stream_of(revoker), keys, paths, mesh.roster, alone=True)
         _check_known(mesh.roster, wanted)
         _check_threshold(mesh.roster, len(keys), wanted)
@@ -155,8 +158,14 @@ def _check_known(roster: Roster, target: Target) -> None:
         )
 
 
+def _named(target: Target, rosters: Rosters) -> Target:
+    """A key that a roster names is revoked as such, or it would have no effect."""
+    named = target.type == "key" and any(target.value in roster.keys for roster in rosters.every)
+    return Target(type="enrolled", value=target.value) if named else target
+
+
 def _check_threshold(roster: Roster, count: int, target: Target) -> None:
     needed = roster.revoker.threshold
-    if needs_threshold(target, roster) and count < needed:
-        why = "the roster names that key" if target.type == "key" else f"{target.type} stands for many"
+    if needs_threshold(target) and count < needed:
+        why = "a roster names that key" if target.type == "enrolled" else f"{target.type} stands for many"
         raise Refused("threshold_not_met", f"{why}, so {needed} revokers must sign, and {count} did; add --co-sign FILE for each")

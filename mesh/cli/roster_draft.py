@@ -321,7 +321,7 @@ def check_unrevoked(claims: Roster, now: Roster | None, revoked: Revoked) -> Non
 
 
 def _revoked_keys(revoked: Revoked) -> frozenset[str]:
-    return frozenset(value for kind, value in revoked if kind in {"key", "issuer"})
+    return frozenset(value for kind, value in revoked if kind in {"key", "enrolled", "issuer"})
 
 
 def _write(cli: Cli, made: Statement[Roster], now: Roster | None, out: Path | None) -> None:

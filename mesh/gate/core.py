@@ -371,8 +371,8 @@ class Core:
         self.teller.learnt()
 
     async def _watch(self) -> None:
-        interval_ms = max(self._roster.bounds.heartbeat_ms // 2, 1)
         while True:
+            interval_ms = max(self._roster.bounds.heartbeat_ms // 2, 1)
             for work in list(self._works):
                 self._look_at(work)
             await self._clock.sleep_until(self._clock.now_ms() + interval_ms)

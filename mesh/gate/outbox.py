@@ -185,10 +185,9 @@ class Outbox:
         return final
 
     async def _is_final(self, identity: str, record: RecordRef) -> bool:
-        governance = self._governance()
-        owner = governance.rosters.owner(record.origin).name
-        others = [member.name for member in governance.roster.members if member.name != owner]
-        for member in (owner, *others):  # each mirrors the others, so any will do when the owner is away
+        # Each mirrors the others, so any will do when the owner is away, or unknown while the root has forked the rosters.
+        members = [member.name for member in self._governance().roster.members]
+        for member in sorted(members, key=lambda name: name != record.origin.split("/")[1]):
             try:
                 ask = pack(Prove(origin=record.origin, index=record.index))
                 message = await self._bus.request(subjects.sync(member), ask, timeout_ms=_ASK_MS)

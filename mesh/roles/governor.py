@@ -73,7 +73,7 @@ from mesh.protocol.events import (
     Tick,
 )
 from mesh.protocol.governor import Machine
-from mesh.protocol.step import Announce, Ask, AskLaw, Outgoing, Reply
+from mesh.protocol.step import Announce, Ask, AskLaw, KeyUse, Outgoing, Reply
 from mesh.roles import answers
 from mesh.roles.admission import Admission, admit_stored
 from mesh.roles.config import NodeConfig
@@ -112,9 +112,9 @@ class GovernorNode:
         self.config = config
         self.governance: Governance = load_trust(config.trust, config.path("."))
         self._given = load_said(config.trust, config.path("."))
-        keys = config.path(config.node.keys)
-        self.signer = Signer([load(keys / f"{use}.key") for use in USES])
-        self.me: Member = enrolled(self.governance.roster, config.node.name, {use: self.signer.public(use) for use in USES})
+        self.signer = Signer([load(config.path(config.node.keys) / f"{use}.key") for use in USES])
+        self._public: dict[KeyUse, str] = {use: self.signer.public(use) for use in USES}
+        self.me: Member = enrolled(self.governance.roster, config.node.name, self._public)
         self._failpoint = failpoint
         self._thread = thread
         self._inbox = Inbox()
@@ -208,7 +208,7 @@ class GovernorNode:
         try:
             governance = await load_governance(store, self.governance)
             roster = governance.roster
-            self.me = enrolled(roster, self.me.name, {use: self.signer.public(use) for use in USES})
+            self.me = enrolled(roster, self.me.name, self._public, heard=self.me.region if self._shared else "")
             machine = Machine(governance, self.me, engine)
             stored = await load_state(store, governance, self.me)
             if not fewer_than_signed(stored.own):  # what is missing comes first, and is verified as it comes

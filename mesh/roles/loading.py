@@ -45,16 +45,17 @@ async def load_governance(store: Store, governance: Governance) -> Governance:
     return held.under(min(epoch, len(held.rosters.ids)))  # fewer count after a fork, and nothing is done until that is resolved
 
 
-def enrolled(roster: Roster, name: str, keys: Mapping[KeyUse, str]) -> Member:
+def enrolled(roster: Roster, name: str, keys: Mapping[KeyUse, str], *, heard: str = "") -> Member:
     """The member of that name.
 
     Args:
         roster: in force.
         name: of this node.
         keys: use to the public key (hex) that this node signs with.
+        heard: the region whose subjects it has subscribed to; empty for none yet.
 
     Raises:
-        Alarm: ``not_enrolled`` if the roster names no such member, or another key.
+        Alarm: ``not_enrolled`` if the roster names no such member, another key, or another region than it hears.
     """
     member = next((member for member in roster.members if member.name == name), None)
     if member is None:
@@ -62,6 +63,8 @@ def enrolled(roster: Roster, name: str, keys: Mapping[KeyUse, str]) -> Member:
     for use, key in keys.items():
         if key != getattr(member, f"{use}_key"):
             raise Alarm("not_enrolled", f"{use}.key is not the key that roster epoch {roster.epoch} names for {name}")
+    if heard not in {"", member.region}:
+        raise Alarm("not_enrolled", f"{name} moves from {heard} to {member.region}: it begins there when it is started again")
     return member
 
 

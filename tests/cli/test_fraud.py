@@ -57,17 +57,17 @@ def _revoker_forks(desk: Desk) -> tuple[Statement[Said], Statement[Said]]:
 # --------------------------------------------------------------------------------------------------------------- ls and show
 
 
-def test_a_quiet_mesh_shows_no_conflict_and_is_asked_for_no_statement(desk: Desk) -> None:
+def test_a_quiet_mesh_shows_no_conflict_and_is_asked_for_no_statement_but_rosters(desk: Desk) -> None:
     desk.revoke(ANNA)
-    honest, asked = desk.ask, list[type[Payload]]()
+    honest, asked = desk.ask, list[object]()
 
     async def ask(member: str, message: Payload) -> bytes:
-        asked.append(type(message))
+        asked.append(message.stream if isinstance(message, LawAsked) else type(message))
         return await honest(member, message)
 
     desk.ask = ask
     assert _ls(desk) == []
-    assert set(asked) == {Sync}
+    assert set(asked) == {Sync, "roster"}
     assert "no conflict is shown" in desk.run("fraud", "ls")[2]
     for name in (STREAM, "1", "0", "9" * 5_000):
         assert code_of(desk.run("-o", "json", "fraud", "show", name)[2]) == "not_found"

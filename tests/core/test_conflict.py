@@ -116,7 +116,7 @@ def test_what_a_stranger_too_few_or_another_mesh_signed_proves_nothing() -> None
         for one, two in ((first, spoilt), (spoilt, first)):
             with refuses(code):
                 judge(one, two, ROSTER)
-    key = Target(type="key", value=LAB.issuer.public)
+    key = Target(type="enrolled", value=LAB.issuer.public)
     with refuses("threshold_not_met"):
         judge(chained(1)[0], revocation(1, "", target=key), ROSTER)
     begins = WORLD["begins"].claims
@@ -211,7 +211,7 @@ def test_who_was_resolved_against_and_signs_that_number_again_is_not_named() -> 
 
 
 def test_in_a_revokers_stream_its_key_is_named_and_no_co_signer() -> None:
-    key = Target(type="key", value=LAB.issuer.public)
+    key = Target(type="enrolled", value=LAB.issuer.public)
     one, other = (revocation(1, "", ONE, TWO, target=key, reason=reason) for reason in ("one", "other"))
     behind = revocation(2, other.id, ONE, TWO, target=key)
     assert judge(one, other, ROSTER).signers == (ONE.public,)

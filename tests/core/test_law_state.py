@@ -122,7 +122,7 @@ def test_the_last_frontiers_are_remembered_and_older_ones_forgotten() -> None:
 
 # ------------------------------------------------------------------------------------------------------------- who may say it
 
-MEMBER_KEY = Target(type="key", value=LAB.roster.members[0].decision_key)
+MEMBER_KEY = Target(type="enrolled", value=LAB.roster.members[0].decision_key)
 ONE, TWO, THREE = REVOKERS
 STRANGER = secret("mallory")
 
@@ -146,9 +146,9 @@ UNBELIEVED: dict[str, tuple[str, Callable[[], Statement[Revocation]]]] = {
     "of a member's key by one revoker and a stranger": ("bad_signature", lambda: revocation(1, "", ONE, STRANGER, target=MEMBER_KEY)),
     "of an issuer's key by one revoker": (
         "threshold_not_met",
-        lambda: revocation(1, "", target=Target(type="key", value=LAB.issuer.public)),
+        lambda: revocation(1, "", target=Target(type="enrolled", value=LAB.issuer.public)),
     ),
-    "of a revoker's key by one revoker": ("threshold_not_met", lambda: revocation(1, "", target=Target(type="key", value=TWO.public))),
+    "of a revoker's key by one revoker": ("threshold_not_met", lambda: revocation(1, "", target=Target(type="enrolled", value=TWO.public))),
     "of a member's key by two revokers who are not its own": ("bad_signature", lambda: revocation(1, "", TWO, THREE, target=MEMBER_KEY)),
     "number 0": ("malformed", lambda: revocation(0, "")),
     "the first with a predecessor": ("malformed", lambda: revocation(1, "aa" * 32)),
@@ -175,7 +175,7 @@ def test_what_cannot_be_believed_is_named_and_counts_for_nothing(what: str, befo
 def test_a_key_that_the_roster_names_is_revoked_by_the_threshold(signers: tuple[object, ...]) -> None:
     statement = revocation(1, "", *signers, target=MEMBER_KEY)  # type: ignore[arg-type]
     held = extend(PLAIN, [statement]).governance
-    assert ("key", MEMBER_KEY.value) in held.revoked
+    assert held.denies(("key", MEMBER_KEY.value))
     assert admit_revocation(statement, PLAIN.roster) == statement.claims
 
 

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import pairwise, permutations
+from typing import Literal
 
 import msgspec
 import pytest
@@ -23,7 +25,7 @@ from mesh.core.law.travel import Said, read_law, streams_of
 from mesh.limits import FRONTIER_STREAMS_MAX
 from tests.core.kit import refuses
 from tests.support.factory import MESH, sign
-from tests.support.rosters import ROOT, key, roster, signed
+from tests.support.rosters import ROOT, key, member, roster, signed
 
 FOUR = ("a", "b", "c", "d")
 GENESIS = signed(roster(FOUR, 1, 3))
@@ -210,29 +212,64 @@ FIRST_OF_TWO = signed(msgspec.structs.replace(GENESIS.claims, revoker=TWO_REVOKE
 JOINING = signed(msgspec.structs.replace(roster((*FOUR, "e"), 1, 4, after=FIRST_OF_TWO), revoker=TWO_REVOKERS))
 
 
-def _of_newcomer(*by: str) -> Statement[Said]:
-    target = Target(type="key", value=JOINING.claims.members[-1].decision_key)
-    claims = Revocation(
-        mesh=MESH, revoker=key(by[0]).public, sequence=1, previous="", target=target, spares=[], reason="a test", issued_ms=len(by)
-    )
+NEWCOMER = ("key", JOINING.claims.members[-1].decision_key)
+
+
+def _of_newcomer(kind: Literal["key", "enrolled"], *by: str) -> Statement[Said]:
+    target = Target(type=kind, value=NEWCOMER[1])
+    claims = Revocation(mesh=MESH, revoker=key(by[0]).public, sequence=1, previous="", target=target, spares=[], reason="", issued_ms=1_000)
     return read_law(sign(claims, *map(key, by)))
 
 
-@pytest.mark.parametrize("first", ["the roster", "the revocation"])
-@pytest.mark.parametrize(("by", "dead"), [(("revoker",), False), (("revoker", "second revoker"), True)])
-def test_one_revoker_alone_ends_nobody_whom_a_later_roster_names_whatever_came_first(first: str, by: tuple[str, ...], dead: bool) -> None:
-    said = [JOINING, _of_newcomer(*by)] if first == "the roster" else [_of_newcomer(*by), JOINING]
-    held = admit_governance(FIRST_OF_TWO, pin=FIRST_OF_TWO.id)
-    for statement in said:
-        taken = extend(held, [statement])
-        assert not taken.refused, "or those who hold it would wait for ever for those who refuse it"
-        held = taken.governance
-    link = ("key", JOINING.claims.members[-1].decision_key)
-    if dead:
-        with refuses("revoked"):
-            held.check_unrevoked(link)
-    else:
-        held.check_unrevoked(link)
-        alone = extend(admit_governance(FIRST_OF_TWO, pin=FIRST_OF_TWO.id), said[1:] if first == "the roster" else said[:1]).governance
-        with refuses("revoked"):
-            alone.check_unrevoked(link)
+BOTH = ("revoker", "second revoker")
+TAKEN: dict[str, tuple[tuple[Statement[Said], ...], bool]] = {
+    "by one, as a key": ((_of_newcomer("key", "revoker"),), False),
+    "by all, as a key": ((_of_newcomer("key", *BOTH),), False),
+    "by all, as a key, and the same with one line": ((_of_newcomer("key", "revoker"), _of_newcomer("key", *BOTH)), False),
+    "by all, as enrolled": ((_of_newcomer("enrolled", *BOTH),), True),
+    "by all, as enrolled, and the same with one line": ((_of_newcomer("enrolled", "revoker"), _of_newcomer("enrolled", *BOTH)), True),
+}
+
+
+@pytest.mark.parametrize("what", TAKEN)
+def test_a_key_that_any_held_roster_names_is_revoked_as_such_only_whoever_carries_it_and_whatever_comes_first(what: str) -> None:
+    said, dead = TAKEN[what]
+    begun = admit_governance(FIRST_OF_TWO, pin=FIRST_OF_TWO.id)
+    states = [_until_still(begun, list(order), cuts) for order in permutations([JOINING, *said]) for cuts in ([], [1], [1, 2])]
+    assert {state.denies(NEWCOMER) for state in states} == {dead}
+    assert len({state.digest for state in states}) == 1
+    assert {state.said_of(NEWCOMER) for state in states} == ({(said[-1].id,)} if dead else {()})
+
+
+def test_before_a_roster_names_it_one_revoker_ends_a_key() -> None:
+    held = extend(admit_governance(FIRST_OF_TWO, pin=FIRST_OF_TWO.id), [_of_newcomer("key", "revoker")]).governance
+    with refuses("revoked"):
+        held.check_unrevoked(NEWCOMER)
+    extend(held, [JOINING]).governance.check_unrevoked(NEWCOMER)
+
+
+def test_a_log_that_left_does_not_come_back_under_another_key() -> None:
+    back = signed(roster((*FOUR[1:], "e", member("a", generation=1)), 1, 4, after=THIRD))
+    assert extend(PLAIN, [SECOND, THIRD, back]).refused[back.id].code == "roster_unsafe"
+    newer = signed(roster((*FOUR[1:], "e", msgspec.structs.replace(member("a", generation=1), log_epoch=2)), 1, 4, after=THIRD))
+    assert extend(PLAIN, [SECOND, THIRD, newer]).governance.rosters.ids[-1] == newer.id
+
+
+def test_whoever_heard_a_new_revoker_before_its_roster_was_set_aside_and_who_heard_it_after_hold_the_same() -> None:
+    aside = signed(
+        msgspec.structs.replace(
+            roster((*FOUR, "f"), 1, 4, after=GENESIS), revoker=Role(keys=[key("revoker").public, key("second revoker").public], threshold=1)
+        )
+    )
+    said = [SECOND, aside, NEW, _resolve(SECOND.id, aside.id)]
+    assert (
+        len(
+            {_until_still(PLAIN, list(order), []).digest for order in permutations(said)}
+            | {_one_by_one(order) for order in permutations(said)}
+        )
+        == 1
+    )
+
+
+def _one_by_one(said: Sequence[Statement[Said]]) -> str:
+    return _until_still(PLAIN, list(said), list(range(1, len(said)))).digest

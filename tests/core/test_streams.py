@@ -242,13 +242,23 @@ def test_a_number_that_no_statement_has_is_refused(wrong: Link) -> None:
 
 def _almost_full(kind: str) -> tuple[Stream, Sequence[Link]]:
     """A stream with room for one more, and two that it does not hold."""
-    ids = tuple(f"{number:064x}" for number in range(STREAM_STATEMENTS_MAX - 1))
     last, beyond = STREAM_STATEMENTS_MAX, STREAM_STATEMENTS_MAX + 1
     if kind == "forked":
-        return Fork(frozenset(ids), {}, (), "00" * 32), [_link(7), _link(7, 1)]
+        ids = frozenset(f"{number:064x}" for number in range(2 * STREAM_STATEMENTS_MAX - 1))
+        return Fork(ids, {}, (), "00" * 32), [_link(7), _link(7, 1)]
+    ids_ = tuple(f"{number:064x}" for number in range(STREAM_STATEMENTS_MAX - 1))
     if kind == "loose":
-        return Chain(ids[:-1], {beyond: _link(beyond)}), [_link(beyond + 2), _link(beyond + 4)]
-    return Chain(ids), [Link(last, _id(last), ids[-1]), _link(beyond)]
+        return Chain(ids_[:-2]), [_link(last), _link(beyond)]
+    return Chain(ids_), [Link(last, _id(last), ids_[-1]), _link(beyond)]
+
+
+def test_what_makes_a_fork_is_taken_in_however_full_a_chain_is() -> None:
+    """Or two halves of a mesh would hold two histories, and neither could ever be shown the other."""
+    one, two = (Chain(tuple(f"{half}{number:063x}" for number in range(STREAM_STATEMENTS_MAX))) for half in "ab")
+    for mine, theirs in ((one, two), (two, one)):
+        forked = take(mine, [Link(2, theirs.ids[1], theirs.ids[0]), Link(1, theirs.ids[0], "")])
+        assert isinstance(forked, Fork)
+        assert theirs.ids[1] in forked.whole
 
 
 @pytest.mark.parametrize("kind", ["gapless", "loose", "forked"])

@@ -161,11 +161,14 @@ def test_what_does_not_hold_is_a_recorded_no_even_where_none_was_needed(said: by
 
 
 @pytest.mark.parametrize(
-    "target", [("key", ONE.public), ("key", TWO.public), ("document", envelope.identify(APPROVED)[1])], ids=lambda target: target[1][:6]
+    "target",
+    [("enrolled", ONE.public), ("enrolled", TWO.public), ("document", envelope.identify(APPROVED)[1])],
+    ids=lambda target: target[1][:6],
 )
 def test_a_revoked_approver_or_approval_counts_no_more(target: tuple[str, str]) -> None:
     denial = _denial(Desk(revoking(target)).ask(APPROVED))
-    assert (denial.code, denial.detail[:12]) == ("revoked", f"{target[0]} {target[1]}"[:12])
+    kind = "key" if target[0] == "enrolled" else target[0]
+    assert (denial.code, denial.detail[:12]) == ("revoked", f"{kind} {target[1]}"[:12])
 
 
 def test_a_revoked_grant_breaks_no_glass() -> None:
@@ -177,7 +180,7 @@ def test_whoever_asks_again_gets_the_same_bytes_and_not_after_a_revocation() -> 
     first = desk.ask(APPROVED)
     known = {INTENT_ID: desk.leaves[0]}
     assert Desk(known=known).ask() == first, "they rest on what is recorded"
-    assert _denial(Desk(revoking(("key", ONE.public)), known=known).ask(APPROVED)).code == "revoked"
+    assert _denial(Desk(revoking(("enrolled", ONE.public)), known=known).ask(APPROVED)).code == "revoked"
 
 
 # ------------------------------------------------------------------------------------------------------------- the attester
@@ -217,7 +220,7 @@ def test_approvals_stand_in_one_order() -> None:
     assert found.code == "record_invalid"
 
 
-@pytest.mark.parametrize("target", [("key", ONE.public), ("document", envelope.identify(APPROVED)[1])], ids=lambda target: target[0])
+@pytest.mark.parametrize("target", [("enrolled", ONE.public), ("document", envelope.identify(APPROVED)[1])], ids=lambda target: target[0])
 def test_what_the_governor_knew_to_be_revoked_makes_its_record_wrong_and_what_it_did_not_know_yet_does_not(target: tuple[str, str]) -> None:
     desk, record, _ = _permitted(APPROVED)
     later = revoking(target)

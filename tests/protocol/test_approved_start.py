@@ -100,7 +100,7 @@ def _late(bench: Bench) -> None:
 
 
 LATER: dict[str, tuple[str, Callable[[Bench], None]]] = {
-    "an approver is revoked": ("revoked", _revoked("key", TWO.public)),
+    "an approver is revoked": ("revoked", _revoked("enrolled", TWO.public)),
     "the approval is revoked": ("revoked", _revoked("document", envelope.identify(approved(expires_ms=NOW_MS + 5_000))[1])),
     "the approval has ended": ("approval_expired", _late),
 }
@@ -122,7 +122,7 @@ def test_a_revoked_approver_ends_what_runs_and_an_ended_approval_does_not() -> N
     grant, later = _bench(approved(expires_ms=NOW_MS + 5_000)).admit(), Bench()
     _late(later)
     running = watch(Running(grant), place=later.place(), view=later.view())
-    later.revoked.append(kit.revocation("key", ONE.public))
+    later.revoked.append(kit.revocation("enrolled", ONE.public))
     with pytest.raises(Refused) as caught:
         watch(running, place=later.place(), view=later.view())
     assert caught.value.code == "revoked"

@@ -327,7 +327,7 @@ def test_an_incident_is_a_finding() -> None:
     assert auditing.state.findings[0].detail.startswith("incident: lab/us-1/e1")
 
 
-@pytest.mark.parametrize("kind", ["issuer", "governor", "key"])
+@pytest.mark.parametrize("kind", ["issuer", "governor", "enrolled"])
 def test_what_was_decided_before_its_issuer_or_governor_was_revoked_stays_lawful(kind: str) -> None:
     story = happened()
     value = "eu-1" if kind == "governor" else story.lab.issuer.public

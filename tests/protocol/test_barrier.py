@@ -185,7 +185,6 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "another root": (lambda: _spoilt("root", "ab" * 32), "bad_signature"),
     "another key's": (lambda: _spoilt("use", "witness"), "bad_signature"),
     "another log's": (lambda: _spoilt("origin", LAB.roster.origin(OWNER)), "malformed"),
-    "a log of nobody": (lambda: _spoilt("origin", "lab/nobody/e1"), "unknown_member"),
     "a time that a log does not sign": (lambda: _spoilt("time_s", 1), "malformed"),
     "the same twice": (lambda: told(OTHERS[0], marks=2 * _marks(_written().note())), "malformed"),
 }
@@ -197,6 +196,13 @@ def test_an_answer_that_shows_less_than_it_says_is_none(name: str) -> None:
     start = Start()
     start.hear(make())
     assert (dict(start.waiting.answers), dict(start.state.noise)) == ({}, {code: 1})
+
+
+def test_of_a_log_that_this_roster_does_not_know_nothing_binds_and_the_rest_of_the_answer_counts() -> None:
+    """Whoever answers under the roster before, which named one member more, shows what was signed of that one's log too."""
+    start = Start()
+    start.hear(_spoilt("origin", "lab/gone/e1"))
+    assert {name: shown.marks for name, shown in start.waiting.answers.items()} == {OTHERS[0]: ()}
 
 
 def test_an_answer_counts_once_and_one_that_comes_late_changes_nothing() -> None:

@@ -83,7 +83,7 @@ FORGED = [
     revocation(0, ""),
     revocation(2, ""),
     revocation(5, GOOD[3].id, REVOKERS[0], STRANGER),
-    revocation(5, GOOD[3].id, target=Target(type="key", value=ME.decision_key)),
+    revocation(5, GOOD[3].id, target=Target(type="enrolled", value=ME.decision_key)),
 ]
 JUNK = [b"1", b'"a"', b"{}", LAB.identity_envelope, b'{"payload":"e30=","payloadType":"x","signatures":[]}']
 

@@ -250,7 +250,7 @@ def test_what_cannot_be_believed_is_counted_and_changes_nothing() -> None:
         revocation(1, "", key=STRANGER),
         revocation(1, "", mesh="other"),
         revocation(2, ""),
-        revocation(1, "", target=Target(type="key", value=ME.decision_key)),
+        revocation(1, "", target=Target(type="enrolled", value=ME.decision_key)),
     ]
     governor = _fresh()
     before = governor.state

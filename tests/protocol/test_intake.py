@@ -266,7 +266,7 @@ def test_the_policies_that_decided_are_named() -> None:
         ("subject", "spiffe://lab/enforcer/till"),
         ("document", PLACE.id),
         ("intent", intent_of(1, created_ms=NOW, expires_ms=NOW + 30_000)[0]),
-        ("key", LAB.roster.issuers.keys[0]),
+        ("enrolled", LAB.roster.issuers.keys[0]),
         ("issuer", LAB.roster.issuers.keys[0]),
         ("governor", ME.name),
         ("digest", LAB.governance.active(DOMAIN, "eu", NOW).manifest.digest),

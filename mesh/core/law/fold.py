@@ -186,7 +186,6 @@ def _silent(roster: Roster, roster_id: str) -> Governance:
         rollouts={},
         revoked=frozenset(),
         revocations={},
-        backing={},
         spared={},
         halts={},
         halted={},
@@ -236,7 +235,6 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
         rollouts=rollouts,
         revoked=governance.revoked | {(said.target.type, said.target.value) for said in revocations},
         revocations=_revoking(governance.revocations, new),
-        backing=_backing(governance.backing, new),
         spared=sparing(governance.spared, revocations),
         halts=halts,
         halted=halted,
@@ -274,15 +272,6 @@ def _revoking(
         link = target.type, target.value
         grown[link] = tuple(sorted({*grown.get(link, ()), identity}))
     return grown
-
-
-def _backing(backing: Mapping[str, int], new: Sequence[Statement[Said]]) -> Mapping[str, int]:
-    found = dict[str, int]()
-    for item in new:
-        if isinstance(said := item.claims, Revocation) and said.target.type == "key":
-            key = said.target.value
-            found[key] = max(found.get(key, backing.get(key, 0)), len(item.signatures))
-    return {**backing, **found} if found else backing
 
 
 def _gapless(stream: Stream | None) -> tuple[str, ...]:

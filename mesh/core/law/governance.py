@@ -61,8 +61,6 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     """(target type, value)."""
     revocations: Mapping[tuple[str, str], tuple[str, ...]]
     """The same to the ids of the statements that say so."""
-    backing: Mapping[str, int]
-    """Revoked key (hex) to the most revokers who signed one revocation of it."""
     spared: Spared
     halts: Mapping[str, Mapping[str, tuple[str, ...]]]
     """Domain to every halt and resume that is held of it: its id, and what it lifts."""
@@ -201,17 +199,25 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
             Refused: ``revoked``.
         """
         for link in chain:
-            if link in self.revoked and not self._alone(*link):
+            if self.denies(link):
                 raise Refused("revoked", f"{link[0]} {link[1][:80]}")
 
-    def _alone(self, kind: str, value: str) -> bool:
-        """Whether fewer revokers than it takes said no to a key that a roster names.
+    def denies(self, link: tuple[str, str]) -> bool:
+        """Whether that target type and value are revoked, a key that a roster names by the threshold."""
+        kind, value = link
+        if kind == "key" and ("enrolled", value) in self.revoked:
+            return True
+        return link in self.revoked and not (kind == "key" and self._names(value))
 
-        Whoever said it when no roster named the key yet had the right to, and nobody can tell later when that was.
-        """
-        if kind != "key" or all(value not in roster.keys for roster in self.rosters.chain):
-            return False
-        return self.backing[value] < min(roster.revoker.threshold for roster in self.rosters.chain)
+    def said_of(self, link: tuple[str, str]) -> tuple[str, ...]:
+        """Ids of the statements by which :meth:`denies`."""
+        if not self.denies(link):
+            return ()
+        plain = () if link[0] == "key" and self._names(link[1]) else self.revocations.get(link, ())
+        return (*plain, *self.revocations.get(("enrolled", link[1]), ())) if link[0] == "key" else plain
+
+    def _names(self, key: str) -> bool:
+        return any(key in roster.keys for roster in self.rosters.every)
 
     def check_issued(self, *documents: Statement[Payload]) -> None:
         """That no issuer that signed one of these identity documents is revoked, unless the document is spared.

@@ -24,7 +24,7 @@ def check_known(governance: Governance, frontier: str, chain: Iterable[tuple[str
     """
     heads = governance.former.get(frontier, ())
     for link in chain:
-        if any(_covered(governance, identity, heads) for identity in governance.revocations.get(link, ())):
+        if any(_covered(governance, identity, heads) for identity in governance.said_of(link)):
             raise Refused("revoked", f"{link[0]} {link[1][:80]}, as was known in that frontier")
 
 

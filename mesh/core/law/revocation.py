@@ -2,7 +2,9 @@
 
 Rules
 -----
-1. One revoker alone denies one subject. A key that the roster names, an issuer and a governor stand for many: that takes the threshold.
+1. One revoker alone denies one subject. A key that a roster names, an issuer and a governor stand for many: that takes the threshold.
+   So such a key has a target of its own, ``enrolled``; a plain ``key`` has no effect on one that any held roster names. What a
+   revocation does must stand in it: how many have signed it can be changed by whoever carries it, and so can what comes first.
 2. ``issuer`` kills every identity document that is signed by that key, for ever, also those that are yet to be found, except those
    that the revocation lists. Of several revocations of one issuer each must spare a document, or it is dead: so no order matters, and
    what is revoked only grows. A document that another issuer signs anew, without that key's line, lives.
@@ -28,7 +30,7 @@ __all__ = ["Revocation", "Spared", "Target", "admit_revocation", "needs_threshol
 
 Spared = Mapping[str, frozenset[str]]
 """Revoked issuer key (hex) to the ids of its documents that are not revoked with it."""
-_MANY: Final = frozenset({"issuer", "governor"})
+_MANY: Final = frozenset({"enrolled", "issuer", "governor"})
 
 
 class Target(Payload):
@@ -37,9 +39,9 @@ class Target(Payload):
     Documents are identities, approvals and break-glass grants.
     """
 
-    type: Literal["key", "subject", "document", "intent", "authorization", "digest", "issuer", "governor"]
+    type: Literal["key", "enrolled", "subject", "document", "intent", "authorization", "digest", "issuer", "governor"]
     value: Annotated[str, msgspec.Meta(pattern="^[ -~]{1,254}$(?!\\n)", min_length=1, max_length=254)]
-    """Lowercase hex for a key, an issuer's key or an id, a SPIFFE id, the digest of something measured or of a policy bundle
+    """Lowercase hex for a key or an id, a SPIFFE id, the digest of something measured or of a policy bundle
     (``blake3:<hex>``), or a member's name.
     """
 
@@ -91,14 +93,16 @@ def admit_revocation(revocation: Statement[Revocation], roster: Roster) -> Revoc
     # Kept and handed on as it is: no line may be on it that somebody else could not check.
     if claims.revoker not in revocation.signatures or not revocation.sealed_by(roster.revoker.keys):
         raise Refused("bad_signature", "not signed by its revoker, or also by somebody who is none")
-    if needs_threshold(claims.target, roster):
+    if claims.target.type == "key" and claims.target.value in roster.keys:
+        raise Refused("threshold_not_met", "the roster names that key: it is revoked as enrolled, by the threshold")
+    if needs_threshold(claims.target):
         return revocation.verify_threshold(roster.revoker.keys, roster.revoker.threshold)
     return claims
 
 
-def needs_threshold(target: Target, roster: Roster) -> bool:
+def needs_threshold(target: Target) -> bool:
     """Whether it stands for more than one subject (rule 1)."""
-    return target.type in _MANY or (target.type == "key" and target.value in roster.keys)
+    return target.type in _MANY
 
 
 def sparing(spared: Spared, new: Iterable[Revocation]) -> Spared:

@@ -71,7 +71,7 @@ class Growth:
     """A stream while statements are added to it: one copy for all of them, however long it is, and none for what is held."""
 
     def __init__(self, stream: Stream, *, most: int = STREAM_STATEMENTS_MAX) -> None:
-        """Begin from ``stream``, which stays as it is; it will not have more than ``most`` statements."""
+        """Begin from ``stream``, which stays as it is; its numbers end at ``most``, and a fork has twice as many."""
         self._before = stream
         self._most = most
         self._chain: _GrowingChain | None = None
@@ -98,8 +98,8 @@ class Growth:
         """
         if link.sequence < 1 or (link.sequence == 1) != (link.previous == ""):
             raise Refused("malformed", f"number {link.sequence} of a stream after {link.previous[:12]!r}")
-        if self._size() >= self._most:
-            raise Refused("stream_full", f"{self._most} statements")
+        if link.sequence > self._most:  # by what it says, so that all refuse the same
+            raise Refused("stream_full", f"number {link.sequence}, the last one is {self._most}")
         if self._fork is None and isinstance(self._before, Fork):
             self._fork = _GrowingFork.of(self._before)
         if self._fork is None:
@@ -108,6 +108,8 @@ class Growth:
                 self._chain.add(link)
                 return
             self._fork = self._chain.forked()
+        elif len(self._fork.ids) >= 2 * self._most:  # room for two whole histories: what makes a fork is always taken in
+            raise Refused("stream_full", f"{2 * self._most} statements of a fork")
         self._fork.add(link)
 
     def finish(self) -> Stream:
@@ -115,13 +117,6 @@ class Growth:
         if self._fork is not None:
             return self._fork.finish()
         return Chain(tuple(self._chain.ids), self._chain.loose) if self._chain is not None else self._before
-
-    def _size(self) -> int:
-        if self._fork is not None:
-            return len(self._fork.ids)
-        if self._chain is not None:
-            return len(self._chain.ids) + len(self._chain.loose)
-        return len(self._before.ids) + (len(self._before.loose) if isinstance(self._before, Chain) else 0)
 
 
 class _GrowingChain:

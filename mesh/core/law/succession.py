@@ -85,6 +85,12 @@ class Rosters(msgspec.Struct, frozen=True):
         """Epoch after epoch, from the first on."""
         return tuple(self.held[identity] for identity in self.ids)
 
+    @property
+    def every(self) -> tuple[Roster, ...]:
+        """All that are held: those of the chain first, the newest before the others."""
+        aside = sorted((roster.epoch, identity) for identity, roster in self.held.items() if identity not in self.ids)
+        return (*reversed(self.chain), *(self.held[identity] for _, identity in reversed(aside)))
+
     def of(self, epoch: int) -> Roster:
         """The roster of that epoch.
 
@@ -115,10 +121,20 @@ class Rosters(msgspec.Struct, frozen=True):
             raise Refused("wrong_epoch", f"it follows {statement.claims.previous[:12] or 'nothing'}…, which is not held")
         admit_successor(before, statement.claims.previous, statement)
         check_sealed(statement, before)
+        self._check_logs(statement.claims)
         return Rosters({**self.held, statement.id: statement.claims}, self.ids)
 
+    def _check_logs(self, after: Roster) -> None:
+        """That no log comes back under another key: whoever holds its records could never attest it."""
+        at = after.previous
+        while at in self.held:
+            check_logs(self.held[at], after)
+            at = self.held[at].previous
+
     def judged(self, check: Callable[[Roster], T], by: Callable[[Roster], object]) -> T:
-        """What ``check`` answers for the newest of the chain that it passes for: what was right under a roster stays right.
+        """What ``check`` answers for the newest of all that are held that it passes for: what was right under a roster stays right.
+
+        Also under one that a resolve has set aside since: who heard of that first must not believe less than others.
 
         Args:
             check: raises :class:`Refused` for one that it does not pass for.
@@ -129,7 +145,7 @@ class Rosters(msgspec.Struct, frozen=True):
         """
         refusal = Refused("wrong_epoch", "no roster is held")
         tried = list[object]()
-        for roster in reversed(self.chain):
+        for roster in self.every:
             if by(roster) in tried:
                 continue
             tried.append(by(roster))
@@ -187,6 +203,18 @@ def check_place(now: Roster, now_id: str, claims: Roster) -> None:
         raise Refused("wrong_epoch", f"epoch {now.epoch} is {now_id[:12]}…, this follows {claims.previous[:12] or 'nothing'}…")
 
 
+def check_logs(before: Roster, after: Roster) -> None:
+    """That every log which both name has one key.
+
+    Raises:
+        Refused: ``roster_unsafe``.
+    """
+    logs = {before.origin(member): member.log_key for member in before.members}
+    for member in after.members:
+        if logs.get(after.origin(member), member.log_key) != member.log_key:
+            raise Refused("roster_unsafe", f"{after.origin(member)} under another key: a new log key begins a new log epoch")
+
+
 def check_step(now: Roster, after: Roster) -> None:
     """That quorums meet, that every log keeps its key and every key its owner, and that epochs do not overtake one another.
 
@@ -199,10 +227,7 @@ def check_step(now: Roster, after: Roster) -> None:
     apart_ms = 2 * max(now.bounds.stale_ms, after.bounds.stale_ms)
     if after.not_before_ms < now.not_before_ms + apart_ms:
         raise Refused("too_soon", f"epoch {after.epoch} begins less than {apart_ms} ms (2Δ) after epoch {now.epoch}")
-    logs = {now.origin(member): member.log_key for member in now.members}
-    for member in after.members:
-        if logs.get(after.origin(member), member.log_key) != member.log_key:
-            raise Refused("roster_unsafe", f"{after.origin(member)} under another key: a new log key begins a new log epoch")
+    check_logs(now, after)
     owners = {key: member.operator for member in now.members for key in _keys(member)}
     for member in after.members:
         if any(owners.get(key, member.operator) != member.operator for key in _keys(member)):

@@ -100,7 +100,7 @@ def admit_next(statement: Statement[Roster], rosters: Rosters) -> Rosters:
 
 def streams_of(rosters: Rosters) -> frozenset[str]:
     """Every stream in which somebody whom one of these rosters knows can say something."""
-    return frozenset({ROSTERS}).union(*(_streams_of(roster) for roster in rosters.chain))
+    return frozenset({ROSTERS}).union(*(_streams_of(roster) for roster in rosters.every))
 
 
 def _streams_of(roster: Roster) -> frozenset[str]:
