@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mesh.core.bytes import envelope
 from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import StreamHead, frontier_digest
+from mesh.core.law.roster import Role
 from mesh.core.law.succession import Rosters
 from mesh.core.run.authorization import Possession, Receipt, RecordRef
 from mesh.core.run.identity import Identity
@@ -390,6 +391,18 @@ def test_running_work_ends_at_once_when(what: str) -> None:
     with pytest.raises(Refused) as caught:
         _watch(Running(Bench().admit()), later)
     assert caught.value.code == code
+
+
+def test_running_work_of_a_revoked_issuer_ends_also_once_the_roster_has_dropped_it() -> None:
+    bench = Bench()
+    running = Running(bench.admit())
+    _revoke("enrolled", ISSUER.public)(bench)
+    view = bench.view()
+    roster = msgspec.structs.replace(view.governance.roster, issuers=Role(keys=[HOLDER.public], threshold=1))
+    later = msgspec.structs.replace(view, governance=msgspec.structs.replace(view.governance, roster=roster))
+    with pytest.raises(Refused) as caught:
+        watch(running, place=bench.place(), view=later)
+    assert caught.value.code == "revoked"
 
 
 def test_running_work_outlives_silence_by_its_lease_less_one_heartbeat() -> None:

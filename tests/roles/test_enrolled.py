@@ -25,3 +25,9 @@ def test_one_other_key_is_another_member(use: str) -> None:
 def test_who_is_not_named_signs_nothing() -> None:
     with pytest.raises(Alarm, match="not_enrolled"):
         enrolled(ROSTER, "e", KEYS)
+
+
+def test_who_moves_begins_in_the_other_region_with_another_process() -> None:
+    assert enrolled(ROSTER, "a", KEYS, heard="eu") == ROSTER.members[0]
+    with pytest.raises(Alarm, match=r"not_enrolled.*moves from us to eu"):
+        enrolled(ROSTER, "a", KEYS, heard="us")
