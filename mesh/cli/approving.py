@@ -12,8 +12,9 @@ Not here: what counts (:mod:`mesh.core.run.approval`), which permits demand it (
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import click
 import msgspec
@@ -43,7 +44,6 @@ __all__ = ["approve", "grant"]
 _HOUR_MS: Final = 3_600_000
 _QUARTER_MS: Final = 900_000
 _FILE: Final = click.Path(dir_okay=False, path_type=Path)
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Target(NamedTuple):
@@ -62,63 +62,75 @@ class _Pen(NamedTuple):
     keys: Sequence[KeyFile]
 
 
-def _options(life: str) -> Callable[[F], F]:
+class _Asked(NamedTuple):
     """What both commands take."""
 
-    def decorate(command: F) -> F:
-        for option in (
-            click.option("--yes", is_flag=True, help="Do not ask whether to sign."),
-            click.option("--dry-run", is_flag=True, help="Show what would be signed, and sign nothing."),
-            click.option("-o", "--out", type=_FILE, help="Write it there; by default a name of its own, or FILE itself."),
-            click.option("--as", "identity", metavar="ID", help="For a request in a FILE: whose request it is."),
-            click.option("--uses", type=click.IntRange(1, APPROVAL_USES_MAX), help="How often it may be used; once if not said."),
-            click.option(
-                "--for", "life_ms", metavar="DURATION", callback=span, help=f"How long it is valid: 15m, 8h, 2d; by default {life}."
-            ),
-        ):
-            command = option(command)
-        return saying.signing_options("approver")(command)
+    target: str
+    keys: tuple[Path, ...]
+    reason: str
+    life_ms: int | None
+    uses: int | None
+    identity: str | None
+    out: Path | None
+    dry_run: bool
+    yes: bool
+
+    @property
+    def says(self) -> bool:
+        """Whether it says what a file that others signed says already."""
+        return bool(self.reason or self.life_ms or self.uses or self.identity)
+
+
+def _options(life: str) -> Callable[[Callable[..., int]], Callable[..., Any]]:
+    """What both commands take, handed on as ``asked``."""
+    options: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
+        click.argument("target", metavar="ID|NODE/INDEX|FILE"),
+        saying.signing_options("approver"),
+        click.option("--for", "life_ms", metavar="DURATION", callback=span, help=f"How long it is valid: 15m, 8h, 2d; by default {life}."),
+        click.option("--uses", type=click.IntRange(1, APPROVAL_USES_MAX), help="How often it may be used; once if not said."),
+        click.option("--as", "identity", metavar="ID", help="For a request in a FILE: whose request it is."),
+        click.option("-o", "--out", type=_FILE, help="Write it there; by default a name of its own, or FILE itself."),
+        click.option("--dry-run", is_flag=True, help="Show what would be signed, and sign nothing."),
+        click.option("--yes", is_flag=True, help="Do not ask whether to sign."),
+    )
+
+    def decorate(command: Callable[..., int]) -> Callable[..., Any]:
+        @wraps(command)
+        def collected(*, key_file: Path, others: tuple[Path, ...], **given: Any) -> int:  # noqa: ANN401 -- what click has read
+            fields = {name: given.pop(name) for name in _Asked._fields if name != "keys"}
+            return command(asked=_Asked(keys=(key_file, *others), **fields), **given)
+
+        decorated: Callable[..., Any] = collected
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
 
     return decorate
 
 
 @click.command()
-@click.argument("target", metavar="ID|NODE/INDEX|FILE")
 @_options("1h")
 @pass_cli
-def approve(  # noqa: PLR0913 -- one for each option
-    cli: Cli,
-    *,
-    target: str,
-    key_file: Path,
-    others: tuple[Path, ...],
-    reason: str,
-    life_ms: int | None,
-    uses: int | None,
-    identity: str | None,
-    out: Path | None,
-    dry_run: bool,
-    yes: bool,
-) -> int:
+def approve(cli: Cli, *, asked: _Asked) -> int:
     """Approve what a denied intent would do, by its ID, or what a request in a FILE would do.
 
     Shows it in full, asks, signs, and writes a file; of a FILE that others signed it adds a line. The file goes with the next request for
     exactly that (--approval), whenever it is made again within its time.
     """
-    plan = _Plan(cli, target, (key_file, *others), out, yes=yes, dry_run=dry_run)
+    plan = _Plan(cli, asked)
     if plan.handed_on:
-        return plan.add(Approval, said=bool(reason or life_ms or uses or identity))
-    found = plan.target(identity)
+        return plan.add(Approval, said=asked.says)
+    found = plan.target(asked.identity)
     pen = _pen(plan.keys, plan.roster)
     now_ms = wall_ms()
     claims = Approval(
         mesh=plan.roster.mesh,
         group=pen.group,
         effect=found.effect.digest,
-        uses=uses or 1,
-        reason=reason,
+        uses=asked.uses or 1,
+        reason=asked.reason,
         not_before_ms=now_ms,
-        expires_ms=now_ms + (life_ms or _HOUR_MS),
+        expires_ms=now_ms + (asked.life_ms or _HOUR_MS),
     )
     if found.effect.committed:
         cli.say("its committed parameters are salted anew in each intent: only this very intent, sent again, keeps the approval")
@@ -128,36 +140,21 @@ def approve(  # noqa: PLR0913 -- one for each option
 
 
 @click.command()
-@click.argument("target", metavar="ID|NODE/INDEX|FILE")
 @click.option("--action", "actions", multiple=True, metavar="VERB", help="Another action of the domain that it is for, too.")
 @_options("15m")
 @pass_cli
-def grant(  # noqa: PLR0913 -- one for each option
-    cli: Cli,
-    *,
-    target: str,
-    actions: tuple[str, ...],
-    key_file: Path,
-    others: tuple[Path, ...],
-    reason: str,
-    life_ms: int | None,
-    uses: int | None,
-    identity: str | None,
-    out: Path | None,
-    dry_run: bool,
-    yes: bool,
-) -> int:
+def grant(cli: Cli, *, asked: _Asked, actions: tuple[str, ...]) -> int:
     """Break the glass for the workload of a denied intent, by its ID, or of a request in a FILE: for its domain and action, for a while.
 
     A grant allows nothing by itself: policy must ask for it (context.attested.breakglass). Halts, revocations, freshness and recording
     stay as they are, and every use stands in the log as what it is. To a FILE that others signed it adds a line.
     """
-    plan = _Plan(cli, target, (key_file, *others), out, yes=yes, dry_run=dry_run)
+    plan = _Plan(cli, asked)
     if plan.handed_on:
-        return plan.add(BreakGlass, said=bool(reason or life_ms or uses or identity or actions))
-    if not reason:
+        return plan.add(BreakGlass, said=asked.says or bool(actions))
+    if not asked.reason:
         raise Refused("usage", "--reason: why the glass is broken stands in every record of it")
-    effect = plan.target(identity).effect
+    effect = plan.target(asked.identity).effect
     pen = _pen(plan.keys, plan.roster)
     now_ms = wall_ms()
     claims = BreakGlass(
@@ -166,10 +163,10 @@ def grant(  # noqa: PLR0913 -- one for each option
         domain=effect.domain,
         subject=effect.subject,
         actions=sorted({effect.action, *actions}),
-        uses=uses or 1,
-        reason=reason,
+        uses=asked.uses or 1,
+        reason=asked.reason,
         not_before_ms=now_ms,
-        expires_ms=now_ms + (life_ms or _QUARTER_MS),
+        expires_ms=now_ms + (asked.life_ms or _QUARTER_MS),
     )
     return plan.sign(_unsigned(claims), None, pen, [f"{pen.role.threshold} of {pen.group}"])
 
@@ -177,17 +174,15 @@ def grant(  # noqa: PLR0913 -- one for each option
 class _Plan:
     """One command: what was named, and with which keys it is signed."""
 
-    def __init__(self, cli: Cli, target: str, keys: Sequence[Path], out: Path | None, *, yes: bool, dry_run: bool) -> None:
+    def __init__(self, cli: Cli, asked: _Asked) -> None:
         self.cli = cli
-        self.name = target
-        self.out = out
-        self.yes = yes
-        self.dry_run = dry_run
-        self.file = Path(target) if Path(target).is_file() else None
+        self.asked = asked
+        self.file = Path(asked.target) if Path(asked.target).is_file() else None
         self.data = read_bounded(self.file, ENVELOPE_BYTES_MAX) if self.file is not None else b""
         self.handed_on = self.file is not None and not is_request(self.data)
-        self.keys = list(saying.keys_of(keys, "approver").values())
+        self.keys = list(saying.keys_of(asked.keys, "approver").values())
         self.roster = client.files(cli).governance.roster
+        """Of the files, so that who signs a file that is handed on needs no network; of the mesh once that was asked."""
 
     def target(self, identity: str | None) -> _Target:
         """What the intent of that id, or the request in that file, would do."""
@@ -221,7 +216,7 @@ class _Plan:
         asked = [demand for need in needs for demand in demands(need) if demand.group == pen.group]
         wanted = max([pen.role.threshold, *(demand.least for demand in asked)])
         facts = _facts(statement, effect)
-        if self.dry_run:
+        if self.asked.dry_run:
             self.cli.value(facts)
             self.cli.say("nothing was signed")
             self.cli.next(f"the same command without --dry-run signs it as one of {pen.group}")
@@ -230,7 +225,7 @@ class _Plan:
         lines = {key.key.public: key.key.sign(statement.message) for key in pen.keys}
         kind = envelope.kind_of(type(statement.claims))
         new = read_said(envelope.assemble(kind.payload_type, statement.payload, {**statement.signatures, **lines}))
-        path = self.out or (self.file if self.handed_on and self.file else Path(f"{kind.name}-{new.id[:12]}.json"))
+        path = self.asked.out or (self.file if self.handed_on and self.file else Path(f"{kind.name}-{new.id[:12]}.json"))
         write_file(path, fold(new, effect, list(map(str, asked))))
         self.cli.value({**_facts(new, effect), "signed_by": sorted(new.signatures), "needed": wanted, "file": str(path)})
         if len(new.signatures) < wanted:
@@ -241,7 +236,7 @@ class _Plan:
         return 0
 
     def _confirm(self, facts: Mapping[str, Any]) -> None:
-        if self.yes:
+        if self.asked.yes:
             return
         if not sys.stdin.isatty():
             raise Refused("usage", "nobody is here to be asked: read it with --dry-run, then sign with --yes")
@@ -276,9 +271,10 @@ class _Plan:
             raise Refused("malformed", f"{file}: {str(error)[:160]}") from None
 
     async def _recorded(self, mesh: client.MeshClient, _library: client.Library) -> _Target:
+        self.roster = mesh.roster
         needs, held = set[str](), dict[str, bytes]()
         wanted = ""
-        for place in sorted(await mesh.locate(self.name)):
+        for place in sorted(await mesh.locate(self.asked.target)):
             answer = await mesh.prove(place)
             record = record_of(answer)
             wanted = client.intent_of(record) or wanted

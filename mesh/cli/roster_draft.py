@@ -133,7 +133,7 @@ def current(cli: Cli, source: Path | None) -> Base:
     if drawn is not None and governance.roster.mesh != drawn.claims.mesh:
         cli.say(f"the context is of another mesh, {governance.roster.mesh}: nobody is asked which keys are revoked")
         return _base(drawn.claims, drawn.id, frozenset(), [])
-    revoked = governance.revoked
+    revoked = frozenset(governance.revoked)
     try:
         governance = client.run(cli, lambda mesh, library: held.read(cli, mesh, library)).governance
     except Unavailable as error:

@@ -109,7 +109,7 @@ def _check(cli: Cli, seen: held.Held, statement: Statement[Roster], *, late: boo
     check_assents(statement, before)
     check_sealed(statement, before)
     check_step(before, claims)
-    drafts.check_unrevoked(claims, before, seen.governance.revoked)
+    drafts.check_unrevoked(claims, before, frozenset(seen.governance.revoked))
     if not late:
         drafts.check_ahead(before, claims)
     return before

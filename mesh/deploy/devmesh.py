@@ -28,7 +28,7 @@ from mesh.gate.context import Context, Holder
 from mesh.policy.build import Built, check
 from mesh.roles.config import NodeConfig, NodeTable
 
-__all__ = ["DEV_BOUNDS", "DevMeshFiles", "Principal", "create", "enlist", "enlisted", "point_at", "spare_member"]
+__all__ = ["DEV_BOUNDS", "DevMeshFiles", "Principal", "create", "enlist", "enlisted", "point_at"]
 
 DEV_BOUNDS: Final = Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000)
 _REGIONS: Final = ("eu", "us", "ap", "sa", "af", "oc", "me")
@@ -219,12 +219,6 @@ def enlist(files: DevMeshFiles, name: str, rosters: Sequence[Path], pin: str) ->
 def enlisted(files: DevMeshFiles, name: str) -> bool:
     """Whether a spare's configuration names a roster to begin under."""
     return f'pin = "{NOBODY}"' not in files.node(name).read_text(encoding="utf-8")
-
-
-def spare_member(files: DevMeshFiles, name: str, *, log_epoch: int = 1) -> Member:
-    """How a roster would name that spare."""
-    keys = {f"{use}_key": signer.load(files.folder / "nodes" / name / "keys" / f"{use}.key").key.public for use in _USES}
-    return Member(name=name, region=name.partition("-")[0], operator=_OPERATOR, log_epoch=log_epoch, **keys)
 
 
 def _roster(make: _Maker, places: Mapping[str, str], domains: Sequence[str], bounds: Bounds) -> Roster:

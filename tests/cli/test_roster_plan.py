@@ -190,8 +190,8 @@ def test_a_revoked_issuer_never_issues_again(rosters: RosterDesk) -> None:
 def test_a_revocation_in_the_files_counts_without_any_mesh(rosters: RosterDesk) -> None:
     folder = rosters.member("af-1")
     rosters.losing(Sync, ALL)
-    gone = frozenset({("key", rosters.public("af-1", "log"))})
-    rosters.library = msgspec.structs.replace(rosters.library, governance=msgspec.structs.replace(rosters.lab.governance, revoked=gone))
+    gone = {("key", rosters.public("af-1", "log")): ("00" * 32,)}
+    rosters.library = msgspec.structs.replace(rosters.library, governance=msgspec.structs.replace(rosters.lab.governance, revocations=gone))
     assert code_of(rosters.plan("add", "af-1", "--region", "af", "--keys", folder)[2]) == "revoked"
 
 

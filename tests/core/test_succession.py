@@ -12,7 +12,7 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.fold import admit_governance
 from mesh.core.law.policy import Manifest, admit_manifest, check_succession
 from mesh.core.law.roster import Member, Roster
-from mesh.core.law.succession import Overlap, admit_chain, admit_successor, overlap, same_member
+from mesh.core.law.succession import Overlap, admit_successor, overlap, same_member
 from mesh.errors import Refused
 from tests.core.kit import refuses
 from tests.support.factory import T0, Lab, secret, sign
@@ -148,17 +148,17 @@ def test_the_refusal_shows_the_arithmetic_and_the_way_out() -> None:
 def test_what_one_step_may_not_do_two_may() -> None:
     wider = signed(roster(FIVE, 1, 4, after=GENESIS))
     narrower = signed(roster(FIVE[1:], 1, 3, after=wider))
-    assert admit_chain(GENESIS, GENESIS.id, [wider, narrower]) == narrower.claims
+    assert admit_governance(GENESIS, pin=GENESIS.id, said=[wider, narrower]).rosters.newest == narrower.claims
     with refuses("wrong_epoch"):
-        admit_chain(GENESIS, GENESIS.id, [narrower])
+        admit_governance(GENESIS, pin=GENESIS.id, said=[narrower])
     with refuses("wrong_epoch"):
-        admit_chain(GENESIS, GENESIS.id, [wider, wider])
+        admit_successor(wider.claims, wider.id, wider)
 
 
 def test_a_chain_begins_with_what_is_pinned() -> None:
-    assert admit_chain(GENESIS, GENESIS.id, []) == GENESIS.claims
+    assert admit_governance(GENESIS, pin=GENESIS.id).rosters.newest == GENESIS.claims
     with refuses("wrong_epoch"):
-        admit_chain(GENESIS, "00" * 32, [])
+        admit_governance(GENESIS, pin="00" * 32)
 
 
 # -------------------------------------------------------------------------------------------------------- who must have agreed

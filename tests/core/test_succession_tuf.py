@@ -26,8 +26,8 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.bytes.keys import SecretKey
 from mesh.core.law.fold import admit_governance
 from mesh.core.law.policy import Manifest
-from mesh.core.law.roster import Roster
-from mesh.core.law.succession import admit_chain, admit_successor
+from mesh.core.law.roster import Roster, admit_roster
+from mesh.core.law.succession import admit_successor
 from mesh.errors import Refused
 from tests.core.kit import refuses
 from tests.support.factory import T0, Lab, sign
@@ -124,7 +124,7 @@ def _rings(draw: st.DrawFn, now: Ring | None) -> Ring:
 def test_every_chain_gets_the_same_verdict_at_every_step(data: st.DataObject) -> None:
     ring = data.draw(_rings(None))
     now, trusted = _ours(ring, None), _trusted(_theirs(ring))
-    assert admit_chain(now, now.id, []) == now.claims
+    assert admit_roster(now, pin=now.id) == now.claims
     for _ in range(data.draw(st.integers(1, 5))):
         offered = data.draw(_rings(ring))
         statement, metadata = _ours(offered, now), _theirs(offered)
@@ -173,11 +173,11 @@ def test_both_believe_the_first_one_for_its_own_signatures_only(signers: tuple[S
     ring = Ring(1, POOL[:3], 2, signers)
     statement = _ours(ring, None)
     if len(set(signers) & set(ring.keys)) >= 2:
-        admit_chain(statement, statement.id, [])
+        admit_roster(statement, pin=statement.id)
         _trusted(_theirs(ring))
         return
     with refuses("threshold_not_met"):
-        admit_chain(statement, statement.id, [])
+        admit_roster(statement, pin=statement.id)
     with pytest.raises(RepositoryError):
         _trusted(_theirs(ring))
 

@@ -18,13 +18,14 @@ from mesh.core.messages import Offer, Offered, pack, unpack
 from mesh.core.run.authorization import Authorization
 from mesh.core.run.intent import EntityRef
 from mesh.core.run.outcome import Finished
-from mesh.deploy.devmesh import DevMeshFiles, enlist, spare_member
+from mesh.deploy.devmesh import DevMeshFiles, enlist
 from mesh.dev.cluster import Cluster
 from mesh.errors import MeshError
 from mesh.gate.connect import open_core
 from mesh.gate.context import load_context
 from mesh.gate.core import Core, Wish
 from mesh.gate.errors import Denied
+from mesh.roles.performer import USES
 from tests.live.kit import Client, code_of, make_files
 
 pytestmark = pytest.mark.asyncio
@@ -38,6 +39,11 @@ def mesh(tmp_path: Path) -> Iterator[Cluster]:
         asyncio.run(cluster.provision())
         cluster.start()
         yield cluster
+
+
+def _spare_member(files: DevMeshFiles, name: str) -> Member:
+    keys = {f"{use}_key": signer.load(files.folder / "nodes" / name / "keys" / f"{use}.key").key.public for use in USES}
+    return Member(name=name, region=name.partition("-")[0], operator="dev", log_epoch=1, **keys)
 
 
 def _next(files: DevMeshFiles, before: Statement[Roster], members: list[Member], k: int, *, f: int = 1, in_ms: int) -> Statement[Roster]:
@@ -137,7 +143,7 @@ async def test_a_node_joins_a_live_mesh_catches_up_and_counts_and_another_leaves
     assert code_of(await client.ask()) == "authorized"
     genesis = envelope.read(Roster, files.roster.read_bytes())
     (spare,) = files.spares
-    wider = _next(files, genesis, [*genesis.claims.members, spare_member(files, spare)], 4, in_ms=7_000)
+    wider = _next(files, genesis, [*genesis.claims.members, _spare_member(files, spare)], 4, in_ms=7_000)
     await _push(client.bus, "us-1", wider)
     enlist(files, spare, [files.folder / "roster-2.json"], wider.id)
     mesh.start([spare])

@@ -6,6 +6,7 @@ Not here: how it is made of statements (:mod:`mesh.core.law.fold`).
 """
 
 from collections.abc import Container, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
 import msgspec
@@ -57,10 +58,8 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     """Domain to every activation that is held of it, by id."""
     rollouts: Mapping[str, Rollout]
     """Domain to the gapless chain of them, or to the history of them that a resolve chose."""
-    revoked: frozenset[tuple[str, str]]
-    """(target type, value)."""
     revocations: Mapping[tuple[str, str], tuple[str, ...]]
-    """The same to the ids of the statements that say so."""
+    """(target type, value) of what is revoked to the ids of the statements that say so."""
     spared: Spared
     halts: Mapping[str, Mapping[str, tuple[str, ...]]]
     """Domain to every halt and resume that is held of it: its id, and what it lifts."""
@@ -131,6 +130,11 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     def latest_activation(self, domain: str) -> str:
         """Id of the newest activation of ``domain`` that is held with all before it; empty if there is none."""
         return self.rollouts[domain].head if domain in self.rollouts else ""
+
+    @property
+    def revoked(self) -> AbstractSet[tuple[str, str]]:
+        """(target type, value) of what somebody has revoked; whether that has an effect is :meth:`denies`'s to say."""
+        return self.revocations.keys()
 
     @property
     def successor(self) -> Roster | None:

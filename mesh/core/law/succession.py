@@ -15,16 +15,16 @@ Not here: when a node goes over to the next one (:mod:`mesh.protocol.adoption`).
 be reached in several steps, each of which it allows.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import msgspec
 
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.roster import Member, Roster, admit_roster, check_assents, check_sealed
+from mesh.core.law.roster import Member, Roster, check_assents, check_sealed
 from mesh.errors import Refused
 
-__all__ = ["Overlap", "Rosters", "admit_chain", "admit_successor", "check_place", "check_step", "overlap", "same_member"]
+__all__ = ["Overlap", "Rosters", "admit_successor", "check_place", "check_step", "overlap", "same_member"]
 
 T = TypeVar("T")
 
@@ -234,18 +234,6 @@ def check_step(now: Roster, after: Roster) -> None:
             raise Refused(
                 "roster_unsafe", f"{member.name} goes to operator {member.operator} with keys that another one had: make new ones"
             )
-
-
-def admit_chain(genesis: Statement[Roster], pin: str, successors: Iterable[Statement[Roster]]) -> Roster:
-    """The last of a chain of rosters, each believed because of the one before it, the first because it is pinned.
-
-    Raises:
-        Refused: as :func:`~mesh.core.law.roster.admit_roster` and :func:`admit_successor` do, for the first that is wrong.
-    """
-    roster, roster_id = admit_roster(genesis, pin=pin), genesis.id
-    for statement in successors:
-        roster, roster_id = admit_successor(roster, roster_id, statement), statement.id
-    return roster
 
 
 def _keys(member: Member) -> tuple[str, ...]:

@@ -112,7 +112,7 @@ class Watch:
     def booted(self, governor: Governor) -> None:
         """A governor begins: it has heard nothing yet, and has forgotten no revocation and no halt."""
         name = governor.name
-        law = governor.governance.revoked | {what_it_denies(read_law(item.envelope)) for item in governor.disk.law.values()}
+        law = frozenset(governor.governance.revoked) | {what_it_denies(read_law(item.envelope)) for item in governor.disk.law.values()}
         if not self._law.get(name, frozenset()) <= law:
             raise Violation("I9", f"{name} has forgotten a revocation or a halt")
         self._law[name] = law
