@@ -95,10 +95,9 @@ def _all(*wanted: Callable[[F], F]) -> Callable[[F], F]:
 
 def signing_options(who: str, *, required: bool = True) -> Callable[[F], F]:
     """With which keys, and why; ``who`` in words."""
+    one = f"an {who}" if who[0] in "aeiou" else f"a {who}"
     return _all(
-        click.option(
-            "--key", "key_file", required=required, type=_KEY_FILE, help=f"Key file of {'an' if who[0] in 'aeiou' else 'a'} {who}."
-        ),
+        click.option("--key", "key_file", required=required, type=_KEY_FILE, help=f"Key file of {one}."),
         click.option("--co-sign", "others", multiple=True, type=_KEY_FILE, help=f"Another {who}'s key file."),
         click.option("--reason", default="", help="Why, in your own words; everybody can read it."),
     )
