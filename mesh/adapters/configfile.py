@@ -26,8 +26,10 @@ def load_toml(kind: type[T], path: Path) -> T:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused("config_invalid", f"{path}: {type(error).__name__}") from None
+    except OSError as error:
+        raise Refused("config_invalid", f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise Refused("config_invalid", f"{path}: not UTF-8 at byte {error.start}") from None
     return parse_toml(kind, text, name=str(path))
 
 

@@ -48,12 +48,12 @@ def test_what_is_no_toml_or_no_table_is_refused(text: str) -> None:
     assert refused.value.code == "config_invalid"
 
 
-def test_a_missing_or_unreadable_file_is_refused(tmp_path: Path) -> None:
+def test_a_missing_or_unreadable_file_is_refused_in_words_that_people_know(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"title = '\xe9'")
-    for path in (tmp_path / "none.toml", tmp_path / "latin.toml", tmp_path):
+    for name, why in (("none.toml", "No such file or directory"), ("latin.toml", "not UTF-8 at byte 9"), ("", "Is a directory")):
         with pytest.raises(Refused) as refused:
-            load_toml(_Outer, path)
-        assert refused.value.code == "config_invalid"
+            load_toml(_Outer, tmp_path / name)
+        assert (refused.value.code, refused.value.detail) == ("config_invalid", f"{tmp_path / name}: {why}")
 
 
 def test_a_file_at_its_limit_is_read_and_one_byte_more_is_refused(tmp_path: Path) -> None:
