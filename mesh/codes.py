@@ -69,6 +69,18 @@ CODES: Final[dict[str, Code]] = {
         "Ask again in a moment; if it lasts, too few members hold the next roster: `mesh peer ls`.",
         4,
     ),
+    "handed_over": _code(
+        "its signers are not, or no more, those of that stream: a roster has handed it over to others",
+        "any verifier",
+        "Have those sign whom the newest roster names: `mesh roster show`. What counts of the former word ends where that roster says.",
+        5,
+    ),
+    "handover_missing": _code(
+        "the roster changes who signs in a stream, and does not say up to where the word of the former signers counts",
+        "any verifier",
+        "Plan it with `mesh roster set`, which asks members how far each stream has come.",
+        5,
+    ),
     "policy_conflict": _code(
         "the domain's policy signers have signed two different things under one number",
         "governor, enforcer",

@@ -85,6 +85,7 @@ def _say(
                 domain=domain,
                 sequence=number,
                 previous=previous,
+                since="",
                 lifts=lifts,
                 reason=reason,
                 issued_ms=wall_ms(),

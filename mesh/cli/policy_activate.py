@@ -188,6 +188,7 @@ def _draft(wanted: _Wanted, law: Law, rings: list[Ring], number: int, previous: 
         domain=wanted.domain,
         sequence=number,
         previous=previous,
+        since="",
         epoch=law.manifest.epoch,
         manifest=law.manifest_id,
         rings=sorted(rings, key=lambda ring: ring.regions),

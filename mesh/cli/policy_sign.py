@@ -53,6 +53,7 @@ class _Content(NamedTuple):
             domain=self.domain,
             epoch=number,
             previous=previous,
+            since="",
             digest=self.digest,
             actions=dict(self.actions),
             enforcers=list(self.enforcers),

@@ -62,7 +62,15 @@ def revoke(
 
     def draft(mesh: str, number: int, previous: str) -> Revocation:
         return Revocation(
-            mesh=mesh, revoker=revoker, sequence=number, previous=previous, target=wanted, spares=spares, reason=reason, issued_ms=wall_ms()
+            mesh=mesh,
+            revoker=revoker,
+            sequence=number,
+            previous=previous,
+            since="",
+            target=wanted,
+            spares=spares,
+            reason=reason,
+            issued_ms=wall_ms(),
         )
 
     async def work(mesh: client.MeshClient, library: client.Library) -> tuple[saying.Pen, saying.Plan, spreading.Spread]:

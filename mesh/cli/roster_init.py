@@ -186,6 +186,7 @@ def _roster(told: _Description, base: Path, reason: str) -> Roster:
         revoker=_role(told.roles.revoker, "revoker", base),
         policy={domain: _role(role, "policy", base) for domain, role in told.roles.policy.items()},
         approvers={group: _role(role, "approver", base) for group, role in told.roles.approvers.items()},
+        handovers={},
         bounds=Bounds(**msgspec.structs.asdict(told.bounds)),
     )
 

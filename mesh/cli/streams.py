@@ -100,6 +100,7 @@ def resolve(cli: Cli, *, stream: str, head: str, key_file: Path, others: tuple[P
                 mesh=mesh.roster.mesh,
                 sequence=number,
                 previous=previous,
+                since="",
                 stream=stream,
                 head=chosen,
                 aside=aside,

@@ -313,14 +313,16 @@ class _Teller:
     def _revocation(self) -> Signed:
         target = Target(type="subject", value=f"spiffe://{MESH}/agent/intern")
         said = Revocation(
-            mesh=MESH, revoker=key("revoker").public, sequence=1, previous="",
+            mesh=MESH, revoker=key("revoker").public, sequence=1, previous="", since="",
             target=target, spares=[], reason="left the company", issued_ms=start_ms(4),
         )  # fmt: skip
         return sign("revocation", said, "revoker")
 
     def _halts(self) -> tuple[Signed, Signed]:
         """A halt, and the resume that lifts it."""
-        plain = Halt(mesh=MESH, domain="payments", sequence=1, previous="", lifts=[], reason="books do not balance", issued_ms=start_ms(5))
+        plain = Halt(
+            mesh=MESH, domain="payments", sequence=1, previous="", since="", lifts=[], reason="books do not balance", issued_ms=start_ms(5)
+        )
         halt = sign("halt", plain, "revoker")
         resume = msgspec.structs.replace(
             plain, sequence=2, previous=halt.draft.id, lifts=[halt.draft.id], reason="they do again", issued_ms=start_ms(6)
@@ -339,6 +341,7 @@ class _Teller:
                 mesh=MESH,
                 sequence=1,
                 previous="",
+                since="",
                 stream=halt_stream("payments"),
                 head=resume.draft.id,
                 aside=[sign("halt-again", again, "revoker").draft.id],
@@ -368,6 +371,7 @@ class _Teller:
             domain="payments",
             sequence=1,
             previous="",
+            since="",
             epoch=2,
             manifest=manifest.draft.id,
             rings=[Ring(regions=["eu"], not_before_ms=start_ms(8)), Ring(regions=[], not_before_ms=start_ms(9))],

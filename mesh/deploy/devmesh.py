@@ -242,6 +242,7 @@ def _roster(make: _Maker, places: Mapping[str, str], domains: Sequence[str], bou
             for domain in domains
         },
         approvers={"security": Role(keys=[make.key(f"people/security-{number}.key", "approver") for number in (1, 2, 3)], threshold=1)},
+        handovers={},
         bounds=bounds,
         reason="The first roster.",
         issued_ms=0,
@@ -265,6 +266,7 @@ def _policy(make: _Maker, item: Built) -> None:
         domain=domain,
         epoch=1,
         previous="",
+        since="",
         digest=item.digest,
         actions=item.actions,
         enforcers=item.enforcers,

@@ -85,6 +85,7 @@ def _law(bundle: Bundle, actions: Mapping[str, Terms]) -> Law:
         domain=bundle.domain,
         epoch=1,
         previous="",
+        since="",
         digest=bundle_digest(canonical.encode(bundle)),
         actions=dict(actions),
         enforcers=[],

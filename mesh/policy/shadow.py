@@ -22,9 +22,9 @@ from typing import Final, Literal
 import msgspec
 
 from mesh.core.bytes import envelope
-from mesh.core.law.activation import Activation, Ring, Rollout
+from mesh.core.law.activation import Activation, Ring, Rollout, activate_stream
 from mesh.core.law.governance import Governance, Law
-from mesh.core.law.policy import Bundle, Manifest, Terms
+from mesh.core.law.policy import Bundle, Manifest, Terms, policy_stream
 from mesh.core.log.record import DecisionMade, Denied
 from mesh.core.run.decision import Decision, Effect
 from mesh.core.run.intent import Assurance, Intent
@@ -195,6 +195,7 @@ def candidate(governance: Governance, bundle: Bundle, digest: str, *, actions: M
         domain=bundle.domain,
         epoch=max((law.manifest.epoch for law in epochs), default=0) + 1,
         previous=epochs[-1].manifest_id if epochs else "",
+        since=governance.rosters.since(policy_stream(bundle.domain)),
         digest=digest,
         actions=dict(actions),
         enforcers=sorted(enforcers),
@@ -209,6 +210,7 @@ def candidate(governance: Governance, bundle: Bundle, digest: str, *, actions: M
         domain=manifest.domain,
         sequence=1,
         previous="",
+        since=governance.rosters.since(activate_stream(bundle.domain)),
         epoch=manifest.epoch,
         manifest=law.manifest_id,
         rings=[Ring(regions=[], not_before_ms=0)],

@@ -369,7 +369,7 @@ def _check_frontier(claims: Authorization, frontier: tuple[StreamHead, ...], gov
 
 def _check_allowed(grant: Grant, place: Place, governance: Governance) -> None:
     governance.check_open(grant.authorization.claims.domain)
-    if not governance.revoked:
+    if not governance.revocations:
         return
     claims, own = grant.authorization.claims, place.document
     governance.check_issued(grant.identity, own)

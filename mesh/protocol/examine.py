@@ -143,7 +143,7 @@ def check_chain(asked: Question, governance: Governance, *, me: str) -> None:
     Raises:
         Refused: ``revoked``.
     """
-    if not governance.revoked:
+    if not governance.revocations:
         return
     governance.check_issued(asked.identity, asked.enforcer)
     intent, place = asked.intent.claims, asked.enforcer

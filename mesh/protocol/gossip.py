@@ -29,12 +29,12 @@ from mesh.core.law.conflict import clash
 from mesh.core.law.fold import extend, with_bundle
 from mesh.core.law.governance import Governance
 from mesh.core.law.halt import Halt
-from mesh.core.law.heartbeat import StreamHead
+from mesh.core.law.heartbeat import ENDED, StreamHead
 from mesh.core.law.policy import Bundle, Manifest, bundle_digest
 from mesh.core.law.resolve import Resolve
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import ROSTERS, Roster
-from mesh.core.law.streams import Cursor, Fork, ahead
+from mesh.core.law.streams import Chain, Cursor, Fork, Stream, ahead
 from mesh.core.law.travel import Said, cursor_of, link_of, read_law, streams_of
 from mesh.core.log.record import Change
 from mesh.core.messages import LawBatch, Offer, Offered, unpack
@@ -260,8 +260,18 @@ def put(statement: Statement[Said]) -> PutLaw:
 
 def wanted(governance: Governance, frontier: Sequence[StreamHead]) -> dict[str, Cursor]:
     """Which streams to ask for whoever holds ``frontier``; one in which nobody whom a roster knows can speak is not asked for."""
-    known = streams_of(governance.rosters)
-    return {stream: after for stream, after in ahead(governance.streams, frontier).items() if stream in known}
+    known, found = streams_of(governance.rosters), dict[str, Cursor]()
+    for stream, after in ahead(governance.streams, frontier).items():
+        if stream not in known or governance.whole.get(stream) is ENDED:
+            continue
+        lacking = governance.lacks(stream)  # what was handed over comes first: without it, what follows stands behind nothing
+        found[lacking or stream] = _further(governance.streams.get(lacking)) if lacking else after
+    return found
+
+
+def _further(stream: Stream | None) -> Cursor:
+    """Where to go on in a stream of which something is lacking: behind what is held; of a fork, or of another history, all of it."""
+    return Cursor(len(stream.ids) + 1) if isinstance(stream, Chain) else Cursor(0 if stream is not None else 1)
 
 
 def rosters_first(streams: Iterable[str]) -> list[str]:

@@ -57,6 +57,7 @@ class RevokersLab(Lab):
             revoker=key.public,
             sequence=number,
             previous=previous,
+            since="",
             target=Target(type="subject", value=value),
             spares=[],
             reason="",

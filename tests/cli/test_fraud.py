@@ -29,7 +29,7 @@ ANNA, BERT, CARL = (f"spiffe://lab/agent/{name}" for name in ("anna", "bert", "c
 
 
 def _halt(desk: Desk, number: int = 1, previous: str = "", reason: str = "", signers: Sequence[SecretKey] = ()) -> Statement[Halt]:
-    claims = Halt(mesh=MESH, domain=DOMAIN, sequence=number, previous=previous, lifts=[], reason=reason, issued_ms=T0)
+    claims = Halt(mesh=MESH, domain=DOMAIN, sequence=number, previous=previous, since="", lifts=[], reason=reason, issued_ms=T0)
     return envelope.read(Halt, sign(claims, *(signers or (desk.lab.revoker, desk.lab.second))))
 
 

@@ -163,4 +163,4 @@ def test_only_one_command_at_a_time_signs_with_any_of_the_keys(desk: Desk) -> No
 
 
 def _claims(number: int, previous: str, reason: str = "by others") -> Halt:
-    return Halt(mesh=MESH, domain=DOMAIN, sequence=number, previous=previous, lifts=[], reason=reason, issued_ms=T0)
+    return Halt(mesh=MESH, domain=DOMAIN, sequence=number, previous=previous, since="", lifts=[], reason=reason, issued_ms=T0)

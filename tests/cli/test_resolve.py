@@ -19,7 +19,7 @@ STREAM = f"halt/{DOMAIN}"
 
 
 def _halt(desk: Desk, number: int = 1, previous: str = "", reason: str = "") -> Statement[Halt]:
-    claims = Halt(mesh=MESH, domain=DOMAIN, sequence=number, previous=previous, lifts=[], reason=reason, issued_ms=T0)
+    claims = Halt(mesh=MESH, domain=DOMAIN, sequence=number, previous=previous, since="", lifts=[], reason=reason, issued_ms=T0)
     return envelope.read(Halt, sign(claims, desk.lab.revoker, desk.lab.second))
 
 

@@ -210,7 +210,9 @@ def test_a_root_that_says_two_things_leaves_what_was_before_until_it_says_which_
     epochs.law = {"us-1": (FIRST, *sorted((SECOND, FORK), key=cursor_of))}
     torn = epochs.learn()
     assert (torn.governance.roster, torn.rosters, torn.governance.forked(ROSTERS)) == (FIRST.claims, (), True)
-    claims = Resolve(mesh=MESH, sequence=1, previous="", stream=ROSTERS, head=THIRD.id, aside=[FORK.id], reason="a test", issued_ms=1_000)
+    claims = Resolve(
+        mesh=MESH, sequence=1, previous="", since="", stream=ROSTERS, head=THIRD.id, aside=[FORK.id], reason="a test", issued_ms=1_000
+    )
     resolve = read_law(sign(claims, *ALL.root[:2]))
     epochs.law["ap-1"] = (*CHAIN, resolve)
     mended = epochs.learn()

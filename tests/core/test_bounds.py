@@ -5,6 +5,7 @@ import pytest
 
 from mesh.core.bytes import envelope
 from mesh.core.law.heartbeat import Heartbeat, Standing, StreamHead
+from mesh.core.law.reign import in_reign
 from mesh.core.law.roster import Role, Roster
 from mesh.core.law.succession import Rosters
 from mesh.core.law.travel import streams_of
@@ -35,7 +36,7 @@ def test_a_roster_with_more_streams_than_a_heartbeat_can_name_is_unsound() -> No
 
 
 def test_the_largest_heartbeat_fits_a_statement() -> None:
-    names = sorted(streams_of(_rosters(0, FRONTIER_STREAMS_MAX - 2)))
+    names = sorted(in_reign(name, "ab" * 32) for name in streams_of(_rosters(0, FRONTIER_STREAMS_MAX - 2)))
     heads = [StreamHead(stream=name, sequence=INT_MAX, head="ab" * 32, forked=False, held="cd" * 32) for name in names]
     beat = Heartbeat(
         mesh="m" * 32,

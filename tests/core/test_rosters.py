@@ -17,6 +17,7 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.fold import admit_governance, extend, restore, unsaid
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import covers
+from mesh.core.law.reign import Handover, in_reign
 from mesh.core.law.resolve import Resolve
 from mesh.core.law.revocation import Revocation, Target, stream_of
 from mesh.core.law.roster import ROSTERS, Role, Roster
@@ -25,7 +26,7 @@ from mesh.core.law.travel import Said, read_law, streams_of
 from mesh.limits import FRONTIER_STREAMS_MAX
 from tests.core.kit import refuses
 from tests.support.factory import MESH, sign
-from tests.support.rosters import ROOT, key, member, roster, signed
+from tests.support.rosters import ROOT, handing_over, key, member, roster, signed
 
 FOUR = ("a", "b", "c", "d")
 GENESIS = signed(roster(FOUR, 1, 3))
@@ -33,32 +34,45 @@ SECOND = signed(roster((*FOUR, "e"), 1, 4, after=GENESIS))
 THIRD = signed(roster((*FOUR[1:], "e"), 1, 3, after=SECOND))
 OTHER = signed(roster((*FOUR, "f"), 1, 4, after=GENESIS))
 """Follows the genesis as well."""
-FOURTH = signed(
-    msgspec.structs.replace(
-        roster((*FOUR[1:], "e"), 1, 3, after=THIRD), revoker=Role(keys=[key("revoker").public, key("second revoker").public], threshold=1)
-    )
-)
 PLAIN = admit_governance(GENESIS, pin=GENESIS.id)
 
 
-def _revocation(by: str, number: int = 1, previous: str = "") -> Statement[Said]:
+def _revocation(by: str, number: int = 1, previous: str = "", since: str = "") -> Statement[Said]:
     target = Target(type="subject", value=f"spiffe://{MESH}/agent/{by.replace(' ', '-')}-{number}")
     claims = Revocation(
-        mesh=MESH, revoker=key(by).public, sequence=number, previous=previous, target=target, spares=[], reason="a test", issued_ms=1_000
+        mesh=MESH,
+        revoker=key(by).public,
+        sequence=number,
+        previous=previous,
+        since=since,
+        target=target,
+        spares=[],
+        reason="a test",
+        issued_ms=1_000,
     )
     return read_law(sign(claims, key(by)))
 
 
 def _resolve(head: str, aside: str) -> Statement[Said]:
-    claims = Resolve(mesh=MESH, sequence=1, previous="", stream=ROSTERS, head=head, aside=[aside], reason="a test", issued_ms=1_000)
+    claims = Resolve(
+        mesh=MESH, sequence=1, previous="", since="", stream=ROSTERS, head=head, aside=[aside], reason="a test", issued_ms=1_000
+    )
     return read_law(sign(claims, *ROOT[:2]))
 
 
-NEW = _revocation("second revoker")
-"""By somebody whom only the fourth roster knows."""
 OLD = _revocation("revoker")
+TWO = Role(keys=[key("revoker").public, key("second revoker").public], threshold=1)
+UPTO = {stream_of(key("revoker").public): Handover(sequence=1, head=OLD.id)}
+FOURTH = signed(
+    handing_over(THIRD.claims, msgspec.structs.replace(roster((*FOUR[1:], "e"), 1, 3, after=THIRD), revoker=TWO, handovers=UPTO))
+)
+NEW = _revocation("second revoker", since=FOURTH.id)
+"""By somebody whom only the fourth roster knows."""
+NEXT = _revocation("revoker", 2, OLD.id, since=FOURTH.id)
+LATE = _revocation("revoker", 2, OLD.id)
+"""In the name of the former roster, behind what was handed over."""
 RESOLVE = _resolve(SECOND.id, OTHER.id)
-CHAIN: tuple[Statement[Said], ...] = (SECOND, THIRD, FOURTH, NEW, OLD)
+CHAIN: tuple[Statement[Said], ...] = (SECOND, THIRD, FOURTH, NEW, OLD, NEXT, LATE)
 FORKED: tuple[Statement[Said], ...] = (SECOND, OTHER, THIRD, OLD)
 
 
@@ -120,13 +134,15 @@ def test_a_roster_without_its_predecessor_is_believed_once_that_has_come() -> No
 
 
 def test_whoever_a_held_roster_lets_speak_is_believed_also_after_they_are_gone() -> None:
-    assert extend(PLAIN, [NEW]).refused[NEW.id].code == "bad_signature"
+    assert extend(PLAIN, [NEW]).refused[NEW.id].code == "wrong_epoch"
     held = extend(PLAIN, [NEW, FOURTH, THIRD, SECOND]).governance
     assert ("subject", f"spiffe://{MESH}/agent/second-revoker-1") in held.revoked
-    fifth = signed(roster((*FOUR[1:], "e"), 1, 3, after=FOURTH))
-    later = extend(held, [fifth, _revocation("second revoker", 2, NEW.id)])
-    assert len(later.new) == 2
-    assert stream_of(key("second revoker").public) in streams_of(later.governance.rosters)
+    stream = stream_of(key("second revoker").public)
+    fifth = roster((*FOUR[1:], "e"), 1, 3, after=FOURTH)
+    gone = signed(handing_over(FOURTH.claims, msgspec.structs.replace(fifth, handovers={stream: Handover(sequence=1, head=NEW.id)})))
+    later = extend(held, [gone]).governance
+    assert ("subject", f"spiffe://{MESH}/agent/second-revoker-1") in later.revoked
+    assert in_reign(stream, gone.id) in streams_of(later.rosters)
 
 
 # -------------------------------------------------------------------------------------------------- when one may be acted under
@@ -194,14 +210,16 @@ def test_what_was_said_is_forgotten_and_the_rosters_are_not() -> None:
 def test_all_rosters_together_never_make_for_more_streams_than_a_heartbeat_can_name() -> None:
     def with_revokers(before: Statement[Roster], names: list[str]) -> Statement[Roster]:
         revoker = Role(keys=[key(name).public for name in names], threshold=1)
-        return envelope.read(Roster, sign(msgspec.structs.replace(roster(FOUR, 1, 3, after=before), revoker=revoker), *ROOT[:2]))
+        after = handing_over(before.claims, msgspec.structs.replace(roster(FOUR, 1, 3, after=before), revoker=revoker))
+        return envelope.read(Roster, sign(after, *ROOT[:2]))
 
-    half = FRONTIER_STREAMS_MAX // 2
-    first = with_revokers(GENESIS, [f"early {number}" for number in range(half)])
-    second = with_revokers(first, [f"late {number}" for number in range(half)])
-    taken = extend(PLAIN, [first, second])
-    assert taken.new == (first,)
-    assert taken.refused[second.id].code == "roster_unsound"
+    before, many = GENESIS, list[Statement[Roster]]()
+    for generation in range(3):
+        before = with_revokers(before, [f"{generation} {number}" for number in range(FRONTIER_STREAMS_MAX // 3)])
+        many.append(before)
+    taken = extend(PLAIN, many)
+    assert taken.new == tuple(many[:2])
+    assert taken.refused[many[2].id].code == "roster_unsound"
 
 
 # ------------------------------------------------------------------------------------------ one revoker, and what a roster names
@@ -209,7 +227,7 @@ def test_all_rosters_together_never_make_for_more_streams_than_a_heartbeat_can_n
 
 TWO_REVOKERS = Role(keys=[key("revoker").public, key("second revoker").public], threshold=2)
 FIRST_OF_TWO = signed(msgspec.structs.replace(GENESIS.claims, revoker=TWO_REVOKERS))
-JOINING = signed(msgspec.structs.replace(roster((*FOUR, "e"), 1, 4, after=FIRST_OF_TWO), revoker=TWO_REVOKERS))
+JOINING = signed(msgspec.structs.replace(roster((*FOUR, "e"), 1, 4, after=FIRST_OF_TWO), revoker=TWO_REVOKERS, handovers={}))
 
 
 NEWCOMER = ("key", JOINING.claims.members[-1].decision_key)
@@ -217,7 +235,9 @@ NEWCOMER = ("key", JOINING.claims.members[-1].decision_key)
 
 def _of_newcomer(kind: Literal["key", "enrolled"], *by: str) -> Statement[Said]:
     target = Target(type=kind, value=NEWCOMER[1])
-    claims = Revocation(mesh=MESH, revoker=key(by[0]).public, sequence=1, previous="", target=target, spares=[], reason="", issued_ms=1_000)
+    claims = Revocation(
+        mesh=MESH, revoker=key(by[0]).public, sequence=1, previous="", since="", target=target, spares=[], reason="", issued_ms=1_000
+    )
     return read_law(sign(claims, *map(key, by)))
 
 

@@ -74,7 +74,8 @@ def _trusted(first: Metadata[Root]) -> TrustedMetadataSet:
 
 
 def _ours(ring: Ring, after: Statement[Roster] | None) -> Statement[Roster]:
-    value = msgspec.structs.replace(roster(MEMBERS, 1, 3, after=after, root=ring.keys, threshold=ring.threshold), epoch=ring.version)
+    value = roster(MEMBERS, 1, 3, after=after, root=ring.keys, threshold=ring.threshold)
+    value = msgspec.structs.replace(value, epoch=ring.version, handovers=value.handovers if ring.version > 1 else {})
     draft = envelope.draft(value)
     lines = {one.public: one.sign(b"something else" if one in ring.broken else draft.message) for one in ring.signers}
     lines |= {one.public: one.sign(draft.message) for one in owners(value)}

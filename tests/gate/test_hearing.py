@@ -34,6 +34,7 @@ def revocations(lab: Lab, count: int) -> list[Statement[Revocation]]:
             revoker=lab.revoker.public,
             sequence=number,
             previous=made[-1].id if made else "",
+            since="",
             target=target,
             spares=[],
             reason="",

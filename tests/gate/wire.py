@@ -194,6 +194,7 @@ def revoked(lab: Lab, kind: str, value: str) -> Governance:
         revoker=lab.revoker.public,
         sequence=1,
         previous="",
+        since="",
         target=Target(type=kind, value=value),  # type: ignore[arg-type]
         spares=[],
         reason="stolen",

@@ -259,6 +259,7 @@ async def _round(
                 revoker=key.public,
                 sequence=number,
                 previous=before,
+                since="",
                 target=Target(type="subject", value=f"spiffe://dev/{name}"),
                 spares=[],
                 reason="measured",

@@ -48,6 +48,7 @@ def _history(cluster: Cluster, *revoked: str) -> list[Statement[Revocation]]:
             revoker=key.public,
             sequence=number,
             previous=said[-1].id if said else "",
+            since="",
             target=Target(type="subject", value=subject),
             spares=[],
             reason="a test",

@@ -193,7 +193,7 @@ async def test_nodes_refuse_by_themselves_what_the_commands_would_not_send(own_m
     assert (status, json.loads(err.splitlines()[-1])["error"]["code"]) == (4, "not_admitted")
 
     step = Activation(
-        mesh="dev", domain="payments", sequence=1, previous="", epoch=1, manifest=before.id,
+        mesh="dev", domain="payments", sequence=1, previous="", since="", epoch=1, manifest=before.id,
         rings=[Ring(regions=[], not_before_ms=before.claims.not_before_ms)], reason="", issued_ms=before.claims.issued_ms,
     )  # fmt: skip
     assert await _offer(client, step, keys[:1]) == dict.fromkeys(own_mesh.files.nodes, "threshold_not_met")

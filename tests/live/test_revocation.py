@@ -33,6 +33,7 @@ def _revocations(cluster: Cluster, subjects_: list[str]) -> list[bytes]:
                 revoker=key.public,
                 sequence=number,
                 previous=previous,
+                since="",
                 target=Target(type="subject", value=subject),
                 spares=[],
                 reason="a test",

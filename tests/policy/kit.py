@@ -103,6 +103,7 @@ def law(made: Bundle, *, floor: Assurance = "local", digest: str = "") -> Law:
         domain=made.domain,
         epoch=1,
         previous="",
+        since="",
         digest=digest or bundle_digest(canonical.encode(made)),
         actions={action.name: Terms(assurance=floor, authorization_ms=30_000, lease_ms=10_000, approvals={}) for action in made.actions},
         enforcers=[],

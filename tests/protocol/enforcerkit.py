@@ -119,6 +119,7 @@ def roster(names: tuple[str, ...] = tuple(REGIONS), *, f: int = 1, k: int = 3) -
         revoker=Role(keys=[REVOKER.public], threshold=1),
         policy={"ops": Role(keys=[POLICY.public], threshold=1)},
         approvers={"security": Role(keys=[key.public for key in APPROVERS], threshold=1)},
+        handovers={},
         bounds=BOUNDS,
         reason="The first roster.",
         issued_ms=0,
@@ -174,6 +175,7 @@ def manifest(
         domain="ops",
         epoch=epoch,
         previous="" if epoch == 1 else "ab" * 32,
+        since="",
         digest=bundle_digest(canonical.encode(BUNDLE)),
         actions={action.name: terms for action in BUNDLE.actions},
         enforcers=list(enforcers),
@@ -189,7 +191,16 @@ def activation(of: Manifest) -> Activation:
     rings = [Ring(regions=[], not_before_ms=of.not_before_ms)]
     identity = envelope.draft(of).id
     return Activation(
-        mesh=MESH, domain=of.domain, sequence=1, previous="", epoch=of.epoch, manifest=identity, rings=rings, reason="", issued_ms=NOW_MS
+        mesh=MESH,
+        domain=of.domain,
+        sequence=1,
+        previous="",
+        since="",
+        epoch=of.epoch,
+        manifest=identity,
+        rings=rings,
+        reason="",
+        issued_ms=NOW_MS,
     )
 
 
@@ -200,6 +211,7 @@ def revocation(kind: str, value: str, *, sequence: int = 1, previous: str = "", 
         revoker=REVOKER.public,
         sequence=sequence,
         previous=previous,
+        since="",
         target=msgspec.convert({"type": kind, "value": value}, Target),
         spares=list(spares),
         reason="stolen",

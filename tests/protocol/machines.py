@@ -144,6 +144,7 @@ def revoking(
             revoker=LAB.revoker.public,
             sequence=sequence,
             previous=previous,
+            since="",
             target=msgspec.convert({"type": kind, "value": value}, Target),
             spares=sorted(spares) if kind == "issuer" else [],
             reason="test",
@@ -163,7 +164,7 @@ def revoking(
 
 def halted(*, resumed: bool = False) -> Governance:
     """The lab's governance with its domain halted, or resumed again."""
-    plain = Halt(mesh=MESH, domain=DOMAIN, sequence=1, previous="", lifts=[], reason="test", issued_ms=T0)
+    plain = Halt(mesh=MESH, domain=DOMAIN, sequence=1, previous="", since="", lifts=[], reason="test", issued_ms=T0)
     halt = envelope.read(Halt, sign(plain, LAB.revoker))
     resume = msgspec.structs.replace(plain, sequence=2, previous=halt.id, lifts=[halt.id])
     said = [halt, envelope.read(Halt, sign(resume, LAB.revoker))] if resumed else [halt]

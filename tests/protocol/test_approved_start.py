@@ -133,5 +133,5 @@ def test_a_grant_opens_no_halted_domain_and_makes_no_stale_view_fresh() -> None:
     bench.vouching = ("anna", "bert")
     assert refused(bench) == "stale"
     bench = _bench(granted())
-    bench.revoked.append(Halt(mesh=kit.MESH, domain="ops", sequence=1, previous="", lifts=[], reason="", issued_ms=NOW_MS))
+    bench.revoked.append(Halt(mesh=kit.MESH, domain="ops", sequence=1, previous="", since="", lifts=[], reason="", issued_ms=NOW_MS))
     assert refused(bench) == "halted"

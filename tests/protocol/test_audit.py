@@ -336,6 +336,7 @@ def test_what_was_decided_before_its_issuer_or_governor_was_revoked_stays_lawful
         revoker=story.lab.revoker.public,
         sequence=1,
         previous="",
+        since="",
         target=msgspec.convert({"type": kind, "value": value}, Target),
         spares=[],
         reason="stolen",

@@ -46,7 +46,7 @@ def _revoke(kind: str, value: str) -> Callable[[Bench], None]:
 
 
 def _halt(bench: Bench) -> None:
-    halt = Halt(mesh=kit.MESH, domain="ops", sequence=1, previous="", lifts=[], reason="", issued_ms=NOW_MS)
+    halt = Halt(mesh=kit.MESH, domain="ops", sequence=1, previous="", since="", lifts=[], reason="", issued_ms=NOW_MS)
     bench.revoked.append(halt)
 
 

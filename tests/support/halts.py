@@ -28,6 +28,7 @@ def halt(
         domain=DOMAIN,
         sequence=before.claims.sequence + 1 if before is not None else 1,
         previous=before.id if before is not None else "",
+        since="",
         lifts=list(lifts),
         reason=reason,
         issued_ms=T0,

@@ -30,6 +30,7 @@ def resolve(
         mesh=MESH,
         sequence=before.claims.sequence + 1 if before is not None else 1,
         previous=before.id if before is not None else "",
+        since="",
         stream=link_of(head)[0],
         head=head.id,
         aside=sorted(item.id for item in aside),

@@ -38,6 +38,7 @@ def revocation(
         revoker=key.public,
         sequence=sequence,
         previous=previous,
+        since="",
         target=target or Target(type="subject", value=f"spiffe://lab/agent/{key.public[:4]}-{sequence}"),
         spares=[],
         reason="test",

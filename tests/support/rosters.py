@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from functools import cache
 
+import msgspec
+
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.bytes.keys import SecretKey
+from mesh.core.law.reign import Handover
 from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
+from mesh.core.law.succession import lacking_handovers
 from tests.support.factory import MESH, secret, sign
 
-__all__ = ["ROOT", "key", "member", "owners", "roster", "seal", "signed"]
+__all__ = ["ROOT", "handing_over", "key", "member", "owners", "roster", "seal", "signed"]
 
 
 @cache
@@ -40,7 +44,7 @@ def roster(
 ) -> Roster:
     """The next epoch after another one, or the first."""
     everyone = [member(one) if isinstance(one, str) else one for one in members]
-    return Roster(
+    made = Roster(
         mesh=mesh,
         epoch=after.claims.epoch + 1 if after else 1,
         previous=after.id if after else "",
@@ -54,10 +58,18 @@ def roster(
         revoker=Role(keys=[key("revoker").public], threshold=1),
         policy={"payments": Role(keys=[key("policy").public], threshold=1)},
         approvers={},
+        handovers={},
         bounds=Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000),
         reason="The first roster.",
         issued_ms=0,
     )
+    return handing_over(after.claims, made) if after else made
+
+
+def handing_over(before: Roster, after: Roster) -> Roster:
+    """The same, and every stream whose signers change begins anew, unless it says something else."""
+    anew = dict.fromkeys(lacking_handovers(before, after), Handover(sequence=0, head=""))
+    return msgspec.structs.replace(after, handovers={**after.handovers, **anew})
 
 
 def owners(value: Roster) -> list[SecretKey]:

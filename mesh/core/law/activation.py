@@ -21,6 +21,7 @@ import msgspec
 
 from mesh.core.bytes.canonical import Count, Hex32, Millis, Payload, Reason, Token
 from mesh.core.bytes.envelope import Statement, statement
+from mesh.core.law.reign import MaybeId, in_reign
 from mesh.core.law.roster import Roster
 from mesh.errors import Refused
 from mesh.limits import ACTIVATIONS_MAX, MEMBERS_MAX
@@ -44,7 +45,9 @@ class Activation(Payload):
     domain: Token
     sequence: Annotated[int, msgspec.Meta(ge=1, le=ACTIVATIONS_MAX)]
     """Dense per domain, from 1: few enough for a proof to carry all of them."""
-    previous: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
+    previous: MaybeId
+    since: MaybeId
+    """Id of the roster that made its signers the stream's; empty for the first one (:mod:`mesh.core.law.reign`)."""
     epoch: Count
     manifest: Hex32
     """Statement id of the manifest of that epoch."""
@@ -56,7 +59,7 @@ class Activation(Payload):
     @property
     def link(self) -> tuple[str, int, str]:
         """(stream, number, previous)."""
-        return activate_stream(self.domain), self.sequence, self.previous
+        return in_reign(activate_stream(self.domain), self.since), self.sequence, self.previous
 
     def begins_ms(self, region: str) -> int | None:
         """When the epoch begins in ``region``; None if it does not."""

@@ -17,13 +17,14 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, Rollout, activate_stream
 from mesh.core.law.governance import Governance, Law
 from mesh.core.law.halt import Halt, halt_stream, in_force
-from mesh.core.law.heartbeat import NOTHING, StreamHead, frontier_digest
+from mesh.core.law.heartbeat import ENDED, StreamHead, frontier_digest
 from mesh.core.law.policy import Bundle, Manifest, check_succession, read_bundle
+from mesh.core.law.reign import base_of, in_reign
 from mesh.core.law.resolve import RESOLVES, Resolve, newest
-from mesh.core.law.revocation import Revocation, sparing
+from mesh.core.law.revocation import Revocation, Spared, spared_by
 from mesh.core.law.roster import ROSTERS, Roster, admit_roster
-from mesh.core.law.streams import Chain, Fork, Growth, Stream, common, head_of, settle
-from mesh.core.law.succession import Rosters
+from mesh.core.law.streams import Chain, Fork, Growth, Link, Stream, common, head_of, leading, onward, settle
+from mesh.core.law.succession import Reign, Rosters
 from mesh.core.law.travel import Said, admit_law, admit_next, link_of
 from mesh.errors import Refused
 
@@ -61,7 +62,8 @@ def extend(governance: Governance, statements: Sequence[Statement[Said]]) -> Tak
                 growth.add(link)
                 rosters = _chained(grown, growth.finish())
             else:
-                admit_law(statement, rosters)  # so there are no more streams than the rosters have revokers and domains
+                admit_law(statement, rosters)  # so there are no more streams than the rosters have revokers, domains and handovers
+                _check_open(governance, name)
                 growth.add(link)
         except Refused as refusal:
             refused[statement.id] = refusal
@@ -72,6 +74,19 @@ def extend(governance: Governance, statements: Sequence[Statement[Said]]) -> Tak
     if not new:
         return Taken(governance, (), refused)
     return Taken(_with(governance, growing, new), tuple(new), refused)
+
+
+def _check_open(governance: Governance, stream: str) -> None:
+    """That something may still count there, or be rested on by a decision made before the roster in force: former signers fill nothing up.
+
+    Raises:
+        Refused: ``handed_over``.
+    """
+    if governance.whole.get(stream) is ENDED:
+        after = next(reign for reign in governance.reigns.values() if reign.former == stream)
+        epoch = governance.rosters.held[after.since].epoch
+        if epoch <= governance.roster.epoch:
+            raise Refused("handed_over", f"{stream[:40]} ended at number {after.upto.sequence}, with roster epoch {epoch}")
 
 
 def _rosters_first(statement: Statement[Said]) -> int:
@@ -100,23 +115,10 @@ def unsaid(governance: Governance) -> Governance:
     """The same rosters, as if nothing had been said in any other stream."""
     genesis = governance.rosters.ids[0]
     bare = _silent(governance.rosters.held[genesis], genesis)
-    stream = governance.streams[ROSTERS]
-    streams = {ROSTERS: stream}
-    whole, settled = _settling(bare, streams, (), {})
-    frontier = _frontier(streams, settled)
-    digest = frontier_digest(list(frontier))
-    return msgspec.structs.replace(
-        bare,
-        roster=governance.roster,
-        roster_id=governance.roster_id,
-        rosters=governance.rosters,
-        keys=governance.keys,
-        streams=streams,
-        whole=whole,
-        frontier=frontier,
-        digest=digest,
-        former={digest: frontier},
-    )
+    bare = msgspec.structs.replace(bare, roster=governance.roster, roster_id=governance.roster_id, keys=governance.keys)
+    said = msgspec.structs.replace(bare, rosters=governance.rosters, streams={ROSTERS: governance.streams[ROSTERS]})
+    silent = _with(said, {}, ())
+    return msgspec.structs.replace(silent, former={silent.digest: silent.frontier})
 
 
 def with_bundle(governance: Governance, manifest: str, bundle: Bundle) -> Governance:
@@ -185,6 +187,7 @@ def _silent(roster: Roster, roster_id: str) -> Governance:
         activations={},
         rollouts={},
         revocations={},
+        spares={},
         spared={},
         halts={},
         halted={},
@@ -194,7 +197,9 @@ def _silent(roster: Roster, roster_id: str) -> Governance:
         resolves={},
         verdicts={},
         settled={},
-        whole=NOTHING,
+        reigns={},
+        void=frozenset(),
+        whole={},
         former={digest: frontier},
         keys={member.decision_key: member for member in roster.members},
     )
@@ -217,46 +222,143 @@ def _find_bundle(contents: list[bytes], manifest: Manifest) -> Bundle | None:
 def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[Statement[Said]]) -> Governance:
     streams = {**governance.streams, **{name: growth.finish() for name, growth in growing.items()}}
     resolves = {**governance.resolves, **{item.id: item.claims for item in new if isinstance(item.claims, Resolve)}}
-    verdicts = newest(_gapless(streams.get(RESOLVES)), resolves) if RESOLVES in growing else governance.verdicts
-    whole, settled = _settling(governance, streams, growing, verdicts)
-    changed = {name for name in {*settled, *governance.settled} if settled.get(name) != governance.settled.get(name)}
-    frontier = _frontier(streams, settled)
+    rosters, verdicts, streams = _ruling(governance, streams, resolves, new)
+    reigns = {reign.stream: reign for reign in rosters.reigns()}
+    whole, settled = _settling(governance, streams, verdicts)
+    ended = {reign.former for reign in reigns.values()}
+    complete = _complete(streams, reigns.values())
+    whole = {**whole, **dict.fromkeys((name for names in complete.values() for name in names), ENDED)}
+    void = _voiding(governance, streams, complete, reigns)
+    changed = {
+        name for name in streams if streams[name] is not governance.streams.get(name) or settled.get(name) != governance.settled.get(name)
+    }
+    frontier = _frontier({name: stream for name, stream in streams.items() if name not in ended}, settled)
     digest = frontier_digest(list(frontier))
     former = {**governance.former, digest: frontier}
-    halts, halted = _halting(governance, streams, settled, changed, new)
-    activations, rollouts = _rolling_out(governance, streams, settled, changed, new)
-    revocations = [item.claims for item in new if isinstance(item.claims, Revocation)]
-    return msgspec.structs.replace(
+    grown = msgspec.structs.replace(
         governance,
-        rosters=_succeeding(governance.rosters, streams[ROSTERS], settled, new),
+        rosters=rosters,
         laws=_legislating(governance.laws, new),
-        activations=activations,
-        rollouts=rollouts,
         revocations=_revoking(governance.revocations, new),
-        spared=sparing(governance.spared, revocations),
-        halts=halts,
-        halted=halted,
         streams=streams,
         frontier=frontier,
         digest=digest,
         resolves=resolves,
         verdicts=verdicts,
         settled=settled,
+        reigns=reigns,
+        void=void,
         whole=whole,
         former=dict(list(former.items())[-_FORMER_MAX:]),
     )
+    if reigns.keys() != governance.reigns.keys() or void != governance.void:
+        changed = {*streams, *reigns}
+    spares, spared = _sparing(grown, new, again=void != governance.void)
+    halts, halted = _halting(grown, changed, new)
+    activations, rollouts = _rolling_out(grown, changed, new)
+    return msgspec.structs.replace(
+        grown, spares=spares, spared=spared, halts=halts, halted=halted, activations=activations, rollouts=rollouts
+    )
+
+
+def _ruling(
+    governance: Governance, streams: Mapping[str, Stream], resolves: Mapping[str, Resolve], new: Sequence[Statement[Said]]
+) -> tuple[Rosters, Mapping[str, Resolve], dict[str, Stream]]:
+    """Which rosters count, what the root has resolved, and all streams with what was handed over to them.
+
+    All rosters count, or those before a fork, and what a resolve chose behind it: one by the root of those that count so far. Which may
+    be another root in turn, that has resolved a later fork. Each round makes the history longer, or is the last.
+    """
+    held = {**governance.rosters.held, **{item.id: item.claims for item in new if isinstance(item.claims, Roster)}}
+    stream = streams[ROSTERS]
+    ids = stream.ids if isinstance(stream, Chain) else common(stream)
+    while True:
+        rosters = Rosters(held, ids)
+        seeded = _seeded(streams, rosters.reigns())
+        verdicts = newest(_gapless(seeded.get(in_reign(RESOLVES, rosters.since(RESOLVES)))), resolves)
+        verdict = verdicts.get(ROSTERS)
+        if not isinstance(stream, Fork) or verdict is None or not stream.whole.keys() >= {verdict.head, *verdict.aside}:
+            return rosters, verdicts, seeded
+        further, _ = onward(stream, verdict.head)
+        if len(further) <= len(ids):
+            return rosters, verdicts, seeded
+        ids = further
+
+
+def _seeded(streams: Mapping[str, Stream], reigns: Iterable[Reign]) -> dict[str, Stream]:
+    """All streams, and in those that went to other signers what was handed over, once all of it is held."""
+    seeded = dict(streams)
+    for reign in reigns:
+        held, upto = seeded.get(reign.stream, Chain()), reign.upto
+        if upto.sequence == 0 or _taken_over(held, reign):
+            continue
+        ids = leading(seeded.get(reign.former, Chain()), upto.sequence, upto.head)
+        if ids:
+            growth = Growth(held, most=sys.maxsize)
+            for number, identity in enumerate(ids, 1):
+                growth.add(Link(number, identity, ids[number - 2] if number > 1 else ""))
+            seeded[reign.stream] = growth.finish()
+    return seeded
+
+
+def _taken_over(stream: Stream, reign: Reign) -> bool:
+    """Whether it begins with all that was handed over."""
+    upto = reign.upto
+    if isinstance(stream, Fork):
+        return upto.sequence == 0 or upto.head in stream.ids
+    return upto.sequence == 0 or stream.ids[upto.sequence - 1 : upto.sequence] == (upto.head,)
+
+
+def _complete(streams: Mapping[str, Stream], reigns: Iterable[Reign]) -> dict[Reign, tuple[str, ...]]:
+    """Of each stream the newest handover of which all is held, to the streams that have ended by it."""
+    former, found = dict[str, tuple[str, ...]](), dict[str, Reign]()
+    for reign in reigns:
+        former[reign.stream] = (*former.get(reign.former, ()), reign.former)
+        if _taken_over(streams.get(reign.stream, Chain()), reign):
+            found[base_of(reign.stream)] = reign
+    return {reign: former[reign.stream] for reign in found.values()}
+
+
+def _voiding(
+    governance: Governance, streams: Mapping[str, Stream], complete: Mapping[Reign, tuple[str, ...]], reigns: Mapping[str, Reign]
+) -> frozenset[str]:
+    """Ids of halts and revocations of former signers that were not handed over. While it is not known which those are, all deny."""
+    ended = [name for names in complete.values() for name in names]
+    known = all(governance.whole.get(name) is ENDED and streams.get(name) is governance.streams.get(name) for name in ended)
+    if known and reigns.keys() == governance.reigns.keys():
+        return governance.void
+    void = set[str]()
+    for reign, names in complete.items():
+        if reign.stream.startswith(("revoke/", "halt/")):
+            kept = leading(streams.get(reign.stream, Chain()), reign.upto.sequence, reign.upto.head) if reign.upto.sequence else ()
+            void |= frozenset[str]().union(*(_all_of(streams.get(name, Chain())) for name in names)) - frozenset(kept)
+    return frozenset(void)
+
+
+def _all_of(stream: Stream) -> frozenset[str]:
+    if isinstance(stream, Fork):
+        return stream.ids
+    return frozenset(stream.ids) | {link.id for link in stream.loose.values()}
+
+
+def _sparing(governance: Governance, new: Sequence[Statement[Said]], *, again: bool) -> tuple[Mapping[str, frozenset[str]], Spared]:
+    """What each revocation of an issuer spares, and what all of them together do."""
+    said = {
+        item.id: frozenset(item.claims.spares)
+        for item in new
+        if isinstance(item.claims, Revocation) and item.claims.target.type == "issuer"
+    }
+    if not said and not again:
+        return governance.spares, governance.spared
+    spares = {**governance.spares, **said}
+    issuers = (value for kind, value in governance.revocations if kind == "issuer")
+    counting = ((issuer, governance.said_of(("issuer", issuer))) for issuer in issuers)
+    return spares, {issuer: spared_by([spares[identity] for identity in ids]) for issuer, ids in counting if ids}
 
 
 def _frontier(streams: Mapping[str, Stream], settled: Mapping[str, tuple[str, ...]]) -> tuple[StreamHead, ...]:
     heads = (head_of(name, stream, settled.get(name, ())) for name, stream in streams.items())
     return tuple(sorted((head for head in heads if head is not None), key=lambda head: head.stream))
-
-
-def _succeeding(rosters: Rosters, stream: Stream, settled: Mapping[str, tuple[str, ...]], new: Sequence[Statement[Said]]) -> Rosters:
-    """The history that counts: all of it, or what a resolve chose, or what came before a fork."""
-    held = {**rosters.held, **{item.id: item.claims for item in new if isinstance(item.claims, Roster)}}
-    ids = stream.ids if isinstance(stream, Chain) else settled.get(ROSTERS) or common(stream)
-    return Rosters(held, ids)
 
 
 def _revoking(
@@ -277,7 +379,7 @@ def _gapless(stream: Stream | None) -> tuple[str, ...]:
 
 
 def _settling(
-    governance: Governance, streams: Mapping[str, Stream], growing: Container[str], verdicts: Mapping[str, Resolve]
+    governance: Governance, streams: Mapping[str, Stream], verdicts: Mapping[str, Resolve]
 ) -> tuple[Mapping[str, Container[str]], Mapping[str, tuple[str, ...]]]:
     """What is held gaplessly of each stream that is or was forked, and the history of each that is resolved."""
     whole, settled = dict[str, Container[str]](), dict[str, tuple[str, ...]]()
@@ -289,7 +391,8 @@ def _settling(
             whole[name] = stream.whole if verdict is None else ()
             continue
         whole[name] = stream.whole
-        known = governance.settled.get(name, ()) if name not in growing and governance.verdicts.get(name) is verdict else ()
+        same = stream is governance.streams.get(name) and governance.verdicts.get(name) is verdict
+        known = governance.settled.get(name, ()) if same else ()
         if history := known or settle(stream, verdict.head):
             settled[name] = history
     return whole, settled
@@ -308,14 +411,11 @@ def _legislating(laws: Mapping[str, tuple[Law, ...]], new: Sequence[Statement[Sa
 
 
 def _rolling_out(
-    governance: Governance,
-    streams: Mapping[str, Stream],
-    settled: Mapping[str, tuple[str, ...]],
-    changed: Container[str],
-    new: Sequence[Statement[Said]],
+    governance: Governance, changed: Container[str], new: Sequence[Statement[Said]]
 ) -> tuple[Mapping[str, Mapping[str, Activation]], Mapping[str, Rollout]]:
     """All activations of each domain, and the gapless chain of them. A fork has none: then only what named one can be replayed."""
-    grown = {domain: dict(held) for domain, held in governance.activations.items() if activate_stream(domain) in changed}
+    current = {domain: governance.current(activate_stream(domain)) for domain in governance.activations}
+    grown = {domain: dict(held) for domain, held in governance.activations.items() if current[domain] in changed}
     for item in new:
         if isinstance(claims := item.claims, Activation):
             held = grown.get(claims.domain)
@@ -326,21 +426,17 @@ def _rolling_out(
         return governance.activations, governance.rollouts
     rollouts = dict(governance.rollouts)
     for domain, held in grown.items():
-        name = activate_stream(domain)
-        ids = settled.get(name) or _gapless(streams[name])
+        name = governance.current(activate_stream(domain))
+        ids = governance.settled.get(name) or _gapless(governance.streams.get(name))
         rollouts[domain] = Rollout.of(ids, [held[identity] for identity in ids])
     return {**governance.activations, **grown}, dict(sorted(rollouts.items()))
 
 
 def _halting(
-    governance: Governance,
-    streams: Mapping[str, Stream],
-    settled: Mapping[str, tuple[str, ...]],
-    changed: Container[str],
-    new: Sequence[Statement[Said]],
+    governance: Governance, changed: Container[str], new: Sequence[Statement[Said]]
 ) -> tuple[Mapping[str, Mapping[str, tuple[str, ...]]], Mapping[str, tuple[str, ...]]]:
     """What is held of each domain's halts, and which are in force."""
-    touched = {domain: dict(said) for domain, said in governance.halts.items() if halt_stream(domain) in changed}
+    touched = {domain: dict(said) for domain, said in governance.halts.items() if governance.current(halt_stream(domain)) in changed}
     for item in new:
         if isinstance(item.claims, Halt):
             domain = item.claims.domain
@@ -352,7 +448,8 @@ def _halting(
         return governance.halts, governance.halted
     halted = {domain: halts for domain, halts in governance.halted.items() if domain not in touched}
     for domain, said in touched.items():
-        name = halt_stream(domain)
-        if halts := in_force(said, streams[name], settled.get(name, ())):
+        name = governance.current(halt_stream(domain))
+        counting = {identity: lifts for identity, lifts in said.items() if identity not in governance.void}
+        if halts := in_force(counting, governance.streams.get(name, Chain()), governance.settled.get(name, ())):
             halted[domain] = halts
     return {**governance.halts, **touched}, dict(sorted(halted.items()))

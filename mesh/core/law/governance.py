@@ -14,13 +14,14 @@ import msgspec
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, Rollout, activate_stream
-from mesh.core.law.heartbeat import Standing, StreamHead
+from mesh.core.law.heartbeat import ENDED, Standing, StreamHead
 from mesh.core.law.policy import Bundle, Manifest, policy_stream
+from mesh.core.law.reign import in_reign
 from mesh.core.law.resolve import Resolve
 from mesh.core.law.revocation import Spared
 from mesh.core.law.roster import ROSTERS, Member, Roster
-from mesh.core.law.streams import Stream
-from mesh.core.law.succession import Rosters
+from mesh.core.law.streams import Chain, Stream
+from mesh.core.law.succession import Reign, Rosters
 from mesh.errors import Refused
 
 __all__ = ["Basis", "Governance", "Law"]
@@ -59,7 +60,9 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     rollouts: Mapping[str, Rollout]
     """Domain to the gapless chain of them, or to the history of them that a resolve chose."""
     revocations: Mapping[tuple[str, str], tuple[str, ...]]
-    """(target type, value) of what is revoked to the ids of the statements that say so."""
+    """(target type, value) of what was revoked to the ids of the statements that say so, also those that count no more."""
+    spares: Mapping[str, frozenset[str]]
+    """Of those that revoke an issuer: statement id to the ids of its documents that it spares."""
     spared: Spared
     halts: Mapping[str, Mapping[str, tuple[str, ...]]]
     """Domain to every halt and resume that is held of it: its id, and what it lifts."""
@@ -76,6 +79,10 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     """Stream to the one that decides about it."""
     settled: Mapping[str, tuple[str, ...]]
     """Stream whose fork was resolved to the ids of the history that counts."""
+    reigns: Mapping[str, Reign]
+    """Stream that has gone to other signers to how; the oldest first. Streams that they had before are in no frontier."""
+    void: frozenset[str]
+    """Ids of halts and revocations that count no more: former signers said them behind what was handed over, or beside it."""
     whole: Mapping[str, Container[str]]
     """Stream that is or was forked to the ids that are held with all before them; see :func:`mesh.core.law.heartbeat.covers`."""
     former: Mapping[str, tuple[StreamHead, ...]]
@@ -111,6 +118,9 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
                 raise Refused("policy_conflict", f"activated is a manifest of {domain} epoch {step.epoch} that was resolved against")
         if law is None or at_ms < law.manifest.not_before_ms:
             raise Refused("domain_unknown", domain[:40])
+        self._check_heeded(policy_stream(domain), law.manifest)
+        if step is not None:
+            self._check_heeded(activate_stream(domain), step)
         if at_ms >= law.manifest.expires_ms:
             raise Refused("policy_expired", f"{domain} epoch {law.manifest.epoch}")
         return law
@@ -127,6 +137,10 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
             found.append(Standing(domain=domain, admitted=admitted, active=active))
         return found
 
+    def current(self, base: str) -> str:
+        """The stream of that name under the signers whom the newest roster that is held lets speak there."""
+        return in_reign(base, self.rosters.since(base))
+
     def latest_activation(self, domain: str) -> str:
         """Id of the newest activation of ``domain`` that is held with all before it; empty if there is none."""
         return self.rollouts[domain].head if domain in self.rollouts else ""
@@ -134,7 +148,9 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def revoked(self) -> AbstractSet[tuple[str, str]]:
         """(target type, value) of what somebody has revoked; whether that has an effect is :meth:`denies`'s to say."""
-        return self.revocations.keys()
+        if not self.void:
+            return self.revocations.keys()
+        return frozenset(link for link in self.revocations if self._said(link))
 
     @property
     def successor(self) -> Roster | None:
@@ -173,12 +189,30 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
 
     def forked(self, stream: str) -> bool:
         """Whether its author has said two things, and no resolve says which of them counts."""
-        return stream in self.whole and stream not in self.settled
+        return stream in self.whole and stream not in self.settled and self.whole[stream] is not ENDED
 
     def _stands(self, law: Law) -> bool:
-        """Whether nothing was resolved against it."""
-        history = self.settled.get(policy_stream(law.manifest.domain))
+        """Whether it is of the history that counts, where there are others."""
+        history = self.history(self.current(policy_stream(law.manifest.domain)))
         return history is None or law.manifest_id in history
+
+    def history(self, stream: str) -> tuple[str, ...] | None:
+        """Ids of what counts in a stream, if not all that is held does: it was resolved, or has gone to other signers."""
+        if stream in self.settled or stream not in self.reigns:
+            return self.settled.get(stream)
+        held = self.streams.get(stream)
+        return held.ids if isinstance(held, Chain) else ()
+
+    def lacks(self, stream: str) -> str:
+        """The former stream of which something that was handed over to ``stream`` is not held yet; empty if nothing is lacking."""
+        reign = self.reigns.get(stream)
+        if reign is None or self.whole.get(reign.former) is ENDED:
+            return ""
+        return self.lacks(reign.former) or reign.former
+
+    def _check_heeded(self, base: str, said: Manifest | Activation) -> None:
+        """That its signers' word still counts there under the roster in force; ``handed_over``."""
+        self.rosters.check_heeded(base, said.since, said.sequence, self.roster.epoch)
 
     def _rollout(self, domain: str, activation: str) -> Rollout:
         """The chain from the first activation to that one, also after a fork."""
@@ -209,16 +243,21 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     def denies(self, link: tuple[str, str]) -> bool:
         """Whether that target type and value are revoked, a key that a roster names by the threshold."""
         kind, value = link
-        if kind == "key" and ("enrolled", value) in self.revoked:
+        if kind == "key" and self._said(("enrolled", value)):
             return True
-        return link in self.revoked and not (kind == "key" and self._names(value))
+        return bool(self._said(link)) and not (kind == "key" and self._names(value))
 
     def said_of(self, link: tuple[str, str]) -> tuple[str, ...]:
         """Ids of the statements by which :meth:`denies`."""
         if not self.denies(link):
             return ()
-        plain = () if link[0] == "key" and self._names(link[1]) else self.revocations.get(link, ())
-        return (*plain, *self.revocations.get(("enrolled", link[1]), ())) if link[0] == "key" else plain
+        plain = () if link[0] == "key" and self._names(link[1]) else self._said(link)
+        return (*plain, *self._said(("enrolled", link[1]))) if link[0] == "key" else plain
+
+    def _said(self, link: tuple[str, str]) -> tuple[str, ...]:
+        """Ids of the statements that revoke it, as far as they count."""
+        ids = self.revocations.get(link, ())
+        return tuple(identity for identity in ids if identity not in self.void) if self.void else ids
 
     def _names(self, key: str) -> bool:
         return any(key in roster.keys for roster in self.rosters.every)
@@ -243,6 +282,6 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
         if domain in self.halted:
             halts = self.halted[domain]
             raise Refused("halted", f"{domain} by {halts[0][:12]}" + (f" and {len(halts) - 1} more" if len(halts) > 1 else ""))
-        for stream in (policy_stream(domain), activate_stream(domain)):
+        for stream in (self.current(policy_stream(domain)), self.current(activate_stream(domain))):
             if self.forked(stream):
                 raise Refused("policy_conflict", stream)

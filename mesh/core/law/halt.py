@@ -21,6 +21,7 @@ import msgspec
 
 from mesh.core.bytes.canonical import Count, Hex32, Millis, Payload, Reason, Token
 from mesh.core.bytes.envelope import Statement, statement
+from mesh.core.law.reign import MaybeId, in_reign
 from mesh.core.law.roster import Roster
 from mesh.core.law.streams import Fork, Stream
 from mesh.errors import Refused
@@ -37,7 +38,9 @@ class Halt(Payload):
     domain: Token
     sequence: Count
     """Dense per domain, from 1."""
-    previous: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
+    previous: MaybeId
+    since: MaybeId
+    """Id of the roster that made its signers the stream's; empty for the first one (:mod:`mesh.core.law.reign`)."""
     lifts: Annotated[list[Hex32], msgspec.Meta(max_length=LIFTS_MAX)]
     """Empty: a halt. Else a resume: the ids of the halts that it lifts; it halts nothing."""
     reason: Reason
@@ -46,7 +49,7 @@ class Halt(Payload):
     @property
     def link(self) -> tuple[str, int, str]:
         """(stream, number, previous)."""
-        return halt_stream(self.domain), self.sequence, self.previous
+        return in_reign(halt_stream(self.domain), self.since), self.sequence, self.previous
 
 
 def halt_stream(domain: str) -> str:

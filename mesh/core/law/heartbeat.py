@@ -14,13 +14,24 @@ from mesh.core.bytes.canonical import Count, Hex32, Millis, Payload, Token, sha2
 from mesh.core.bytes.envelope import statement
 from mesh.limits import BATCH_EVENTS_MAX, FRONTIER_STREAMS_MAX, MEMBERS_MAX, NOTE_BYTES_MAX
 
-__all__ = ["NOTHING", "Frontier", "Heartbeat", "Standing", "StreamHead", "StreamName", "covers", "frontier_digest", "reaches"]
+__all__ = ["ENDED", "NOTHING", "Frontier", "Heartbeat", "Standing", "StreamHead", "StreamName", "covers", "frontier_digest", "reaches"]
 
 
 NOTHING: Final[Mapping[str, Container[str]]] = {}
 """No stream is forked here."""
-StreamName = Annotated[str, msgspec.Meta(pattern="^[a-z]{1,16}(/[a-z0-9-]{1,64})?$(?!\\n)", max_length=81)]
-"""``roster``, ``policy/<domain>``, ``activate/<domain>``, ``revoke/<key>``, ``halt/<domain>``, ``resolve``."""
+
+
+class _Everything:
+    def __contains__(self, _identity: object) -> bool:
+        return True
+
+
+ENDED: Final = _Everything()
+"""Of a stream that went to other signers: all of it that counts is held, so nobody waits for what is still said in it."""
+StreamName = Annotated[str, msgspec.Meta(pattern="^[a-z]{1,16}(/[a-z0-9-]{1,64})?(@[0-9a-f]{16})?$(?!\\n)", max_length=98)]
+"""``roster``, ``policy/<domain>``, ``activate/<domain>``, ``revoke/<key>``, ``halt/<domain>``, ``resolve``; under later signers with
+the beginning of the id of the roster that named them (:mod:`mesh.core.law.reign`).
+"""
 
 
 class StreamHead(Payload):
@@ -93,15 +104,19 @@ def covers(mine: list[StreamHead], theirs: list[StreamHead], whole: Mapping[str,
     A stream that was resolved is waited for again, like a chain: I must hold what their head ends. Who still calls it forked may
     lack the resolve only, or may know of a second fork: it vouches if it holds the same set as I do.
 
+    A stream that I know to have ended is left out: what counts of it is the beginning of another, and who names it has yet to hear.
+
     Args:
         mine: what I hold.
         theirs: what another claims.
         whole: stream that is or was forked to the ids that I hold with all before them; to nothing, while I lack what its
-            resolve leaves aside.
+            resolve leaves aside; to :data:`ENDED`, if it went to other signers.
     """
     held = {entry.stream: entry for entry in mine}
     for entry in theirs:
         own = held.get(entry.stream)
+        if whole.get(entry.stream) is ENDED:
+            continue
         if own is not None and (own.forked or own.held):
             if entry.forked:
                 if own.held and own.held != entry.head:

@@ -12,6 +12,7 @@ import msgspec
 from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Count, Millis, Name, Params, Payload, Reason, Spiffe, Text, Token
 from mesh.core.bytes.envelope import Statement, statement
+from mesh.core.law.reign import MaybeId, in_reign
 from mesh.core.law.roster import Roster
 from mesh.core.run.decision import Effect, Entity, PolicyName
 from mesh.core.run.intent import Assurance, Digest, EntityRef
@@ -37,7 +38,6 @@ __all__ = [
 
 _ParamType = Annotated[str, msgspec.Meta(pattern="^(bool|int|string|bools|ints|strings)$(?!\\n)", max_length=7)]
 _Privacy = Annotated[str, msgspec.Meta(pattern="^(public|committed)$(?!\\n)", max_length=9)]
-_Previous = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
 _Source = Annotated[str, msgspec.Meta(max_length=BUNDLE_BYTES_MAX)]
 
 
@@ -154,7 +154,9 @@ class Manifest(Payload):
     mesh: Token
     domain: Token
     epoch: Count
-    previous: _Previous
+    previous: MaybeId
+    since: MaybeId
+    """Id of the roster that made its signers the stream's; empty for the first one (:mod:`mesh.core.law.reign`)."""
     digest: Digest
     actions: Annotated[dict[Name, Terms], msgspec.Meta(max_length=256)]
     enforcers: Annotated[list[Spiffe], msgspec.Meta(max_length=256)]
@@ -170,7 +172,7 @@ class Manifest(Payload):
     @property
     def link(self) -> tuple[str, int, str]:
         """(stream, number, previous)."""
-        return policy_stream(self.domain), self.epoch, self.previous
+        return in_reign(policy_stream(self.domain), self.since), self.epoch, self.previous
 
     @property
     def sequence(self) -> int:

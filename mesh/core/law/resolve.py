@@ -21,6 +21,7 @@ import msgspec
 from mesh.core.bytes.canonical import Count, Hex32, Millis, Payload, Reason, Token
 from mesh.core.bytes.envelope import Statement, statement
 from mesh.core.law.heartbeat import StreamName
+from mesh.core.law.reign import MaybeId, in_reign
 from mesh.core.law.roster import Roster
 from mesh.errors import Refused
 from mesh.limits import ASIDE_MAX
@@ -38,7 +39,9 @@ class Resolve(Payload):
     mesh: Token
     sequence: Count
     """Dense, from 1, whichever streams they name."""
-    previous: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
+    previous: MaybeId
+    since: MaybeId
+    """Id of the roster that made its signers the stream's; empty for the first one (:mod:`mesh.core.law.reign`)."""
     stream: StreamName
     """Which stream is resolved."""
     head: Hex32
@@ -51,7 +54,7 @@ class Resolve(Payload):
     @property
     def link(self) -> tuple[str, int, str]:
         """(stream, number, previous)."""
-        return RESOLVES, self.sequence, self.previous
+        return in_reign(RESOLVES, self.since), self.sequence, self.previous
 
 
 def admit_resolve(resolve: Statement[Resolve], roster: Roster) -> Resolve:

@@ -15,18 +15,19 @@ Not here: the streams that carry them; where the chain of an intent or a start i
 :mod:`mesh.protocol.enforcer`). Who attests does not ask: what was decided before a revocation was lawful.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
 
 from mesh.core.bytes.canonical import Count, Hex32, KeyHex, Millis, Payload, Reason, Token
 from mesh.core.bytes.envelope import Statement, statement
+from mesh.core.law.reign import MaybeId, in_reign
 from mesh.core.law.roster import Roster
 from mesh.errors import Refused
 from mesh.limits import SPARED_MAX
 
-__all__ = ["Revocation", "Spared", "Target", "admit_revocation", "needs_threshold", "sparing", "stream_of"]
+__all__ = ["Revocation", "Spared", "Target", "admit_revocation", "needs_threshold", "spared_by", "stream_of"]
 
 Spared = Mapping[str, frozenset[str]]
 """Revoked issuer key (hex) to the ids of its documents that are not revoked with it."""
@@ -58,7 +59,9 @@ class Revocation(Payload):
     revoker: KeyHex
     sequence: Count
     """Dense per revoker key, from 1."""
-    previous: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
+    previous: MaybeId
+    since: MaybeId
+    """Id of the roster that made its signers the stream's; empty for the first one (:mod:`mesh.core.law.reign`)."""
     target: Target
     spares: Annotated[list[Hex32], msgspec.Meta(max_length=SPARED_MAX)]
     """Of an issuer, ids of the identity documents that stay valid, sorted; else empty."""
@@ -68,7 +71,7 @@ class Revocation(Payload):
     @property
     def link(self) -> tuple[str, int, str]:
         """(stream, number, previous)."""
-        return stream_of(self.revoker), self.sequence, self.previous
+        return in_reign(stream_of(self.revoker), self.since), self.sequence, self.previous
 
 
 def stream_of(revoker: str) -> str:
@@ -105,11 +108,6 @@ def needs_threshold(target: Target) -> bool:
     return target.type in _MANY
 
 
-def sparing(spared: Spared, new: Iterable[Revocation]) -> Spared:
-    """What is spared after these too (rule 2)."""
-    grown = dict(spared)
-    for said in new:
-        if said.target.type == "issuer":
-            documents = frozenset(said.spares)
-            grown[said.target.value] = grown.get(said.target.value, documents) & documents
-    return grown
+def spared_by(spares: Sequence[frozenset[str]]) -> frozenset[str]:
+    """What all revocations of one issuer, at least one, spare together (rule 2)."""
+    return frozenset.intersection(*spares)

@@ -17,6 +17,7 @@ import msgspec
 from mesh.core.bytes.canonical import Count, KeyHex, Millis, Payload, Reason, Token
 from mesh.core.bytes.envelope import Statement, kind_of, statement
 from mesh.core.bytes.keys import admit_key
+from mesh.core.law.reign import BaseName, Handover, MaybeId
 from mesh.core.log.checkpoint import attest_name, log_origin, witness_name
 from mesh.errors import Refused
 from mesh.limits import FRONTIER_STREAMS_MAX, MEMBERS_MAX
@@ -37,7 +38,6 @@ __all__ = [
 
 ROSTERS: Final = "roster"
 """The stream of the mesh's rosters."""
-_Previous = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
 
 
 class Role(Payload):
@@ -106,7 +106,7 @@ class Roster(Payload):
 
     mesh: Token
     epoch: Count
-    previous: _Previous
+    previous: MaybeId
     """Statement id of the former epoch; empty at genesis."""
     not_before_ms: Millis
     """Nobody acts under it earlier, and nobody who holds it acts under the former one any more from then on."""
@@ -123,6 +123,8 @@ class Roster(Payload):
     """Domain to the people who sign its policy."""
     approvers: Annotated[dict[Token, Role], msgspec.Meta(max_length=MEMBERS_MAX)]
     """Group to the people who approve single effects and grant exceptions; the threshold is the fewest that ever count."""
+    handovers: Annotated[dict[BaseName, Handover], msgspec.Meta(max_length=FRONTIER_STREAMS_MAX)]
+    """Stream whose signers are others than before, or that is to begin anew, to where the former word ends; none in a first roster."""
     bounds: Bounds
     reason: Reason
     """What changes and why, in the signers' words."""
@@ -135,6 +137,7 @@ class Roster(Payload):
         _check_operators(self)
         _check_roles(self)
         _check_bounds(self.bounds)
+        _check_handovers(self)
 
     def member(self, name: str) -> Member:
         """The member of that name.
@@ -314,3 +317,13 @@ def _check_roles(roster: Roster) -> None:
 def _check_bounds(bounds: Bounds) -> None:
     if bounds.stale_ms <= 2 * bounds.skew_ms + bounds.heartbeat_ms or bounds.heartbeat_ms == 0 or bounds.certify_ms == 0:
         raise Refused("roster_unsound", "stale_ms must exceed 2·skew_ms + heartbeat_ms, or nothing would ever be fresh")
+
+
+def _check_handovers(roster: Roster) -> None:
+    if roster.epoch <= 1 and roster.handovers:
+        raise Refused("roster_unsound", "the first roster takes nothing over from anybody")
+    for name, handover in roster.handovers.items():
+        if (handover.sequence == 0) != (handover.head == ""):
+            raise Refused(
+                "roster_unsound", f"{name[:40]} goes on behind number {handover.sequence}, which is {handover.head[:12] or 'nothing'}"
+            )

@@ -23,7 +23,7 @@ from mesh.core.law.heartbeat import StreamHead
 from mesh.errors import Refused
 from mesh.limits import STREAM_STATEMENTS_MAX
 
-__all__ = ["Chain", "Cursor", "Fork", "Growth", "Link", "Stream", "ahead", "common", "head_of", "settle", "take"]
+__all__ = ["Chain", "Cursor", "Fork", "Growth", "Link", "Stream", "ahead", "common", "head_of", "leading", "onward", "settle", "take"]
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -196,19 +196,34 @@ def take(stream: Stream, links: Iterable[Link]) -> Stream:
 
 def settle(fork: Fork, head: str) -> tuple[str, ...]:
     """The history that leads to ``head`` and goes on behind it; nothing if there is none, or if behind it are two."""
-    path, at = list[str](), head
-    while at in fork.whole:
-        path.append(at)
-        at = fork.whole[at].previous
-    path.reverse()
+    path, parted = onward(fork, head)
+    return () if parted else path
+
+
+def onward(fork: Fork, head: str) -> tuple[tuple[str, ...], bool]:
+    """The history that leads to ``head`` and goes on behind it until it parts, if it does; and whether it does."""
+    start = fork.whole.get(head)
+    path = list(leading(fork, start.sequence, head)) if start is not None else []
     after = dict[str, list[str]]()
     for link in fork.whole.values():
         after.setdefault(link.previous, []).append(link.id)
     while path and (following := after.get(path[-1])):
         if len(following) > 1:
-            return ()
+            return tuple(path), True
         path += following
-    return tuple(path)
+    return tuple(path), False
+
+
+def leading(stream: Stream, sequence: int, head: str) -> tuple[str, ...]:
+    """Ids of the history up to that statement of that number, from the first on; nothing unless all of it is held."""
+    if isinstance(stream, Chain):
+        return stream.ids[:sequence] if stream.ids[sequence - 1 : sequence] == (head,) else ()
+    path, at = list[str](), head
+    while at in stream.whole:
+        path.append(at)
+        at = stream.whole[at].previous
+    path.reverse()
+    return tuple(path) if len(path) == sequence else ()
 
 
 def common(fork: Fork) -> tuple[str, ...]:

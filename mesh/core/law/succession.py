@@ -16,15 +16,32 @@ be reached in several steps, each of which it allows.
 """
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from mesh.core.bytes.envelope import Statement
+from mesh.core.law.activation import activate_stream
+from mesh.core.law.halt import halt_stream
+from mesh.core.law.policy import policy_stream
+from mesh.core.law.reign import Handover, in_reign
+from mesh.core.law.resolve import RESOLVES
+from mesh.core.law.revocation import stream_of
 from mesh.core.law.roster import Member, Roster, check_assents, check_sealed
 from mesh.errors import Refused
 
-__all__ = ["Overlap", "Rosters", "admit_successor", "check_place", "check_step", "overlap", "same_member"]
+__all__ = [
+    "Overlap",
+    "Reign",
+    "Rosters",
+    "admit_successor",
+    "check_place",
+    "check_step",
+    "lacking_handovers",
+    "overlap",
+    "same_member",
+    "voices",
+]
 
 T = TypeVar("T")
 
@@ -60,6 +77,18 @@ class Overlap(msgspec.Struct, frozen=True, kw_only=True):
         """The rule with its numbers."""
         sides = f"{self.k[0]} + {self.k[1]} - {self.union} = {self.shared}", f"max({self.f[0]}, {self.f[1]}) = {max(self.f)}"
         return f"k + k' - |old or new| = {sides[0]}, {'more' if self.safe else 'not more'} than max(f, f') = {sides[1]}"
+
+
+class Reign(NamedTuple):
+    """What follows from one handover."""
+
+    since: str
+    """Id of the roster that says so."""
+    stream: str
+    """The stream from then on."""
+    former: str
+    """The stream until then."""
+    upto: Handover
 
 
 class Rosters(msgspec.Struct, frozen=True):
@@ -100,6 +129,60 @@ class Rosters(msgspec.Struct, frozen=True):
         if not 1 <= epoch <= len(self.ids):
             raise Refused("wrong_epoch", f"roster epoch {epoch}, held are 1 to {len(self.ids)}")
         return self.held[self.ids[epoch - 1]]
+
+    def since(self, base: str, epoch: int | None = None) -> str:
+        """Id of the roster that named the signers of that stream, as of ``epoch`` or the newest of the chain; empty for the first."""
+        for identity in reversed(self.ids[:epoch]):
+            if base in self.held[identity].handovers:
+                return identity
+        return ""
+
+    def reigns(self) -> list[Reign]:
+        """What the rosters that count hand over, in the order in which they do."""
+        found, current = list[Reign](), dict[str, str]()
+        for identity in self.ids:
+            for base, upto in sorted(self.held[identity].handovers.items()):
+                reign = Reign(identity, in_reign(base, identity), current.get(base, base), upto)
+                current[base] = reign.stream
+                found.append(reign)
+        return found
+
+    def appointed(self, base: str, since: str, sequence: int, previous: str) -> Roster:
+        """The roster that named the signers who may say number ``sequence`` of that stream behind ``previous`` in that reign of it.
+
+        Raises:
+            Refused: ``wrong_epoch`` if it is not held; ``handed_over`` if that roster hands the stream over to nobody, or behind another
+                statement.
+        """
+        if not since:
+            return self.held[self.ids[0]]
+        roster = self.held.get(since)
+        if roster is None:
+            raise Refused("wrong_epoch", f"{base[:40]} since {since[:12]}…, which is no roster that is held")
+        upto = roster.handovers.get(base)
+        if upto is None:
+            raise Refused("handed_over", f"epoch {roster.epoch} hands {base[:40]} over to nobody")
+        if sequence <= upto.sequence or (sequence == upto.sequence + 1 and previous != upto.head):
+            behind = f"number {upto.sequence}, {upto.head[:12]}…" if upto.head else "nothing"
+            raise Refused(
+                "handed_over", f"{base[:40]} goes on behind {behind}; this is number {sequence}, behind {previous[:12] or 'nothing'}"
+            )
+        return roster
+
+    def check_heeded(self, base: str, since: str, sequence: int, epoch: int) -> None:
+        """That number ``sequence``, said under the signers named by ``since``, still counts under the roster of ``epoch``.
+
+        Raises:
+            Refused: ``handed_over`` if the stream went to other signers before that number.
+        """
+        if since and since not in self.ids:
+            raise Refused("handed_over", f"{base[:40]} since {since[:12]}…, which is no roster of the history that counts")
+        start = self.ids.index(since) + 1 if since else 1
+        for identity in self.ids[start:epoch]:
+            upto = self.held[identity].handovers.get(base)
+            if upto is not None and sequence > upto.sequence:
+                later = self.held[identity].epoch
+                raise Refused("handed_over", f"number {sequence} of {base[:40]}: from epoch {later} on that counts up to {upto.sequence}")
 
     def owner(self, origin: str) -> Member:
         """The member whose log is ``origin``, as the newest epoch that knows it says.
@@ -154,6 +237,21 @@ class Rosters(msgspec.Struct, frozen=True):
             except Refused as refused:
                 refusal = refused if len(tried) == 1 else refusal
         raise refusal
+
+
+def voices(roster: Roster) -> Mapping[str, object]:
+    """Every stream in which a roster lets somebody speak, to who that is; the stream of the rosters goes by another rule."""
+    found: dict[str, object] = {RESOLVES: roster.root}
+    found |= {stream_of(key): roster.revoker for key in roster.revoker.keys}
+    for domain, role in roster.policy.items():
+        found |= {policy_stream(domain): role, activate_stream(domain): role, halt_stream(domain): roster.revoker}
+    return found
+
+
+def lacking_handovers(now: Roster, after: Roster) -> list[str]:
+    """The streams whose signers differ and that ``after`` does not hand over, sorted."""
+    before, then = voices(now), voices(after)
+    return sorted(base for base in {*before, *then} if before.get(base) != then.get(base) and base not in after.handovers)
 
 
 def same_member(one: Member, other: Member) -> bool:
@@ -218,8 +316,10 @@ def check_logs(before: Roster, after: Roster) -> None:
 def check_step(now: Roster, after: Roster) -> None:
     """That quorums meet, that every log keeps its key and every key its owner, and that epochs do not overtake one another.
 
+    And that every stream whose signers change is handed over: else the word of the former ones would count for ever.
+
     Raises:
-        Refused: ``roster_unsafe``, ``too_soon``.
+        Refused: ``roster_unsafe``, ``too_soon``, ``handover_missing``.
     """
     step = overlap(now, after)
     if not step.safe:
@@ -227,6 +327,11 @@ def check_step(now: Roster, after: Roster) -> None:
     apart_ms = 2 * max(now.bounds.stale_ms, after.bounds.stale_ms)
     if after.not_before_ms < now.not_before_ms + apart_ms:
         raise Refused("too_soon", f"epoch {after.epoch} begins less than {apart_ms} ms (2Δ) after epoch {now.epoch}")
+    if lacking := lacking_handovers(now, after):
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        raise Refused(
+            "handover_missing", f"{lacking[0][:40]}{more}: its signers change, and nothing says up to where the former word counts"
+        )
     check_logs(now, after)
     owners = {key: member.operator for member in now.members for key in _keys(member)}
     for member in after.members:

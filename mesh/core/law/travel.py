@@ -6,20 +6,20 @@ by what it means in :mod:`mesh.core.law.governance`.
 Not here: what they mean, and the streams themselves (:mod:`mesh.core.law.streams`).
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import Any, Final, NamedTuple, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Final, cast
 
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.activation import Activation, activate_stream, admit_activation
-from mesh.core.law.halt import Halt, admit_halt, halt_stream
-from mesh.core.law.policy import Manifest, admit_manifest, policy_stream
-from mesh.core.law.resolve import RESOLVES, Resolve, admit_resolve
-from mesh.core.law.revocation import Revocation, admit_revocation, stream_of
+from mesh.core.law.activation import Activation, admit_activation
+from mesh.core.law.halt import Halt, admit_halt
+from mesh.core.law.policy import Manifest, admit_manifest
+from mesh.core.law.reign import base_of, in_reign
+from mesh.core.law.resolve import Resolve, admit_resolve
+from mesh.core.law.revocation import Revocation, admit_revocation
 from mesh.core.law.roster import ROSTERS, Roster
 from mesh.core.law.streams import Cursor, Link
-from mesh.core.law.succession import Rosters
+from mesh.core.law.succession import Rosters, voices
 from mesh.errors import Refused
 from mesh.limits import FRONTIER_STREAMS_MAX
 
@@ -29,33 +29,14 @@ Said = Roster | Revocation | Halt | Manifest | Activation | Resolve
 """What may be said in a stream."""
 
 
-class _Kind(NamedTuple):
-    admit: Callable[[Statement[Any], Roster], object]
-    """Raises unless the roster lets its signers say it."""
-    streams: Callable[[Roster], Iterable[str]]
-    """All that there can be."""
-
-
-def _revocations(roster: Roster) -> list[str]:
-    return [stream_of(key) for key in roster.revoker.keys]
-
-
-def _resolves(_roster: Roster) -> list[str]:
-    return [RESOLVES]
-
-
-def _domains(stream: Callable[[str], str]) -> Callable[[Roster], list[str]]:
-    return lambda roster: [stream(domain) for domain in roster.policy]
-
-
-_KINDS: Final[Mapping[type[Revocation | Halt | Manifest | Activation | Resolve], _Kind]] = {
-    Revocation: _Kind(admit_revocation, _revocations),
-    Halt: _Kind(admit_halt, _domains(halt_stream)),
-    Manifest: _Kind(admit_manifest, _domains(policy_stream)),
-    Activation: _Kind(admit_activation, _domains(activate_stream)),
-    Resolve: _Kind(admit_resolve, _resolves),
+_KINDS: Final[Mapping[type[Revocation | Halt | Manifest | Activation | Resolve], Callable[[Statement[Any], Roster], object]]] = {
+    Revocation: admit_revocation,
+    Halt: admit_halt,
+    Manifest: admit_manifest,
+    Activation: admit_activation,
+    Resolve: admit_resolve,
 }
-"""Besides rosters, which are judged by one another."""
+"""Besides rosters, which are judged by one another: what raises unless a roster lets its signers say it."""
 TRAVELLING: Final = (Roster, *_KINDS)
 
 
@@ -69,20 +50,17 @@ def read_law(data: bytes) -> Statement[Said]:
 
 
 def admit_law(statement: Statement[Said], rosters: Rosters) -> None:
-    """That these rosters let its signers say this: a roster follows one of them, anything else was the right of its signers in one.
+    """That these rosters let its signers say this: a roster follows one of them, anything else is judged by the one that it names.
 
     Raises:
-        Refused: as the function that admits its kind.
+        Refused: as the function that admits its kind; ``wrong_epoch``, ``handed_over`` as :meth:`Rosters.appointed`.
     """
-    if isinstance(statement.claims, Roster):
+    claims = statement.claims
+    if isinstance(claims, Roster):
         admit_next(cast("Statement[Roster]", statement), rosters)
-    else:
-        rosters.judged(partial(_KINDS[type(statement.claims)].admit, statement), by=_voices)
-
-
-def _voices(roster: Roster) -> object:
-    """What it depends on whom a roster lets speak: a revocation also on which keys it names."""
-    return roster.root, roster.revoker, roster.policy, roster.keys
+        return
+    stream, sequence, previous = claims.link
+    _KINDS[type(claims)](statement, rosters.appointed(base_of(stream), claims.since, sequence, previous))
 
 
 def admit_next(statement: Statement[Roster], rosters: Rosters) -> Rosters:
@@ -92,7 +70,7 @@ def admit_next(statement: Statement[Roster], rosters: Rosters) -> Rosters:
         Refused: as :meth:`Rosters.admit`; ``roster_unsound`` if all of them make for more streams than a heartbeat can name.
     """
     grown = rosters.admit(statement)
-    streams = streams_of(rosters) | _streams_of(statement.claims)
+    streams = {ROSTERS}.union(*(voices(roster) for roster in grown.every))
     if len(streams) > FRONTIER_STREAMS_MAX:
         raise Refused("roster_unsound", f"with all before it {len(streams)} governance streams, at most {FRONTIER_STREAMS_MAX}")
     return grown
@@ -100,11 +78,12 @@ def admit_next(statement: Statement[Roster], rosters: Rosters) -> Rosters:
 
 def streams_of(rosters: Rosters) -> frozenset[str]:
     """Every stream in which somebody whom one of these rosters knows can say something."""
-    return frozenset({ROSTERS}).union(*(_streams_of(roster) for roster in rosters.every))
-
-
-def _streams_of(roster: Roster) -> frozenset[str]:
-    return frozenset(name for kind in _KINDS.values() for name in kind.streams(roster))
+    names = {ROSTERS}
+    for identity, roster in rosters.held.items():
+        if roster.epoch == 1:
+            names |= voices(roster).keys()
+        names |= {in_reign(base, identity) for base in roster.handovers}
+    return frozenset(names)
 
 
 def link_of(statement: Statement[Said]) -> tuple[str, Link]:

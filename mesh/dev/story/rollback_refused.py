@@ -20,6 +20,7 @@ async def _check(stage: Stage) -> Measured:
         domain=lawmaking.DOMAIN,
         sequence=len(steps) + 1,
         previous=steps[-1].id if steps else "",
+        since="",
         epoch=held[0].claims.epoch,
         manifest=held[0].id,
         rings=[Ring(regions=[], not_before_ms=wall_ms() - 1)],

@@ -24,6 +24,7 @@ VALUE = Revocation(
     revoker=PUBLIC[0],
     sequence=1,
     previous="",
+    since="",
     target=Target(type="subject", value="spiffe://mesh/agent"),
     spares=[],
     reason="lost laptop",
