@@ -81,6 +81,12 @@ CODES: Final[dict[str, Code]] = {
         "Plan it with `mesh roster set`, which asks members how far each stream has come.",
         5,
     ),
+    "handover_stale": _code(
+        "members hold more of a stream than the roster hands over to its new signers; the rest would count no more",
+        "mesh roster push",
+        "Plan the roster anew, so that it hands over all of it, and have that signed.",
+        5,
+    ),
     "policy_conflict": _code(
         "the domain's policy signers have signed two different things under one number",
         "governor, enforcer",

@@ -26,7 +26,9 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation
 from mesh.core.law.governance import Governance
 from mesh.core.law.policy import Manifest
+from mesh.core.law.reign import in_reign
 from mesh.core.law.roster import Role, Roster
+from mesh.core.law.succession import Rosters
 from mesh.core.law.travel import Said, link_of, read_law
 from mesh.errors import Refused
 from mesh.limits import ENVELOPE_BYTES_MAX
@@ -60,6 +62,10 @@ class Signers(NamedTuple):
     keys: Mapping[Path, KeyFile]
     """By where it is kept what each has signed."""
     roster: Roster
+    since: str
+    """Id of the roster that named this role; empty for the first."""
+    handed: Head | None
+    """Behind which statement of others it goes on, if behind any."""
 
     @property
     def paths(self) -> list[Path]:
@@ -91,16 +97,18 @@ class Tally(NamedTuple):
         return len(self.signed) >= self.needed
 
 
-def signers(paths: Sequence[Path], roster: Roster, domain: str, stream: str) -> Signers:
+def signers(paths: Sequence[Path], rosters: Rosters, domain: str, base: str) -> Signers:
     """The policy keys in these files, for a stream of that domain.
 
     Raises:
         Refused: ``bad_signature`` for a key that the roster does not name; as :func:`mesh.cli.saying.keys_of`.
     """
     files = saying.keys_of(paths, "policy")
-    role = roster.policy[domain]
+    role = rosters.newest.policy[domain]
     saying.check_named(list(files.values()), role, f"policy signer of {domain}")
-    return Signers(stream, role, {signed.path_of(path, stream): key for path, key in files.items()}, roster)
+    since, handed = saying.taken_over(rosters, base)
+    kept = {signed.since_path(signed.path_of(path, base), since): key for path, key in files.items()}
+    return Signers(in_reign(base, since), role, kept, rosters.newest, since, handed)
 
 
 def tally(statement: Statement[Said], role: Role) -> Tally:
@@ -217,7 +225,7 @@ async def draw(
         Unavailable: ``unreachable``, ``storage_failed``.
     """
     saying.check_heard(mesh.roster, claimed)
-    head = await saying.shown(mesh, claimed, by.stream, governance, None)
+    head = await saying.shown(mesh, claimed, by.stream, governance, by.handed) or by.handed
     number, kept = head.sequence if head else 0, by.kept()
     last = kept[-1] if kept else None
     safe = saying.settled(claimed, by.stream, mesh.roster)
@@ -235,7 +243,7 @@ async def draw(
             )
         if last.id != (head.id if head else "") and tally(last, by.role).complete:
             raise Refused("stream_forked", f"number {number} of {by.stream} is another in the mesh than in {by.paths[0]}")
-    claims = draft(number + 1, head.id if head else "")
+    claims = saying.stamped(draft(number + 1, head.id if head else ""), by.since)
     plain = envelope.draft(claims)
     new = countersign(read_law(envelope.assemble(plain.payload_type, plain.payload, {})), by, whole=whole)
     return Plan(new, (*[item for item in lasting if item.claims.sequence <= number], new), again=False)

@@ -25,6 +25,7 @@ from mesh.core.law.fold import extend, with_bundle
 from mesh.core.law.governance import Governance, Law
 from mesh.core.law.heartbeat import Heartbeat
 from mesh.core.law.policy import Manifest, bundle_digest, policy_stream, read_bundle
+from mesh.core.law.reign import base_of
 from mesh.core.law.roster import Roster
 from mesh.core.law.travel import Said
 from mesh.core.log.record import DecisionMade, Record
@@ -64,7 +65,7 @@ class Epochs(NamedTuple):
         Raises:
             Refused: ``policy_conflict``.
         """
-        for stream in (policy_stream(domain), activate_stream(domain)):
+        for stream in map(self.governance.current, (policy_stream(domain), activate_stream(domain))):
             if stream in self.governance.whole:  # it is forked
                 raise Refused("policy_conflict", f"members show two histories of {stream}")
 
@@ -93,7 +94,7 @@ def admits(beat: Heartbeat, manifest: Manifest, identity: str) -> bool:
     if not any((item.domain, item.admitted) == (manifest.domain, manifest.epoch) for item in beat.policies):
         return False
     for head in beat.frontier:
-        if head.stream == policy_stream(manifest.domain):
+        if base_of(head.stream) == policy_stream(manifest.domain):
             return not head.forked and (head.sequence > manifest.epoch or (head.sequence, head.head) == (manifest.epoch, identity))
     return False
 
@@ -116,7 +117,7 @@ async def read(cli: Cli, mesh: client.MeshClient, governance: Governance, domain
     """
     beats = await saying.hear(cli, mesh)
     streams = {stream(domain) for domain in domains for stream in (policy_stream, activate_stream)}
-    gathered = await gather(mesh, saying.frontiers_of(beats), governance, streams=streams.__contains__)
+    gathered = await gather(mesh, saying.frontiers_of(beats), governance, streams=lambda name: base_of(name) in streams)
     for member, stream in gathered.withheld:
         cli.say(f"{member} claims more of {stream} than it shows")
     return Epochs(gathered.governance, {item.id: item for item in gathered.statements}, beats)

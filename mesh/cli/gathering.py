@@ -18,9 +18,10 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.fold import unsaid
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
+from mesh.core.law.reign import base_of
 from mesh.core.law.resolve import RESOLVES
 from mesh.core.law.roster import ROSTERS
-from mesh.core.law.streams import Cursor, Fork
+from mesh.core.law.streams import Chain, Cursor, Fork
 from mesh.core.law.travel import Said, admit_law, link_of
 from mesh.errors import MeshError, Refused, Unavailable
 from mesh.protocol.gossip import rosters_first, wanted
@@ -73,12 +74,13 @@ async def gather(mesh: MeshClient, claimed: Frontiers, governance: Governance, *
     state = unsaid(governance)
     statements, withheld = list[Statement[Said]](), list[tuple[str, str]]()
     for member, frontier in claimed.items():
-        of_these = [head for head in frontier if head.stream in {RESOLVES, ROSTERS} or streams(head.stream)]
-        for stream in rosters_first(wanted(state, of_these)):
-            state, new = await pull_stream(partial(mesh.law, member, stream), state, of_these, stream)
+        of_these = [head for head in frontier if base_of(head.stream) in {RESOLVES, ROSTERS} or streams(head.stream)]
+        asked = set[str]()
+        while lacking := [stream for stream in rosters_first(wanted(state, of_these)) if stream not in asked]:
+            asked.add(lacking[0])  # what it brings may say what else is lacking: other signers, or what was handed over to them
+            state, new = await pull_stream(partial(mesh.law, member, lacking[0]), state, of_these, lacking[0])
             statements += new
-            if stream in wanted(state, of_these):
-                withheld.append((member, stream))
+        withheld += [(member, stream) for stream in sorted(wanted(state, of_these))]
     return Gathered(state, tuple(statements), tuple(withheld))
 
 
@@ -150,7 +152,7 @@ async def _any_shows(mesh: MeshClient, members: Sequence[str], stream: str, head
 
 def holders(gathered: Gathered, claimed: Frontiers, stream: str, sequence: int) -> list[str]:
     """Who signed that it holds the stream that far; of one that is or was forked, who holds all of it that was seen."""
-    held = gathered.governance.streams[stream]
+    held = gathered.governance.streams.get(stream, Chain())
     heads = {member: head for member, frontier in claimed.items() for head in frontier if head.stream == stream}
     if isinstance(held, Fork):
         return [member for member, head in heads.items() if (head.head if head.forked else head.held) == held.digest]

@@ -67,8 +67,8 @@ def _say(
     keys, paths = list(files.values()), [signed.path_of(path, stream) for path in files]
 
     async def work(mesh: client.MeshClient, library: client.Library) -> tuple[saying.Pen, saying.Plan, spreading.Spread]:
-        _check(mesh.roster, domain, len(keys))
-        by = saying.pen(stream, keys, paths, mesh.roster, alone=False)
+        _check(mesh.rosters.newest, domain, len(keys))
+        by = saying.pen(stream, keys, paths, mesh.rosters, alone=False)
         claimed = saying.frontiers_of(await saying.hear(cli, mesh))
         by = await saying.standing(mesh, library.governance, claimed, by)
         state = await _held(mesh, library, claimed, by)

@@ -54,10 +54,10 @@ class Word(NamedTuple):
         """The larger, the newer."""
         return self.claims.at_ms, self.claims.sequence, self.id
 
-    def covers(self, statement: Statement[Said]) -> bool:
-        """Whether it promises to act by the statement."""
-        stream, link = link_of(statement)
-        return reaches(self.claims.frontier, stream, link.sequence, statement.id)
+    def covers(self, statement: Statement[Said], stream: str = "") -> bool:
+        """Whether it promises to act by the statement, which is also in ``stream`` if that took it over."""
+        own, link = link_of(statement)
+        return any(reaches(self.claims.frontier, name, link.sequence, statement.id) for name in {own, stream or own})
 
 
 class Roll(NamedTuple):
@@ -67,9 +67,9 @@ class Roll(NamedTuple):
     silent: Sequence[str]
     """Subjects that a policy names and of whom no word is known."""
 
-    def confirmed(self, statement: Statement[Said]) -> list[str]:
+    def confirmed(self, statement: Statement[Said], stream: str = "") -> list[str]:
         """Subjects of the enforcers whose word covers the statement; an enforcer is its key, so one may stand here twice."""
-        return [word.subject for word in self.words if word.covers(statement)]
+        return [word.subject for word in self.words if word.covers(statement, stream)]
 
     def concerned(self, statement: Statement[Said]) -> list[Word]:
         """Words that cover it, and those of whoever may still start something (rule 2)."""

@@ -133,12 +133,12 @@ def activate(  # noqa: PLR0913 -- one for each option
     wanted = _Wanted(domain, epoch, waves, paths, reason, file, out is None, late)
 
     async def work(mesh: client.MeshClient, library: client.Library) -> _Made:
-        epochs.check_domain(mesh.roster, domain)
-        by = cosigning.signers(paths, mesh.roster, domain, activate_stream(domain))
+        epochs.check_domain(mesh.rosters.newest, domain)
+        by = cosigning.signers(paths, mesh.rosters, domain, activate_stream(domain))
         with saying.signing(by.paths):
             plan = await _planned(cli, mesh, library, wanted, by)
             going = await spreading.spread(cli, mesh, plan, watch=watch, wait_s=wait_s) if out is None else None
-        return _Made(plan, mesh.roster, going, by.paths)
+        return _Made(plan, mesh.rosters.newest, going, by.paths)
 
     made = client.run(cli, work)
     if out is not None:
@@ -177,7 +177,7 @@ async def _planned(cli: Cli, mesh: client.MeshClient, library: client.Library, w
             if isinstance(plan.statement.claims, Activation) and plan.statement.id not in held.statements:
                 _check_ahead(plan.statement.claims.rings, roster, late=wanted.late)
     if wanted.offers:
-        cosigning.check_enough(plan.statement, roster.policy[domain])
+        cosigning.check_enough(plan.statement, by.role)
     return plan
 
 

@@ -17,8 +17,10 @@ from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation
 from mesh.core.law.policy import Manifest, Terms, bundle_digest, policy_stream
+from mesh.core.law.reign import base_of
 from mesh.core.law.roster import Roster, admit_roster
-from mesh.core.law.travel import Said, link_of
+from mesh.core.law.succession import Rosters
+from mesh.core.law.travel import Said
 from mesh.errors import Refused
 from mesh.limits import BUNDLE_BYTES_MAX, ENVELOPE_BYTES_MAX
 
@@ -108,14 +110,14 @@ def sign(  # noqa: PLR0913 -- one for each option
     if source.is_dir():
         content = _Content.of(_checked(source))
         _expect(expected, content.digest)
-        made, roster = _first(cli, content, paths, reason=reason, place=_place(epoch, previous), days=days, trust=trust)
+        made, rosters = _first(cli, content, paths, reason=reason, place=_place(epoch, previous), days=days, trust=trust)
     else:
-        statement, roster = _read(source), _roster(cli, trust)
+        statement, rosters = _read(source), _rosters(cli, trust)
         if isinstance(statement.claims, Manifest):
             _expect(expected, statement.claims.digest)
-        made = _line(statement, paths, roster)
+        made = _line(statement, paths, rosters)
     target = out or (source if source.is_file() else _name(made))
-    _finish(cli, made, roster, target, f"{source} " if source.is_dir() else "")
+    _finish(cli, made, rosters.newest, target, f"{source} " if source.is_dir() else "")
     return 0
 
 
@@ -137,19 +139,19 @@ def rollback(
     """
     saying.check_reason(reason)
 
-    async def work(mesh: client.MeshClient, library: client.Library) -> tuple[Statement[Said], Roster]:
-        epochs.check_domain(mesh.roster, domain)
+    async def work(mesh: client.MeshClient, library: client.Library) -> tuple[Statement[Said], Rosters]:
+        epochs.check_domain(mesh.rosters.newest, domain)
         held = await epochs.read(cli, mesh, library.governance, [domain])
         held.check_one_history(domain)
         older = held.law(domain, epoch).manifest
         await epochs.bundle(mesh, library, older.digest)
         content = _Content(domain, older.digest, older.actions, older.enforcers)
         why = reason or f"as epoch {epoch}"
-        return await _next(mesh, library, held, content, (key_file, *others), reason=why, days=days), mesh.roster
+        return await _next(mesh, library, held, content, (key_file, *others), reason=why, days=days), mesh.rosters
 
-    made, roster = client.run(cli, work)
+    made, rosters = client.run(cli, work)
     cli.say(f"{domain} epoch {made.claims.sequence} is a new epoch, with what epoch {epoch} says")
-    _finish(cli, made, roster, out or _name(made), "")
+    _finish(cli, made, rosters.newest, out or _name(made), "")
     return 0
 
 
@@ -165,24 +167,24 @@ def _first(
     place: tuple[int, str] | None,
     days: int,
     trust: Path | None,
-) -> tuple[Statement[Said], Roster]:
+) -> tuple[Statement[Said], Rosters]:
     """The manifest of this content, with the first lines."""
     if place is not None:
-        roster = _roster(cli, trust)
-        epochs.check_domain(roster, content.domain)
-        by = cosigning.signers(paths, roster, content.domain, policy_stream(content.domain))
+        rosters = _rosters(cli, trust)
+        epochs.check_domain(rosters.newest, content.domain)
+        by = cosigning.signers(paths, rosters, content.domain, policy_stream(content.domain))
         with saying.signing(by.paths):
             kept = next((item for item in by.kept() if item.claims.sequence == place[0] and content.is_in(item.claims)), None)
             if kept is None:
-                plain = envelope.draft(content.manifest(roster.mesh, *place, days, reason))
+                plain = envelope.draft(saying.stamped(content.manifest(rosters.newest.mesh, *place, days, reason), by.since))
                 kept = envelope.read(Manifest, envelope.assemble(plain.payload_type, plain.payload, {}))
-            return cosigning.countersign(kept, by), roster
+            return cosigning.countersign(kept, by), rosters
 
-    async def work(mesh: client.MeshClient, library: client.Library) -> tuple[Statement[Said], Roster]:
-        epochs.check_domain(mesh.roster, content.domain)
+    async def work(mesh: client.MeshClient, library: client.Library) -> tuple[Statement[Said], Rosters]:
+        epochs.check_domain(mesh.rosters.newest, content.domain)
         held = await epochs.read(cli, mesh, library.governance, [content.domain])
         held.check_one_history(content.domain)
-        return await _next(mesh, library, held, content, paths, reason=reason, days=days), mesh.roster
+        return await _next(mesh, library, held, content, paths, reason=reason, days=days), mesh.rosters
 
     return client.run(cli, work)
 
@@ -197,7 +199,7 @@ async def _next(
     reason: str,
     days: int,
 ) -> Statement[Said]:
-    by = cosigning.signers(paths, mesh.roster, content.domain, policy_stream(content.domain))
+    by = cosigning.signers(paths, mesh.rosters, content.domain, policy_stream(content.domain))
     with saying.signing(by.paths):
         made = await cosigning.draw(
             mesh,
@@ -210,15 +212,20 @@ async def _next(
     return made.statement
 
 
-def _line(statement: Statement[Said], paths: Sequence[Path], roster: Roster) -> Statement[Said]:
+def _line(statement: Statement[Said], paths: Sequence[Path], rosters: Rosters) -> Statement[Said]:
     """The statement with one line more for each key."""
     claims = statement.claims
     if not isinstance(claims, Manifest | Activation):
         raise Refused("wrong_kind", "only manifests and activations are signed so")
-    if claims.mesh != roster.mesh:
-        raise Refused("wrong_mesh", f"it is of {claims.mesh}, the roster of {roster.mesh}")
-    epochs.check_domain(roster, claims.domain)
-    by = cosigning.signers(paths, roster, claims.domain, link_of(statement)[0])
+    newest = rosters.newest
+    if claims.mesh != newest.mesh:
+        raise Refused("wrong_mesh", f"it is of {claims.mesh}, the roster of {newest.mesh}")
+    epochs.check_domain(newest, claims.domain)
+    stream, number, previous = claims.link
+    by = cosigning.signers(paths, rosters, claims.domain, base_of(stream))
+    if claims.since != by.since:
+        raise Refused("handed_over", f"it was drawn up for other signers of {base_of(stream)} than roster epoch {newest.epoch} names")
+    rosters.appointed(base_of(stream), claims.since, number, previous)
     with saying.signing(by.paths):
         return cosigning.countersign(statement, by)
 
@@ -265,13 +272,19 @@ def _read(path: Path) -> Statement[Said]:
         raise
 
 
-def _roster(cli: Cli, trust: Path | None) -> Roster:
-    """The roster of the file or of the context; no network is asked."""
+def _rosters(cli: Cli, trust: Path | None) -> Rosters:
+    """The rosters of the context, or the one in the file; no network is asked.
+
+    Raises:
+        Refused: ``usage`` for a file from which it cannot be told who signed before; what is wrong with the file.
+    """
     if trust is None:
-        return client.files(cli).governance.roster
+        return client.files(cli).governance.rosters
     statement = envelope.read(Roster, read_bounded(trust, ENVELOPE_BYTES_MAX))
     cli.say(f"trusting the roster {statement.id} because it was given")
-    return admit_roster(statement, pin=statement.id)
+    if statement.claims.epoch > 1 and not statement.claims.handovers:
+        raise Refused("usage", f"{trust} is epoch {statement.claims.epoch} and does not say who signed before: use a context")
+    return Rosters.begin(admit_roster(statement, pin=statement.id), statement.id)
 
 
 def _expect(path: Path | None, digest: str) -> None:

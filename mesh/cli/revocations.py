@@ -26,8 +26,7 @@ def ls(cli: Cli) -> None:
 
     async def work(mesh: client.MeshClient, library: client.Library) -> list[dict[str, Any]]:
         claimed = saying.frontiers_of(await saying.hear(cli, mesh))
-        streams = {stream_of(key) for key in mesh.roster.revoker.keys}
-        gathered = await gather(mesh, claimed, library.governance, streams=streams.__contains__)
+        gathered = await gather(mesh, claimed, library.governance, streams=lambda name: name.startswith(stream_of("")))
         for member, stream in gathered.withheld:
             cli.say(f"{member} claims more of {stream[:19]}… than it shows")
         roll = await call_roll(mesh, library.governance)
@@ -36,9 +35,11 @@ def ls(cli: Cli) -> None:
             claims = statement.claims
             if not isinstance(claims, Revocation):
                 continue
-            stream = stream_of(claims.revoker)
-            held = holders(gathered, claimed, stream, claims.sequence)
+            stream = gathered.governance.current(stream_of(claims.revoker))
+            counts = statement.id not in gathered.governance.void
+            held = holders(gathered, claimed, stream, claims.sequence) if counts else []
             forked = gathered.governance.forked(stream)
+            confirmed = roll.confirmed(statement, stream)
             rows.append(
                 {
                     "number": claims.sequence,
@@ -47,10 +48,11 @@ def ls(cli: Cli) -> None:
                     "spares": claims.spares,
                     "reason": claims.reason,
                     "at": telling.when(claims.issued_ms),
-                    "held": f"{len(held)} of {len(mesh.roster.members)}" + (", forked" if forked else ""),
+                    "held": f"{len(held)} of {len(mesh.roster.members)}" + (", forked" if forked else "") if counts else "counts no more",
                     "held_by": held,
-                    "heard": f"{len(roll.confirmed(statement))} of {roll.count(statement)}",
-                    "heard_by": roll.confirmed(statement),
+                    "heard": f"{len(confirmed)} of {roll.count(statement)}",
+                    "heard_by": confirmed,
+                    "counts": counts,
                     "forked": forked,
                     "revoker": claims.revoker,
                     "id": statement.id,

@@ -76,9 +76,9 @@ def revoke(
     async def work(mesh: client.MeshClient, library: client.Library) -> tuple[saying.Pen, saying.Plan, spreading.Spread]:
         nonlocal wanted
         wanted = _named(wanted, mesh.rosters)
-        by = saying.pen(stream_of(revoker), keys, paths, mesh.roster, alone=True)
+        by = saying.pen(stream_of(revoker), keys, paths, mesh.rosters, alone=True)
         _check_known(mesh.roster, wanted)
-        _check_threshold(mesh.roster, len(keys), wanted)
+        _check_threshold(mesh.rosters.newest, len(keys), wanted)
         claimed = saying.frontiers_of(await saying.hear(cli, mesh))
         by = await saying.standing(mesh, library.governance, claimed, by)
         plan = await saying.plan(

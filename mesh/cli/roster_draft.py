@@ -75,6 +75,8 @@ class Base(NamedTuple):
     """What nobody may be given any more."""
     logs: Mapping[str, int]
     """Member's name to the newest log epoch that any roster gave it."""
+    seen: held.Held | None
+    """What members show; None if nobody was heard."""
 
 
 class Wanted(NamedTuple):
@@ -129,27 +131,28 @@ def current(cli: Cli, source: Path | None) -> Base:
         if drawn is None:
             raise
         cli.say("there is no context: nobody is asked which keys are revoked")
-        return _base(drawn.claims, drawn.id, frozenset(), [])
+        return _base(drawn.claims, drawn.id, frozenset(), [], None)
     if drawn is not None and governance.roster.mesh != drawn.claims.mesh:
         cli.say(f"the context is of another mesh, {governance.roster.mesh}: nobody is asked which keys are revoked")
-        return _base(drawn.claims, drawn.id, frozenset(), [])
-    revoked = frozenset(governance.revoked)
+        return _base(drawn.claims, drawn.id, frozenset(), [], None)
+    revoked, seen = frozenset(governance.revoked), None
     try:
-        governance = client.run(cli, lambda mesh, library: held.read(cli, mesh, library)).governance
+        seen = client.run(cli, lambda mesh, library: held.read(cli, mesh, library, whole=True))
+        governance = seen.governance
     except Unavailable as error:
         cli.say(f"rosters and revocations are those of the files, members were not heard: {error.code}")
     revoked |= governance.revoked
     if drawn is not None:
-        return _base(drawn.claims, drawn.id, revoked, governance.rosters.held.values())
+        return _base(drawn.claims, drawn.id, revoked, governance.rosters.held.values(), seen)
     held.check_one_history(governance)
-    return _base(governance.rosters.newest, governance.rosters.ids[-1], revoked, governance.rosters.held.values())
+    return _base(governance.rosters.newest, governance.rosters.ids[-1], revoked, governance.rosters.held.values(), seen)
 
 
-def _base(claims: Roster, identity: str, revoked: Revoked, known: Iterable[Roster]) -> Base:
+def _base(claims: Roster, identity: str, revoked: Revoked, known: Iterable[Roster], seen: held.Held | None) -> Base:
     logs = dict[str, int]()
     for member in (member for roster in (*known, claims) for member in roster.members):
         logs[member.name] = max(member.log_epoch, logs.get(member.name, 0))
-    return Base(claims, identity, revoked, logs)
+    return Base(claims, identity, revoked, logs, seen)
 
 
 def public_key(reference: str, use: str, base: Path) -> str:

@@ -92,8 +92,8 @@ def check_one_history(governance: Governance) -> None:
         raise Refused("roster_conflict", "members show two rosters of one epoch; `mesh streams ls` shows them")
 
 
-async def read(cli: Cli, mesh: client.MeshClient, library: client.Library) -> Held:
-    """What members show, of all epochs that they lead to.
+async def read(cli: Cli, mesh: client.MeshClient, library: client.Library, *, whole: bool = False) -> Held:
+    """What members show, of all epochs that they lead to: rosters and revocations, or the ``whole`` of what is said.
 
     Raises:
         Unavailable: ``unreachable`` if there is no heartbeat to believe.
@@ -118,7 +118,7 @@ async def read(cli: Cli, mesh: client.MeshClient, library: client.Library) -> He
         if not beats:
             raise Unavailable("unreachable", "no heartbeat to believe: " + ", ".join(f"{name} {no.code}" for name, no in failed.items()))
         frontiers = {name: beat.frontier for name, beat in beats.items()}
-        gathered = await gather(mesh, frontiers, governance, streams=lambda name: name == ROSTERS or name.startswith("revoke/"))
+        gathered = await gather(mesh, frontiers, governance, streams=lambda name: whole or name == ROSTERS or name.startswith("revoke/"))
         governance = gathered.governance
         shown = [cast("Statement[Roster]", item) for item in gathered.statements if isinstance(item.claims, Roster)]
         statements |= {item.id: item for item in shown}

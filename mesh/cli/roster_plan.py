@@ -12,6 +12,7 @@ import msgspec
 
 from mesh.adapters.clock import wall_ms
 from mesh.cli import roster_draft as drafts
+from mesh.cli import roster_handover as handover
 from mesh.cli import roster_words as words
 from mesh.cli import saying
 from mesh.cli.output import Cli, format_option, pass_cli
@@ -127,11 +128,18 @@ def rotate(cli: Cli, /, *, name: str, region: str, wanted: Wanted, **given: str)
 @click.option("--drop-group", "groups", multiple=True, metavar="GROUP", help="This group of approvers ends.")
 @click.option("--operator-key", "owner_keys", multiple=True, metavar="NAME=KEY", help="An operator's new key; both must sign.")
 @click.option("--jurisdiction", "homes", multiple=True, metavar="NAME=WORD", help="Where an operator is at home now.")
+@click.option(
+    "--handover",
+    "handovers",
+    multiple=True,
+    metavar="STREAM=ID",
+    help="Behind which statement a stream goes on, or nothing; by default all that members hold of those whose signers change.",
+)
 @click.option("--bound", "bounds", multiple=True, metavar="NAME=MS", help="heartbeat_ms, stale_ms, skew_ms, certify_ms, attest_stall_ms.")
 @drafts.planning_options
 @format_option
 @pass_cli
-def set_(
+def set_(  # noqa: PLR0913 -- one for each option
     cli: Cli,
     *,
     come: tuple[str, ...],
@@ -141,6 +149,7 @@ def set_(
     groups: tuple[str, ...],
     owner_keys: tuple[str, ...],
     homes: tuple[str, ...],
+    handovers: tuple[str, ...],
     bounds: tuple[str, ...],
     wanted: Wanted,
 ) -> None:
@@ -150,6 +159,9 @@ def set_(
 
     A role policy/DOMAIN or approvers/GROUP that is not there yet begins with the keys that are added, all of which must sign unless
     --threshold says less.
+
+    What former signers have said counts up to where members hold it now, and nothing that they sign later. A stream goes on behind
+    another statement, or begins anew behind nothing, with --handover; `mesh streams ls` names them.
     """
     base = drafts.current(cli, wanted.source)
     now = base.claims
@@ -169,13 +181,14 @@ def set_(
         "operators": _changed_owners(now, [_pair(text) for text in owner_keys], [_pair(text) for text in homes]),
         "bounds": _bounds(now, [_pair(text) for text in bounds]),
     }
-    same = all(getattr(now, name) == value for name, value in changed.items())
+    ends = handover.parse([_pair(text) for text in handovers])
+    same = not ends and all(getattr(now, name) == value for name, value in changed.items())
     if same and wanted.f in {None, now.f} and wanted.k in {None, now.k}:
         raise Refused("usage", "nothing would be another than before")
     f = now.f if wanted.f is None else wanted.f
     if wanted.k is None and f == now.f:
         wanted = wanted._replace(k=now.k)
-    _finish(cli, base, wanted, "numbers", "mesh roster set", members=now.members, **changed)
+    _finish(cli, base, wanted, "numbers", "mesh roster set", ends=ends, members=now.members, **changed)
 
 
 # ------------------------------------------------------------------------------------------------------------------- parts
@@ -185,6 +198,7 @@ def _finish(cli: Cli, base: drafts.Base, wanted: Wanted, change: Change, what: s
     saying.check_reason(wanted.reason)
     now = base.claims
     members: list[Member] = changed.pop("members")
+    ends: Mapping[str, str] = changed.pop("ends", {})
     owners: Mapping[str, Operator] = changed.pop("operators")
     f, k = drafts.numbers(now, len(members), wanted, change, what)
     claims = msgspec.structs.replace(
@@ -198,8 +212,10 @@ def _finish(cli: Cli, base: drafts.Base, wanted: Wanted, change: Change, what: s
         operators={name: owners[name] for name in sorted({member.operator for member in members}) if name in owners},
         f=f,
         k=k,
+        handovers={},
         **changed,
     )
+    claims = handover.fill(now, base.id, claims, base.seen, ends)
     drafts.finish(cli, base, claims, wanted.out)
     if k > (lowest := sound_quorums(len(members), f)[0]) and wanted.k is None:
         cli.say(f"k={k} is the smallest that may follow in one step; `mesh roster set --k {lowest}` may lower it afterwards")

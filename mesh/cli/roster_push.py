@@ -21,6 +21,7 @@ import click
 from mesh.adapters.clock import wall_ms
 from mesh.cli import client, saying, telling
 from mesh.cli import roster_draft as drafts
+from mesh.cli import roster_handover as handover
 from mesh.cli import roster_held as held
 from mesh.cli import roster_words as words
 from mesh.cli.output import Cli, fail, format_option, pass_cli
@@ -50,10 +51,11 @@ class _Way(NamedTuple):
 @click.argument("file", type=_FILE)
 @saying.watching("k members hold it")
 @click.option("--follow", is_flag=True, help="Watch on until k of its members act under it; --wait counts anew from when it begins.")
+@click.option("--lose", is_flag=True, help="Offer it although members hold more of a stream than it hands over: that counts no more.")
 @click.option("--late", is_flag=True, help="Offer it although it begins before all can have heard of it: nothing runs until they have.")
 @format_option
 @pass_cli
-def push(cli: Cli, *, file: Path, watch: bool, wait_s: float, follow: bool, late: bool) -> int:
+def push(cli: Cli, *, file: Path, watch: bool, wait_s: float, follow: bool, lose: bool, late: bool) -> int:
     """Hand the signed roster in FILE to every member; they pass it on.
 
     Each checks it by itself, and goes over once it has begun and k of the members before have held it for 2Δ. Ends with 0 once a member
@@ -62,8 +64,8 @@ def push(cli: Cli, *, file: Path, watch: bool, wait_s: float, follow: bool, late
     statement = words.read(file)
 
     async def work(mesh: client.MeshClient, library: client.Library) -> _Way:
-        seen = await held.read(cli, mesh, library)
-        before = _check(cli, seen, statement, late=late)
+        seen = await held.read(cli, mesh, library, whole=True)
+        before = _check(cli, seen, statement, late=late, lose=lose)
         asked = mesh.under(seen.governance.under(before.epoch))
         names = [member.name for member in before.members]
         live = Live(cli, names) if watch or follow else None
@@ -88,12 +90,12 @@ def push(cli: Cli, *, file: Path, watch: bool, wait_s: float, follow: bool, late
     return _ended(cli, way, watch=watch, follow=follow, wait_s=wait_s)
 
 
-def _check(cli: Cli, seen: held.Held, statement: Statement[Roster], *, late: bool) -> Roster:
+def _check(cli: Cli, seen: held.Held, statement: Statement[Roster], *, late: bool, lose: bool) -> Roster:
     """Rule 1; the roster that it follows.
 
     Raises:
         Refused: ``wrong_epoch``, ``wrong_mesh``, ``threshold_not_met``, ``operator_unsigned``, ``bad_signature``, ``roster_unsafe``,
-            ``revoked``, ``too_soon``, ``roster_conflict``.
+            ``revoked``, ``too_soon``, ``roster_conflict``, ``handover_missing``, ``handover_stale``.
     """
     claims, rosters = statement.claims, seen.governance.rosters
     held.check_one_history(seen.governance)
@@ -110,6 +112,8 @@ def _check(cli: Cli, seen: held.Held, statement: Statement[Roster], *, late: boo
     check_sealed(statement, before)
     check_step(before, claims)
     drafts.check_unrevoked(claims, before, frozenset(seen.governance.revoked))
+    if not lose:
+        handover.check_nothing_lost(before, claims, seen.governance)
     if not late:
         drafts.check_ahead(before, claims)
     return before

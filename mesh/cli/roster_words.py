@@ -20,6 +20,7 @@ from mesh.limits import ENVELOPE_BYTES_MAX
 __all__ = ["arithmetic", "changes", "facts", "missing", "read", "roles", "tell"]
 
 _SHOWN: Final = 12
+_STREAM: Final = 40
 """Characters of a key or id in a sentence."""
 
 
@@ -100,6 +101,12 @@ def changes(now: Roster, after: Roster) -> Iterator[str]:
         one, other = getattr(now.bounds, field), getattr(after.bounds, field)
         if one != other:
             yield f"{field}: {one} to {other}"
+    for name, upto in sorted(after.handovers.items()):
+        yield (
+            f"{name[:_STREAM]} goes on behind number {upto.sequence}, {upto.head[:_SHOWN]}…"
+            if upto.head
+            else f"{name[:_STREAM]} begins anew"
+        )
 
 
 def _members(before: dict[str, Member], later: dict[str, Member]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import click
+import msgspec
 
 from mesh.adapters.signer import KeyFile, load
 from mesh.cli import client, signed
@@ -28,7 +29,9 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.fold import extend
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import Heartbeat
+from mesh.core.law.reign import in_reign
 from mesh.core.law.roster import Role, Roster
+from mesh.core.law.succession import Rosters
 from mesh.core.law.travel import Said, admit_law, read_law
 from mesh.errors import Refused, Unavailable
 from mesh.limits import BATCH_EVENTS_MAX, REASON_CHARS_MAX
@@ -50,7 +53,9 @@ __all__ = [
     "sign",
     "signing",
     "signing_options",
+    "stamped",
     "standing",
+    "taken_over",
     "watching",
 ]
 
@@ -68,6 +73,10 @@ class Pen(NamedTuple):
     """Whether nobody else signs in this stream, so that what is kept says how far it has come."""
     before: tuple[Statement[Said], ...]
     """What they signed last and may be lost, oldest first."""
+    since: str = ""
+    """Id of the roster that made these keys the stream's signers; empty for the first."""
+    handed: Head | None = None
+    """Behind which statement they go on, if they took the stream over behind one."""
 
 
 class Plan(NamedTuple):
@@ -167,23 +176,32 @@ def signing(paths: Sequence[Path]) -> Generator[None]:
         yield
 
 
-def pen(stream: str, keys: Sequence[KeyFile], paths: Sequence[Path], roster: Roster, *, alone: bool, role: Role | None = None) -> Pen:
-    """Keys that sign in ``stream``, with what is kept beside the first so many of them.
+def pen(base: str, keys: Sequence[KeyFile], paths: Sequence[Path], rosters: Rosters, *, alone: bool, role: Role | None = None) -> Pen:
+    """Keys that sign in the stream ``base``, with what is kept beside the first so many of them.
 
     Raises:
         Refused: ``bad_signature`` for a key that ``role``, the revokers' by default, does not name; ``stream_forked`` if they kept
             two statements under one number; what is wrong with a file.
     """
-    check_named(keys, role or roster.revoker, keys[0].use if keys else "signer")
+    check_named(keys, role or rosters.newest.revoker, keys[0].use if keys else "signer")
+    since, handed = taken_over(rosters, base)
+    stream, paths = in_reign(base, since), [signed.since_path(path, since) for path in paths]
     found = dict[int, Statement[Said]]()
     for path, key in zip(paths, keys, strict=False):
-        for item in signed.kept(path, stream=stream, key=key.key.public, mesh=roster.mesh):
+        for item in signed.kept(path, stream=stream, key=key.key.public, mesh=rosters.newest.mesh):
             other = found.setdefault(item.claims.sequence, item)
             if other.id != item.id:
                 raise Refused(
                     "stream_forked", f"number {item.claims.sequence} is {item.id[:12]}… in {path} and {other.id[:12]}… in another"
                 )
-    return Pen(stream, keys, paths, alone, tuple(found[number] for number in sorted(found)))
+    return Pen(stream, keys, paths, alone, tuple(found[number] for number in sorted(found)), since, handed)
+
+
+def taken_over(rosters: Rosters, base: str) -> tuple[str, Head | None]:
+    """Which roster named the signers of that stream, and behind which statement of others they go on, if behind any."""
+    since = rosters.since(base)
+    upto = rosters.held[since].handovers[base] if since else None
+    return since, Head(upto.sequence, upto.head) if upto is not None and upto.sequence else None
 
 
 async def standing(mesh: client.MeshClient, governance: Governance, claimed: Frontiers, by: Pen) -> Pen:
@@ -286,7 +304,7 @@ async def plan(
             f"{len(claimed)} of {len(roster.members)} members answered; {by.paths[0]} does not exist, and without it {roster.k} must say"
             " how far this key has come. Without that many the mesh starts nothing anyway",
         )
-    known = Head(newest.claims.sequence, newest.id) if newest else None
+    known = Head(newest.claims.sequence, newest.id) if newest else by.handed
     head = await shown(mesh, claimed, by.stream, governance, known)
     last = _last(known, head, by.paths[0])
     if newest is not None and known == last and same(newest.claims):
@@ -297,7 +315,8 @@ async def plan(
     lasting = [item for item in before if item.claims.sequence > safe]
     if len(lasting) >= BATCH_EVENTS_MAX:
         raise Unavailable("unreachable", f"{len(lasting)} statements are signed and not safely held by any member yet; offer them first")
-    new = sign(by.keys, draft(last.sequence + 1 if last else 1, last.id if last else ""))
+    claims = draft(last.sequence + 1 if last else 1, last.id if last else "")
+    new = sign(by.keys, stamped(claims, by.since))
     admit_law(new, mesh.rosters)
     for path in by.paths:
         signed.keep(path, [*lasting, new])
@@ -311,6 +330,11 @@ def _last(known: Head | None, head: Head | None, path: Path) -> Head | None:
     if head.sequence == known.sequence and head != known:
         raise Refused("stream_forked", f"number {head.sequence} is {known.id[:12]}… in {path} and {head.id[:12]}… in the mesh")
     return known
+
+
+def stamped(claims: Said, since: str) -> Said:
+    """The same, by signers whom that roster named; a roster itself goes by another rule."""
+    return claims if isinstance(claims, Roster) else msgspec.structs.replace(claims, since=since)
 
 
 def sign(keys: Sequence[KeyFile], claims: Said) -> Statement[Said]:

@@ -30,7 +30,7 @@ from mesh.core.law.travel import Said, link_of, read_law
 from mesh.errors import Refused, Unavailable
 from mesh.limits import BATCH_EVENTS_MAX, MESSAGE_BYTES_MAX
 
-__all__ = ["keep", "kept", "locked", "path_of"]
+__all__ = ["keep", "kept", "locked", "path_of", "since_path"]
 
 
 class _Entry(Payload):
@@ -50,6 +50,11 @@ def path_of(key_file: Path, shared: str = "") -> Path:
     """
     real = key_file.resolve()
     return real.with_name(f"{real.name}.{shared.replace('/', '-')}.signed" if shared else f"{real.name}.signed")
+
+
+def since_path(path: Path, since: str) -> Path:
+    """Where it is kept what the key has signed since a roster of that id gave the stream new signers; ``path`` for the first ones."""
+    return path.with_name(f"{path.name.removesuffix('.signed')}.since-{since[:16]}.signed") if since else path
 
 
 @contextmanager

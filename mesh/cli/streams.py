@@ -23,6 +23,7 @@ from mesh.cli.gathering import Frontiers, Gathered, gather, gather_about
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance
+from mesh.core.law.heartbeat import ENDED
 from mesh.core.law.resolve import RESOLVES, Resolve
 from mesh.core.law.streams import Fork, Stream, settle
 from mesh.core.law.travel import Said
@@ -82,10 +83,10 @@ def resolve(cli: Cli, *, stream: str, head: str, key_file: Path, others: tuple[P
     keys, paths = list(files.values()), [signed.path_of(path, RESOLVES) for path in files]
 
     async def work(mesh: client.MeshClient, library: client.Library) -> tuple[saying.Pen, saying.Plan, spreading.Spread]:
-        root = mesh.roster.root
+        root = mesh.rosters.newest.root
         if len(keys) < root.threshold:
             raise Refused("threshold_not_met", f"{root.threshold} root keys must sign, and {len(keys)} did; add --co-sign FILE for each")
-        by = saying.pen(RESOLVES, keys, paths, mesh.roster, alone=False, role=root)
+        by = saying.pen(RESOLVES, keys, paths, mesh.rosters, alone=False, role=root)
         claimed = saying.frontiers_of(await saying.hear(cli, mesh))
         gathered = await gather_about(mesh, claimed, library.governance, stream)
         chosen, aside = _choice(cli, gathered.governance.streams.get(stream), stream, head)
@@ -163,18 +164,25 @@ async def _hand_out(mesh: client.MeshClient, claimed: Frontiers, gathered: Gathe
 
 def _row(state: Governance, said: Mapping[str, Statement[Said]], claimed: Frontiers, name: str) -> dict[str, Any]:
     held, own = state.streams[name], {head.stream: head for head in state.frontier}.get(name)
-    histories = isinstance(held, Fork)
     heads = [(member, head) for member, frontier in claimed.items() for head in frontier if head.stream == name]
     return {
         "stream": name,
         "length": own.sequence if own is not None else 0,
         "head": own.head if own is not None else "",
-        "state": "forked" if state.forked(name) else "resolved" if histories else "one history",
+        "state": _state(state, name),
         "held": f"{sum(head == own for _, head in heads)} of {len(state.roster.members)}",
         "held_by": [member for member, head in heads if head == own],
         "tips": _ends(held, said, state.settled.get(name, ())) if isinstance(held, Fork) else [],
         "differ_from": _differ(held) if isinstance(held, Fork) else 0,
     }
+
+
+def _state(state: Governance, name: str) -> str:
+    if state.whole.get(name) is ENDED:
+        return "ended"
+    if state.lacks(name):
+        return "incomplete"
+    return "forked" if state.forked(name) else "resolved" if isinstance(state.streams[name], Fork) else "one history"
 
 
 def _ends(fork: Fork, said: Mapping[str, Statement[Said]], history: Sequence[str]) -> list[dict[str, Any]]:

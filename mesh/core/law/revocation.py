@@ -110,4 +110,4 @@ def needs_threshold(target: Target) -> bool:
 
 def spared_by(spares: Sequence[frozenset[str]]) -> frozenset[str]:
     """What all revocations of one issuer, at least one, spare together (rule 2)."""
-    return frozenset.intersection(*spares)
+    return spares[0].intersection(*spares[1:])

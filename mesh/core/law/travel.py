@@ -29,7 +29,8 @@ Said = Roster | Revocation | Halt | Manifest | Activation | Resolve
 """What may be said in a stream."""
 
 
-_KINDS: Final[Mapping[type[Revocation | Halt | Manifest | Activation | Resolve], Callable[[Statement[Any], Roster], object]]] = {
+_Admit = Callable[[Statement[Any], Roster], object]
+_KINDS: Final[Mapping[type[Revocation | Halt | Manifest | Activation | Resolve], _Admit]] = {
     Revocation: admit_revocation,
     Halt: admit_halt,
     Manifest: admit_manifest,
@@ -60,7 +61,11 @@ def admit_law(statement: Statement[Said], rosters: Rosters) -> None:
         admit_next(cast("Statement[Roster]", statement), rosters)
         return
     stream, sequence, previous = claims.link
-    _KINDS[type(claims)](statement, rosters.appointed(base_of(stream), claims.since, sequence, previous))
+    _admission(type(claims))(statement, rosters.appointed(base_of(stream), claims.since, sequence, previous))
+
+
+def _admission(kind: type[Revocation | Halt | Manifest | Activation | Resolve]) -> _Admit:
+    return _KINDS[kind]
 
 
 def admit_next(statement: Statement[Roster], rosters: Rosters) -> Rosters:
