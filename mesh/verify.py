@@ -325,15 +325,19 @@ class _Judge:
             raise Refused("body_missing", "a decision's proof carries its manifest and its policy bundle")
         manifest = envelope.read(Manifest, bytes(bundle.manifests[0]))
         domain = manifest.claims.domain
-        needed = self._rosters.judged(lambda roster: _lawful(manifest, roster), by=lambda roster: roster.policy.get(domain))  # (6)
+        named_by = self._rosters.appointed(manifest)  # (6)
+        if named_by is None:  # it is not here: nobody but the signers of one that is here is believed
+            needed = self._rosters.judged(lambda roster: _lawful(manifest, roster), by=lambda roster: roster.policy.get(domain))
+        else:
+            needed = _lawful(manifest, named_by)
         activations = [envelope.read(Activation, bytes(raw)) for raw in bundle.activations]
         governance = self._whole().governance(manifests=[manifest], bundles=[bytes(bundle.bundles[0])], said=activations)
         law: Law = governance.laws[domain][0]
         named = law.manifest_id, law.manifest.digest, law.manifest.epoch
         if law.bundle is None or named != (record.attested.manifest, record.decision.bundle, record.attested.policy_epoch):
             raise Refused("digest_mismatch", "manifest, bundle and record do not name one another")
-        chain = governance.rollouts[domain].ids if activations else ()
-        if [item.id for item in activations] != list(chain) or record.attested.activation != (chain[-1] if chain else ""):
+        before = ["", *(item.id for item in activations)]
+        if [item.claims.previous for item in activations] != before[:-1] or record.attested.activation != before[-1]:
             raise Refused("digest_mismatch", "the activations are not those from the first to the one that the record names")
         laws.append(governance)
         return f"{law.manifest.domain} epoch {law.manifest.epoch}, signed by {len(manifest.signatures)}, {needed} needed"

@@ -23,14 +23,14 @@ import fcntl
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 import aiosqlite
 
-from mesh.adapters.store_schema import ADD_BODIES, ADD_ORIGINS, ADD_PLACES, ADD_USES, SCHEMA, rows
+from mesh.adapters.store_schema import ADD_BODIES, ADD_ORIGINS, ADD_PLACES, ADD_USES, DROP_LAW, FORGET, SCHEMA, rows
 from mesh.adapters.storefind import Finding
 from mesh.adapters.storeindex import Index
 from mesh.adapters.storequeries import Queries
@@ -95,7 +95,7 @@ class Layout(NamedTuple):
     """How many jobs at most share one transaction."""
 
 
-_LAYOUT: Final = Layout(application=0x6D657368, version=3, journal="wal", synchronous="FULL", schema=SCHEMA, together=1)
+_LAYOUT: Final = Layout(application=0x6D657368, version=4, journal="wal", synchronous="FULL", schema=SCHEMA, together=1)
 
 
 class Session:
@@ -343,6 +343,20 @@ class Store(Finding):
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    async def forget(self, streams: Collection[str]) -> None:
+        """Delete what was said in these streams, of which nothing counts any more.
+
+        Raises:
+            Unavailable: ``storage_full``, ``storage_failed``.
+        """
+
+        async def job(session: Session) -> None:
+            rows = [(stream,) for stream in sorted(streams)]
+            await session.many(FORGET, rows)
+            await session.many(DROP_LAW, rows)
+
+        await self._file.write(job)
 
     async def _apply(self, session: Session, effects: Sequence[Persist]) -> None:
         ids = dict(self._ids)

@@ -3,7 +3,7 @@
 Rules
 -----
 1. Records, branch hashes, bodies, governance statements, policy bundles, origins, first uses and places only ever appear: the
-   file refuses to change or delete them.
+   file refuses to change or delete them; but for the statements of a stream of which, by a roster, nothing counts any more.
 2. A record takes the next index of its log; there is no gap and no second record at an index.
 3. A head refuses a smaller size, another root at the same size, and an earlier time.
 4. What no Merkle tree vouches for (bodies, governance statements, bundles, openings, notes, heads, meta) carries a checksum, because
@@ -45,6 +45,8 @@ __all__ = [
     "ADD_ORIGINS",
     "ADD_PLACES",
     "ADD_USES",
+    "DROP_LAW",
+    "FORGET",
     "LEVELS",
     "SCHEMA",
     "Batch",
@@ -83,6 +85,8 @@ _TABLES: Final = (
     "CREATE TABLE part (n INTEGER PRIMARY KEY, entries BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
     """CREATE TABLE law (stream TEXT NOT NULL, sequence INTEGER NOT NULL, id BLOB NOT NULL, envelope BLOB NOT NULL, sum INTEGER NOT NULL,
         PRIMARY KEY (stream, sequence, id)) STRICT""",
+    # Streams of which nothing counts any more: only what was said there may be deleted.
+    "CREATE TABLE forgotten (stream TEXT NOT NULL PRIMARY KEY) STRICT",
     "CREATE TABLE bundle (digest TEXT NOT NULL PRIMARY KEY, data BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
     "CREATE TABLE opening (intent BLOB NOT NULL UNIQUE, openings BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
     """CREATE TABLE note (space TEXT NOT NULL, log INTEGER NOT NULL REFERENCES log (id), size INTEGER NOT NULL, note BLOB NOT NULL,
@@ -110,9 +114,12 @@ _TRIGGERS: Final = (
     "CREATE TRIGGER head_kept BEFORE DELETE ON head BEGIN SELECT RAISE(ABORT, 'heads are kept'); END",
     *(
         f"CREATE TRIGGER {table}_{word} BEFORE {verb} ON {table} BEGIN SELECT RAISE(ABORT, '{table}: rows are kept as they are'); END"
-        for table in ("log", "record", "branch", "body", "document", "located", "used", "law", "bundle")
+        for table in ("log", "record", "branch", "body", "document", "located", "used", "law", "bundle", "forgotten")
         for word, verb in (("fixed", "UPDATE"), ("kept", "DELETE"))
+        if (table, verb) != ("law", "DELETE")
     ),
+    """CREATE TRIGGER law_kept BEFORE DELETE ON law WHEN NOT EXISTS (SELECT 1 FROM forgotten WHERE stream = OLD.stream)
+        BEGIN SELECT RAISE(ABORT, 'law: rows are kept as they are'); END""",
 )
 SCHEMA: Final = (*_TABLES, *_TRIGGERS)
 
@@ -125,6 +132,8 @@ _ADD_BRANCHES: Final = "INSERT INTO branch (log, level, number, hash) VALUES (?,
 _ADD_DOCUMENTS: Final = "INSERT INTO document (id, kind, envelope, sum) VALUES (?, ?, ?, ?)"
 _ADD_OPENINGS: Final = "INSERT INTO opening (intent, openings, sum) VALUES (?, ?, ?) ON CONFLICT (intent) DO NOTHING"
 _ADD_LAW: Final = "INSERT INTO law (stream, sequence, id, envelope, sum) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+FORGET: Final = "INSERT INTO forgotten (stream) VALUES (?) ON CONFLICT DO NOTHING"
+DROP_LAW: Final = "DELETE FROM law WHERE stream = ?"
 _ADD_BUNDLES: Final = "INSERT INTO bundle (digest, data, sum) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _SET_HEADS: Final = """INSERT INTO head (use, log, size, root, time_s, sum) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (use, log)
     DO UPDATE SET size = excluded.size, root = excluded.root, time_s = excluded.time_s, sum = excluded.sum"""

@@ -69,6 +69,7 @@ threshold = 2
 # skew_ms = 500
 # certify_ms = 250
 # attest_stall_ms = 30000
+# revocations_max = 10000
 """
 
 
@@ -106,6 +107,7 @@ class _Bounds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     skew_ms: int = 500
     certify_ms: int = 250
     attest_stall_ms: int = 30_000
+    revocations_max: int = 10_000
 
 
 class _Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

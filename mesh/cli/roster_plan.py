@@ -135,7 +135,13 @@ def rotate(cli: Cli, /, *, name: str, region: str, wanted: Wanted, **given: str)
     metavar="STREAM=ID",
     help="Behind which statement a stream goes on, or nothing; by default all that members hold of those whose signers change.",
 )
-@click.option("--bound", "bounds", multiple=True, metavar="NAME=MS", help="heartbeat_ms, stale_ms, skew_ms, certify_ms, attest_stall_ms.")
+@click.option(
+    "--bound",
+    "bounds",
+    multiple=True,
+    metavar="NAME=N",
+    help="heartbeat_ms, stale_ms, skew_ms, certify_ms, attest_stall_ms, revocations_max.",
+)
 @drafts.planning_options
 @format_option
 @pass_cli

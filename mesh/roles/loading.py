@@ -39,7 +39,19 @@ def admitted_engine(governance: Governance, thread: DecisionThread) -> CedarEngi
 
 
 async def load_governance(store: Store, governance: Governance) -> Governance:
-    """What the files said with all that was heard since, under the roster that this node went over to."""
+    """What the files said with all that was heard since, under the roster that this node went over to.
+
+    What was said in streams of which that roster lets nothing count is deleted.
+    """
+    held = await _heard_law(store, governance)
+    gone = held.forgettable & held.streams.keys()
+    if gone:
+        await store.forget(gone)
+        held = await _heard_law(store, governance)
+    return held
+
+
+async def _heard_law(store: Store, governance: Governance) -> Governance:
     held = restore(governance, await _law(store))
     epoch = max(governance.roster.epoch, await store.meta(ROSTER_EPOCH) or 0)
     return held.under(min(epoch, len(held.rosters.ids)))  # fewer count after a fork, and nothing is done until that is resolved

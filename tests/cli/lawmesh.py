@@ -128,6 +128,8 @@ class Desk:
         self.lab = RevokersLab()
         self.mesh = LawMesh(self.lab)
         self.ask: client.Ask = self.mesh.ask
+        self.known: Governance = self.lab.governance
+        """What commands know of the mesh before they ask."""
         self.folder, self._capsys = folder, capsys
         self.key = self.key_file("revoker")
         self.second = self.key_file("second revoker")
@@ -206,13 +208,13 @@ class Desk:
     async def _opened(self, name: str | None) -> AsyncIterator[tuple[client.MeshClient, client.Library]]:
         del name
         library = client.Library(
-            governance=self.lab.governance, manifests=(self.lab.manifest_envelope,), bundles=(), roster=self.lab.roster_envelope
+            governance=self.known, manifests=(self.lab.manifest_envelope,), bundles=(), roster=self.lab.roster_envelope
         )
 
         async def ask(member: str, message: Payload) -> bytes:
             return await self.ask(member, message)
 
-        yield client.MeshClient(ask, self.lab.governance), library
+        yield client.MeshClient(ask, self.known), library
 
 
 def code_of(err: str) -> str:

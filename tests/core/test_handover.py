@@ -399,3 +399,38 @@ def test_a_handover_that_contradicts_itself_is_unsound(handover: Handover) -> No
 def test_the_first_roster_takes_nothing_over() -> None:
     with refuses("roster_unsound"):
         msgspec.structs.replace(GENESIS.claims, handovers={POLICY: Handover(sequence=0, head="")})
+
+
+def test_a_revoker_says_so_much_and_no_more_until_a_roster_hands_its_stream_over() -> None:
+    few = msgspec.structs.replace(GENESIS.claims, bounds=msgspec.structs.replace(GENESIS.claims.bounds, revocations_max=2))
+    first = signed(few)
+    held = admit_governance(first, pin=first.id)
+    third = _revocation(3, LATE.id, "third")
+    taken = extend(held, [GONE, LATE, third])
+    assert {identity: no.code for identity, no in taken.refused.items()} == {third.id: "stream_full"}
+    again = msgspec.structs.replace(roster(FOUR, 1, 3, after=first), bounds=few.bounds, handovers=_behind(LATE))
+    after = signed(again)
+    more = _revocation(3, LATE.id, "third", since=after.id)
+    assert extend(extend(taken.governance, [after]).governance, [more]).new == (more,)
+
+
+def test_what_a_revoker_may_say_is_changed_by_handing_its_stream_over_only() -> None:
+    less = msgspec.structs.replace(GENESIS.claims.bounds, revocations_max=10)
+    after = msgspec.structs.replace(roster(FOUR, 1, 3, after=GENESIS), bounds=less)
+    assert lacking_handovers(GENESIS.claims, after) == [REVOKE]
+
+
+@pytest.mark.parametrize("most", [0, 100_001])
+def test_a_revoker_that_may_say_nothing_or_more_than_a_stream_holds_is_unsound(most: int) -> None:
+    with refuses("roster_unsound"):
+        msgspec.structs.replace(GENESIS.claims, bounds=msgspec.structs.replace(GENESIS.claims.bounds, revocations_max=most))
+
+
+def test_a_stream_that_began_anew_need_not_be_kept_once_that_roster_is_in_force() -> None:
+    one = _next(GENESIS, GONE, revoker=_role("revoker", "second"))
+    two = _next(one, revoker=_role("third"))
+    held = _until_still(PLAIN, (GONE, one, two), 1)
+    assert held.under(2).forgettable == frozenset({stream_of(key("second").public), HALT})
+    gone = {REVOKE, in_reign(REVOKE, one.id), in_reign(stream_of(key("second").public), one.id)}
+    assert gone < held.under(3).forgettable
+    assert not any(name.startswith(("policy/", "activate/", RESOLVES)) for name in held.under(3).forgettable)

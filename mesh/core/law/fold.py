@@ -15,7 +15,7 @@ import msgspec
 
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, Rollout, activate_stream
-from mesh.core.law.governance import Governance, Law
+from mesh.core.law.governance import DENYING, Governance, Law
 from mesh.core.law.halt import Halt, halt_stream, in_force
 from mesh.core.law.heartbeat import ENDED, StreamHead, frontier_digest
 from mesh.core.law.policy import Bundle, Manifest, check_succession, read_bundle
@@ -329,7 +329,7 @@ def _voiding(
         return governance.void
     void = set[str]()
     for reign, names in complete.items():
-        if reign.stream.startswith(("revoke/", "halt/")):
+        if reign.stream.startswith(DENYING):
             kept = leading(streams.get(reign.stream, Chain()), reign.upto.sequence, reign.upto.head) if reign.upto.sequence else ()
             void |= frozenset[str]().union(*(_all_of(streams.get(name, Chain())) for name in names)) - frozenset(kept)
     return frozenset(void)

@@ -24,9 +24,11 @@ from mesh.core.law.streams import Chain, Stream
 from mesh.core.law.succession import Reign, Rosters
 from mesh.errors import Refused
 
-__all__ = ["Basis", "Governance", "Law"]
+__all__ = ["DENYING", "Basis", "Governance", "Law"]
 
 _NO_ROLLOUT: Final = Rollout()
+DENYING: Final = "revoke/", "halt/"
+"""Streams in which nothing is said that somebody who replays must read."""
 
 
 class Basis(NamedTuple):
@@ -209,6 +211,19 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
         if reign is None or self.whole.get(reign.former) is ENDED:
             return ""
         return self.lacks(reign.former) or reign.former
+
+    @property
+    def forgettable(self) -> frozenset[str]:
+        """Streams of denials of which nothing counts any more under the roster in force, so that they need not be kept."""
+        found = set[str]()
+        for reign in self.reigns.values():
+            if reign.upto.sequence == 0 and reign.since in self.rosters.ids[: self.roster.epoch] and reign.stream.startswith(DENYING):
+                found |= self._formerly(reign)
+        return frozenset(found)
+
+    def _formerly(self, reign: Reign) -> set[str]:
+        before = self.reigns.get(reign.former)
+        return {reign.former} | (self._formerly(before) if before is not None else set())
 
     def _check_heeded(self, base: str, said: Manifest | Activation) -> None:
         """That its signers' word still counts there under the roster in force; ``handed_over``."""

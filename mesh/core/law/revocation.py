@@ -83,8 +83,8 @@ def admit_revocation(revocation: Statement[Revocation], roster: Roster) -> Revoc
     """The revocation, believed because a revoker of ``roster`` signed it, or as many as it takes.
 
     Raises:
-        Refused: ``wrong_mesh``, ``bad_signature``, ``threshold_not_met``; ``malformed`` for spared documents of what is no issuer, or out
-            of order.
+        Refused: ``wrong_mesh``, ``bad_signature``, ``threshold_not_met``, ``stream_full``; ``malformed`` for spared documents of what is
+            no issuer, or out of order.
     """
     claims = revocation.claims
     if claims.mesh != roster.mesh:
@@ -98,6 +98,11 @@ def admit_revocation(revocation: Statement[Revocation], roster: Roster) -> Revoc
         raise Refused("bad_signature", "not signed by its revoker, or also by somebody who is none")
     if claims.target.type == "key" and claims.target.value in roster.keys:
         raise Refused("threshold_not_met", "the roster names that key: it is revoked as enrolled, by the threshold")
+    upto = roster.handovers.get(stream_of(claims.revoker))
+    if claims.sequence - (upto.sequence if upto else 0) > roster.bounds.revocations_max:
+        raise Refused(
+            "stream_full", f"number {claims.sequence}: a revoker says {roster.bounds.revocations_max} at most under these signers"
+        )
     if needs_threshold(claims.target):
         return revocation.verify_threshold(roster.revoker.keys, roster.revoker.threshold)
     return claims

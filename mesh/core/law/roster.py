@@ -20,7 +20,7 @@ from mesh.core.bytes.keys import admit_key
 from mesh.core.law.reign import BaseName, Handover, MaybeId
 from mesh.core.log.checkpoint import attest_name, log_origin, witness_name
 from mesh.errors import Refused
-from mesh.limits import FRONTIER_STREAMS_MAX, MEMBERS_MAX
+from mesh.limits import FRONTIER_STREAMS_MAX, MEMBERS_MAX, STREAM_STATEMENTS_MAX
 
 __all__ = [
     "ROSTERS",
@@ -87,7 +87,7 @@ class Operator(Payload):
 
 
 class Bounds(Payload):
-    """Times that are signed here so that nobody can stretch them locally, in ms."""
+    """What is signed here so that nobody can stretch it locally; times in ms."""
 
     heartbeat_ms: Millis
     stale_ms: Millis
@@ -98,6 +98,8 @@ class Bounds(Payload):
     """A log has a new checkpoint at most this often."""
     attest_stall_ms: Millis
     """An attestation that is missing for longer is reported."""
+    revocations_max: Count
+    """How much a revoker key may say until a roster hands its stream over: what a stolen one can deny."""
 
 
 @statement("roster")
@@ -315,6 +317,8 @@ def _check_roles(roster: Roster) -> None:
 
 
 def _check_bounds(bounds: Bounds) -> None:
+    if not 1 <= bounds.revocations_max <= STREAM_STATEMENTS_MAX:
+        raise Refused("roster_unsound", f"revocations_max is 1 to {STREAM_STATEMENTS_MAX}")
     if bounds.stale_ms <= 2 * bounds.skew_ms + bounds.heartbeat_ms or bounds.heartbeat_ms == 0 or bounds.certify_ms == 0:
         raise Refused("roster_unsound", "stale_ms must exceed 2·skew_ms + heartbeat_ms, or nothing would ever be fresh")
 

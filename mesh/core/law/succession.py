@@ -242,7 +242,7 @@ class Rosters(msgspec.Struct, frozen=True):
 def voices(roster: Roster) -> Mapping[str, object]:
     """Every stream in which a roster lets somebody speak, to who that is; the stream of the rosters goes by another rule."""
     found: dict[str, object] = {RESOLVES: roster.root}
-    found |= {stream_of(key): roster.revoker for key in roster.revoker.keys}
+    found |= {stream_of(key): (roster.revoker, roster.bounds.revocations_max) for key in roster.revoker.keys}
     for domain, role in roster.policy.items():
         found |= {policy_stream(domain): role, activate_stream(domain): role, halt_stream(domain): roster.revoker}
     return found

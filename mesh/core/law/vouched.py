@@ -24,6 +24,7 @@ from mesh.core.law.activation import Activation
 from mesh.core.law.fold import admit_governance
 from mesh.core.law.governance import Governance
 from mesh.core.law.policy import Manifest
+from mesh.core.law.reign import base_of
 from mesh.core.law.roster import Member, Roster, admit_roster, check_sealed
 from mesh.core.law.succession import Rosters, admit_successor
 from mesh.core.law.travel import Said
@@ -78,6 +79,18 @@ class Vouched(msgspec.Struct, frozen=True):
         """What was right under one of them; as :meth:`mesh.core.law.succession.Rosters.judged`."""
         held = {statement.id: statement.claims for statement in self.chain}
         return Rosters(held, tuple(held)).judged(check, by=by)
+
+    def appointed(self, said: Statement[Manifest]) -> Roster | None:
+        """The roster that named the signers of that manifest, if it is among them.
+
+        Raises:
+            Refused: ``handed_over`` if they could not say it.
+        """
+        base, number, previous = said.claims.link
+        held = {statement.id: statement.claims for statement in self.chain}
+        if not (said.claims.since in held or (self.whole and not said.claims.since)):
+            return None
+        return Rosters(held, tuple(held)).appointed(base_of(base), said.claims.since, number, previous)
 
     def governance(
         self, *, manifests: Iterable[Statement[Manifest]] = (), bundles: Iterable[bytes] = (), said: Iterable[Statement[Activation]] = ()
