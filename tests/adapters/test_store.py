@@ -240,6 +240,21 @@ async def test_a_governance_statement_can_come_again_and_stays_as_it_came_first(
     await store.close()
 
 
+async def test_what_a_stream_said_is_deleted_only_once_nothing_of_it_counts(tmp_path: Path) -> None:
+    store = await filled(tmp_path)
+    await store.commit([PutLaw("revoke/bb", 1, ident(5), b"stays"), PutLaw("revoke/aa", 2, ident(4), b"two")])
+    with pytest.raises(sqlite3.IntegrityError):
+        await store._file._writer.execute("DELETE FROM law WHERE stream = 'revoke/aa'")
+    await store._file._writer.rollback()
+    for _ in range(2):  # also if the node ended before it had read again what is left
+        await store.forget({"revoke/aa", "revoke/none"})
+        assert await store.all_law() == [(ident(5), b"stays")]
+    with pytest.raises(sqlite3.IntegrityError):
+        await store._file._writer.execute("DELETE FROM forgotten")
+    await store._file._writer.rollback()
+    await store.close()
+
+
 async def test_a_governance_stream_is_read_page_by_page_in_the_order_of_number_and_id(tmp_path: Path) -> None:
     store = await Store.open(tmp_path / NAME, owner="a")
     numbers = [1, 1, 1, 2, 3, 9, 9, 10, 11, 100, 2**53 - 1]

@@ -9,16 +9,19 @@ from mesh.adapters.store import Store
 from mesh.core.bytes.canonical import sha256_hex
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.fold import restore
-from mesh.core.law.travel import Said
+from mesh.core.law.reign import Handover
+from mesh.core.law.roster import ROSTERS
+from mesh.core.law.travel import Said, read_law
 from mesh.core.messages import LawAsked, LawBatch, unpack
 from mesh.errors import Alarm
 from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX
 from mesh.protocol.begin import begin
 from mesh.protocol.gossip import put
 from mesh.protocol.governor import Machine
-from mesh.protocol.step import PutLaw
+from mesh.protocol.step import PutLaw, SetMeta
+from mesh.protocol.stored import ROSTER_EPOCH
 from mesh.roles.answers import law
-from mesh.roles.loading import load_state
+from mesh.roles.loading import load_governance, load_state
 from tests.support.factory import T0, Lab
 from tests.support.halts import SAID
 from tests.support.revocations import STREAM, WORLD, chained, governance
@@ -44,6 +47,26 @@ async def test_what_was_taken_in_denies_again_after_a_restart(tmp_path: Path) ->
     assert state.governance.halted == held.halted != {}
     assert state.governance.revoked == held.revoked
     assert dict(state.governance.streams) == dict(held.streams)
+    await store.close()
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+async def test_what_begins_anew_is_deleted_once_that_roster_is_in_force_and_not_before(tmp_path: Path, epoch: int) -> None:
+    claims = msgspec.structs.replace(
+        PLAIN.roster,
+        epoch=2,
+        previous=PLAIN.roster_id,
+        not_before_ms=PLAIN.roster.not_before_ms + 2 * PLAIN.roster.bounds.stale_ms,
+        handovers={STREAM: Handover(sequence=0, head="")},
+    )
+    after = read_law(LAB.seal(claims))
+    store = await _store(tmp_path, *map(put, (*WORLD, *SAID, after)), SetMeta(ROSTER_EPOCH, epoch))
+    state = await load_governance(store, PLAIN)
+    others = {(item.claims.target.type, item.claims.target.value) for item in WORLD if item.claims.link[0] != STREAM}
+    assert (state.roster.epoch, state.revoked) == (epoch, others)
+    left = {read_law(data).claims.link[0] for _, data in await store.all_law()}
+    assert (STREAM in left) == (epoch == 1)
+    assert ROSTERS in left
     await store.close()
 
 
