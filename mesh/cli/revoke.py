@@ -60,19 +60,6 @@ def revoke(
     keys, paths = list(files.values()), [signed.path_of(key_file)]
     revoker = keys[0].key.public
 
-    def draft(mesh: str, number: int, previous: str) -> Revocation:
-        return Revocation(
-            mesh=mesh,
-            revoker=revoker,
-            sequence=number,
-            previous=previous,
-            since="",
-            target=wanted,
-            spares=spares,
-            reason=reason,
-            issued_ms=wall_ms(),
-        )
-
     async def work(mesh: client.MeshClient, library: client.Library) -> tuple[saying.Pen, saying.Plan, spreading.Spread]:
         nonlocal wanted
         wanted = _named(wanted, mesh.rosters)
@@ -88,7 +75,7 @@ def revoke(
             claimed,
             by,
             same=lambda said: isinstance(said, Revocation) and (said.target, said.spares) == (wanted, spares),
-            draft=lambda number, previous: draft(mesh.roster.mesh, number, previous),
+            draft=lambda number, previous: _draft(mesh.roster.mesh, revoker, (number, previous), wanted, spares, reason),
         )
         ears = hearing.Ears(mesh, library.governance, plan.statement, enforcers)
         return by, plan, await spreading.spread(cli, mesh, plan, watch=watch, wait_s=wait_s, ears=ears)
@@ -101,6 +88,20 @@ def revoke(
     stale_ms = spread.roster.bounds.stale_ms
     follows = f"from now every enforcer denies new starts within Δ = {stale_ms} ms"
     return spreading.ended(cli, plan, spread, watch=watch, wait_s=wait_s, follows=follows, then="mesh revocations ls")
+
+
+def _draft(mesh: str, revoker: str, place: tuple[int, str], target: Target, spares: list[str], reason: str) -> Revocation:
+    return Revocation(
+        mesh=mesh,
+        revoker=revoker,
+        sequence=place[0],
+        previous=place[1],
+        since="",
+        target=target,
+        spares=spares,
+        reason=reason,
+        issued_ms=wall_ms(),
+    )
 
 
 def parse_target(text: str) -> Target:

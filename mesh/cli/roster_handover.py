@@ -44,17 +44,22 @@ def fill(now: Roster, now_id: str, after: Roster, seen: held.Held | None, wanted
         Refused: ``usage``, ``not_found``, ``stream_forked``.
         Unavailable: ``unreachable`` if fewer than k members were heard (rule 2).
     """
-    known = {*voices(now), *voices(after)}
+    former = seen.governance.rosters.every if seen is not None else ()
+    known = {name for roster in (now, after, *former) for name in voices(roster)}
     if strange := sorted(wanted.keys() - known):
         raise Refused("usage", f"--handover: there is no stream {strange[0][:40]!r}; there are {', '.join(sorted(known))[:400]}")
     streams = sorted({*lacking_handovers(now, after), *wanted})
     if not streams:
         return after
-    return msgspec.structs.replace(after, handovers={name: _one(now, now_id, seen, name, wanted.get(name, "")) for name in streams})
+    spoken = {name for roster in (now, *former) for name in voices(roster)}  # also by who came, left, and comes again
+    new = streams if seen is None and now.epoch == 1 else [name for name in streams if seen is not None and name not in spoken]
+    new = [name for name in new if name not in voices(now)]
+    handovers = {name: _NOTHING if name in new else _one(now, now_id, seen, name, wanted.get(name, "")) for name in streams}
+    return msgspec.structs.replace(after, handovers=handovers)
 
 
 def _one(now: Roster, now_id: str, seen: held.Held | None, name: str, wanted: str) -> Handover:
-    if wanted == "nothing" or name not in voices(now):
+    if wanted == "nothing":
         return _NOTHING
     if seen is None or len(seen.beats) < seen.roster.k:
         told = "no member was heard" if seen is None else f"{len(seen.beats)} of {len(seen.roster.members)} members were heard"

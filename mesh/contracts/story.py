@@ -320,13 +320,11 @@ class _Teller:
 
     def _halts(self) -> tuple[Signed, Signed]:
         """A halt, and the resume that lifts it."""
-        plain = Halt(
-            mesh=MESH, domain="payments", sequence=1, previous="", since="", lifts=[], reason="books do not balance", issued_ms=start_ms(5)
-        )
+        reason = "books do not balance"
+        plain = Halt(mesh=MESH, domain="payments", sequence=1, previous="", since="", lifts=[], reason=reason, issued_ms=start_ms(5))
         halt = sign("halt", plain, "revoker")
-        resume = msgspec.structs.replace(
-            plain, sequence=2, previous=halt.draft.id, lifts=[halt.draft.id], reason="they do again", issued_ms=start_ms(6)
-        )
+        lifts = [halt.draft.id]
+        resume = msgspec.structs.replace(plain, sequence=2, previous=lifts[0], lifts=lifts, reason="they do again", issued_ms=start_ms(6))
         return halt, sign("halt-resume", resume, "revoker")
 
     def _resolve(self) -> Signed:

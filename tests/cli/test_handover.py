@@ -130,6 +130,15 @@ def test_a_draft_after_a_draft_hands_on_what_that_one_did(rosters: RosterDesk) -
     assert made.claims.handovers[_revoker(rosters)] == handed[_revoker(rosters)]
 
 
+def test_a_revoker_that_comes_again_goes_on_behind_what_it_said(rosters: RosterDesk) -> None:
+    """Else all that it ever denied would be allowed again."""
+    said = rosters.revoke(ANNA, key=rosters.second)[1]
+    _replaced(rosters)
+    assert _pushed(rosters)[0] == 0
+    made = rosters.made("set", "--add-key", f"revoker={rosters.second}")
+    assert made.claims.handovers[stream_of(rosters.lab.second.public)] == Handover(sequence=1, head=said["id"])
+
+
 def test_policy_is_made_by_the_signers_of_the_newest_roster(rosters: RosterDesk) -> None:
     gone, new = rosters.lab.signers[0].public, rosters.key_file("policy new", use="policy")
     made = rosters.made("set", "--add-key", f"policy/{DOMAIN}={new}", "--drop-key", f"policy/{DOMAIN}={gone[:12]}")

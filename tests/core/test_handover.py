@@ -231,6 +231,20 @@ def test_without_what_was_handed_over_nothing_is_in_force_and_the_former_stream_
     assert (held.digest, wanted(held, whole.frontier)) == (whole.digest, {})
 
 
+def test_nobody_acts_who_lacks_a_denial_that_was_handed_over_also_if_all_others_lack_it_too() -> None:
+    """k members acknowledged the first; no frontier names it any more, because the second is lacking everywhere."""
+    after = _next(GENESIS, LATE, revoker=_role("new revoker"))
+    knows, lacks = _until_still(PLAIN, (GONE, after), 1), _until_still(PLAIN, (after,), 1)
+    assert covers(list(lacks.frontier), list(knows.frontier), lacks.whole)
+    for one in (knows, lacks):
+        with refuses("roster_pending"):
+            one.check_roster(0)
+    _until_still(lacks, (GONE, LATE), 1).check_roster(0)
+    plain = msgspec.structs.replace(roster(FOUR, 1, 3, after=after), revoker=after.claims.revoker)
+    anew = signed(msgspec.structs.replace(plain, handovers={REVOKE: Handover(sequence=0, head="")}))
+    _until_still(lacks, (anew,), 1).check_roster(0)
+
+
 def test_who_has_not_heard_of_the_roster_is_covered_by_who_has_and_not_the_other_way_round() -> None:
     before = _until_still(PLAIN, (FIRST, SECOND, BEGUN), 9)
     after = extend(before, [SINCE]).governance

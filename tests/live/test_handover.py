@@ -109,9 +109,8 @@ def test_who_was_let_go_neither_revokes_nor_makes_policy_and_who_was_away_learns
         stolen = _by_the_former(files, first["id"])
         offer = Offer(statements=[msgspec.Raw(stolen.envelope)])
         awake = sorted(set(files.nodes) - {GONE})
-        for node in awake:
-            answer = _ask(tmp_path, lambda mesh, node=node: mesh.ask(node, offer, Offered))
-            assert answer.results == {stolen.id: "handed_over"}
+        answers = _ask(tmp_path, lambda mesh: mesh.everyone(offer, Offered))
+        assert [answers[node].results for node in awake] == [{stolen.id: "handed_over"}] * 3
         assert said("revoke", BERT, "--key", str(old_revoker))[0] == 5
         status, shown, err = said("revoke", BERT, "--key", str(new_revoker), "--watch")
         assert (status, shown["acknowledged"], shown["sequence"]) == (0, True, 1), err

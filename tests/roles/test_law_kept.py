@@ -18,7 +18,7 @@ from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX
 from mesh.protocol.begin import begin
 from mesh.protocol.gossip import put
 from mesh.protocol.governor import Machine
-from mesh.protocol.step import PutLaw, SetMeta
+from mesh.protocol.step import Persist, PutLaw, SetMeta
 from mesh.protocol.stored import ROSTER_EPOCH
 from mesh.roles.answers import law
 from mesh.roles.loading import load_governance, load_state
@@ -31,7 +31,7 @@ PLAIN = governance(LAB)
 ME = PLAIN.roster.members[0]
 
 
-async def _store(path: Path, *said: PutLaw) -> Store:
+async def _store(path: Path, *said: Persist) -> Store:
     store = await Store.open(path / "node.db", owner=ME.name)
     await store.commit(said)
     return store
@@ -59,8 +59,8 @@ async def test_what_begins_anew_is_deleted_once_that_roster_is_in_force_and_not_
         not_before_ms=PLAIN.roster.not_before_ms + 2 * PLAIN.roster.bounds.stale_ms,
         handovers={STREAM: Handover(sequence=0, head="")},
     )
-    after = read_law(LAB.seal(claims))
-    store = await _store(tmp_path, *map(put, (*WORLD, *SAID, after)), SetMeta(ROSTER_EPOCH, epoch))
+    said: tuple[Statement[Said], ...] = (*WORLD, *SAID, read_law(LAB.seal(claims)))
+    store = await _store(tmp_path, *map(put, said), SetMeta(ROSTER_EPOCH, epoch))
     state = await load_governance(store, PLAIN)
     others = {(item.claims.target.type, item.claims.target.value) for item in WORLD if item.claims.link[0] != STREAM}
     assert (state.roster.epoch, state.revoked) == (epoch, others)

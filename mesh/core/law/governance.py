@@ -164,8 +164,8 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
         """That whoever holds this may act under the roster in force.
 
         Raises:
-            Refused: ``roster_pending`` before it begins, and from when on its successor does; ``roster_conflict`` if the root has
-                signed two successors of one roster, or another one than this counts.
+            Refused: ``roster_pending`` before it begins, from when on its successor does, and as long as something is lacking that was
+                handed over; ``roster_conflict`` if the root has signed two successors of one roster, or another one than this counts.
         """
         if self.forked(ROSTERS):
             raise Refused("roster_conflict", f"two rosters follow epoch {len(self.rosters.ids)}")
@@ -176,6 +176,9 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
         after = self.successor
         if after is not None and now_ms >= after.not_before_ms:
             raise Refused("roster_pending", f"epoch {after.epoch} has begun; it is not known yet that {self.roster.k} members hold it")
+        # Nobody's frontier names the former stream any more: who lacks a denial in it would not see that others have it.
+        if lacking := self.incomplete:
+            raise Refused("roster_pending", f"not all of {lacking[0][:60]} is held that was handed over")
 
     def under(self, epoch: int) -> "Governance":
         """The same statements with the roster of that epoch in force.
@@ -224,6 +227,12 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     def _formerly(self, reign: Reign) -> set[str]:
         before = self.reigns.get(reign.former)
         return {reign.former} | (self._formerly(before) if before is not None else set())
+
+    @property
+    def incomplete(self) -> list[str]:
+        """Streams of which something is lacking that was handed over to those who speak there now, sorted."""
+        former = {reign.former for reign in self.reigns.values()}
+        return sorted(stream for stream in self.reigns if stream not in former and self.lacks(stream))
 
     def _check_heeded(self, base: str, said: Manifest | Activation) -> None:
         """That its signers' word still counts there under the roster in force; ``handed_over``."""

@@ -10,8 +10,10 @@ from typing import Final
 
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.roster import Roster
+from mesh.core.law.travel import Said
 from mesh.testing.world.governor import Governor
-from mesh.testing.world.rosters import APART_MS, joined, reduced, rekeyed
+from mesh.testing.world.handing import Handed
+from mesh.testing.world.rosters import APART_MS, behind, joined, reduced, rekeyed
 from mesh.testing.world.stage import Stage
 
 __all__ = ["change_rosters"]
@@ -25,7 +27,7 @@ def change_rosters(
     random: Random,
     at_us: int,
     *,
-    offered: Callable[[str, int, Statement[Roster]], None],
+    offered: Callable[[str, int, Statement[Said]], None],
     at: Callable[[int, str, Callable[[], None]], None],
 ) -> Callable[[], None]:
     """Plan a second epoch and perhaps a third; some begin before many hold them.
@@ -43,8 +45,10 @@ def change_rosters(
     setting = stage.setting
     offered_us = random.choice((_S // 2, at_us // 3, at_us))
     begins_ms = offered_us // 1_000 + random.choice((0, 1_000, 4_000, 7_000))
-    second, new = joined(setting, begins_ms)
+    second, new = joined(setting, begins_ms, handing_over=random.random() < 0.5)
     stage.watch.epochs.sign(second)
+    if second.claims.handovers:
+        _hand_over(stage, random, second, offered_us, offered)
     offered(f"a roster with {new.name} too is signed", offered_us, second)
     start = partial(_start, stage, stage.join(new, (second,)))
     at(offered_us + random.randrange(8 * _S), f"{new.name} is set up", start)
@@ -59,6 +63,19 @@ def change_rosters(
     if again is not None:
         _follow(stage, stage.join(again[1], (second, third)), stage.governors[name])
     return start
+
+
+def _hand_over(
+    stage: Stage, random: Random, second: Statement[Roster], at_us: int, offered: Callable[[str, int, Statement[Said]], None]
+) -> None:
+    """What is handed over may be heard before the roster or after it; and so may what somebody says in the former signers' name."""
+    setting = stage.setting
+    later, stray = behind(setting, second.id), behind(setting, "")
+    stage.handed = Handed(later, stray)
+    for statement in random.sample(setting.revocations, len(setting.revocations)):
+        offered("what is handed over", random.randrange(max(0, at_us - _S), at_us + 3 * _S), statement)
+    offered("a revoker goes on", at_us + random.randrange(4 * _S), later)
+    offered("a former revoker goes on as well", random.randrange(at_us // 2, at_us + 6 * _S), stray)
 
 
 def _start(stage: Stage, governor: Governor) -> None:

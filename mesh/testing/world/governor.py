@@ -148,6 +148,11 @@ class Governor:
         """Under which it began."""
         return self.machine.governance.roster
 
+    @property
+    def held(self) -> Governance:
+        """What its disk says that governs."""
+        return self.disk.governance(self.governance)
+
     # ------------------------------------------------------------------------------------------------------------- life
 
     def boot(self) -> None:

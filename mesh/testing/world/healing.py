@@ -76,10 +76,14 @@ class Healing:
             found = self._held(governor)
             if found:
                 return found
-        states = {governor.name: governor.state.governance.digest for governor in self._named() if governor.state is not None}
-        states |= {enforcer.name: enforcer.governance.digest for enforcer in stage.enforcers.values()}
+        governing = {governor.name: governor.state.governance for governor in self._named() if governor.state is not None}
+        governing |= {enforcer.name: enforcer.governance for enforcer in stage.enforcers.values()}
+        states = {name: governance.digest for name, governance in governing.items()}
         if len(set(states.values())) > 1:
             return f"not all hold the same law: {states}"
+        handed = stage.handed.lacking([*governing.values()]) if stage.handed is not None else ""
+        if handed:
+            return handed
         known = [self._heard(governor) for governor in self._named()]
         if known != known[:1] * len(known):
             return f"not all know the same of what enforcers have heard: {known}"

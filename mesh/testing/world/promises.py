@@ -50,6 +50,7 @@ from mesh.testing.world.disk import Disk
 from mesh.testing.world.epochs import ROUNDING_MS, Epochs
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Ground, Violation
+from mesh.testing.world.handing import running, said_by, told
 from mesh.testing.world.message import Message
 from mesh.testing.world.reading import expected, read, same_step, unpae, what_it_denies
 from mesh.testing.world.setting import DOMAIN, EPOCH_MS, Setting
@@ -99,6 +100,7 @@ class Watch:
         self._confirmed: dict[str, set[str]] = {}
         """Enforcer to what it said in this boot that it starts nothing of."""
         self._steps = 0
+        self._denials = ("revoked", setting.revocations[1]), ("halted", setting.halts[0])
         self.started: dict[str, str] = {}
         """Intent id to where it ran."""
         self._law_taken: dict[str, bytes] = {}
@@ -147,15 +149,12 @@ class Watch:
             return
         incarnations = [other.disk.largest("heartbeat", origin) for other in others]
         self._beats[name] = (max(disk.meta.get(INCARNATION, 0), _known(incarnations, enough)), 1 << 60)
-        views = [other.disk.governance(other.governance).frontier for other in others]
-        now = list(governor.disk.governance(governor.governance).frontier)
+        views, now = [other.held for other in others], governor.held
         self._frontiers[name] = [
-            head
-            for head in self._frontiers.get(name, [])
-            if covers(now, [head]) or sum(covers(list(view), [head]) for view in views) >= enough
+            head for head in self._frontiers.get(name, []) if said_by(now, head) or sum(said_by(view, head) for view in views) >= enough
         ]
-        for what, state in (("revoked", self._setting.revoking), ("halted", self._setting.halting)):
-            if not covers(self._frontiers[name], list(state.frontier)):
+        for what, denial in self._denials:
+            if not told(self._frontiers[name], denial):
                 self._knowing[what].pop(governor.member.decision_key, None)
         self._forget(governor, before, kept, [other.disk for other in others], enough)
 
@@ -398,12 +397,12 @@ class Watch:
         self._beats[governor.name] = place
         forked = {head.stream for head in beat.frontier if head.forked or head.held}
         before = [head for head in self._frontiers.get(governor.name, []) if head.stream not in forked]
-        if not covers(list(beat.frontier), before):
+        if not covers(list(beat.frontier), before) and not covers(list(beat.frontier), running(governor.held, before)):
             raise Violation("I9", f"{governor.name} says that it holds less than it said before")
         self._frontiers[governor.name] = list(beat.frontier)
         self.epochs.said(key, list(beat.frontier))
-        for what, state in (("revoked", self._setting.revoking), ("halted", self._setting.halting)):
-            if covers(list(beat.frontier), list(state.frontier)):
+        for what, denial in self._denials:
+            if told(beat.frontier, denial):
                 self._knowing[what].setdefault(key, self._ground.now_us)
         if any(head.head == self._setting.activation.id for head in beat.frontier):
             self._knowing["activated"].setdefault(key, self._ground.now_us)
@@ -450,8 +449,8 @@ class Watch:
 
     def confirms(self, place: str, said: Heard) -> None:
         """An enforcer signs this, right now."""
-        for what, state in (("revoked", self._setting.revoking), ("halted", self._setting.halting)):
-            if covers(list(said.frontier), list(state.frontier)):
+        for what, denial in self._denials:
+            if told(said.frontier, denial):
                 self._confirmed[place].add(what)
         self.words += 1
 

@@ -15,23 +15,37 @@ from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.fold import admit_governance
 from mesh.core.law.governance import Governance
+from mesh.core.law.reign import Handover
+from mesh.core.law.revocation import Revocation, Target
 from mesh.core.law.roster import Member, Roster
 from mesh.core.law.succession import overlap
 from mesh.testing.world import keys
 from mesh.testing.world.setting import EPOCH_MS, USES, Setting, quorum
 
-__all__ = ["APART_MS", "joined", "pinned", "reduced", "rekeyed"]
+__all__ = ["APART_MS", "behind", "joined", "pinned", "reduced", "rekeyed"]
 
 APART_MS: Final = 6_000
 """2Δ of a world: no epoch begins sooner after the one before."""
 
 
-def joined(setting: Setting, begins_ms: int) -> tuple[Statement[Roster], Member]:
-    """The second epoch, and who joins; it begins ``begins_ms`` after the world began."""
-    now = setting.genesis
+def joined(setting: Setting, begins_ms: int, *, handing_over: bool) -> tuple[Statement[Roster], Member]:
+    """The second epoch, and who joins; it begins ``begins_ms`` after the world began.
+
+    It may hand over the stream of the revoker, behind all that this has to say in this world.
+    """
+    now, last = setting.genesis, setting.revocations[-1]
     name = f"g{len(now.claims.members)}"
     new = msgspec.structs.replace(now.claims.members[0], name=name, **_keys(name))
-    return _next(now, [*now.claims.members, new], begins_ms), new
+    handovers = {last.claims.link[0]: Handover(sequence=last.claims.sequence, head=last.id)} if handing_over else {}
+    return _next(now, [*now.claims.members, new], begins_ms, handovers), new
+
+
+def behind(setting: Setting, since: str) -> Statement[Revocation]:
+    """What the revoker says next, in the reign that this roster began; without one what it may say no more."""
+    last = setting.revocations[-1].claims
+    target = Target(type="subject", value=f"spiffe://{last.mesh}/agent/{'later' if since else 'stray'}")
+    claims = msgspec.structs.replace(last, sequence=last.sequence + 1, previous=setting.revocations[-1].id, since=since, target=target)
+    return envelope.read(Revocation, keys.signed(envelope.draft(claims), "revoker"))
 
 
 def reduced(now: Statement[Roster], name: str, begins_ms: int) -> Statement[Roster]:
@@ -57,7 +71,9 @@ def _keys(label: str) -> Mapping[str, str]:
     return {f"{use}_key": keys.public(f"{label} {use}") for use in USES}
 
 
-def _next(now: Statement[Roster], members: list[Member], begins_ms: int) -> Statement[Roster]:
+def _next(
+    now: Statement[Roster], members: list[Member], begins_ms: int, handovers: Mapping[str, Handover] | None = None
+) -> Statement[Roster]:
     f, k = quorum(len(members))
     claims = msgspec.structs.replace(
         now.claims,
@@ -67,6 +83,7 @@ def _next(now: Statement[Roster], members: list[Member], begins_ms: int) -> Stat
         members=members,
         f=f,
         k=k,
+        handovers=dict(handovers or {}),
         reason="a world's test",
         issued_ms=EPOCH_MS,
     )

@@ -14,6 +14,7 @@ from mesh.testing.world.clients import Enforcer, Wish, Workload
 from mesh.testing.world.clock import WorldClock
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Ground
+from mesh.testing.world.handing import Handed
 from mesh.testing.world.liars import Braggart, Poisoner
 from mesh.testing.world.message import Message
 from mesh.testing.world.network import Network
@@ -53,6 +54,8 @@ class Stage:
         """Names of all governors that there are or will be."""
         self._moved: dict[str, str] = {}
         """Member to the host that it lives on now."""
+        self.handed: Handed | None = None
+        """If a stream changes hands in this world."""
         self.braggarts: dict[str, Braggart] = {}
         self.poisoners: dict[str, Poisoner] = {}
         self._sides: dict[str, dict[str, str]] = {}

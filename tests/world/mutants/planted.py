@@ -394,6 +394,15 @@ def _forgets_where_it_went(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(disk, "ROSTER_EPOCH", "another")
 
 
+def _heeds_former_signers(patch: pytest.MonkeyPatch) -> None:
+    """Whatever a revoker ever said denies, also behind what a roster took over of it."""
+    patch.setattr(fold, "_voiding", lambda *_: frozenset())
+
+
+def _never_asks_for_what_was_handed_over(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(governance.Governance, "lacks", lambda *_: "")
+
+
 def _everywhere(patch: pytest.MonkeyPatch, name: str, value: Any) -> None:
     for module in (governor, clients):
         patch.setattr(module, name, value)
@@ -442,5 +451,9 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "judges what was decided by the newest roster": _mutant(_judges_by_the_newest_roster, "I8", "I10", "I11", trouble=("roster",)),
     "never goes over": _mutant(_stays_where_it_is, "I10", trouble=("roster",)),
     "forgets that it went over": _mutant(_forgets_where_it_went, "I10", "I13", trouble=("roster",)),
+    "heeds former signers": _mutant(_heeds_former_signers, "I10", trouble=("roster",)),
+    "never asks for what was handed over": _mutant(
+        _never_asks_for_what_was_handed_over, "I10", trouble=("roster", "hold", "partition", "isolate")
+    ),
     "cosigns a second history": _mutant(_witness_follows_any_root, "I7", trouble=("twins",)),
 }
