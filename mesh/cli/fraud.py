@@ -18,6 +18,7 @@ from mesh.core.law.conflict import Conflict, read_conflict
 from mesh.core.law.roster import Roster, admit_roster
 from mesh.core.law.succession import Rosters
 from mesh.core.law.travel import Said
+from mesh.core.law.vouched import vouch
 from mesh.errors import Refused
 from mesh.limits import CONFLICT_BYTES_MAX, ENVELOPE_BYTES_MAX
 
@@ -46,16 +47,20 @@ def fraud() -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--trust", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The roster to judge by.")
 @click.option("--pin", help="Statement id of that roster, if you have it by another way.")
+@click.option("--roster", "more", multiple=True, type=click.Path(dir_okay=False, path_type=Path), help="Another one, from the first on.")
 @format_option
 @pass_cli
-def verify(cli: Cli, files: tuple[Path, ...], trust: Path, pin: str | None) -> int:
+def verify(cli: Cli, files: tuple[Path, ...], trust: Path, pin: str | None, more: tuple[Path, ...]) -> int:
     """Judge proofs of conflicts. PROVED ends with 0, NOTHING PROVED with 2, what cannot be read with 3, FORGED with 5.
 
     Nothing is proved by two genuine statements that can both be. Named are only keys that said both, and may be none: two sets of
-    signers without a common member fork a stream too.
+    signers without a common member fork a stream too. A statement is judged by the roster that named its signers: give those between the
+    first and the newest that is needed with --roster.
     """
     anchor = envelope.read(Roster, read_bounded(trust, ENVELOPE_BYTES_MAX))
-    rosters = Rosters.begin(admit_roster(anchor, pin=pin or anchor.id), anchor.id)
+    admit_roster(anchor, pin=pin or anchor.id)
+    shown = {item.id: item for item in (envelope.read(Roster, read_bounded(path, ENVELOPE_BYTES_MAX)) for path in more)}
+    rosters = vouch(anchor, sorted(shown.values(), key=lambda item: item.claims.epoch)).rosters_held
     if pin is None:
         cli.say(f"trusting the roster {anchor.id} because it was given; --pin says which one it must be")
     values = [_one(cli, path, rosters) for path in files]

@@ -34,7 +34,7 @@ from mesh.core.law.policy import Bundle, Manifest, bundle_digest
 from mesh.core.law.resolve import Resolve
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import ROSTERS, Roster
-from mesh.core.law.streams import Chain, Cursor, Fork, Stream, ahead
+from mesh.core.law.streams import Chain, Cursor, Fork, ahead
 from mesh.core.law.travel import Said, cursor_of, link_of, read_law, streams_of
 from mesh.core.log.record import Change
 from mesh.core.messages import LawBatch, Offer, Offered, unpack
@@ -265,13 +265,15 @@ def wanted(governance: Governance, frontier: Sequence[StreamHead]) -> dict[str, 
         if stream not in known or governance.whole.get(stream) is ENDED:
             continue
         lacking = governance.lacks(stream)  # what was handed over comes first: without it, what follows stands behind nothing
-        found[lacking or stream] = _further(governance.streams.get(lacking)) if lacking else after
+        found[lacking or stream] = _further(governance, lacking) if lacking else after
     return found
 
 
-def _further(stream: Stream | None) -> Cursor:
-    """Where to go on in a stream of which something is lacking: behind what is held; of a fork, or of another history, all of it."""
-    return Cursor(len(stream.ids) + 1) if isinstance(stream, Chain) else Cursor(0 if stream is not None else 1)
+def _further(governance: Governance, stream: str) -> Cursor:
+    """Where to go on in one that was handed over: behind what is held; in a fork, or in another history than that one, all over again."""
+    held = governance.streams.get(stream, Chain())
+    upto = next(reign.upto for reign in governance.reigns.values() if reign.former == stream)
+    return Cursor(len(held.ids) + 1) if isinstance(held, Chain) and len(held.ids) < upto.sequence else Cursor(0)
 
 
 def rosters_first(streams: Iterable[str]) -> list[str]:

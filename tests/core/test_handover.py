@@ -231,6 +231,15 @@ def test_without_what_was_handed_over_nothing_is_in_force_and_the_former_stream_
     assert (held.digest, wanted(held, whole.frontier)) == (whole.digest, {})
 
 
+def test_whoever_holds_another_history_than_the_one_that_was_handed_over_asks_for_all_of_it() -> None:
+    twin = _manifest(2, FIRST.id, "policy", reason="a twin")
+    held, whole = _until_still(PLAIN, (FIRST, twin, BEGUN, SINCE), 9), _until_still(PLAIN, LAWS, 9)
+    assert wanted(held, whole.frontier)[POLICY] == Cursor(0)
+    held = _until_still(held, (SECOND, THIRD, THIRD_BEGUN), 9)
+    assert held.digest == whole.digest
+    assert held.active(DOMAIN, "eu", 1_000).manifest_id == THIRD.id
+
+
 def test_nobody_acts_who_lacks_a_denial_that_was_handed_over_also_if_all_others_lack_it_too() -> None:
     """k members acknowledged the first; no frontier names it any more, because the second is lacking everywhere."""
     after = _next(GENESIS, LATE, revoker=_role("new revoker"))

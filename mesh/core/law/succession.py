@@ -154,11 +154,11 @@ class Rosters(msgspec.Struct, frozen=True):
             Refused: ``wrong_epoch`` if it is not held; ``handed_over`` if that roster hands the stream over to nobody, or behind another
                 statement.
         """
+        roster = self.held.get(since or self.ids[0])
+        if roster is None or (not since and roster.epoch != 1):
+            raise Refused("wrong_epoch", f"{base[:40]} since {since[:12] or 'the first roster'}, which is not held")
         if not since:
-            return self.held[self.ids[0]]
-        roster = self.held.get(since)
-        if roster is None:
-            raise Refused("wrong_epoch", f"{base[:40]} since {since[:12]}…, which is no roster that is held")
+            return roster
         upto = roster.handovers.get(base)
         if upto is None:
             raise Refused("handed_over", f"epoch {roster.epoch} hands {base[:40]} over to nobody")

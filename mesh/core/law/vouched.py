@@ -77,8 +77,13 @@ class Vouched(msgspec.Struct, frozen=True):
 
     def judged(self, check: Callable[[Roster], T], by: Callable[[Roster], object]) -> T:
         """What was right under one of them; as :meth:`mesh.core.law.succession.Rosters.judged`."""
+        return self.rosters_held.judged(check, by=by)
+
+    @property
+    def rosters_held(self) -> Rosters:
+        """The same, as a node holds them. The first need not be among them."""
         held = {statement.id: statement.claims for statement in self.chain}
-        return Rosters(held, tuple(held)).judged(check, by=by)
+        return Rosters(held, tuple(held))
 
     def appointed(self, said: Statement[Manifest]) -> Roster | None:
         """The roster that named the signers of that manifest, if it is among them.
@@ -87,10 +92,10 @@ class Vouched(msgspec.Struct, frozen=True):
             Refused: ``handed_over`` if they could not say it.
         """
         base, number, previous = said.claims.link
-        held = {statement.id: statement.claims for statement in self.chain}
-        if not (said.claims.since in held or (self.whole and not said.claims.since)):
+        held = self.rosters_held
+        if not (said.claims.since in held.held or (self.whole and not said.claims.since)):
             return None
-        return Rosters(held, tuple(held)).appointed(base_of(base), said.claims.since, number, previous)
+        return held.appointed(base_of(base), said.claims.since, number, previous)
 
     def governance(
         self, *, manifests: Iterable[Statement[Manifest]] = (), bundles: Iterable[bytes] = (), said: Iterable[Statement[Activation]] = ()
