@@ -50,14 +50,16 @@ class RevokersLab(Lab):
             bundles=[self.bundle_bytes],
         )
 
-    def revocation(self, key: SecretKey, number: int, value: str, previous: str = "", *, mesh: str = MESH) -> Statement[Revocation]:
+    def revocation(
+        self, key: SecretKey, number: int, value: str, previous: str = "", *, mesh: str = MESH, since: str = ""
+    ) -> Statement[Revocation]:
         """A revocation that no command signed."""
         claims = Revocation(
             mesh=mesh,
             revoker=key.public,
             sequence=number,
             previous=previous,
-            since="",
+            since=since,
             target=Target(type="subject", value=value),
             spares=[],
             reason="",

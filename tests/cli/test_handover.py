@@ -122,6 +122,23 @@ def test_with_too_few_members_heard_nobody_says_where_a_stream_goes_on(rosters: 
     assert code_of(rosters.plan("set", "--add-key", f"revoker={third}")[2]) == "unreachable"
 
 
+def test_who_said_two_things_since_a_roster_named_it_is_proved_with_the_rosters_that_lead_there(rosters: RosterDesk) -> None:
+    rosters.revoke(ANNA)
+    _replaced(rosters)
+    assert _pushed(rosters)[0] == 0
+    third, since = secret("third revoker"), rosters.known.rosters.ids[1]
+    one, other = (rosters.lab.revocation(third, 1, target, since=since) for target in (BERT, CARL))
+    for name in ALL:
+        rosters.offer(one, other, to=name)
+    stream = in_reign(stream_of(third.public), since)
+    proof, pin = rosters.folder / "proof.json", ("--trust", str(rosters.roster))
+    assert rosters.run("fraud", "show", stream, "-o", str(proof))[0] == 0
+    status, out, _ = rosters.run("-o", "json", "fraud", "verify", str(proof), *pin)
+    assert (status, json.loads(out)[0]["code"]) == (5, "wrong_epoch"), "by the first roster alone nobody can tell"
+    status, out, err = rosters.run("-o", "json", "fraud", "verify", str(proof), *pin, "--roster", "roster-2.json")
+    assert (status, json.loads(out)[0]["signers"]) == (0, [third.public]), err
+
+
 def test_a_draft_after_a_draft_hands_on_what_that_one_did(rosters: RosterDesk) -> None:
     rosters.revoke(ANNA)
     handed = _replaced(rosters)
