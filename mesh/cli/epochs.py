@@ -27,6 +27,7 @@ from mesh.core.law.heartbeat import Heartbeat
 from mesh.core.law.policy import Manifest, bundle_digest, policy_stream, read_bundle
 from mesh.core.law.reign import base_of
 from mesh.core.law.roster import Roster
+from mesh.core.law.streams import Fork
 from mesh.core.law.travel import Said
 from mesh.core.log.record import DecisionMade, Record
 from mesh.core.messages import BundleAsked, BundleGiven
@@ -66,7 +67,7 @@ class Epochs(NamedTuple):
             Refused: ``policy_conflict``.
         """
         for stream in map(self.governance.current, (policy_stream(domain), activate_stream(domain))):
-            if stream in self.governance.whole:  # it is forked
+            if isinstance(self.governance.streams.get(stream), Fork):
                 raise Refused("policy_conflict", f"members show two histories of {stream}")
 
     def admitted(self, law: Law) -> list[str]:

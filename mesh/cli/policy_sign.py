@@ -282,7 +282,7 @@ def _rosters(cli: Cli, trust: Path | None) -> Rosters:
         return client.files(cli).governance.rosters
     statement = envelope.read(Roster, read_bounded(trust, ENVELOPE_BYTES_MAX))
     cli.say(f"trusting the roster {statement.id} because it was given")
-    if statement.claims.epoch > 1 and not statement.claims.handovers:
+    if statement.claims.epoch > 1 and not all(policy_stream(domain) in statement.claims.handovers for domain in statement.claims.policy):
         raise Refused("usage", f"{trust} is epoch {statement.claims.epoch} and does not say who signed before: use a context")
     return Rosters.begin(admit_roster(statement, pin=statement.id), statement.id)
 

@@ -2,26 +2,27 @@
 
 Rules
 -----
-1. A stream whose signers change goes on behind the last statement that members show of its one history, unless something else is asked for.
+1. A stream whose signers change goes on behind the last statement of its history that k members hold, unless something else is asked for.
 2. Who plans must have heard k members: what was acknowledged cannot be missed then.
 3. When the roster is handed to members, what they hold behind it by then would be lost, denials too: that is refused, unless it is wanted.
+   So is what fewer than k hold: one member that shows something once would make all wait for it.
 
 Not here: what a handover does (:mod:`mesh.core.law.reign`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import msgspec
 
 from mesh.cli import roster_held as held
 from mesh.core.law.governance import Governance
-from mesh.core.law.reign import Handover, in_reign
+from mesh.core.law.reign import Handover, base_of, in_reign
 from mesh.core.law.roster import Roster
-from mesh.core.law.streams import Chain
+from mesh.core.law.streams import Chain, Fork, leading
 from mesh.core.law.succession import lacking_handovers, voices
 from mesh.errors import Refused, Unavailable
 
-__all__ = ["check_nothing_lost", "fill", "parse"]
+__all__ = ["check", "fill", "parse"]
 
 _NOTHING = Handover(sequence=0, head="")
 
@@ -66,43 +67,90 @@ def _one(now: Roster, now_id: str, seen: held.Held | None, name: str, wanted: st
         raise Unavailable("unreachable", f"{told}; behind which statement {name[:40]} goes on, {seen.roster.k if seen else 'k'} must say")
     if now_id not in seen.governance.rosters.ids and name in now.handovers:  # a draft after a draft: nothing was said between them
         return now.handovers[name]
-    ids = _history(seen.governance, name)
-    if not wanted:
-        return Handover(sequence=len(ids), head=ids[-1]) if ids else _NOTHING
-    found = [number for number, identity in enumerate(ids, 1) if identity.startswith(wanted)]
+    stream = _newest(seen.governance, name)
+    if wanted:
+        return _named(seen.governance, name, stream, wanted)
+    ids = _history(seen.governance, name, stream)
+    for number in range(len(ids), 0, -1):  # what fewer than k hold may never reach the others
+        if len(_holders(seen, name, number, ids)) >= seen.roster.k:
+            return Handover(sequence=number, head=ids[number - 1])
+    return _NOTHING
+
+
+def _newest(governance: Governance, name: str) -> str:
+    """The stream under the signers whom the newest roster names, or the former one of which not all was taken over."""
+    stream = in_reign(name, governance.rosters.since(name))
+    return governance.lacks(stream) or stream
+
+
+def _holders(seen: held.Held, name: str, number: int, ids: Sequence[str]) -> list[str]:
+    """Who signs that it holds so much of that history."""
+    heads = {(at, identity) for at, identity in enumerate(ids[number - 1 :], number)}
+    return [
+        member
+        for member, beat in seen.beats.items()
+        if any(base_of(head.stream) == name and not head.forked and (head.sequence, head.head) in heads for head in beat.frontier)
+    ]
+
+
+def _named(governance: Governance, name: str, stream: str, wanted: str) -> Handover:
+    """The one statement whose id begins so, in whichever history it stands."""
+    held_ = governance.streams.get(stream, Chain())
+    numbers = {link.id: link.sequence for link in held_.whole.values()} if isinstance(held_, Fork) else {}
+    numbers |= {identity: number for number, identity in enumerate(held_.ids, 1)} if isinstance(held_, Chain) else {}
+    found = [identity for identity in numbers if identity.startswith(wanted)]
     if len(found) != 1:
         raise Refused("not_found", f"{len(found)} statements of {name[:40]} begin with {wanted[:64]!r}")
-    return Handover(sequence=found[0], head=ids[found[0] - 1])
+    return Handover(sequence=numbers[found[0]], head=found[0])
 
 
-def _history(governance: Governance, name: str) -> tuple[str, ...]:
+def _history(governance: Governance, name: str, stream: str) -> tuple[str, ...]:
     """Ids of the one history of it that members show."""
-    stream = governance.current(name)
-    if lacking := governance.lacks(stream):
-        raise Unavailable("unreachable", f"no member shows all of {lacking[:60]}, behind which {name[:40]} goes on")
     if governance.forked(stream):
-        raise Refused(
-            "stream_forked", f"{stream[:60]} has two histories: `mesh resolve` it first, or say which with --handover {name[:40]}=nothing"
-        )
-    history = governance.history(stream)
-    if history is not None:
-        return history
+        raise Refused("stream_forked", f"{stream[:60]} has two histories: say which one with --handover {name[:40]}=ID")
+    if stream in governance.settled:
+        return governance.settled[stream]
     chain = governance.streams.get(stream)
     return chain.ids if isinstance(chain, Chain) else ()
 
 
-def check_nothing_lost(now: Roster, after: Roster, governance: Governance) -> None:
-    """That members hold nothing behind what the roster hands over (rule 3).
+def check(now: Roster, after: Roster, seen: held.Held, lose: Container[str]) -> None:
+    """That k members hold all that is handed over, and nobody more, but for streams of which one wants to ``lose`` the rest (rule 3).
 
     Raises:
         Refused: ``handover_stale``.
+        Unavailable: ``not_acknowledged``.
     """
     for name, upto in after.handovers.items():
-        stream = in_reign(name, governance.rosters.since(name, now.epoch))
-        head = next((head for head in governance.frontier if head.stream == stream), None)
-        if head is not None and (head.sequence, head.head) != (upto.sequence, upto.head):
+        stream = in_reign(name, seen.governance.rosters.since(name, now.epoch))
+        head = next((head for head in seen.governance.frontier if head.stream == stream), None)
+        more = head is not None and (
+            head.forked or head.sequence > upto.sequence or (head.sequence == upto.sequence != 0 and head.head != upto.head)
+        )
+        if more and name not in lose:
             raise Refused(
                 "handover_stale",
-                f"{name[:40]} goes on behind number {upto.sequence}, members hold {head.sequence}: what lies between would count no more."
-                " Plan the roster anew; or, if that is what you want, --lose",
+                f"{name[:40]} goes on behind number {upto.sequence}, and members hold more: that would count no more. Plan the roster"
+                f" anew; or, if that is what you want, --lose {name}",
             )
+        ids = leading(seen.governance.streams.get(stream, Chain()), upto.sequence, upto.head) if upto.sequence else ()
+        holders = _reaching(seen, name, upto, ids)
+        if upto.sequence and len(holders) < seen.roster.k:
+            raise Unavailable(
+                "not_acknowledged",
+                f"{len(holders)} of {seen.roster.k} members hold number {upto.sequence} of {name[:40]}, behind which it goes on",
+            )
+
+
+def _reaching(seen: held.Held, name: str, upto: Handover, ids: Sequence[str]) -> list[str]:
+    """Who signs that it holds what is handed over; of a fork, whoever holds the same set as was seen."""
+    holders = list[str]()
+    for member, beat in seen.beats.items():
+        for head in beat.frontier:
+            own = seen.governance.streams.get(head.stream)
+            same = isinstance(own, Fork) and own.digest in {head.head, head.held}
+            further = not head.forked and (head.sequence > upto.sequence or (head.sequence, head.head) == (upto.sequence, upto.head))
+            if base_of(head.stream) == name and bool(ids) and (same or further):
+                holders.append(member)
+                break
+    return holders

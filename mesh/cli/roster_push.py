@@ -51,11 +51,13 @@ class _Way(NamedTuple):
 @click.argument("file", type=_FILE)
 @saying.watching("k members hold it")
 @click.option("--follow", is_flag=True, help="Watch on until k of its members act under it; --wait counts anew from when it begins.")
-@click.option("--lose", is_flag=True, help="Offer it although members hold more of a stream than it hands over: that counts no more.")
+@click.option(
+    "--lose", multiple=True, metavar="STREAM", help="Of this stream members may hold more than it hands over: that counts no more."
+)
 @click.option("--late", is_flag=True, help="Offer it although it begins before all can have heard of it: nothing runs until they have.")
 @format_option
 @pass_cli
-def push(cli: Cli, *, file: Path, watch: bool, wait_s: float, follow: bool, lose: bool, late: bool) -> int:
+def push(cli: Cli, *, file: Path, watch: bool, wait_s: float, follow: bool, lose: tuple[str, ...], late: bool) -> int:
     """Hand the signed roster in FILE to every member; they pass it on.
 
     Each checks it by itself, and goes over once it has begun and k of the members before have held it for 2Δ. Ends with 0 once a member
@@ -90,7 +92,7 @@ def push(cli: Cli, *, file: Path, watch: bool, wait_s: float, follow: bool, lose
     return _ended(cli, way, watch=watch, follow=follow, wait_s=wait_s)
 
 
-def _check(cli: Cli, seen: held.Held, statement: Statement[Roster], *, late: bool, lose: bool) -> Roster:
+def _check(cli: Cli, seen: held.Held, statement: Statement[Roster], *, late: bool, lose: tuple[str, ...]) -> Roster:
     """Rule 1; the roster that it follows.
 
     Raises:
@@ -112,8 +114,7 @@ def _check(cli: Cli, seen: held.Held, statement: Statement[Roster], *, late: boo
     check_sealed(statement, before)
     check_step(before, claims)
     drafts.check_unrevoked(claims, before, frozenset(seen.governance.revoked))
-    if not lose:
-        handover.check_nothing_lost(before, claims, seen.governance)
+    handover.check(before, claims, seen, lose)
     if not late:
         drafts.check_ahead(before, claims)
     return before

@@ -22,6 +22,7 @@ from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.fold import extend
 from mesh.core.law.governance import Governance
+from mesh.core.law.reign import in_reign
 from mesh.core.law.resolve import RESOLVES
 from mesh.core.law.roster import ROSTERS, Roster
 from mesh.core.law.streams import Cursor
@@ -52,8 +53,17 @@ async def learn(page: Page, governance: Governance, rosters: Iterable[bytes], *,
     learner = _Learner(page, governance, rosters)
     await learner.ask_all(ROSTERS, Cursor(governance.rosters.newest.epoch), now_ms)
     if learner.governance.forked(ROSTERS):
-        await learner.ask_all(RESOLVES, Cursor(0), now_ms)
+        asked = set[str]()
+        while (stream := _resolves(learner.governance)) not in asked:  # what is resolved may lead to another root, and so on
+            asked.add(stream)
+            await learner.ask_all(stream, Cursor(0), now_ms)
     return Learnt(newest_begun(learner.governance, now_ms), learner.rosters, bool(learner.reached))
+
+
+def _resolves(governance: Governance) -> str:
+    """The stream in which it stands what the root says about forks, or what is lacking before it."""
+    stream = in_reign(RESOLVES, governance.rosters.since(RESOLVES))
+    return governance.lacks(stream) or stream
 
 
 class _Learner:

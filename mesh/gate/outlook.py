@@ -20,6 +20,7 @@ from typing import Final
 from mesh.adapters.bus import Bus
 from mesh.adapters.clock import Clock, wall_ms
 from mesh.core import subjects
+from mesh.core.law.fold import put_in_force
 from mesh.core.law.governance import Governance
 from mesh.core.messages import LawAsked, Sync, SyncAnswer, pack, unpack
 from mesh.errors import MeshError, Refused
@@ -109,7 +110,7 @@ class Outlook:
         after = next_roster(self.governance, self._fresh, now_ms=self.clock.now_ms())
         if after is None:
             return
-        self.governance = self.governance.under(after.epoch)
+        self.governance = put_in_force(self.governance, after.epoch)
         self._fresh = go_over(self._fresh, former, after)
         self._learnt()
         if self._bus is not None:

@@ -272,7 +272,7 @@ def wanted(governance: Governance, frontier: Sequence[StreamHead]) -> dict[str, 
 def _further(governance: Governance, stream: str) -> Cursor:
     """Where to go on in one that was handed over: behind what is held; in a fork, or in another history than that one, all over again."""
     held = governance.streams.get(stream, Chain())
-    upto = next(reign.upto for reign in governance.reigns.values() if reign.former == stream)
+    upto = next(reign.upto for reign in governance.reigns.values() if reign.former == stream and reign.stream not in governance.taken)
     return Cursor(len(held.ids) + 1) if isinstance(held, Chain) and len(held.ids) < upto.sequence else Cursor(0)
 
 

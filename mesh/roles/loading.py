@@ -6,7 +6,7 @@ from mesh.adapters.cedar import CedarEngine
 from mesh.adapters.decision_thread import DecisionThread
 from mesh.adapters.store import Store
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.fold import restore
+from mesh.core.law.fold import put_in_force, restore
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member, Roster
 from mesh.core.law.travel import Said, read_law
@@ -54,7 +54,7 @@ async def load_governance(store: Store, governance: Governance) -> Governance:
 async def _heard_law(store: Store, governance: Governance) -> Governance:
     held = restore(governance, await _law(store))
     epoch = max(governance.roster.epoch, await store.meta(ROSTER_EPOCH) or 0)
-    return held.under(min(epoch, len(held.rosters.ids)))  # fewer count after a fork, and nothing is done until that is resolved
+    return put_in_force(held, min(epoch, len(held.rosters.ids)))  # fewer count after a fork, and nothing is done until that is resolved
 
 
 def enrolled(roster: Roster, name: str, keys: Mapping[KeyUse, str], *, heard: str = "") -> Member:

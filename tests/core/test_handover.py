@@ -12,7 +12,7 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.bytes.keys import SecretKey
 from mesh.core.law.activation import Activation, Ring, activate_stream
 from mesh.core.law.conflict import judge
-from mesh.core.law.fold import admit_governance, extend, restore
+from mesh.core.law.fold import admit_governance, extend, put_in_force, restore
 from mesh.core.law.governance import Basis, Governance
 from mesh.core.law.halt import Halt, halt_stream
 from mesh.core.law.heartbeat import covers
@@ -125,13 +125,20 @@ def _epoch(held: Governance) -> int:
     return held.active(DOMAIN, "eu", 1_000).manifest.epoch
 
 
-def _until_still(held: Governance, heard: Sequence[Statement[Said]], size: int) -> Governance:
+def _heard(held: Governance, heard: Sequence[Statement[Said]], size: int) -> Governance:
+    """So many at once, and again as long as anything is new: as gossip does."""
     while True:
         before = held
         for at in range(0, len(heard), size):
             held = extend(held, heard[at : at + size]).governance
         if held is before:
             return held
+
+
+def _until_still(held: Governance, heard: Sequence[Statement[Said]], size: int) -> Governance:
+    """The same, and then the newest roster is in force."""
+    held = _heard(held, heard, size)
+    return put_in_force(held, len(held.rosters.ids))
 
 
 # ------------------------------------------------------------------------------------------------------------- who was let go
@@ -162,7 +169,7 @@ def test_whoever_could_sign_alone_cannot_once_the_threshold_is_raised() -> None:
 
 @given(st.permutations(LAWS), st.integers(1, len(LAWS)), st.permutations(LAWS))
 def test_whatever_comes_first_the_same_counts(heard: list[Statement[Said]], size: int, stored: list[Statement[Said]]) -> None:
-    held, again = _until_still(PLAIN, heard, size), restore(PLAIN, stored)
+    held, again = _until_still(PLAIN, heard, size), put_in_force(restore(PLAIN, stored), 2)
     for one in (held, again):
         assert one.active(DOMAIN, "eu", 1_000).manifest_id == THIRD.id
         one.check_open(DOMAIN)
@@ -191,9 +198,27 @@ def test_former_signers_neither_fork_nor_fill_the_stream_of_the_new_ones() -> No
     assert extend(held, [THIRD]).new == (THIRD,)
 
 
-def test_what_ended_is_not_taken_in_any_more_once_the_roster_is_in_force() -> None:
-    held = _until_still(PLAIN, (FIRST, SECOND, BEGUN, SINCE), 9).under(2)
-    assert extend(held, [STOLEN]).refused[STOLEN.id].code == "handed_over"
+def test_denials_behind_a_handover_are_not_taken_in_once_the_roster_is_in_force_and_policies_are_for_whoever_rested_on_them() -> None:
+    held = _until_still(PLAIN, (GONE, WITHOUT), 9)
+    assert extend(held, [LATE]).refused[LATE.id].code == "handed_over"
+    held = _until_still(PLAIN, (FIRST, SECOND, BEGUN, SINCE), 9)
+    assert extend(held, [STOLEN]).new == (STOLEN,)
+
+
+def test_until_the_roster_is_in_force_former_signers_deny_and_new_ones_allow_nothing() -> None:
+    """Else whoever hears of it first would be blind to what all others hold, for as long as it has not begun."""
+    held, others = _heard(PLAIN, (GONE, WITHOUT), 9), _heard(PLAIN, (GONE, LATE), 9)
+    assert not covers(list(held.frontier), list(others.frontier), held.whole)
+    held = _heard(held, (LATE,), 9)
+    assert held.denies(("subject", f"spiffe://{MESH}/agent/late"))
+    assert covers(list(held.frontier), list(others.frontier), held.whole)
+    early = _revocation(1, "", "early", by="new revoker", since=WITHOUT.id)
+    assert _heard(held, (early,), 9).denies(("subject", f"spiffe://{MESH}/agent/early"))
+    laws = _heard(PLAIN, (FIRST, SECOND, BEGUN, SINCE, THIRD, THIRD_BEGUN), 9)
+    assert _epoch(laws) == 2
+    with refuses("policy_unknown"):
+        laws.active(DOMAIN, "eu", 1_000, Basis(THIRD.id, THIRD_BEGUN.id))
+    assert _epoch(put_in_force(laws, 2)) == 3
 
 
 def test_two_of_different_reigns_under_one_number_are_no_conflict() -> None:
@@ -241,26 +266,28 @@ def test_whoever_holds_another_history_than_the_one_that_was_handed_over_asks_fo
 
 
 def test_nobody_acts_who_lacks_a_denial_that_was_handed_over_also_if_all_others_lack_it_too() -> None:
-    """k members acknowledged the first; no frontier names it any more, because the second is lacking everywhere."""
+    """k members acknowledged the first, and the second is lacking everywhere."""
     after = _next(GENESIS, LATE, revoker=_role("new revoker"))
     knows, lacks = _until_still(PLAIN, (GONE, after), 1), _until_still(PLAIN, (after,), 1)
-    assert covers(list(lacks.frontier), list(knows.frontier), lacks.whole)
+    assert wanted(lacks, knows.frontier) == {REVOKE: Cursor(1)}
     for one in (knows, lacks):
         with refuses("roster_pending"):
-            one.check_roster(0)
-    _until_still(lacks, (GONE, LATE), 1).check_roster(0)
+            one.check_roster(50_000)
+    _until_still(lacks, (GONE, LATE), 1).check_roster(50_000)
     plain = msgspec.structs.replace(roster(FOUR, 1, 3, after=after), revoker=after.claims.revoker)
     anew = signed(msgspec.structs.replace(plain, handovers={REVOKE: Handover(sequence=0, head="")}))
-    _until_still(lacks, (anew,), 1).check_roster(0)
+    _until_still(lacks, (anew,), 1).check_roster(50_000)
 
 
 def test_who_has_not_heard_of_the_roster_is_covered_by_who_has_and_not_the_other_way_round() -> None:
     before = _until_still(PLAIN, (FIRST, SECOND, BEGUN), 9)
     after = extend(before, [SINCE]).governance
-    assert covers(list(after.frontier), list(before.frontier), after.whole)
-    assert not covers(list(before.frontier), list(after.frontier), before.whole)
-    assert set(wanted(before, after.frontier)) == {ROSTERS}
-    assert wanted(after, before.frontier) == {}
+    for later in (after, put_in_force(after, 2)):
+        assert covers(list(later.frontier), list(before.frontier), later.whole)
+        assert not covers(list(before.frontier), list(later.frontier), before.whole)
+        assert set(wanted(before, later.frontier)) == {ROSTERS}
+        assert wanted(later, before.frontier) == {}
+    assert covers(list(after.frontier), list(put_in_force(after, 2).frontier), after.whole)
 
 
 # ------------------------------------------------------------------------------------------------------------------ denials
@@ -342,7 +369,7 @@ def test_an_issuer_lives_again_whose_revocation_was_not_handed_over() -> None:
     held = _until_still(PLAIN, (said,), 1)
     assert held.spared == {issuer: frozenset()}
     anew = _next(GENESIS, revoker=_role("new revoker"))
-    assert extend(held, [anew]).governance.spared == {}
+    assert _until_still(held, (anew,), 1).spared == {}
 
 
 # ----------------------------------------------------------------------------------------------------------------- the root
@@ -380,6 +407,71 @@ def test_a_former_root_resolves_nothing() -> None:
     assert held.forked(POLICY)
     held = _until_still(held, (_resolve(OTHER_ROOT[:2], POLICY, FIRST.id, twin.id, since=after.id),), 9)
     assert not held.forked(POLICY)
+
+
+TWIN = _next(GENESIS, GONE, policy={DOMAIN: _role("another policy")}, revoker=_role("another revoker"))
+"""Another second roster."""
+CHOSEN = _resolve(ROOT[:2], ROSTERS, SINCE.id, TWIN.id)
+HALTED = _halt(1, "", (), "revoker")
+LIFTED = _halt(2, HALTED.id, (HALTED.id,), "revoker")
+
+
+@given(st.permutations([*LAWS, GONE, LATE, HALTED, LIFTED, TWIN]), st.integers(1, 14), st.booleans())
+def test_whatever_comes_first_the_same_counts_also_when_rosters_fork(heard: list[Statement[Said]], size: int, resolved: bool) -> None:
+    more = (CHOSEN,) if resolved else ()
+    held, whole = _heard(_heard(PLAIN, heard, size), more, 1), _heard(PLAIN, (*more, *LAWS, GONE, LATE, HALTED, LIFTED, TWIN), 99)
+    again = restore(PLAIN, [*heard, *more])
+    epoch = len(whole.rosters.ids)
+    for one in (put_in_force(held, epoch), put_in_force(again, epoch)):
+        same = put_in_force(whole, epoch)
+        assert (one.digest, one.revoked, one.halted, one.rosters.ids) == (same.digest, same.revoked, same.halted, same.rosters.ids)
+        assert (one.rollouts, one.streams, one.void, one.frontier) == (same.rollouts, same.streams, same.void, same.frontier)
+
+
+def test_who_has_taken_over_nothing_lacks_what_others_lack_too_as_long_as_somebody_shows_it() -> None:
+    """Two who each lack what the other holds ask one another."""
+    after = _next(GENESIS, LATE, revoker=_role("new revoker"))
+    one, other = _until_still(PLAIN, (GONE, after), 1), _until_still(PLAIN, (LATE, after), 1)
+    assert wanted(other, one.frontier) == {REVOKE: Cursor(1)}
+
+
+def test_a_roster_for_an_epoch_that_is_past_is_taken_in_by_nobody() -> None:
+    """A former root would fork the rosters where it still was one, and resolve that fork itself."""
+    held = _until_still(PLAIN, LAWS, 9)
+    assert extend(held, [TWIN]).refused[TWIN.id].code == "roster_conflict"
+    held.check_open(DOMAIN)
+
+
+def test_nobody_hands_over_what_is_no_stream_or_the_rosters_themselves() -> None:
+    plain = roster(FOUR, 1, 3, after=GENESIS)
+    with refuses("roster_unsound"):
+        msgspec.structs.replace(plain, handovers={ROSTERS: Handover(sequence=0, head="")})
+    strange = signed(msgspec.structs.replace(plain, handovers={"policy/nobody": Handover(sequence=0, head="")}))
+    assert extend(PLAIN, [strange]).refused[strange.id].code == "roster_unsound"
+
+
+def test_a_stream_without_room_behind_it_is_not_handed_over() -> None:
+    with refuses("roster_unsound"):
+        msgspec.structs.replace(roster(FOUR, 1, 3, after=GENESIS), handovers={ACTIVATE: Handover(sequence=4_096, head="ab" * 32)})
+
+
+def test_a_later_roster_may_hand_over_what_an_earlier_one_asked_too_much_of() -> None:
+    lost = _revocation(3, LATE.id, "lost")
+    asks = _next(GENESIS, lost, revoker=_role("new revoker"))
+    plain = msgspec.structs.replace(roster(FOUR, 1, 3, after=asks), revoker=asks.claims.revoker)
+    mends = signed(msgspec.structs.replace(plain, handovers={REVOKE: Handover(sequence=2, head=LATE.id)}))
+    held = _until_still(PLAIN, (GONE, LATE, asks), 1)
+    assert held.incomplete == [in_reign(REVOKE, asks.id)]
+    held = _until_still(held, (mends,), 1)
+    assert (held.incomplete, len(held.revoked)) == ([], 2)
+
+
+def test_what_a_resolve_chose_stands_also_if_that_roster_has_another_root() -> None:
+    root = Role(keys=[one.public for one in OTHER_ROOT], threshold=2)
+    plain = msgspec.structs.replace(roster(FOUR, 1, 3, after=GENESIS), root=root)
+    moved = signed(handing_over(GENESIS.claims, plain), *ROOT[:2], *OTHER_ROOT[:2])
+    held = _heard(PLAIN, (moved, TWIN, _resolve(ROOT[:2], ROSTERS, moved.id, TWIN.id)), 1)
+    assert (held.rosters.ids, held.forked(ROSTERS)) == ((GENESIS.id, moved.id), False)
 
 
 def test_of_two_rosters_the_resolved_one_says_what_counts() -> None:
@@ -431,6 +523,8 @@ def test_a_revoker_says_so_much_and_no_more_until_a_roster_hands_its_stream_over
     third = _revocation(3, LATE.id, "third")
     taken = extend(held, [GONE, LATE, third])
     assert {identity: no.code for identity, no in taken.refused.items()} == {third.id: "stream_full"}
+    forks = [_revocation(1, "", f"fork {number}") for number in range(9)]
+    assert len(_heard(held, forks, 9).revoked) == 4, "and twice as many of a fork"
     again = msgspec.structs.replace(roster(FOUR, 1, 3, after=first), bounds=few.bounds, handovers=_behind(LATE))
     after = signed(again)
     more = _revocation(3, LATE.id, "third", since=after.id)
@@ -453,7 +547,7 @@ def test_a_stream_that_began_anew_need_not_be_kept_once_that_roster_is_in_force(
     one = _next(GENESIS, GONE, revoker=_role("revoker", "second"))
     two = _next(one, revoker=_role("third"))
     held = _until_still(PLAIN, (GONE, one, two), 1)
-    assert held.under(2).forgettable == frozenset({stream_of(key("second").public), HALT})
+    assert put_in_force(_heard(PLAIN, (GONE, one, two), 1), 2).forgettable == frozenset({stream_of(key("second").public), HALT})
     gone = {REVOKE, in_reign(REVOKE, one.id), in_reign(stream_of(key("second").public), one.id)}
-    assert gone < held.under(3).forgettable
-    assert not any(name.startswith(("policy/", "activate/", RESOLVES)) for name in held.under(3).forgettable)
+    assert gone < held.forgettable
+    assert not any(name.startswith(("policy/", "activate/", RESOLVES)) for name in held.forgettable)

@@ -231,6 +231,6 @@ def test_what_is_held_of_a_long_stream_costs_next_to_nothing_to_hear_again() -> 
     fork = Fork(frozenset([known.id, *ids[1:]]), {}, (), "00" * 32)
     begun = time.monotonic()
     for stream in (Chain((known.id, *ids[1:])), fork):
-        held = msgspec.structs.replace(PLAIN, streams={STREAM: stream})
+        held = msgspec.structs.replace(PLAIN, said={STREAM: stream})
         assert extend(held, [known] * 10_000).governance is held
     assert time.monotonic() - begun < 5  # copied for each, it would be minutes

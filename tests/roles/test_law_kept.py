@@ -62,8 +62,8 @@ async def test_what_begins_anew_is_deleted_once_that_roster_is_in_force_and_not_
     said: tuple[Statement[Said], ...] = (*WORLD, *SAID, read_law(LAB.seal(claims)))
     store = await _store(tmp_path, *map(put, said), SetMeta(ROSTER_EPOCH, epoch))
     state = await load_governance(store, PLAIN)
-    others = {(item.claims.target.type, item.claims.target.value) for item in WORLD if item.claims.link[0] != STREAM}
-    assert (state.roster.epoch, state.revoked) == (epoch, others)
+    denied = {(item.claims.target.type, item.claims.target.value) for item in WORLD if item.claims.link[0] != STREAM or epoch == 1}
+    assert (state.roster.epoch, state.revoked) == (epoch, denied)
     left = {read_law(data).claims.link[0] for _, data in await store.all_law()}
     assert (STREAM in left) == (epoch == 1)
     assert ROSTERS in left

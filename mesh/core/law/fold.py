@@ -27,8 +27,9 @@ from mesh.core.law.streams import Chain, Fork, Growth, Link, Stream, common, hea
 from mesh.core.law.succession import Reign, Rosters
 from mesh.core.law.travel import Said, admit_law, admit_next, link_of
 from mesh.errors import Refused
+from mesh.limits import STREAM_STATEMENTS_MAX
 
-__all__ = ["Taken", "admit_governance", "extend", "restore", "unsaid", "with_bundle"]
+__all__ = ["Taken", "admit_governance", "extend", "put_in_force", "restore", "unsaid", "with_bundle"]
 
 _FORMER_MAX: Final = 32
 """Former frontiers that are remembered, for whoever asks for an authorization again that was made in one."""
@@ -53,12 +54,13 @@ def extend(governance: Governance, statements: Sequence[Statement[Said]]) -> Tak
     rosters = governance.rosters
     for statement in sorted(statements, key=_rosters_first):
         name, link = link_of(statement)
-        growth = growing.get(name) or Growth(governance.streams.get(name, Chain()))
+        growth = growing.get(name) or Growth(governance.said.get(name, Chain()), room=_room(statement.claims, rosters))
         if growth.holds(link):
             continue
         try:
             if isinstance(statement.claims, Roster):
                 grown = admit_next(cast("Statement[Roster]", statement), rosters)
+                _check_ahead(governance, statement.claims)
                 growth.add(link)
                 rosters = _chained(grown, growth.finish())
             else:
@@ -76,17 +78,32 @@ def extend(governance: Governance, statements: Sequence[Statement[Said]]) -> Tak
     return Taken(_with(governance, growing, new), tuple(new), refused)
 
 
+def _room(claims: Said, rosters: Rosters) -> int:
+    """How much there may be of one history in a stream."""
+    named_by = rosters.held.get(claims.since) if isinstance(claims, Revocation) and claims.since else rosters.held[rosters.ids[0]]
+    return named_by.bounds.revocations_max if isinstance(claims, Revocation) and named_by is not None else STREAM_STATEMENTS_MAX
+
+
+def _check_ahead(governance: Governance, roster: Roster) -> None:
+    """That no other roster comes up for an epoch that this node has gone over to: its root may be one that was replaced since.
+
+    Raises:
+        Refused: ``roster_conflict``.
+    """
+    if roster.epoch <= governance.roster.epoch:
+        raise Refused("roster_conflict", f"epoch {governance.roster.epoch} is in force here, and this is another epoch {roster.epoch}")
+
+
 def _check_open(governance: Governance, stream: str) -> None:
-    """That something may still count there, or be rested on by a decision made before the roster in force: former signers fill nothing up.
+    """That something there may still deny: in what has ended, former signers fill nothing up.
 
     Raises:
         Refused: ``handed_over``.
     """
-    if governance.whole.get(stream) is ENDED:
+    if governance.whole.get(stream) is ENDED and stream.startswith(DENYING):
         after = next(reign for reign in governance.reigns.values() if reign.former == stream)
         epoch = governance.rosters.held[after.since].epoch
-        if epoch <= governance.roster.epoch:
-            raise Refused("handed_over", f"{stream[:40]} ended at number {after.upto.sequence}, with roster epoch {epoch}")
+        raise Refused("handed_over", f"{stream[:40]} ended at number {after.upto.sequence}, with roster epoch {epoch}")
 
 
 def _rosters_first(statement: Statement[Said]) -> int:
@@ -104,7 +121,7 @@ def restore(governance: Governance, statements: Iterable[Statement[Said]]) -> Go
     growing, new = dict[str, Growth](), list[Statement[Said]]()
     for statement in statements:
         name, link = link_of(statement)
-        growth = growing.setdefault(name, Growth(governance.streams.get(name, Chain()), most=sys.maxsize))
+        growth = growing.setdefault(name, Growth(governance.said.get(name, Chain()), most=sys.maxsize, room=sys.maxsize))
         if not growth.holds(link):
             growth.add(link)
             new.append(statement)
@@ -116,9 +133,18 @@ def unsaid(governance: Governance) -> Governance:
     genesis = governance.rosters.ids[0]
     bare = _silent(governance.rosters.held[genesis], genesis)
     bare = msgspec.structs.replace(bare, roster=governance.roster, roster_id=governance.roster_id, keys=governance.keys)
-    said = msgspec.structs.replace(bare, rosters=governance.rosters, streams={ROSTERS: governance.streams[ROSTERS]})
+    said = msgspec.structs.replace(bare, rosters=governance.rosters, said={ROSTERS: governance.said[ROSTERS]})
     silent = _with(said, {}, ())
     return msgspec.structs.replace(silent, former={silent.digest: silent.frontier})
+
+
+def put_in_force(governance: Governance, epoch: int) -> Governance:
+    """The same statements, acted by under the roster of that epoch: what it hands over has changed hands.
+
+    Raises:
+        Refused: ``wrong_epoch`` if it is not held.
+    """
+    return governance if epoch == governance.roster.epoch else _with(governance.under(epoch), {}, (), again=True)
 
 
 def with_bundle(governance: Governance, manifest: str, bundle: Bundle) -> Governance:
@@ -159,7 +185,7 @@ def admit_governance(
     for refusal in taken.refused.values():
         raise refusal
     contents = list(bundles)
-    state = taken.governance.under(_pinned(taken.governance, pin))
+    state = put_in_force(taken.governance, _pinned(taken.governance, pin))
     for manifest in given:
         bundle = _find_bundle(contents, manifest.claims)
         state = with_bundle(state, manifest.id, bundle) if bundle is not None else state
@@ -191,6 +217,7 @@ def _silent(roster: Roster, roster_id: str) -> Governance:
         spared={},
         halts={},
         halted={},
+        said=streams,
         streams=streams,
         frontier=frontier,
         digest=digest,
@@ -198,6 +225,7 @@ def _silent(roster: Roster, roster_id: str) -> Governance:
         verdicts={},
         settled={},
         reigns={},
+        taken=frozenset(),
         void=frozenset(),
         whole={},
         former={digest: frontier},
@@ -219,20 +247,20 @@ def _find_bundle(contents: list[bytes], manifest: Manifest) -> Bundle | None:
     return None
 
 
-def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[Statement[Said]]) -> Governance:
-    streams = {**governance.streams, **{name: growth.finish() for name, growth in growing.items()}}
+def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[Statement[Said]], *, again: bool = False) -> Governance:
+    """The state with what has grown; all that depends on the roster in force is made ``again`` if that is another one."""
+    said = {**governance.said, **{name: growth.finish() for name, growth in growing.items()}}
     resolves = {**governance.resolves, **{item.id: item.claims for item in new if isinstance(item.claims, Resolve)}}
-    rosters, verdicts, streams = _ruling(governance, streams, resolves, new)
+    rosters, verdicts = _ruling(governance, said, resolves, new)
     reigns = {reign.stream: reign for reign in rosters.reigns()}
+    streams, taken = _taking_over(governance, said, reigns, new)
     whole, settled = _settling(governance, streams, verdicts)
-    ended = {reign.former for reign in reigns.values()}
-    complete = _complete(streams, reigns.values())
-    whole = {**whole, **dict.fromkeys((name for names in complete.values() for name in names), ENDED)}
-    void = _voiding(governance, streams, complete, reigns)
-    changed = {
-        name for name in streams if streams[name] is not governance.streams.get(name) or settled.get(name) != governance.settled.get(name)
-    }
-    frontier = _frontier({name: stream for name, stream in streams.items() if name not in ended}, settled)
+    complete = _complete([reign for reign in reigns.values() if reign.since in rosters.ids[: governance.roster.epoch]], taken)
+    ended = {name for names in complete.values() for name in names}
+    void = _voiding(governance, streams, complete)
+    again = again or reigns.keys() != governance.reigns.keys() or void is not governance.void or taken != governance.taken
+    changed = None if again else {name for name in streams if _differs(governance, streams, settled, name)}
+    frontier = _frontier(_shown(rosters, governance.roster.epoch, streams, reigns, ended), settled)
     digest = frontier_digest(list(frontier))
     former = {**governance.former, digest: frontier}
     grown = msgspec.structs.replace(
@@ -240,6 +268,7 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
         rosters=rosters,
         laws=_legislating(governance.laws, new),
         revocations=_revoking(governance.revocations, new),
+        said=said,
         streams=streams,
         frontier=frontier,
         digest=digest,
@@ -247,13 +276,12 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
         verdicts=verdicts,
         settled=settled,
         reigns=reigns,
+        taken=taken,
         void=void,
-        whole=whole,
+        whole={**whole, **dict.fromkeys(ended, ENDED)},
         former=dict(list(former.items())[-_FORMER_MAX:]),
     )
-    if reigns.keys() != governance.reigns.keys() or void != governance.void:
-        changed = {*streams, *reigns}
-    spares, spared = _sparing(grown, new, again=void != governance.void)
+    spares, spared = _sparing(grown, new, again=again)
     halts, halted = _halting(grown, changed, new)
     activations, rollouts = _rolling_out(grown, changed, new)
     return msgspec.structs.replace(
@@ -261,78 +289,115 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
     )
 
 
+def _differs(governance: Governance, streams: Mapping[str, Stream], settled: Mapping[str, tuple[str, ...]], name: str) -> bool:
+    return streams[name] is not governance.streams.get(name) or settled.get(name) != governance.settled.get(name)
+
+
+def _shown(
+    rosters: Rosters, epoch: int, streams: Mapping[str, Stream], reigns: Mapping[str, Reign], ended: Container[str]
+) -> dict[str, Stream]:
+    """What a frontier names: all that may count now, or under the next roster; no more, or a heartbeat could not name all."""
+    near = rosters.ids[: epoch + 1]
+    return {
+        name: stream
+        for name, stream in streams.items()
+        if name not in ended and (base_of(name) == name or (name in reigns and reigns[name].since in near))
+    }
+
+
 def _ruling(
-    governance: Governance, streams: Mapping[str, Stream], resolves: Mapping[str, Resolve], new: Sequence[Statement[Said]]
-) -> tuple[Rosters, Mapping[str, Resolve], dict[str, Stream]]:
-    """Which rosters count, what the root has resolved, and all streams with what was handed over to them.
+    governance: Governance, said: Mapping[str, Stream], resolves: Mapping[str, Resolve], new: Sequence[Statement[Said]]
+) -> tuple[Rosters, Mapping[str, Resolve]]:
+    """Which rosters count, and what the root has resolved.
 
     All rosters count, or those before a fork, and what a resolve chose behind it: one by the root of those that count so far. Which may
     be another root in turn, that has resolved a later fork. Each round makes the history longer, or is the last.
     """
     held = {**governance.rosters.held, **{item.id: item.claims for item in new if isinstance(item.claims, Roster)}}
-    stream = streams[ROSTERS]
+    stream = said[ROSTERS]
     ids = stream.ids if isinstance(stream, Chain) else common(stream)
+    chosen: Resolve | None = None
     while True:
         rosters = Rosters(held, ids)
-        seeded = _seeded(streams, rosters.reigns())
-        verdicts = newest(_gapless(seeded.get(in_reign(RESOLVES, rosters.since(RESOLVES)))), resolves)
+        reigns = [reign for reign in rosters.reigns() if base_of(reign.stream) == RESOLVES]
+        names = [reign.former for reign in reigns] + [in_reign(RESOLVES, rosters.since(RESOLVES))]
+        seen = {name: said[name] for name in names if name in said}
+        for reign in reigns:
+            seen[reign.stream] = _seeded(seen.get(reign.stream, Chain()), reign, reigns, seen) or seen.get(reign.stream, Chain())
+        verdicts = newest(_gapless(seen.get(names[-1])), resolves)
         verdict = verdicts.get(ROSTERS)
+        if chosen is not None and verdict is None:
+            verdicts = {**verdicts, ROSTERS: chosen}  # what led here stands, also if another root goes on behind it
         if not isinstance(stream, Fork) or verdict is None or not stream.whole.keys() >= {verdict.head, *verdict.aside}:
-            return rosters, verdicts, seeded
+            return rosters, verdicts
         further, _ = onward(stream, verdict.head)
         if len(further) <= len(ids):
-            return rosters, verdicts, seeded
-        ids = further
+            return rosters, verdicts
+        ids, chosen = further, verdict
 
 
-def _seeded(streams: Mapping[str, Stream], reigns: Iterable[Reign]) -> dict[str, Stream]:
-    """All streams, and in those that went to other signers what was handed over, once all of it is held."""
-    seeded = dict(streams)
-    for reign in reigns:
-        held, upto = seeded.get(reign.stream, Chain()), reign.upto
-        if upto.sequence == 0 or _taken_over(held, reign):
-            continue
-        ids = leading(seeded.get(reign.former, Chain()), upto.sequence, upto.head)
+def _taking_over(
+    governance: Governance, said: Mapping[str, Stream], reigns: Mapping[str, Reign], new: Sequence[Statement[Said]]
+) -> tuple[dict[str, Stream], frozenset[str]]:
+    """All streams, those that went to other signers with what was handed over, once all of it is held; and which those are."""
+    streams, taken = dict(said), set[str]()
+    for reign in reigns.values():
+        name = reign.stream
+        if reign.upto.sequence == 0:
+            taken.add(name)
+        elif name in governance.taken and governance.reigns.get(name) == reign:  # as before, and what was said since
+            growth = Growth(governance.streams[name], most=sys.maxsize, room=sys.maxsize)
+            for link in (link_of(item)[1] for item in new if link_of(item)[0] == name) if name in said else ():
+                growth.add(link)
+            streams[name] = growth.finish()
+            taken.add(name)
+        elif (seeded := _seeded(said.get(name, Chain()), reign, [*reigns.values()], streams)) is not None:
+            streams[name] = seeded
+            taken.add(name)
+    whole = frozenset(taken)
+    return streams, governance.taken if whole == governance.taken else whole
+
+
+def _seeded(held: Stream, reign: Reign, reigns: Sequence[Reign], streams: Mapping[str, Stream]) -> Stream | None:
+    """The stream with what was handed over, if some former one holds all of that; the newest of them is asked first."""
+    former: str | None = reign.former
+    by_stream = {one.stream: one for one in reigns}
+    while former is not None:
+        ids = leading(streams.get(former, Chain()), reign.upto.sequence, reign.upto.head)
         if ids:
-            growth = Growth(held, most=sys.maxsize)
+            growth = Growth(held, most=sys.maxsize, room=sys.maxsize)
             for number, identity in enumerate(ids, 1):
                 growth.add(Link(number, identity, ids[number - 2] if number > 1 else ""))
-            seeded[reign.stream] = growth.finish()
-    return seeded
+            return growth.finish()
+        before = by_stream.get(former)
+        former = before.former if before is not None else None
+    return None
 
 
-def _taken_over(stream: Stream, reign: Reign) -> bool:
-    """Whether it begins with all that was handed over."""
-    upto = reign.upto
-    if isinstance(stream, Fork):
-        return upto.sequence == 0 or upto.head in stream.ids
-    return upto.sequence == 0 or stream.ids[upto.sequence - 1 : upto.sequence] == (upto.head,)
-
-
-def _complete(streams: Mapping[str, Stream], reigns: Iterable[Reign]) -> dict[Reign, tuple[str, ...]]:
+def _complete(reigns: Sequence[Reign], taken: Container[str]) -> dict[Reign, tuple[str, ...]]:
     """Of each stream the newest handover of which all is held, to the streams that have ended by it."""
     former, found = dict[str, tuple[str, ...]](), dict[str, Reign]()
     for reign in reigns:
         former[reign.stream] = (*former.get(reign.former, ()), reign.former)
-        if _taken_over(streams.get(reign.stream, Chain()), reign):
+        if reign.stream in taken:
             found[base_of(reign.stream)] = reign
     return {reign: former[reign.stream] for reign in found.values()}
 
 
-def _voiding(
-    governance: Governance, streams: Mapping[str, Stream], complete: Mapping[Reign, tuple[str, ...]], reigns: Mapping[str, Reign]
-) -> frozenset[str]:
+def _voiding(governance: Governance, streams: Mapping[str, Stream], complete: Mapping[Reign, tuple[str, ...]]) -> frozenset[str]:
     """Ids of halts and revocations of former signers that were not handed over. While it is not known which those are, all deny."""
     ended = [name for names in complete.values() for name in names]
+    before = sum(value is ENDED for value in governance.whole.values())
     known = all(governance.whole.get(name) is ENDED and streams.get(name) is governance.streams.get(name) for name in ended)
-    if known and reigns.keys() == governance.reigns.keys():
+    if known and before == len(ended):
         return governance.void
     void = set[str]()
     for reign, names in complete.items():
         if reign.stream.startswith(DENYING):
             kept = leading(streams.get(reign.stream, Chain()), reign.upto.sequence, reign.upto.head) if reign.upto.sequence else ()
             void |= frozenset[str]().union(*(_all_of(streams.get(name, Chain())) for name in names)) - frozenset(kept)
-    return frozenset(void)
+    now = frozenset(void)
+    return governance.void if now == governance.void else now
 
 
 def _all_of(stream: Stream) -> frozenset[str]:
@@ -411,11 +476,11 @@ def _legislating(laws: Mapping[str, tuple[Law, ...]], new: Sequence[Statement[Sa
 
 
 def _rolling_out(
-    governance: Governance, changed: Container[str], new: Sequence[Statement[Said]]
+    governance: Governance, changed: Container[str] | None, new: Sequence[Statement[Said]]
 ) -> tuple[Mapping[str, Mapping[str, Activation]], Mapping[str, Rollout]]:
     """All activations of each domain, and the gapless chain of them. A fork has none: then only what named one can be replayed."""
     current = {domain: governance.current(activate_stream(domain)) for domain in governance.activations}
-    grown = {domain: dict(held) for domain, held in governance.activations.items() if current[domain] in changed}
+    grown = {domain: dict(held) for domain, held in governance.activations.items() if changed is None or current[domain] in changed}
     for item in new:
         if isinstance(claims := item.claims, Activation):
             held = grown.get(claims.domain)
@@ -433,10 +498,11 @@ def _rolling_out(
 
 
 def _halting(
-    governance: Governance, changed: Container[str], new: Sequence[Statement[Said]]
+    governance: Governance, changed: Container[str] | None, new: Sequence[Statement[Said]]
 ) -> tuple[Mapping[str, Mapping[str, tuple[str, ...]]], Mapping[str, tuple[str, ...]]]:
     """What is held of each domain's halts, and which are in force."""
-    touched = {domain: dict(said) for domain, said in governance.halts.items() if governance.current(halt_stream(domain)) in changed}
+    current = {domain: governance.current(halt_stream(domain)) for domain in governance.halts}
+    touched = {domain: dict(said) for domain, said in governance.halts.items() if changed is None or current[domain] in changed}
     for item in new:
         if isinstance(item.claims, Halt):
             domain = item.claims.domain

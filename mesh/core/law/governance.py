@@ -70,8 +70,10 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     """Domain to every halt and resume that is held of it: its id, and what it lifts."""
     halted: Mapping[str, tuple[str, ...]]
     """Halted domain to the ids of the halts in force there."""
-    streams: Mapping[str, Stream]
+    said: Mapping[str, Stream]
     """What is held of the streams that travel, by name."""
+    streams: Mapping[str, Stream]
+    """The same, those that went to other signers with what was handed over."""
     frontier: tuple[StreamHead, ...]
     digest: str
     """Digest of the frontier."""
@@ -82,7 +84,9 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     settled: Mapping[str, tuple[str, ...]]
     """Stream whose fork was resolved to the ids of the history that counts."""
     reigns: Mapping[str, Reign]
-    """Stream that has gone to other signers to how; the oldest first. Streams that they had before are in no frontier."""
+    """Stream that goes to other signers, by a roster that counts, to how; the oldest first. Some may not be in force yet."""
+    taken: frozenset[str]
+    """Those of which all is held that was handed over."""
     void: frozenset[str]
     """Ids of halts and revocations that count no more: former signers said them behind what was handed over, or beside it."""
     whole: Mapping[str, Container[str]]
@@ -140,8 +144,8 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
     def current(self, base: str) -> str:
-        """The stream of that name under the signers whom the newest roster that is held lets speak there."""
-        return in_reign(base, self.rosters.since(base))
+        """The stream of that name under the signers whom the roster in force lets speak there."""
+        return in_reign(base, self.rosters.since(base, self.roster.epoch))
 
     def latest_activation(self, domain: str) -> str:
         """Id of the newest activation of ``domain`` that is held with all before it; empty if there is none."""
@@ -210,10 +214,10 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
 
     def lacks(self, stream: str) -> str:
         """The former stream of which something that was handed over to ``stream`` is not held yet; empty if nothing is lacking."""
-        reign = self.reigns.get(stream)
-        if reign is None or self.whole.get(reign.former) is ENDED:
-            return ""
-        return self.lacks(reign.former) or reign.former
+        lacking = ""
+        while stream in self.reigns and stream not in self.taken:
+            stream = lacking = self.reigns[stream].former
+        return lacking
 
     @property
     def forgettable(self) -> frozenset[str]:
@@ -225,14 +229,20 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
         return frozenset(found)
 
     def _formerly(self, reign: Reign) -> set[str]:
-        before = self.reigns.get(reign.former)
-        return {reign.former} | (self._formerly(before) if before is not None else set())
+        names = {reign.former}
+        while (before := self.reigns.get(reign.former)) is not None:
+            reign = before
+            names.add(reign.former)
+        return names
 
     @property
     def incomplete(self) -> list[str]:
         """Streams of which something is lacking that was handed over to those who speak there now, sorted."""
-        former = {reign.former for reign in self.reigns.values()}
-        return sorted(stream for stream in self.reigns if stream not in former and self.lacks(stream))
+        if len(self.taken) == len(self.reigns):
+            return []
+        reigning = [reign for reign in self.reigns.values() if reign.since in self.rosters.ids[: self.roster.epoch]]
+        former = {reign.former for reign in reigning}
+        return sorted(reign.stream for reign in reigning if reign.stream not in former and reign.stream not in self.taken)
 
     def _check_heeded(self, base: str, said: Manifest | Activation) -> None:
         """That its signers' word still counts there under the roster in force; ``handed_over``."""

@@ -20,7 +20,7 @@ from mesh.core.bytes.keys import admit_key
 from mesh.core.law.reign import BaseName, Handover, MaybeId
 from mesh.core.log.checkpoint import attest_name, log_origin, witness_name
 from mesh.errors import Refused
-from mesh.limits import FRONTIER_STREAMS_MAX, MEMBERS_MAX, STREAM_STATEMENTS_MAX
+from mesh.limits import ACTIVATIONS_MAX, FRONTIER_STREAMS_MAX, MEMBERS_MAX, STREAM_STATEMENTS_MAX
 
 __all__ = [
     "ROSTERS",
@@ -326,7 +326,11 @@ def _check_bounds(bounds: Bounds) -> None:
 def _check_handovers(roster: Roster) -> None:
     if roster.epoch <= 1 and roster.handovers:
         raise Refused("roster_unsound", "the first roster takes nothing over from anybody")
+    if len(roster.handovers.keys() & {ROSTERS}):
+        raise Refused("roster_unsound", "the stream of the rosters goes by its own rule: nobody hands it over")
     for name, handover in roster.handovers.items():
+        if handover.sequence >= (ACTIVATIONS_MAX if name.startswith("activate/") else STREAM_STATEMENTS_MAX):
+            raise Refused("roster_unsound", f"behind number {handover.sequence} of {name[:40]} there is no room")
         if (handover.sequence == 0) != (handover.head == ""):
             raise Refused(
                 "roster_unsound", f"{name[:40]} goes on behind number {handover.sequence}, which is {handover.head[:12] or 'nothing'}"

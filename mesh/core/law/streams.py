@@ -70,10 +70,11 @@ class Cursor(msgspec.Struct, frozen=True, order=True):
 class Growth:
     """A stream while statements are added to it: one copy for all of them, however long it is, and none for what is held."""
 
-    def __init__(self, stream: Stream, *, most: int = STREAM_STATEMENTS_MAX) -> None:
-        """Begin from ``stream``, which stays as it is; its numbers end at ``most``, and a fork has twice as many."""
+    def __init__(self, stream: Stream, *, most: int = STREAM_STATEMENTS_MAX, room: int = STREAM_STATEMENTS_MAX) -> None:
+        """Begin from ``stream``, which stays as it is; its numbers end at ``most``, and a fork has room for twice ``room``."""
         self._before = stream
         self._most = most
+        self._room = min(most, room)
         self._chain: _GrowingChain | None = None
         self._fork: _GrowingFork | None = None
         """One of the two, once something was added."""
@@ -108,8 +109,8 @@ class Growth:
                 self._chain.add(link)
                 return
             self._fork = self._chain.forked()
-        elif len(self._fork.ids) >= 2 * self._most:  # room for two whole histories: what makes a fork is always taken in
-            raise Refused("stream_full", f"{2 * self._most} statements of a fork")
+        elif len(self._fork.ids) >= 2 * self._room:  # room for two whole histories: what makes a fork is always taken in
+            raise Refused("stream_full", f"{2 * self._room} statements of a fork")
         self._fork.add(link)
 
     def finish(self) -> Stream:

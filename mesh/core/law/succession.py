@@ -173,10 +173,11 @@ class Rosters(msgspec.Struct, frozen=True):
         """That number ``sequence``, said under the signers named by ``since``, still counts under the roster of ``epoch``.
 
         Raises:
-            Refused: ``handed_over`` if the stream went to other signers before that number.
+            Refused: ``handed_over`` if the stream went to other signers before that number; ``policy_unknown`` if their roster does not
+                count, or not yet.
         """
-        if since and since not in self.ids:
-            raise Refused("handed_over", f"{base[:40]} since {since[:12]}…, which is no roster of the history that counts")
+        if since and since not in self.ids[:epoch]:
+            raise Refused("policy_unknown", f"{base[:40]} since {since[:12]}…, which is no roster that counts under epoch {epoch}")
         start = self.ids.index(since) + 1 if since else 1
         for identity in self.ids[start:epoch]:
             upto = self.held[identity].handovers.get(base)
@@ -205,6 +206,7 @@ class Rosters(msgspec.Struct, frozen=True):
         admit_successor(before, statement.claims.previous, statement)
         check_sealed(statement, before)
         self._check_logs(statement.claims)
+        self._check_named(statement.claims)
         return Rosters({**self.held, statement.id: statement.claims}, self.ids)
 
     def _check_logs(self, after: Roster) -> None:
@@ -213,6 +215,15 @@ class Rosters(msgspec.Struct, frozen=True):
         while at in self.held:
             check_logs(self.held[at], after)
             at = self.held[at].previous
+
+    def _check_named(self, after: Roster) -> None:
+        """That only streams are handed over in which somebody speaks or has spoken, by rosters before this one."""
+        known, at = {*voices(after)}, after.previous
+        while at in self.held:
+            known |= voices(self.held[at]).keys()
+            at = self.held[at].previous
+        if strange := sorted(after.handovers.keys() - known):
+            raise Refused("roster_unsound", f"there is no stream {strange[0][:40]} to hand over")
 
     def judged(self, check: Callable[[Roster], T], by: Callable[[Roster], object]) -> T:
         """What ``check`` answers for the newest of all that are held that it passes for: what was right under a roster stays right.

@@ -21,7 +21,7 @@ import msgspec
 
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation
-from mesh.core.law.fold import admit_governance
+from mesh.core.law.fold import admit_governance, put_in_force
 from mesh.core.law.governance import Governance
 from mesh.core.law.policy import Manifest
 from mesh.core.law.reign import base_of
@@ -172,4 +172,4 @@ def newest_begun(governance: Governance, now_ms: int) -> Governance:
     if ids[roster.epoch - 1 : roster.epoch] != (governance.roster_id,):
         return governance
     begun = [held.epoch for held in governance.rosters.chain if held.not_before_ms <= now_ms]
-    return governance.under(max([roster.epoch, *begun]))
+    return put_in_force(governance, max([roster.epoch, *begun]))

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from mesh.core.law.fold import restore
+from mesh.core.law.fold import put_in_force, restore
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member, Roster
 from mesh.core.law.streams import Cursor
@@ -218,7 +218,7 @@ class Disk:
         """What the files said with all that was heard since, under the roster that this node went over to."""
         held = restore(files, [read_law(item.envelope) for item in self.law.values()])
         epoch = max(files.roster.epoch, self.meta.get(ROSTER_EPOCH, 0))
-        return held.under(min(epoch, len(held.rosters.ids)))
+        return put_in_force(held, min(epoch, len(held.rosters.ids)))
 
     def stored(self, governance: Governance, me: Member) -> Stored:
         """What a start reads."""
