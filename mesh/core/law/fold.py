@@ -23,8 +23,9 @@ from mesh.core.law.reign import base_of, in_reign
 from mesh.core.law.resolve import RESOLVES, Resolve, newest
 from mesh.core.law.revocation import Revocation, Spared, spared_by
 from mesh.core.law.roster import ROSTERS, Roster, admit_roster
-from mesh.core.law.streams import Chain, Fork, Growth, Link, Stream, common, head_of, leading, onward, settle
+from mesh.core.law.streams import Chain, Fork, Growth, Stream, common, head_of, onward, settle
 from mesh.core.law.succession import Reign, Rosters
+from mesh.core.law.taking import ended_by, seeded, taking_over, voiding
 from mesh.core.law.travel import Said, admit_law, admit_next, link_of
 from mesh.errors import Refused
 from mesh.limits import STREAM_STATEMENTS_MAX
@@ -253,11 +254,11 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
     resolves = {**governance.resolves, **{item.id: item.claims for item in new if isinstance(item.claims, Resolve)}}
     rosters, verdicts = _ruling(governance, said, resolves, new)
     reigns = {reign.stream: reign for reign in rosters.reigns()}
-    streams, taken = _taking_over(governance, said, reigns, new)
+    streams, taken = taking_over(governance, said, reigns, new)
     whole, settled = _settling(governance, streams, verdicts)
-    complete = _complete([reign for reign in reigns.values() if reign.since in rosters.ids[: governance.roster.epoch]], taken)
+    complete = ended_by([reign for reign in reigns.values() if reign.since in rosters.ids[: governance.roster.epoch]], taken)
     ended = {name for names in complete.values() for name in names}
-    void = _voiding(governance, streams, complete)
+    void = voiding(governance, streams, complete)
     again = again or reigns.keys() != governance.reigns.keys() or void is not governance.void or taken != governance.taken
     changed = None if again else {name for name in streams if _differs(governance, streams, settled, name)}
     frontier = _frontier(_shown(rosters, governance.roster.epoch, streams, reigns, ended), settled)
@@ -323,7 +324,7 @@ def _ruling(
         names = [reign.former for reign in reigns] + [in_reign(RESOLVES, rosters.since(RESOLVES))]
         seen = {name: said[name] for name in names if name in said}
         for reign in reigns:
-            seen[reign.stream] = _seeded(seen.get(reign.stream, Chain()), reign, reigns, seen) or seen.get(reign.stream, Chain())
+            seen[reign.stream] = seeded(seen.get(reign.stream, Chain()), reign, reigns, seen) or seen.get(reign.stream, Chain())
         verdicts = newest(_gapless(seen.get(names[-1])), resolves)
         verdict = verdicts.get(ROSTERS)
         if chosen is not None and verdict is None:
@@ -334,76 +335,6 @@ def _ruling(
         if len(further) <= len(ids):
             return rosters, verdicts
         ids, chosen = further, verdict
-
-
-def _taking_over(
-    governance: Governance, said: Mapping[str, Stream], reigns: Mapping[str, Reign], new: Sequence[Statement[Said]]
-) -> tuple[dict[str, Stream], frozenset[str]]:
-    """All streams, those that went to other signers with what was handed over, once all of it is held; and which those are."""
-    streams, taken = dict(said), set[str]()
-    for reign in reigns.values():
-        name = reign.stream
-        if reign.upto.sequence == 0:
-            taken.add(name)
-        elif name in governance.taken and governance.reigns.get(name) == reign:  # as before, and what was said since
-            growth = Growth(governance.streams[name], most=sys.maxsize, room=sys.maxsize)
-            for link in (link_of(item)[1] for item in new if link_of(item)[0] == name) if name in said else ():
-                growth.add(link)
-            streams[name] = growth.finish()
-            taken.add(name)
-        elif (seeded := _seeded(said.get(name, Chain()), reign, [*reigns.values()], streams)) is not None:
-            streams[name] = seeded
-            taken.add(name)
-    whole = frozenset(taken)
-    return streams, governance.taken if whole == governance.taken else whole
-
-
-def _seeded(held: Stream, reign: Reign, reigns: Sequence[Reign], streams: Mapping[str, Stream]) -> Stream | None:
-    """The stream with what was handed over, if some former one holds all of that; the newest of them is asked first."""
-    former: str | None = reign.former
-    by_stream = {one.stream: one for one in reigns}
-    while former is not None:
-        ids = leading(streams.get(former, Chain()), reign.upto.sequence, reign.upto.head)
-        if ids:
-            growth = Growth(held, most=sys.maxsize, room=sys.maxsize)
-            for number, identity in enumerate(ids, 1):
-                growth.add(Link(number, identity, ids[number - 2] if number > 1 else ""))
-            return growth.finish()
-        before = by_stream.get(former)
-        former = before.former if before is not None else None
-    return None
-
-
-def _complete(reigns: Sequence[Reign], taken: Container[str]) -> dict[Reign, tuple[str, ...]]:
-    """Of each stream the newest handover of which all is held, to the streams that have ended by it."""
-    former, found = dict[str, tuple[str, ...]](), dict[str, Reign]()
-    for reign in reigns:
-        former[reign.stream] = (*former.get(reign.former, ()), reign.former)
-        if reign.stream in taken:
-            found[base_of(reign.stream)] = reign
-    return {reign: former[reign.stream] for reign in found.values()}
-
-
-def _voiding(governance: Governance, streams: Mapping[str, Stream], complete: Mapping[Reign, tuple[str, ...]]) -> frozenset[str]:
-    """Ids of halts and revocations of former signers that were not handed over. While it is not known which those are, all deny."""
-    ended = [name for names in complete.values() for name in names]
-    before = sum(value is ENDED for value in governance.whole.values())
-    known = all(governance.whole.get(name) is ENDED and streams.get(name) is governance.streams.get(name) for name in ended)
-    if known and before == len(ended):
-        return governance.void
-    void = set[str]()
-    for reign, names in complete.items():
-        if reign.stream.startswith(DENYING):
-            kept = leading(streams.get(reign.stream, Chain()), reign.upto.sequence, reign.upto.head) if reign.upto.sequence else ()
-            void |= frozenset[str]().union(*(_all_of(streams.get(name, Chain())) for name in names)) - frozenset(kept)
-    now = frozenset(void)
-    return governance.void if now == governance.void else now
-
-
-def _all_of(stream: Stream) -> frozenset[str]:
-    if isinstance(stream, Fork):
-        return stream.ids
-    return frozenset(stream.ids) | {link.id for link in stream.loose.values()}
 
 
 def _sparing(governance: Governance, new: Sequence[Statement[Said]], *, again: bool) -> tuple[Mapping[str, frozenset[str]], Spared]:

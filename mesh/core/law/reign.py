@@ -6,8 +6,9 @@ Rules
    the former signers that counts. Who was removed, or could sign alone before a threshold was raised, adds nothing to it any more.
 2. A statement names the roster that made its signers the stream's (``since``); it stands in that *reign* of the stream, and is judged
    by that roster alone. So which signatures are on it decides nothing but whether it is believed.
-3. A reign is a stream of its own, with its own room: what former signers, or thieves of their keys, still say fills and forks theirs.
-   Its numbers go on behind the statement that was handed over, and all up to there belong to it too: who lacks some of it does nothing.
+3. A reign is a stream of its own: what former signers, or thieves of their keys, still say fills and forks theirs. It begins when that
+   roster is in force. Its numbers go on behind the statement that was handed over, and all up to there belong to it too: who lacks some
+   of it does nothing.
 4. Handed over behind nothing (number 0), all that was said before counts no more, and need not be kept.
 
 Not here: which handovers there are and what counts by them (:mod:`mesh.core.law.succession`), what is held of a reign

@@ -99,7 +99,7 @@ class Bounds(Payload):
     attest_stall_ms: Millis
     """An attestation that is missing for longer is reported."""
     revocations_max: Count
-    """How much a revoker key may say until a roster hands its stream over: what a stolen one can deny."""
+    """How much a revoker key may say until a roster hands its stream over, and twice as much if it forks: what a stolen one can deny."""
 
 
 @statement("roster")

@@ -12,6 +12,7 @@ import msgspec
 
 from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Params
+from mesh.core.law.fold import put_in_force
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import StreamHead
 from mesh.core.messages import (
@@ -186,7 +187,7 @@ class Enforcer:
             return
         self._watch.epochs.goes_over(self.name, after.epoch, self._watch.faulty(former))
         self._ground.say(self.name, "goes over", str(after.epoch))
-        self.governance, self._fresh = self.governance.under(after.epoch), go_over(self._fresh, former, after)
+        self.governance, self._fresh = put_in_force(self.governance, after.epoch), go_over(self._fresh, former, after)
         self._ask_all()
         self._sync()
 
