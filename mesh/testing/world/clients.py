@@ -395,6 +395,8 @@ class Workload:
                 purpose="",
                 audience=Audience(enforcer=keys.public(wish.enforcer), boot=enforcer.boot_nonce),
                 assurance_min="local",
+                within=[],
+                after=[],
                 nonce=keys.nonce("intent", self._ground.seed, self.name, self._next)[:32],
                 created_ms=now_ms,
                 expires_ms=now_ms + 6_000,
@@ -407,6 +409,7 @@ class Workload:
             enforcer=msgspec.Raw(self.setting.identities[wish.enforcer].envelope),
             openings=openings,
             approvals=[],
+            parents=[],
         )
         actual = Actual(
             domain=DOMAIN, action=ACTION, resource=EntityRef(type=RESOURCE, id=f"thing-{self._next % 5}"), params=params,
