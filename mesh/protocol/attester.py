@@ -34,7 +34,7 @@ from mesh.core.run.approval import weigh
 from mesh.core.run.heard import Heard, check_heard
 from mesh.core.run.identity import check_identity
 from mesh.core.run.intent import Intent
-from mesh.core.run.kin import trace
+from mesh.core.run.kin import below, trace
 from mesh.core.run.outcome import Outcome, event_name
 from mesh.core.run.params import Opening
 from mesh.errors import MeshError, Refused
@@ -157,8 +157,8 @@ def _judge(error: MeshError) -> tuple[str, str]:
 def located_ids(record: Record) -> tuple[str, ...]:
     """The statement ids under which a record can be found."""
     match record:
-        case DecisionMade(intent=intent, authorization=authorization):
-            return (intent, authorization) if authorization else (intent,)
+        case DecisionMade(intent=intent, authorization=authorization, parents=parents) if authorization:
+            return (intent, authorization, *(below(paper.named[0]) for paper in parents))
         case OutcomeRecorded(outcome=outcome, intent=intent, authorization=authorization):
             return (outcome, intent, authorization)
         case EnforcerHeard(heard=heard):

@@ -28,6 +28,7 @@ from mesh.core.messages import Authorized, DeniedAnswer, IntentRequest, Openings
 from mesh.core.run.approval import Effect as Approved
 from mesh.core.run.authorization import Denial, RecordRef
 from mesh.core.run.decision import Decision, Verdict
+from mesh.core.run.kin import below
 from mesh.errors import MeshError, Refused
 from mesh.limits import REQUEST_BYTES_MAX
 from mesh.protocol import decide
@@ -212,6 +213,7 @@ class Intake:
         if draft is not None:
             self.effects.append(InsertOnce("intent", asked.intent.id, asked.intent.claims.created_ms, ref.index))
             self.effects.append(Locate(draft.id, ref.origin, ref.index))
+            self.effects += [Locate(below(item.authorization.id), ref.origin, ref.index) for item in asked.family.kin]
             parent = asked.family.parent
             if parent is not None:
                 self.effects.append(Running(parent.authorization.id, parent.outcome.claims.enforcer))

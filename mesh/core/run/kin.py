@@ -27,7 +27,7 @@ from typing import Annotated, Final, NoReturn
 import msgspec
 
 from mesh.core.bytes import canonical, envelope
-from mesh.core.bytes.canonical import Payload
+from mesh.core.bytes.canonical import Payload, sha256_hex
 from mesh.core.bytes.envelope import Statement
 from mesh.core.bytes.keys import verify
 from mesh.core.law.succession import Rosters
@@ -37,7 +37,7 @@ from mesh.core.run.outcome import Finished, Outcome, Started
 from mesh.errors import Refused
 from mesh.limits import ANCESTORS_MAX, PARENT_AGE_MS_MAX, PARENTS_BYTES_MAX
 
-__all__ = ["ALONE", "Family", "Kin", "Parent", "read_parent", "trace"]
+__all__ = ["ALONE", "Family", "Kin", "Parent", "below", "read_parent", "trace"]
 
 
 class Parent(Payload):
@@ -106,6 +106,11 @@ class Family(msgspec.Struct, frozen=True):
 
 ALONE: Final = Family()
 """No parents."""
+
+
+def below(authorization: str) -> str:
+    """Under which id the decisions of all that names this execution as its parent are found; a statement never has it."""
+    return sha256_hex(b"below " + authorization.encode())
 
 
 def read_parent(data: bytes) -> Parent:
