@@ -103,6 +103,13 @@ class Family(msgspec.Struct, frozen=True):
         """Of everything within which it runs."""
         return tuple(dict.fromkeys(one.domain for one in self.ancestors))
 
+    @property
+    def told(self) -> str:
+        """In words."""
+        within = [f"within {len(self.ancestors)}, begun by {self.ancestors[-1].subject}"] if self.ancestors else []
+        after = len(self.kin) - len(within)
+        return ", ".join([*within, *([f"after {after}"] if after else [])])
+
 
 ALONE: Final = Family()
 """No parents."""
