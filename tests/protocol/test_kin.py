@@ -8,6 +8,7 @@ import pytest
 
 from mesh.core.bytes import canonical, envelope
 from mesh.core.law.governance import Governance
+from mesh.core.law.succession import Rosters
 from mesh.core.log.record import DecisionMade, Denied, Record, encode_record, read_record
 from mesh.core.messages import Answer, Authorized, DeniedAnswer, IntentRequest, OutcomeRequest, pack, unpack_answer
 from mesh.core.run import kin
@@ -203,6 +204,20 @@ def test_a_parent_of_a_roster_that_is_not_in_force_yet_is_asked_for_again() -> N
     data = altered(ROOT.authorization, Authorization, LAB.keys[ME.name]["decision"], roster_epoch=2)
     name = envelope.identify(data)[1]
     assert denied(asks(4, within=[name]), papers(data, LAB.lived(ROOT.claims.intent, name, at_ms=NOW)[0])) == "wrong_epoch"
+
+
+def test_a_parent_counts_by_the_roster_under_which_it_was_authorized() -> None:
+    renewed = msgspec.structs.replace(ME, decision_key=secret("a later key").public)
+    members = [renewed if member.name == ME.name else member for member in LAB.roster.members]
+    later = msgspec.structs.replace(LAB.roster, epoch=2, members=members)
+    rosters = Rosters({LAB.pin: LAB.roster, "22" * 32: later}, (LAB.pin, "22" * 32))
+    child = envelope.read(Intent, asks(4, within=[ROOT.id]))
+    assert kin.trace([ROOT.running], child, rosters, epoch=2, at_ms=NOW).ancestors[0].issuer == ME.name, "its key of then counts"
+    data = altered(ROOT.authorization, Authorization, LAB.keys[ME.name]["decision"], roster_epoch=2)
+    name = envelope.identify(data)[1]
+    forged = papers(data, LAB.lived(ROOT.claims.intent, name, at_ms=NOW)[0])
+    with pytest.raises(Refused, match="bad_signature"):
+        kin.trace([forged], envelope.read(Intent, asks(4, within=[name])), rosters, epoch=2, at_ms=NOW)
 
 
 def test_a_parent_that_a_quorum_had_to_allow_has_a_quorum_of_lines() -> None:
