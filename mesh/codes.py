@@ -148,7 +148,10 @@ CODES: Final[dict[str, Code]] = {
         2,
     ),
     "too_deep": _code(
-        "it would run within more executions than may stand within one another", "governor", "Let the part stand alone, or flatter.", 2
+        "it would run within more executions than may stand within one another",
+        "governor",
+        "Let the part stand alone, or nearer to the root.",
+        2,
     ),
     "approval_mismatch": _code(
         "an approval or grant is for something else, or came twice",
