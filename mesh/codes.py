@@ -138,6 +138,39 @@ CODES: Final[dict[str, Code]] = {
         "Have it approved: each of those people runs `mesh approve INTENT --key FILE`; then ask again with --approval FILE.",
         2,
     ),
+    "parent_unknown": _code(
+        "the papers beside the intent are not those of the executions that it names as its parents",
+        "governor",
+        "Send for each, in order, its authorization and its `started` or `finished`: `mesh run --papers FILE` writes them.",
+        2,
+    ),
+    "parent_mismatch": _code(
+        "the papers of a parent do not fit one another", "governor", "Send them as the parent's own gate wrote them.", 5
+    ),
+    "parent_over": _code(
+        "the execution within which this would run is not running, as far as can be known",
+        "governor",
+        "Begin it anew, or let this one stand alone: `env -u MESH_WITHIN mesh run ...`.",
+        2,
+    ),
+    "parent_unfinished": _code(
+        "an execution whose result this would use has not finished with that result",
+        "governor",
+        "Wait until it has finished, and quote the outcome that it has then.",
+        2,
+    ),
+    "parent_foreign": _code(
+        "whoever asks neither holds the parent's key nor brings its holder's countersignature",
+        "governor",
+        "Ask as the parent's identity, or have its program countersign: `within=execution` in the same process does.",
+        2,
+    ),
+    "too_deep": _code(
+        "it would run within more executions than may stand within one another",
+        "governor",
+        "Let the part stand alone, or nearer to the root.",
+        2,
+    ),
     "approval_mismatch": _code(
         "an approval or grant is for something else, or came twice",
         "governor, enforcer",

@@ -7,6 +7,8 @@ from typing import Final
 
 __all__ = [
     "ACTIVATIONS_MAX",
+    "AFTER_MAX",
+    "ANCESTORS_MAX",
     "APPROVALS_BYTES_MAX",
     "APPROVALS_MAX",
     "APPROVAL_BYTES_MAX",
@@ -38,6 +40,9 @@ __all__ = [
     "NOTE_SIGNATURES_MAX",
     "OUTBOX_OUTCOMES_MAX",
     "PARAMS_MAX",
+    "PARENTS_BYTES_MAX",
+    "PARENT_AGE_MS_MAX",
+    "PARENT_RECORDS_MAX",
     "POLICY_BYTES_MAX",
     "POLICY_CHECK_MS_MAX",
     "POLICY_DEPTH_MAX",
@@ -83,8 +88,8 @@ ENVELOPE_BYTES_MAX: Final = 131_072
 """A statement in base64 with all its signatures."""
 RECORD_BYTES_MAX: Final = 65_535
 """A record's leaf data: C2SP tlog-tiles writes entry lengths in 16 bits."""
-REQUEST_BYTES_MAX: Final = 98_304
-"""An intent with its identity document and openings, as it arrives from the bus: checked before any decoding."""
+REQUEST_BYTES_MAX: Final = 122_880
+"""An intent with its identity document, openings, approvals and parents, as it arrives from the bus: checked before any decoding."""
 MESSAGE_BYTES_MAX: Final = 1_000_000
 """Any message on the bus: just below nats-server's default max_payload of 1 MiB."""
 NOTE_BYTES_MAX: Final = 65_536
@@ -174,6 +179,16 @@ GRANT_LIFE_MS_MAX: Final = 14_400_000
 """A break-glass grant: four hours. An emergency that lasts longer is granted again, by people who look again."""
 GRANT_ACTIONS_MAX: Final = 16
 """Actions that one grant names: it must be readable at night."""
+AFTER_MAX: Final = 4
+"""Finished executions whose results one intent says that it uses: the papers of each are verified before anything is decided."""
+ANCESTORS_MAX: Final = 8
+"""How deep executions stand within one another: beyond, nobody can say any more who does what for whom."""
+PARENTS_BYTES_MAX: Final = 24_576
+"""The papers of all parents together: they stand in the record of the decision, which has 64 kB, beside the approvals."""
+PARENT_AGE_MS_MAX: Final = 604_800_000
+"""Since a parent has started: one week. Of one whose end nobody ever said, papers would be good for ever."""
+PARENT_RECORDS_MAX: Final = 64
+"""Records about a parent in which its end is looked for: an execution has three in each log at most, and with more nobody may begin."""
 QUESTIONS_MAX: Final = 64
 """Questions one node looks up at the same time; the next is told `overloaded`: each may read a megabyte."""
 QUEUE_REQUESTS_MAX: Final = 4_096

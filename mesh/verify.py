@@ -49,6 +49,7 @@ from mesh.core.run.decision import EngineRequest, Verdict
 from mesh.core.run.heard import Heard, check_heard
 from mesh.core.run.identity import Identity, check_identity
 from mesh.core.run.intent import Intent
+from mesh.core.run.kin import trace
 from mesh.core.run.outcome import Outcome
 from mesh.core.run.params import Opening
 from mesh.errors import MeshError, Refused
@@ -307,6 +308,8 @@ class _Judge:
         governance = laws[0] if laws else None
         if record.approvals:
             self._check("approvals", lambda: self._approved(record, bundle))
+        if record.parents:
+            self._check("parents", lambda: self._traced(record, bundle))
         self._check("decision", lambda: self._repeat(record, bundle, governance, _Echo(record)))  # (7)
         if engine is None:
             self._check(_REPLAY, lambda: _skip("no policy engine here"))
@@ -319,6 +322,10 @@ class _Judge:
         backing = weigh([bytes(raw) for raw in record.approvals], intent, self._then(record), at_ms=record.at_ms)
         told = [f"{count} of {group}" for group, count in backing.approvals.items()]
         return ", ".join([*told, *(["break-glass"] if backing.breakglass else [])])
+
+    def _traced(self, record: DecisionMade, bundle: ProofBundle) -> str:
+        intent, rosters = envelope.read(Intent, bytes(bundle.bodies[0])), self._whole().governance().rosters
+        return trace(record.parents, intent, rosters, epoch=record.roster_epoch, at_ms=record.at_ms).told
 
     def _law(self, record: DecisionMade, bundle: ProofBundle, laws: list[Governance]) -> str:
         if len(bundle.manifests) != 1 or len(bundle.bundles) != 1:

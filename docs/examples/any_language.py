@@ -85,12 +85,14 @@ async def main(context_file, who, count, show_ids):
             "purpose": f"invoice {number}",
             "audience": {"enforcer": enforcer_key.verify_key.encode().hex(), "boot": boot},
             "assurance_min": "local",
+            "within": [],
+            "after": [],
             "nonce": secrets.token_hex(16),
             "created_ms": now,
             "expires_ms": now + 30_000,
         }
         envelope, intent_id = sign(canonical(intent), key)
-        request = {"enforcer": enforcer, "identity": document, "intent": envelope, "openings": [], "approvals": []}
+        request = {"enforcer": enforcer, "identity": document, "intent": envelope, "openings": [], "approvals": [], "parents": []}
         async with gate:
             answer = json.loads((await bus.request(subject, canonical(request), timeout=10)).data)
         answers[answer["answer"]] += 1

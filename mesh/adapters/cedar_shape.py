@@ -47,12 +47,14 @@ _ALWAYS: Final[dict[Path, str]] = {
     ("asserted", "purpose"): "String",
     ("attested", "approvals"): "Set<String>",
     ("attested", "breakglass"): "Bool",
+    ("attested", "delegation_depth"): "Long",
     ("attested", "enforcer_class"): "String",
     ("attested", "frontier"): "String",
     ("attested", "now_s"): "Long",
     ("attested", "person"): "String",
     ("attested", "policy_epoch"): "Long",
     ("attested", "region"): "String",
+    ("attested", "root"): "String",
 }
 
 

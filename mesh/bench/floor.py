@@ -150,6 +150,8 @@ class _Floor:
                 person=identity["person"],
                 approvals={},
                 breakglass=False,
+                delegation_depth=0,
+                root=principal.id,
             ),
             slice=[
                 Entity(type=principal.type, id=principal.id, attributes=identity["attributes"], parents=groups),

@@ -72,6 +72,8 @@ class Workload:
             purpose=f"invoice {number}",
             audience=Audience(enforcer=self._enforcer, boot=self.boot),
             assurance_min="local",
+            within=[],
+            after=[],
             nonce=secrets.token_hex(16),
             created_ms=now_ms,
             expires_ms=now_ms + INTENT_LIFE_MS_MAX,
@@ -79,7 +81,9 @@ class Workload:
         draft = envelope.draft(intent)
         signed = envelope.assemble(draft.payload_type, draft.payload, {self.key.public: self.key.sign(draft.message)})
         raw = msgspec.Raw
-        return pack(IntentRequest(intent=raw(signed), identity=raw(self.document), enforcer=raw(self.place), openings=[], approvals=[]))
+        return pack(
+            IntentRequest(intent=raw(signed), identity=raw(self.document), enforcer=raw(self.place), openings=[], approvals=[], parents=[])
+        )
 
 
 async def connect(context: Context) -> Bus:

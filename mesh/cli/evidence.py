@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 from mesh.cli import client, epochs, telling
+from mesh.cli.graph import graph
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.log.record import read_record
 from mesh.core.log.tlogproof import TlogProof
@@ -107,6 +108,9 @@ def _told_policy(policy: PolicyStatus) -> str:
 @click.group()
 def lineage() -> None:
     """Records of all logs."""
+
+
+lineage.add_command(graph)
 
 
 @lineage.command("ls")

@@ -22,7 +22,7 @@ from mesh.limits import SPARED_MAX
 
 __all__ = ["parse_target", "revoke"]
 
-_Kind = Literal["key", "enrolled", "subject", "document", "intent", "authorization", "digest", "issuer", "governor"]
+_Kind = Literal["key", "enrolled", "subject", "document", "intent", "authorization", "ancestor", "digest", "issuer", "governor"]
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
 _DIGEST: Final = re.compile(r"blake3:[0-9a-f]{64}")
 
@@ -48,7 +48,8 @@ def revoke(
 ) -> int:
     """Revoke TARGET, for ever: nothing that rests on it starts any more.
 
-    TARGET is key:HEX, subject:SPIFFE-ID, document:ID, intent:ID, authorization:ID or digest:blake3:HEX; or issuer:HEX, with it every
+    TARGET is key:HEX, subject:SPIFFE-ID, document:ID, intent:ID, authorization:ID or digest:blake3:HEX; ancestor:ID is an authorization
+    with all that runs within it. Or it is issuer:HEX, with it every
     identity document that it signed but those named with --except; or governor:NAME, with it all that it has authorized. These two,
     and a key that a roster names (enrolled:HEX), take the threshold of revokers (--co-sign). Ends with 0 once a member holds it; with
     --watch, once k members do.

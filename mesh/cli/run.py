@@ -4,7 +4,7 @@ Rules
 -----
 1. The program is measured before it is asked for, and executed through the descriptors that were measured.
 2. Arguments, folder, environment and user are parameters: policy sees them, the authorization binds them. The program gets no
-   variable that was not named.
+   variable that was not named, but for MESH_WITHIN: in a private folder, the papers of this execution, for `mesh run` in the program.
 3. Standard output and error are the program's, passed on as they come; ours is one line on standard error. Its exit status is
    ours when it ran; 128 and the signal when one killed it. When it did not run, the status is that of the code (2 for a denial).
 4. What is ended from outside ends the program too: Ctrl-C, SIGTERM, or the mesh.
@@ -18,9 +18,10 @@ import platform
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 
 import click
 
@@ -32,9 +33,14 @@ from mesh.core.run.authorization import Authorization
 from mesh.errors import Refused
 from mesh.gate.errors import Denied
 
+if TYPE_CHECKING:
+    from mesh.adapters import exec as programs
+    from mesh.gate.front import Execution
+
 __all__ = ["request", "run"]
 
 _TERMINATED: Final = 128 + signal.SIGTERM
+_WITHIN: Final = "MESH_WITHIN"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -48,6 +54,18 @@ def _approvals(command: F) -> F:
     )(command)
 
 
+def _kin(command: F) -> F:
+    paths = click.Path(exists=True, dir_okay=False, path_type=Path)
+    after = click.option("--after", "after", multiple=True, type=paths, help="Papers of a finished execution whose result it uses.")
+    within = click.option(
+        "--within",
+        type=paths,
+        envvar=_WITHIN,
+        help="Papers of the running execution that it is a part of; in a program that `mesh run` started, that one.",
+    )
+    return within(after(command))
+
+
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--as", "identity", metavar="ID", help="Whose intent it is: an identity of the context.")
 @click.option("--action", required=True, metavar="DOMAIN/VERB", help="What it is, such as ops/run.")
@@ -55,11 +73,13 @@ def _approvals(command: F) -> F:
 @click.option("--cwd", type=click.Path(exists=True, file_okay=False), default=".", help="Where it starts; by default here.")
 @click.option("--env", "names", multiple=True, metavar="NAME[=VALUE]", help="Give it this variable: ours, or one of its own.")
 @click.option("--purpose", default="", help="Why, in your own words.")
+@click.option("--papers", type=click.Path(dir_okay=False, path_type=Path), help="Write its papers here, for --after, once it has ended.")
 @_approvals
+@_kin
 @format_option
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @pass_cli
-def run(
+def run(  # noqa: PLR0913 -- one for each option
     cli: Cli,
     *,
     identity: str | None,
@@ -68,7 +88,10 @@ def run(
     cwd: str,
     names: tuple[str, ...],
     purpose: str,
+    papers: Path | None,
     approvals: tuple[Path, ...],
+    within: Path | None,
+    after: tuple[Path, ...],
     command: tuple[str, ...],
 ) -> int:
     """Run COMMAND only if the mesh authorizes exactly this start of it.
@@ -76,8 +99,16 @@ def run(
     Standard input is passed on unless it is a terminal. The exit status is the program's own; 2 when it was denied.
     """
     env = _environment(names)
-    place = _resource(resource)
-    return asyncio.run(_run(cli, identity, action, place, command, str(Path(cwd).resolve()), env, purpose, approvals))
+    place, kin = _resource(resource), _Kin(within, after, papers)
+    return asyncio.run(_run(cli, identity, action, place, command, str(Path(cwd).resolve()), env, purpose, approvals, kin))
+
+
+class _Kin(NamedTuple):
+    """What it is a part of, what it comes after, and where its own papers go."""
+
+    within: Path | None
+    after: tuple[Path, ...]
+    papers: Path | None
 
 
 async def _run(
@@ -90,6 +121,7 @@ async def _run(
     env: Mapping[str, str],
     purpose: str,
     approvals: Sequence[Path],
+    kin: _Kin,
 ) -> int:
     from mesh.adapters import exec as programs
     from mesh.gate.connect import connect_async
@@ -99,18 +131,24 @@ async def _run(
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     params = {"argv": list(command), "cwd": cwd, "env": [f"{name}={value}" for name, value in sorted(env.items())], "uid": os.geteuid()}
     try:
-        with programs.measure(command[0], os.environ.get("PATH", os.defpath)) as measured:
-            async with (
-                await connect_async(cli.context, identity) as gate,
-                gate.execution(
-                    action, resource, params, purpose=purpose, approvals=approvals, measure=lambda: measured.measurements
-                ) as work,
-            ):
-                stdin = subprocess.DEVNULL if sys.stdin is None or sys.stdin.isatty() else sys.stdin.fileno()
-                done = await programs.run(measured, command, cwd, env, on_output=_pass_on, stdin=stdin)
-                for output in done.outputs:
-                    work.measured(output)
-                work.exited(-done.signal if done.signal else done.status, "signal" if done.signal else "exit")
+        with (
+            programs.measure(command[0], os.environ.get("PATH", os.defpath)) as measured,
+            tempfile.TemporaryDirectory(prefix="mesh-run-") as folder,
+        ):
+            async with await connect_async(cli.context, identity) as gate:
+                async with gate.execution(
+                    action,
+                    resource,
+                    params,
+                    purpose=purpose,
+                    approvals=approvals,
+                    within=kin.within,
+                    after=kin.after,
+                    measure=lambda: measured.measurements,
+                ) as work:
+                    done = await _program(measured, command, cwd, env, work, Path(folder))
+                if kin.papers is not None:
+                    kin.papers.write_bytes(work.papers)
         cli.next(f"mesh why {work.intent}")
     except asyncio.CancelledError:
         return _TERMINATED
@@ -119,13 +157,31 @@ async def _run(
     return done.status
 
 
+async def _program(
+    measured: "programs.Measured", command: Sequence[str], cwd: str, env: Mapping[str, str], work: "Execution", folder: Path
+) -> "programs.Exit":
+    from mesh.adapters import exec as programs
+
+    shown = folder / "within.json"
+    shown.write_bytes(work.papers)
+    stdin = subprocess.DEVNULL if sys.stdin is None or sys.stdin.isatty() else sys.stdin.fileno()
+    done = await programs.run(measured, command, cwd, {**env, _WITHIN: str(shown)}, on_output=_pass_on, stdin=stdin)
+    for output in done.outputs:
+        work.measured(output)
+    work.exited(-done.signal if done.signal else done.status, "signal" if done.signal else "exit")
+    return done
+
+
 @click.command()
 @click.option("--as", "identity", metavar="ID", help="Whose intent it is: an identity of the context.")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True, dir_okay=False))
 @_approvals
+@_kin
 @format_option
 @pass_cli
-def request(cli: Cli, identity: str | None, file: Path, approvals: tuple[Path, ...]) -> int:
+def request(
+    cli: Cli, *, identity: str | None, file: Path, approvals: tuple[Path, ...], within: Path | None, after: tuple[Path, ...]
+) -> int:
     """Ask for the authorization that FILE (or - for standard input) describes, and print the governor's answer as it came.
 
     FILE is JSON: action, resource {type, id}, and perhaps params, committed, measurements, purpose, assurance. Nothing runs,
@@ -145,6 +201,8 @@ def request(cli: Cli, identity: str | None, file: Path, approvals: tuple[Path, .
                 purpose=asked.purpose,
                 assurance=asked.assurance,
                 approvals=approvals,
+                within=within,
+                after=after,
             )
     except Denied as denied:
         return _denied(cli, denied)
@@ -174,6 +232,8 @@ def _environment(names: Sequence[str]) -> dict[str, str]:
         name, equals, value = item.partition("=")
         if not name or "\0" in item:
             raise Refused("usage", f"--env {item[:80]!r}: NAME or NAME=VALUE is wanted")
+        if name == _WITHIN:
+            raise Refused("usage", f"--env {_WITHIN}: the program gets the papers of its own execution there")
         if not equals and name not in os.environ:
             raise Refused("usage", f"--env {name}: not set here")
         found[name] = value if equals else os.environ[name]

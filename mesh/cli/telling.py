@@ -24,6 +24,7 @@ from mesh.core.log.record import (
 )
 from mesh.core.messages import Proved
 from mesh.core.run.approval import BreakGlass, read_said
+from mesh.core.run.authorization import Authorization
 from mesh.core.run.heard import Heard
 from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Intent
@@ -175,6 +176,8 @@ class Story:
             "decided in": f"{record.attested.region}, as of roster epoch {record.roster_epoch}",
             "person": record.attested.person,
             "approvals": [_approved(bytes(raw)) for raw in record.approvals],
+            "parents": _parents(record),
+            "root": record.attested.root if record.attested.delegation_depth else "",
             "engine": record.engine,
         }
         for epochs in self._governance.laws.values():
@@ -230,6 +233,18 @@ class Story:
         ended = {record.authorization for record in records if isinstance(record, OutcomeRecorded) and self._belongs(record)}
         if permits - ended:
             self.stages.append({"stage": "outcome", "what": "none recorded: it was not run, or its enforcer has not reported yet"})
+
+
+def _parents(record: DecisionMade) -> list[str]:
+    """As the papers in the record say it."""
+    within, told_ = record.attested.delegation_depth > 0, list[str]()
+    for at, paper in enumerate(record.parents):
+        authorization = envelope.read(Authorization, bytes(paper.authorization))
+        claims = authorization.claims
+        how = f"within (depth {record.attested.delegation_depth})" if within and at == 0 else "after"
+        consent = ", countersigned by its holder" if paper.countersignature else ""
+        told_.append(f"{how} {claims.subject} {claims.domain}/{claims.action} {authorization.id[:12]}{consent}")
+    return told_
 
 
 def _approved(data: bytes) -> str:

@@ -247,6 +247,8 @@ def asked(name: str, account: str, amount_cents: int, *, minute: int) -> Signed:
         purpose="pay what is due",
         audience=Audience(enforcer=key("enforcer").public, boot=hex32("boot")),
         assurance_min="local",
+        within=[],
+        after=[],
         nonce=hex32(f"nonce {name}")[:32],
         created_ms=start_ms(minute),
         expires_ms=start_ms(minute) + 30_000,

@@ -91,6 +91,8 @@ RAW: Final[Mapping[tuple[str, str], str]] = {
     ("HeardWord", "heard"): "heard",
     ("HeardWord", "identity"): "identity",
     ("DecisionMade", "approvals"): "approval or grant",
+    ("Parent", "authorization"): "authorization",
+    ("Parent", "outcome"): "outcome",
     ("Paper", "statement"): "approval or grant",
     ("LawBatch", "statements"): "revocation, halt, policy, activate or resolve",
     ("Offer", "statements"): "revocation, halt, policy, activate or resolve",

@@ -208,6 +208,7 @@ class _Teller:
             decision=decision,
             engine=_ENGINE,
             approvals=[Raw(said.envelope) for said in question.backing.said],
+            parents=list(question.family.papers),
             authorization=authorization,
         )
 
@@ -472,7 +473,7 @@ def _messages(said: _Said, outcomes: _Outcomes, leaves: tuple[bytes, ...], seen:
     bodies = [Raw(item.envelope) for item in (said.intent, world.workload, world.enforcer, *outcomes.said)]
     messages = {
         "IntentRequest": IntentRequest(
-            intent=Raw(said.intent.envelope), identity=identity, enforcer=enforcer, openings=[OPENING], approvals=[]
+            intent=Raw(said.intent.envelope), identity=identity, enforcer=enforcer, openings=[OPENING], approvals=[], parents=[]
         ),
         "Answer-authorized": Authorized(authorization=Raw(said.authorization.envelope), frontier=frontier),
         "Answer-denied": DeniedAnswer(denial=Raw(said.denial.envelope)),

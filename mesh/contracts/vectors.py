@@ -9,6 +9,7 @@ from typing import Any
 from mesh.contracts.example import MEMBERS, MESH, NODE, OPENING, Signed, base, hex32, key, key_names
 from mesh.contracts.jsonschema import json_text
 from mesh.contracts.logrefusals import log_cases
+from mesh.contracts.part import part
 from mesh.contracts.readme import vectors_readme
 from mesh.contracts.refusals import Case, statement_cases, text
 from mesh.contracts.story import ORIGIN, Story, story
@@ -30,10 +31,10 @@ def cases() -> tuple[Case, ...]:
 
 def vector_files() -> dict[str, bytes]:
     """Path to content."""
-    told = story()
+    told, (intent, authorization, request) = story(), part()
     files = {"README.md": vectors_readme(cases()), "keys.json": json_text(_keys()), "digests.json": json_text(_digests(told))}
-    files |= {f"statement/{item.name}.json": json_text(_statement(item)) for item in told.statements}
-    files |= {f"message/{name}.json": data for name, data in told.messages.items()}
+    files |= {f"statement/{item.name}.json": json_text(_statement(item)) for item in (*told.statements, intent, authorization)}
+    files |= {f"message/{name}.json": data for name, data in (*told.messages.items(), ("IntentRequest-within", request))}
     files |= {f"log/{name}": data for name, data in _log(told).items()}
     files["policy/payments.bundle.json"] = base().built.data
     files |= {case.file: json_text(_case(case)) for case in cases()}

@@ -13,8 +13,9 @@ from mesh.core.bytes.canonical import Count, Hex32, Name, Payload, Text, Token
 from mesh.core.law.heartbeat import Frontier, StreamName
 from mesh.core.log.record import Origin
 from mesh.core.run.intent import Digest
+from mesh.core.run.kin import Parent
 from mesh.core.run.params import Opening
-from mesh.limits import APPROVALS_MAX, BATCH_EVENTS_MAX, BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX, NOTE_BYTES_MAX, PARAMS_MAX
+from mesh.limits import AFTER_MAX, APPROVALS_MAX, BATCH_EVENTS_MAX, BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX, NOTE_BYTES_MAX, PARAMS_MAX
 
 __all__ = [
     "Answer",
@@ -75,6 +76,8 @@ class IntentRequest(Payload):
     openings: Annotated[list[Opening], msgspec.Meta(max_length=PARAMS_MAX)]
     approvals: Annotated[list[Raw], msgspec.Meta(max_length=APPROVALS_MAX)]
     """Envelopes of approvals and break-glass grants."""
+    parents: Annotated[list[Parent], msgspec.Meta(max_length=1 + AFTER_MAX)]
+    """The papers of the executions that the intent names, in its order: first that within which it runs, then those that it follows."""
 
 
 class Authorized(Payload, tag_field="answer", tag="authorized"):

@@ -35,7 +35,8 @@ from mesh.core.law.roster import Roster
 from mesh.core.messages import Authorized, IntentRequest, pack
 from mesh.core.run.authorization import Authorization, Possession
 from mesh.core.run.identity import Identity
-from mesh.core.run.intent import Assurance, Audience, EntityRef, Intent, Measurement
+from mesh.core.run.intent import After, Assurance, Audience, EntityRef, Intent, Measurement
+from mesh.core.run.kin import Parent
 from mesh.core.run.outcome import Aborted, Blocked, Event, Unknown
 from mesh.core.run.params import Opening, Value, commit, open_all
 from mesh.errors import Alarm, MeshError, Refused, Unavailable
@@ -84,6 +85,12 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     assurance: Assurance
     approvals: tuple[bytes, ...] = ()
     """Envelopes of approvals and break-glass grants that go with it."""
+    within: Parent | None = None
+    """The running execution that it is a part of."""
+    countersign: Callable[[bytes], bytes] | None = None
+    """Signs with the key of that one's holder, if that is at hand: asked when the holder is another."""
+    after: tuple[Parent, ...] = ()
+    """Finished executions whose results it uses."""
     measure: Callable[[], tuple[Measurement, ...]]
     """Measures what would run; asked when the intent is made and again when the authorization is there."""
 
@@ -100,11 +107,13 @@ class Asked(msgspec.Struct, frozen=True):
 class Work:
     """One running execution."""
 
-    def __init__(self, about: Subject, running: Running, params: Params, started_ms: int, stop: Callable[[], None]) -> None:
+    def __init__(self, about: Subject, running: Running, params: Params, papers: Parent, started_ms: int, stop: Callable[[], None]) -> None:
         self.about = about
         self.running = running
         self.params = params
         """All parameters, decoded from what was signed."""
+        self.papers = papers
+        """Its authorization, and what was last recorded of it: that it has started, or how it ended."""
         self.started_ms = started_ms
         self.refusal: Refused | None = None
         """Why it must end; set before ``stop`` is called, once."""
@@ -184,6 +193,7 @@ class Core:
             enforcer=msgspec.Raw(self._place.document.envelope),
             openings=list(openings),
             approvals=[msgspec.Raw(said) for said in wish.approvals],
+            parents=self._parents(wish, draft),
         )
         answer = await ask(
             self._bus,
@@ -214,12 +224,27 @@ class Core:
                 purpose=wish.purpose,
                 audience=Audience(enforcer=self._place.document.claims.key, boot=self._place.boot),
                 assurance_min=wish.assurance,
+                within=[wish.within.named[0]] if wish.within is not None else [],
+                after=[After(authorization=name, outcome=outcome) for name, outcome in (item.named for item in wish.after)],
                 nonce=secrets.token_hex(16),
                 created_ms=now_ms,
                 expires_ms=now_ms + _INTENT_LIFE_MS,
             )
         )
         return draft, self._sign("workload", draft)
+
+    def _parents(self, wish: Wish, draft: Draft) -> list[Parent]:
+        if wish.within is None:
+            return list(wish.after)
+        within = msgspec.structs.replace(wish.within, countersignature="")
+        holder = envelope.read(Authorization, bytes(within.authorization)).claims.holder
+        if wish.countersign is not None and holder != self._settings.identity.claims.key:
+            within = msgspec.structs.replace(within, countersignature=wish.countersign(draft.message).hex())
+        return [within, *wish.after]
+
+    def countersign(self, message: bytes) -> bytes:
+        """The workload's signature on somebody else's intent: it may run within what this one runs."""
+        return self._settings.signer.sign("workload", message)
 
     # ----------------------------------------------------------------------------------------------------------- begin
 
@@ -252,7 +277,7 @@ class Core:
             Denied: it may not run.
         """
         about: Subject | None = None
-        spent = started = False
+        spent, started = False, b""
         try:
             authorization = envelope.read(Authorization, bytes(asked.answer.authorization))
             about = Subject(wish.domain, asked.intent.id, authorization.id)
@@ -261,15 +286,15 @@ class Core:
             spend = await self._spend(about, grant)
             spent = True
             grant = recheck(grant, place=self._place, view=self.outlook.view())
-            await self._record(about, grant.started(spend), ends=False)
-            started = True
+            started = await self._record(about, grant.started(spend), ends=False)
             grant = recheck(grant, place=self._place, view=self.outlook.view())
         except Refused as refusal:
             if about is not None:
                 end = Aborted(code=refusal.code, duration_ms=0) if started else Blocked(code=refusal.code, detail=refusal.detail[:200])
                 await self._record(about, end, ends=spent)
             raise Denied(refusal.code, refusal.detail, intent=asked.intent.id) from None
-        work = Work(about, Running(grant), params, self._clock.now_ms(), stop)
+        papers = Parent(authorization=asked.answer.authorization, outcome=msgspec.Raw(started), countersignature="")
+        work = Work(about, Running(grant), params, papers, self._clock.now_ms(), stop)
         self._works.add(work)
         return work
 
@@ -324,7 +349,8 @@ class Core:
         if not work.ended:
             work.ended = True
             self._works.discard(work)
-            await self._record(work.about, event, ends=True)
+            ended = await self._record(work.about, event, ends=True)
+            work.papers = msgspec.structs.replace(work.papers, outcome=msgspec.Raw(ended))
 
     def duration_ms(self, work: Work) -> int:
         """How long it has been running."""
@@ -334,7 +360,7 @@ class Core:
         """Look at what is running now, not only when the next look is due."""
         self._clock.wake()
 
-    async def _record(self, about: Subject, event: Event, *, ends: bool) -> None:
+    async def _record(self, about: Subject, event: Event, *, ends: bool) -> bytes:
         if self._broken is not None and self._broken.code != "draining":
             raise self._broken
         self._chain, draft = self._chain.next(about, event, at_ms=self._clock.now_ms())
@@ -346,6 +372,7 @@ class Core:
                 await self._store.enqueue(draft.id, boot=self._place.boot, sequence=sequence, envelope=data, ends=ends_)
             except MeshError as error:
                 raise self._break(error) from None
+        return data
 
     async def _report_unknown(self) -> None:
         for spent in await self._store.unfinished(self._place.boot):

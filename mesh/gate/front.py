@@ -23,15 +23,17 @@ from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar, cast
+from typing import Any, Final, ParamSpec, Self, TypeAlias, TypeVar, Union, cast
 
 import anyio
 import msgspec
 
 from mesh.adapters.trustfiles import read_bounded
+from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Name, Params, Text, Token
 from mesh.core.messages import Authorized
 from mesh.core.run.intent import Assurance, EntityRef, Measurement
+from mesh.core.run.kin import Parent, read_parent
 from mesh.core.run.outcome import Aborted as AbortedEvent
 from mesh.core.run.outcome import Event, Failed, Finished
 from mesh.core.run.paper import statement_in
@@ -40,7 +42,7 @@ from mesh.gate.arguments import Call, measure_code, measure_output, values
 from mesh.gate.core import Core, Wish, Work
 from mesh.gate.errors import Aborted, Denied
 from mesh.gate.hall import Hall
-from mesh.limits import ENVELOPE_BYTES_MAX, MEASUREMENTS_MAX
+from mesh.limits import ENVELOPE_BYTES_MAX, MEASUREMENTS_MAX, PARENTS_BYTES_MAX
 
 __all__ = ["Execution", "Gate"]
 
@@ -48,6 +50,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Resource = tuple[str, str]
 Approvals = Sequence[bytes | Path]
+Papers: TypeAlias = Union["Execution", bytes, Path]
+"""Another execution, or its papers: a file as ``mesh run --papers`` writes it, or its bytes (:attr:`Execution.papers`)."""
 
 _CANCELLED: Final = AbortedEvent(code="cancelled", duration_ms=0)
 _CLOSE_MS: Final = 2_000
@@ -92,6 +96,8 @@ class Gate:
         purpose: str = "",
         assurance: Assurance = "local",
         approvals: Approvals = (),
+        within: Papers | None = None,
+        after: Sequence[Papers] = (),
         measure: Callable[[], tuple[Measurement, ...]] | None = None,
     ) -> "Execution":
         """A block that runs only if it is authorized; ``async with`` it, or ``with``.
@@ -104,12 +110,16 @@ class Gate:
             purpose: why, in one's own words.
             assurance: at least how many must agree; policy may demand more.
             approvals: approvals and break-glass grants: files as ``mesh approve`` and ``mesh grant`` write them, or their bytes.
+            within: the running execution that this is a part of. It ends with that one's ancestors; it inherits no right of theirs.
+                An execution of another identity countersigns, if it runs in this process.
+            after: executions that have finished, and whose results this one uses.
             measure: measures what will run.
 
         Raises:
             Denied: ``params_mismatch`` or ``malformed``: it cannot even be asked.
         """
-        return Execution(self._hall, self._core, _wish(action, resource, params, committed, purpose, assurance, approvals, measure))
+        wish = _wish(action, resource, params, committed, purpose, assurance, approvals, measure)
+        return Execution(self._hall, self._core, _related(wish, within, after))
 
     def guard(
         self,
@@ -120,6 +130,7 @@ class Gate:
         purpose: str = "",
         assurance: Assurance = "local",
         approvals: Approvals | Callable[..., Approvals] = (),
+        within: Papers | Callable[[], Papers | None] | None = None,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Decorate a function, plain or ``async``: it runs only if the call is authorized, with the arguments that were signed.
 
@@ -133,6 +144,7 @@ class Gate:
             assurance: at least how many must agree; policy may demand more.
             approvals: approvals and break-glass grants, as for :meth:`execution`, or a function that finds those of the call's
                 arguments, given by name.
+            within: the running execution that each call is a part of, as for :meth:`execution`, or a function that finds it.
 
         The decorated function raises :class:`Denied` when it did not run, and what the body raises when it did; an ``async``
         one that was ended while it ran raises :class:`Aborted`.
@@ -155,6 +167,7 @@ class Gate:
                     purpose=purpose,
                     assurance=assurance,
                     approvals=approvals(**params) if callable(approvals) else approvals,
+                    within=within() if callable(within) else within,
                     measure=lambda: (measure_code(function),),
                 )
 
@@ -173,6 +186,8 @@ class Gate:
         purpose: str = "",
         assurance: Assurance = "local",
         approvals: Approvals = (),
+        within: Papers | None = None,
+        after: Sequence[Papers] = (),
     ) -> Authorized:
         """Ask only: the authorization as the governor gave it, with receipt and frontier. Nothing is spent, nothing runs.
 
@@ -181,7 +196,7 @@ class Gate:
         """
         with _denying():
             wish = _wish(action, resource, params, committed, purpose, assurance, approvals, lambda: measurements)
-            return self._hall.wait(self._core.request(wish)).answer
+            return self._hall.wait(self._core.request(_related(wish, within, after))).answer
 
 
 class Execution:
@@ -210,6 +225,18 @@ class Execution:
     def intent(self) -> str:
         """Statement id of the intent, for ``mesh why``."""
         return self._running().about.intent
+
+    @property
+    def papers(self) -> bytes:
+        """What a part of it shows, and once it has finished what comes after it: its authorization and what was last recorded of it.
+
+        They are no secret, and say nothing that a record does not. A program that is started may be given them in a file.
+        """
+        return canonical.encode(self._running().papers)
+
+    def countersign(self, message: bytes) -> bytes:
+        """The holder's consent to an intent of another holder's, which names this one as the execution that it is a part of."""
+        return self._core.countersign(message)
 
     @property
     def obligations(self) -> tuple[str, ...]:
@@ -381,6 +408,21 @@ def _wish(
             )
         except (msgspec.ValidationError, IndexError, TypeError) as error:
             raise Refused("malformed", f"{action[:80]} on {resource!r:.80}: {str(error)[:120]}") from None
+
+
+def _related(wish: Wish, within: Papers | None, after: Sequence[Papers]) -> Wish:
+    if within is None and not after:
+        return wish
+    with _denying():
+        parent = _papers(within) if within is not None else None
+        countersign = within.countersign if isinstance(within, Execution) else None
+        return msgspec.structs.replace(wish, within=parent, countersign=countersign, after=tuple(_papers(item) for item in after))
+
+
+def _papers(item: Papers) -> Parent:
+    if isinstance(item, Execution):
+        return read_parent(item.papers)
+    return read_parent(item if isinstance(item, bytes) else read_bounded(item, PARENTS_BYTES_MAX))
 
 
 def _done(result: R) -> R:

@@ -116,6 +116,8 @@ def _intent(case: Case, law: Law) -> tuple[Intent, list[Opening]]:
         purpose=case.purpose,
         audience=Audience(enforcer=_KEY, boot=_KEY),
         assurance_min="observe",
+        within=[],
+        after=[],
         nonce="00" * 16,
         created_ms=case.now_s * 1000,
         expires_ms=case.now_s * 1000,
@@ -150,4 +152,6 @@ def _attested(case: Case) -> Attested:
         person=case.person,
         approvals=case.approvals,
         breakglass=case.breakglass,
+        delegation_depth=case.delegation_depth,
+        root=case.root,
     )

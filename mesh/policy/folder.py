@@ -23,7 +23,8 @@
     to = "string"                                    # bool, int, string, bools, ints, strings
     memo = { type = "string", privacy = "committed", required = false }
 
-Cases say who approved and whether the glass is broken: ``approvals = { security = 2 }``, ``breakglass = true``.
+Cases say who approved and whether the glass is broken: ``approvals = { security = 2 }``, ``breakglass = true``; and for whom
+it runs: ``delegation_depth = 1``, ``root = "spiffe://…"`` (else the principal itself).
 
 Not here: Cedar (:mod:`mesh.policy.build`), what cases mean (:mod:`mesh.policy.cases`).
 """
@@ -132,6 +133,8 @@ class _Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     person: Text = ""
     approvals: Annotated[dict[Token, Count], msgspec.Meta(max_length=APPROVALS_MAX)] = {}
     breakglass: bool = False
+    delegation_depth: Count = 0
+    root: Text = ""
     now_s: Count = NOW_S
     expect: Effect
     by: list[Text]
@@ -270,6 +273,8 @@ def _cases(path: Path, found: list[Finding]) -> Iterator[Case]:
             person=read.person,
             approvals=read.approvals,
             breakglass=read.breakglass,
+            delegation_depth=read.delegation_depth,
+            root=read.root or read.principal,
             now_s=read.now_s,
             effect=read.expect,
             determining=sorted(read.by),

@@ -308,6 +308,7 @@ def _ask(item: Recorded, candidate: Candidate, documents: Documents) -> Question
             at_ms=record.at_ms,
             frontier=facts.frontier,
             approvals=[bytes(raw) for raw in record.approvals],
+            parents=record.parents,
         )
     except MeshError as error:
         kind: Kind = "skipped" if error.code in _NOT_THE_POLICY else "unanswerable"

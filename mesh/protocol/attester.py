@@ -11,7 +11,8 @@ Rules
    wrong: the record is *incomplete*, and what follows waits.
 6. A record names statements by what they say, not by how they are signed and spelled: whoever carries them can spoil that. One that
    is spoilt is missing; only what a statement says can make a record wrong.
-7. Approvals stand in the record itself: if they do not hold, or rest on what its owner knew to be revoked, it is wrong.
+7. Approvals and the papers of parents stand in the record itself: if they do not hold, or rest on what its owner knew to be revoked,
+   it is wrong. That a parent was over is judged by nobody afterwards: what its owner knew of that is in no frontier.
 
 The same procedure serves attesters before they sign and auditors afterwards. Not here: signing, storage.
 """
@@ -22,6 +23,7 @@ from typing import Final
 import msgspec
 
 from mesh.core.bytes import canonical, envelope
+from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Basis, Governance
 from mesh.core.law.known import check_known
 from mesh.core.law.roster import Member
@@ -32,6 +34,7 @@ from mesh.core.run.approval import weigh
 from mesh.core.run.heard import Heard, check_heard
 from mesh.core.run.identity import check_identity
 from mesh.core.run.intent import Intent
+from mesh.core.run.kin import below, trace
 from mesh.core.run.outcome import Outcome, event_name
 from mesh.core.run.params import Opening
 from mesh.errors import MeshError, Refused
@@ -154,8 +157,8 @@ def _judge(error: MeshError) -> tuple[str, str]:
 def located_ids(record: Record) -> tuple[str, ...]:
     """The statement ids under which a record can be found."""
     match record:
-        case DecisionMade(intent=intent, authorization=authorization):
-            return (intent, authorization) if authorization else (intent,)
+        case DecisionMade(intent=intent, authorization=authorization, parents=parents) if authorization:
+            return (intent, authorization, *(below(paper.named[0]) for paper in parents))
         case OutcomeRecorded(outcome=outcome, intent=intent, authorization=authorization):
             return (outcome, intent, authorization)
         case EnforcerHeard(heard=heard):
@@ -239,9 +242,10 @@ def _ask_again(
     # The frontier is the record's own word: whether it was new enough is judged against heartbeats, not by replay.
     frontier, region = record.attested.frontier, governance.roster.member(owner.name).region
     said = _backed(record, sender.intent.claims, governance)
+    _check_traced(record, sender.intent, governance)
     asked = question(
         sender, enforcer, openings, governance, documents,
-        region=region, at_ms=record.at_ms, frontier=frontier, basis=basis, approvals=said,
+        region=region, at_ms=record.at_ms, frontier=frontier, basis=basis, approvals=said, parents=record.parents,
     )  # fmt: skip
     if (sender.intent.id, sender.identity.id, asked.enforcer.id) != (record.intent, record.identity, record.enforcer):
         raise Refused("record_invalid", "a statement is not the one named")
@@ -278,6 +282,15 @@ def _backed(record: DecisionMade, intent: Intent, governance: Governance) -> lis
         raise Refused("record_invalid", "approvals that do not count, or not in their order")
     check_known(governance, record.attested.frontier, backing.chain)
     return said
+
+
+def _check_traced(record: DecisionMade, intent: Statement[Intent], governance: Governance) -> None:
+    """That the papers of its parents hold, and rest on nothing that its owner knew to be revoked (rule 7)."""
+    try:
+        family = trace(record.parents, intent, governance.rosters, epoch=governance.roster.epoch, at_ms=record.at_ms)
+    except Refused as refusal:
+        raise Refused("record_invalid", f"parents: {refusal.code} {refusal.detail}") from None
+    check_known(governance, record.attested.frontier, family.chain)
 
 
 def _check_outcome(record: OutcomeRecorded, item: _Found, material: Material, governance: Governance, documents: Documents) -> None:

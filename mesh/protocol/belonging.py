@@ -19,12 +19,12 @@ import msgspec
 
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
-from mesh.core.log.record import OutcomeRecorded
+from mesh.core.log.record import OutcomeRecorded, read_record
 from mesh.core.run.intent import Intent
-from mesh.core.run.outcome import Blocked, Outcome, Unknown
+from mesh.core.run.outcome import Aborted, Blocked, Failed, Finished, Outcome, Unknown
 from mesh.errors import Refused
 
-__all__ = ["Meant", "Misfit", "Pairs", "Said", "belongs", "check_belongs", "meant_by"]
+__all__ = ["Meant", "Misfit", "Pairs", "Said", "belongs", "check_belongs", "ends", "meant_by"]
 
 T = TypeVar("T")
 _KEPT_MAX: Final = 4_096
@@ -98,6 +98,15 @@ def belongs(record: OutcomeRecorded, bodies: Mapping[str, bytes]) -> bool:
             raise
         return False
     return True
+
+
+def ends(leaf: bytes, bodies: Mapping[str, bytes], authorization: str, enforcer: str) -> bool:
+    """Whether the record in ``leaf`` says, in the words of that enforcer, that the execution is over."""
+    record = read_record(leaf)
+    if not isinstance(record, OutcomeRecorded) or record.authorization != authorization or record.outcome not in bodies:
+        return False
+    said = envelope.read(Outcome, bodies[record.outcome]).claims
+    return said.enforcer == enforcer and isinstance(said.event, Finished | Failed | Aborted | Unknown)
 
 
 class Pairs(msgspec.Struct, frozen=True):

@@ -8,12 +8,13 @@ The order of :func:`admit`
  4. mesh, domain, audience: this enforcer's key, class and boot; the domain lists it; the policy in force is the one decided by
  5. assurance: as many members as the strongest of manifest, intent and authorization demands; ``observe`` never authorizes
  6. digests: what will actually run is what intent and authorization say, and it is recorded in its issuer's own log; the approvals
-    and grants beside it are those that it rests on, each holds for this effect, and they are what every permit demands
+    and grants beside it are those that it rests on, each holds for this effect, and they are what every permit demands; the line of
+    its ancestors begins with the parent that the intent names
  7. times: not before, not after; the manifest's and the intent's own limits hold whatever a governor wrote
  8. fresh: the clock agrees with its peers, k members vouch for this view
  9. frontier: this view is at least as new as the one the authorization was made in
-10. revoked, halted: no key, subject, document, intent, authorization, approval or digest of the chain is revoked, and the domain is
-    not halted
+10. revoked, halted: no key, subject, document, intent, authorization, approval or digest of the chain is revoked, nor what a
+    revocation may name of any ancestor, nor a parent that it comes after; and no domain of them is halted
 11. obligations: each is understood here
 
 Then the shell spends the intent durably and asks :func:`recheck` (the epoch of 1, and 4, 7, 8, 10 again): a wait for a disk is
@@ -179,7 +180,7 @@ def admit(presented: Presented, actual: Actual, *, challenge: str, place: Place,
     _check_times(grant, place, view)  # (7)
     heartbeats = _check_fresh(view)  # (8)
     _check_frontier(claims, presented.frontier, governance)  # (9)
-    _check_allowed(grant, place, governance)  # (10)
+    _check_allowed(grant, place, governance, begins=True)  # (10)
     unknown = sorted(set(claims.obligations) - place.obligations)  # (11)
     if unknown:
         raise Refused("obligation_unknown", unknown[0][:80])
@@ -196,7 +197,7 @@ def recheck(grant: Grant, *, place: Place, view: View) -> Grant:
     _check_place(grant.authorization.claims, grant.authorization.claims.domain, place, view)
     _check_times(grant, place, view)
     heartbeats = _check_fresh(view)
-    _check_allowed(grant, place, view.governance)
+    _check_allowed(grant, place, view.governance, begins=True)
     return msgspec.structs.replace(grant, heartbeats=heartbeats)
 
 
@@ -211,7 +212,7 @@ def watch(running: Running, *, place: Place, view: View) -> Running:
     """
     grant = running.grant
     try:
-        _check_allowed(grant, place, view.governance)
+        _check_allowed(grant, place, view.governance, begins=False)
         _check_documents(grant, place, view.now_ms)
         claims = grant.authorization.claims
         view.governance.active(claims.domain, view.governance.roster.member(claims.issuer).region, view.now_ms)
@@ -320,6 +321,8 @@ def _check_intent(authorization: Statement[Authorization], intent: Statement[Int
     )  # fmt: skip
     if authorized != wanted:
         raise Refused("digest_mismatch", "the authorization is not for this intent")
+    if [one.authorization for one in claims.ancestors[:1]] != asked.within:
+        raise Refused("digest_mismatch", "its ancestors do not begin with the parent that the intent names")
 
 
 def _check_actual(claims: Authorization, actual: Actual) -> None:
@@ -367,11 +370,12 @@ def _check_frontier(claims: Authorization, frontier: tuple[StreamHead, ...], gov
         raise Refused("frontier_behind", "the governor knew more")
 
 
-def _check_allowed(grant: Grant, place: Place, governance: Governance) -> None:
-    governance.check_open(grant.authorization.claims.domain)
+def _check_allowed(grant: Grant, place: Place, governance: Governance, *, begins: bool) -> None:
+    claims, own = grant.authorization.claims, place.document
+    for domain in (claims.domain, *(one.domain for one in claims.ancestors)):
+        governance.check_open(domain)
     if not governance.revocations:
         return
-    claims, own = grant.authorization.claims, place.document
     governance.check_issued(grant.identity, own)
     issuers = [key for document in (grant.identity, own) for key in document.signatures]
     governance.check_unrevoked(
@@ -380,6 +384,10 @@ def _check_allowed(grant: Grant, place: Place, governance: Governance) -> None:
         ("document", claims.identity),
         ("intent", claims.intent),
         ("authorization", grant.authorization.id),
+        ("ancestor", grant.authorization.id),
+        *(link for one in claims.ancestors for link in one.links(begins=begins)),
+        *(("ancestor", item.authorization) for item in grant.intent.claims.after),
+        *(("authorization", item.authorization) for item in grant.intent.claims.after if begins),
         ("key", own.claims.key),
         ("subject", own.claims.subject),
         ("document", own.id),

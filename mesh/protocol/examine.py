@@ -9,6 +9,7 @@ Steps, in this order; the first failure is the answer:
 5. the domain has a policy in force, which lists the enforcer and declares the action
 6. parameters, openings and entities are those that the policy declares
 7. every approval and grant that came with it holds, for this effect and time
+8. every execution that it names as its parent is shown by its papers, and whoever asks may ask within it
 
 Time and frontier are the *record's*, so a replay asks exactly the same question.
 
@@ -28,6 +29,7 @@ from mesh.core.run.authorization import authorization_of
 from mesh.core.run.decision import Attested, Decision, EngineRequest
 from mesh.core.run.identity import Identity, check_identity
 from mesh.core.run.intent import ASSURANCES, Intent, check_intent_times, strongest
+from mesh.core.run.kin import Family, Parent, trace
 from mesh.core.run.params import Opening
 from mesh.errors import Refused
 from mesh.protocol import decide
@@ -53,6 +55,7 @@ class Question(msgspec.Struct, frozen=True):
     attested: Attested
     request: EngineRequest
     backing: Backing
+    family: Family
 
 
 def authenticate(intent: bytes, identity: bytes, governance: Governance, documents: Documents, *, former: bool = False) -> Authenticated:
@@ -73,7 +76,7 @@ def authenticate(intent: bytes, identity: bytes, governance: Governance, documen
     return Authenticated(statement, document)
 
 
-def question(
+def question(  # noqa: PLR0913 -- all that decides
     sender: Authenticated,
     enforcer: bytes,
     openings: Iterable[Opening],
@@ -85,8 +88,9 @@ def question(
     frontier: str,
     basis: Basis | None = None,
     approvals: Sequence[bytes] = (),
+    parents: Sequence[Parent] = (),
 ) -> Question:
-    """Steps 2 to 7: the one question that this intent puts to policy at ``at_ms`` in ``region``, in the state ``frontier``.
+    """Steps 2 to 8: the one question that this intent puts to policy at ``at_ms`` in ``region``, in the state ``frontier``.
 
     With ``basis``, it is asked again of what was decided on that basis; without, by all that is held now.
 
@@ -106,6 +110,7 @@ def question(
     if ASSURANCES.index(wanted) > ASSURANCES.index("local"):
         raise Refused("assurance_unavailable", wanted)
     backing = weigh(approvals, intent, governance.roster, at_ms=at_ms)
+    family = trace(parents, sender.intent, governance.rosters, epoch=governance.roster.epoch, at_ms=at_ms)
     attested = Attested(
         now_s=at_ms // 1000,
         region=region,
@@ -117,9 +122,11 @@ def question(
         person=identity.person,
         approvals=dict(backing.approvals),
         breakglass=backing.breakglass,
+        delegation_depth=len(family.ancestors),
+        root=family.ancestors[-1].subject if family.ancestors else intent.subject,
     )
     request = decide.prepare(intent, identity, openings, law, attested)
-    return Question(sender.intent, sender.identity, place, law, attested, request, backing)
+    return Question(sender.intent, sender.identity, place, law, attested, request, backing, family)
 
 
 def check_open(sender: Authenticated, governance: Governance, *, at_ms: int) -> None:
@@ -138,11 +145,13 @@ def check_open(sender: Authenticated, governance: Governance, *, at_ms: int) -> 
 
 
 def check_chain(asked: Question, governance: Governance, *, me: str) -> None:
-    """That nothing this intent rests on is revoked now, nor the member ``me`` that would authorize it.
+    """That nothing this intent rests on is revoked now, nor the member ``me`` that would authorize it; nor is a parent's domain shut.
 
     Raises:
-        Refused: ``revoked``.
+        Refused: ``revoked``, ``halted``, ``policy_conflict``.
     """
+    for domain in asked.family.domains:
+        governance.check_open(domain)
     if not governance.revocations:
         return
     governance.check_issued(asked.identity, asked.enforcer)
@@ -160,6 +169,7 @@ def check_chain(asked: Question, governance: Governance, *, me: str) -> None:
         ("digest", asked.law.manifest.digest),
         ("governor", me),
         *asked.backing.chain,
+        *asked.family.chain,
     )
 
 
@@ -180,5 +190,6 @@ def authorization_draft(
             at_ms=at_ms,
             roster_epoch=governance.roster.epoch,
             approvals=asked.backing.ids,
+            ancestors=list(asked.family.ancestors),
         )
     )

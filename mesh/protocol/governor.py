@@ -190,6 +190,7 @@ class _Work:
             documents=self.machine.documents,
             engine=self.machine.engine,
             known=self.facts.intents,
+            over=self.facts.over,
         )
         intake.take(intents, stale)
         self.effects += intake.effects

@@ -7,10 +7,12 @@ Rules
 2. Afterwards every no is signed and recorded, like every yes; but for an intent whose time is over, which anybody may send again.
 3. Freshness is judged once per batch, before any decision. A halted domain is denied without asking for it, or for policy.
 4. An intent for which an authorization was issued gets the same bytes again; denials are not cached.
-5. The record of a permit names the authorization's id and commits before the authorization is signed.
+5. A parent that is known to be over lets nothing begin within it; that is asked when the decision is about to be durable.
+6. The record of a permit names the authorization's id and commits before the authorization is signed.
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Final
 
@@ -26,13 +28,14 @@ from mesh.core.messages import Authorized, DeniedAnswer, IntentRequest, Openings
 from mesh.core.run.approval import Effect as Approved
 from mesh.core.run.authorization import Denial, RecordRef
 from mesh.core.run.decision import Decision, Verdict
+from mesh.core.run.kin import below
 from mesh.errors import MeshError, Refused
 from mesh.limits import REQUEST_BYTES_MAX
 from mesh.protocol import decide
 from mesh.protocol.documents import Documents
 from mesh.protocol.examine import Authenticated, Question, authenticate, authorization_draft, check_chain, check_open, question
 from mesh.protocol.lineage import Writer
-from mesh.protocol.step import Effect, InsertOnce, Locate, PutBody, PutOpenings, Reply, Send, Sign, Signed
+from mesh.protocol.step import Effect, InsertOnce, Locate, PutBody, PutOpenings, Reply, Running, Send, Sign, Signed
 
 __all__ = ["Intake", "IntentArrived", "refuse"]
 
@@ -70,6 +73,7 @@ class Intake:
         documents: Documents,
         engine: decide.Engine,
         known: Mapping[str, bytes],
+        over: AbstractSet[str] = frozenset(),
     ) -> None:
         """Prepare for a batch.
 
@@ -80,6 +84,7 @@ class Intake:
             documents: memo of verified identity documents.
             engine: the policy engine.
             known: intent id to the leaf data of the record that permitted it, for intents found answered before.
+            over: ids of authorizations whose executions are known to be over.
         """
         self.governance = governance
         self.me = me
@@ -87,6 +92,7 @@ class Intake:
         self.documents = documents
         self.engine = engine
         self.known = known
+        self.over = over
         self.effects: list[Effect] = []
         self.noise: dict[str, int] = {}
 
@@ -136,8 +142,12 @@ class Intake:
                 at_ms=self.writer.at_ms,
                 frontier=self.governance.digest,
                 approvals=[bytes(raw) for raw in item.request.approvals],
+                parents=item.request.parents,
             )
             check_chain(item.asked, self.governance, me=self.me.name)
+            parent = item.asked.family.parent
+            if parent is not None and parent.authorization.id in self.over:
+                raise Refused("parent_over", f"{parent.authorization.id[:12]} has ended")
         except MeshError as error:
             item.asked, item.code, item.detail = None, error.code, error.detail
 
@@ -195,6 +205,7 @@ class Intake:
                 decision=decision,
                 engine=self.engine.build,
                 approvals=[msgspec.Raw(said.envelope) for said in asked.backing.said],
+                parents=list(asked.family.papers),
                 authorization=draft.id if draft is not None else "",
             )
         )
@@ -202,6 +213,10 @@ class Intake:
         if draft is not None:
             self.effects.append(InsertOnce("intent", asked.intent.id, asked.intent.claims.created_ms, ref.index))
             self.effects.append(Locate(draft.id, ref.origin, ref.index))
+            self.effects += [Locate(below(item.authorization.id), ref.origin, ref.index) for item in asked.family.kin]
+            parent = asked.family.parent
+            if parent is not None:
+                self.effects.append(Running(parent.authorization.id, parent.outcome.claims.enforcer))
             self._authorize(item.waiters, draft, self.governance.frontier)
         else:
             self._send_denial(item, *_why(decision, asked), decision.determining, ref)
@@ -285,6 +300,7 @@ class Intake:
                 frontier=record.attested.frontier,
                 basis=Basis(record.attested.manifest, record.attested.activation),
                 approvals=[bytes(raw) for raw in record.approvals],
+                parents=record.parents,
             )
             check_chain(asked, self.governance, me=self.me.name)
         except MeshError as error:

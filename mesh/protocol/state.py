@@ -25,6 +25,8 @@ class Facts(msgspec.Struct, frozen=True):
     intents: Mapping[str, bytes] = {}
     """Intent id to the leaf data of the record that permitted it."""
     outcomes: Mapping[str, RecordRef] = {}
+    over: frozenset[str] = frozenset()
+    """Authorizations of parents that are known to be over."""
 
 
 class GovernorState(msgspec.Struct, frozen=True):

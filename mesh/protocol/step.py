@@ -43,6 +43,7 @@ __all__ = [
     "PutNote",
     "PutOpenings",
     "Reply",
+    "Running",
     "Send",
     "Sending",
     "SetHead",
@@ -129,6 +130,14 @@ class InsertOnce(msgspec.Struct, frozen=True):
     at_ms: int
     """The time that the statement itself says. The id is its content, so the same key never comes with another time."""
     index: int
+
+
+class Running(msgspec.Struct, frozen=True):
+    """That no record held here says that this execution is over. If one does, the whole step is discarded and made again with the facts."""
+
+    authorization: str
+    enforcer: str
+    """Public key (hex) of who alone can say so."""
 
 
 class Locate(msgspec.Struct, frozen=True):
@@ -266,7 +275,7 @@ class Sending(msgspec.Struct, frozen=True):
 
 
 Outgoing = Send | Announce | Ask | AskLaw
-Effect = Persist | Sign | Outgoing
+Effect = Persist | Running | Sign | Outgoing
 _SENT: Final = (Send, Announce, Ask, AskLaw)  # written `A | B | C` at the place of use it would be made anew for each effect
 
 
@@ -299,7 +308,7 @@ def phases(
             signs.append(effect)
         elif isinstance(effect, _SENT):
             sends.append(effect)
-        else:
+        elif not isinstance(effect, Running):  # the shell has asked that before it comes here
             persists.append(effect)
     failpoint("persist.before")
     if persists:

@@ -25,11 +25,13 @@ from mesh.adapters.store import Conflict, Store
 from mesh.core.log.merkle import leaf_hash
 from mesh.core.run.authorization import RecordRef
 from mesh.errors import Alarm, Unavailable
-from mesh.limits import BATCH_EVENTS_MAX
+from mesh.limits import BATCH_EVENTS_MAX, PARENT_RECORDS_MAX
+from mesh.protocol.belonging import ends
 from mesh.protocol.events import Event
 from mesh.protocol.governor import Machine
+from mesh.protocol.serving import leaf_ids
 from mesh.protocol.state import Facts, GovernorState
-from mesh.protocol.step import Commit, InsertOnce, KeyUse, Outgoing, Sending, Step, phases
+from mesh.protocol.step import Commit, InsertOnce, KeyUse, Outgoing, Running, Sending, Step, phases
 from mesh.roles.recent import Recent
 
 __all__ = ["USES", "Performer"]
@@ -200,6 +202,10 @@ class Performer:
             phase = next(runner, None)
             if not isinstance(phase, Commit):
                 return runner, phase
+            if await self._over(made.step):
+                runner.close()
+                facts = await self._make_again(made, facts)
+                continue
             try:
                 await self.store.commit(phase.effects)
             except Conflict:
@@ -234,7 +240,21 @@ class Performer:
         for key, index in (await self.store.once("outcome", keys["outcome"])).items():
             data = (await self.store.records(origin, index, 1))[0]
             outcomes[key] = RecordRef(origin=origin, index=index, leaf=leaf_hash(data).hex())
-        return Facts(intents=intents, outcomes=outcomes)
+        return Facts(intents=intents, outcomes=outcomes, over=known.over | await self._over(step))
+
+    async def _over(self, step: Step[GovernorState]) -> set[str]:
+        """Which of the executions that the step takes for running are over, by any record that is held here."""
+        found = set[str]()
+        for item in dict.fromkeys(effect for effect in step.effects if isinstance(effect, Running)):
+            places = await self.store.find(item.authorization, PARENT_RECORDS_MAX + 1)
+            if len(places) > PARENT_RECORDS_MAX:  # any enforcer may say that it blocked it: nobody hides an end behind that
+                found.add(item.authorization)
+                continue
+            for leaf in [leaf for _, origin, index in places for leaf in await self.store.records(origin, index, 1)]:
+                if ends(leaf, await self.store.bodies(leaf_ids(leaf)[0][:1]), item.authorization, item.enforcer):
+                    found.add(item.authorization)
+                    break
+        return found
 
 
 async def _ended(task: asyncio.Task[None] | None) -> None:

@@ -180,6 +180,8 @@ def test_two_cases_of_one_name_are_a_finding() -> None:
         person="",
         approvals={},
         breakglass=False,
+        delegation_depth=0,
+        root=BILLING,
         now_s=0,
         effect="deny",
         determining=[],

@@ -81,6 +81,8 @@ class Client:
             purpose="test",
             audience=Audience(enforcer=self.enforcer.claims.key, boot=self.boot),
             assurance_min="local",
+            within=[],
+            after=[],
             nonce=secrets.token_hex(16),
             created_ms=now,
             expires_ms=now + 30_000,
@@ -97,6 +99,7 @@ class Client:
             enforcer=msgspec.Raw(self.enforcer.envelope),
             openings=list(openings),
             approvals=[],
+            parents=[],
         )
         return draft.id, pack(request)
 

@@ -130,6 +130,8 @@ def intent(params: Mapping[str, Any] | None = None, **changes: Any) -> Intent:
         purpose="",
         audience=Audience(enforcer=KEY, boot=KEY),
         assurance_min="observe",
+        within=[],
+        after=[],
         nonce="22" * 16,
         created_ms=1_767_225_600_000,
         expires_ms=1_767_225_630_000,
@@ -162,7 +164,7 @@ def identity(**changes: Any) -> Identity:
 def attested(**changes: Any) -> Attested:
     made = Attested(
         now_s=1_767_225_600, region="eu", policy_epoch=1, manifest=KEY, activation="", frontier=KEY, enforcer_class="gateway", person="",
-        approvals={}, breakglass=False,
+        approvals={}, breakglass=False, delegation_depth=0, root=BILLING,
     )  # fmt: skip
     return msgspec.structs.replace(made, **changes)
 

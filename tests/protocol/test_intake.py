@@ -76,7 +76,7 @@ class Desk:
 def _request(intent: bytes, openings: Sequence[Opening] = (), **changes: bytes) -> bytes:
     parts = {"intent": intent, "identity": LAB.identity_envelope, "enforcer": LAB.place_envelope, **changes}
     return canonical.encode(
-        IntentRequest(**{name: msgspec.Raw(data) for name, data in parts.items()}, openings=list(openings), approvals=[])
+        IntentRequest(**{name: msgspec.Raw(data) for name, data in parts.items()}, openings=list(openings), approvals=[], parents=[])
     )
 
 

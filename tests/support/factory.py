@@ -23,6 +23,7 @@ from mesh.core.run.approval import Approval, BreakGlass, Effect
 from mesh.core.run.decision import EngineRequest, Entity, Verdict
 from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Audience, EntityRef, Intent
+from mesh.core.run.kin import Parent
 from mesh.core.run.outcome import CHECKS, Check, Event, Finished, Outcome, Started
 from mesh.core.run.params import Opening, commit
 
@@ -198,13 +199,15 @@ class Lab:
             purpose=purpose,
             audience=Audience(enforcer=self.place_key.public, boot="b0" * 32),
             assurance_min="observe",
+            within=[],
+            after=[],
             nonce=f"{number:032x}",
             created_ms=at_ms,
             expires_ms=at_ms + 30_000,
         )
         return envelope.draft(intent).id, sign(intent, self.holder), openings
 
-    def request(self, intent: bytes, openings: list[Opening], *approvals: bytes) -> bytes:
+    def request(self, intent: bytes, openings: list[Opening], *approvals: bytes, parents: Sequence[Parent] = ()) -> bytes:
         """What a workload sends."""
         raw = msgspec.Raw
         return canonical.encode(
@@ -214,6 +217,7 @@ class Lab:
                 enforcer=raw(self.place_envelope),
                 openings=openings,
                 approvals=[raw(said) for said in approvals],
+                parents=list(parents),
             )
         )
 

@@ -103,6 +103,8 @@ class Case(Payload):
     approvals: Annotated[dict[Token, Count], msgspec.Meta(max_length=APPROVALS_MAX)]
     """Group to how many of its keys approved."""
     breakglass: bool
+    delegation_depth: Count
+    root: Text
     now_s: Count
     effect: Effect
     determining: list[Text]

@@ -11,6 +11,9 @@ Rules
 3. ``governor`` kills every authorization that a member of that name has signed, issued or countersigned, under this roster or a later
    one. Its heartbeats, lines and records count as before: who counts is the roster's to say. Whoever replaces it takes another name.
 
+4. ``ancestor`` denies one execution and all that runs within it or comes right after it, also what is running. One revoker does: whoever
+   may end all that a subject does may end one thing that it does, with its parts; and they named it as their ancestor themselves.
+
 Not here: the streams that carry them; where the chain of an intent or a start is put together (:mod:`mesh.protocol.examine`,
 :mod:`mesh.protocol.enforcer`). Who attests does not ask: what was decided before a revocation was lawful.
 """
@@ -37,10 +40,10 @@ _MANY: Final = frozenset({"enrolled", "issuer", "governor"})
 class Target(Payload):
     """What is revoked: a key, a SPIFFE id, a document, intent or authorization, what was measured; an issuer, a governor.
 
-    Documents are identities, approvals and break-glass grants.
+    Documents are identities, approvals and break-glass grants. An ancestor is an authorization with all that runs within it.
     """
 
-    type: Literal["key", "enrolled", "subject", "document", "intent", "authorization", "digest", "issuer", "governor"]
+    type: Literal["key", "enrolled", "subject", "document", "intent", "authorization", "ancestor", "digest", "issuer", "governor"]
     value: Annotated[str, msgspec.Meta(pattern="^[ -~]{1,254}$(?!\\n)", min_length=1, max_length=254)]
     """Lowercase hex for a key or an id, a SPIFFE id, the digest of something measured or of a policy bundle
     (``blake3:<hex>``), or a member's name.

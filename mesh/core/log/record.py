@@ -13,9 +13,10 @@ from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Count, Hex32, Millis, Name, Payload, Text, Token
 from mesh.core.bytes.envelope import statement
 from mesh.core.run.decision import Attested, Decision
+from mesh.core.run.kin import Parent
 from mesh.core.run.outcome import EventName
 from mesh.errors import Refused
-from mesh.limits import APPROVALS_MAX, RECORD_BYTES_MAX
+from mesh.limits import AFTER_MAX, APPROVALS_MAX, RECORD_BYTES_MAX
 
 __all__ = [
     "AttestRefused",
@@ -61,6 +62,8 @@ class DecisionMade(_Record, tag="decision"):
     approvals: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=APPROVALS_MAX)]
     """Envelopes of the approvals and grants that counted, sorted by id. They stand here, not beside the record: how many people
     signed decides, and that is in no statement id."""
+    parents: Annotated[list[Parent], msgspec.Meta(max_length=1 + AFTER_MAX)]
+    """The papers of the executions that the intent names, in its order: first that within which it runs, then those that it follows."""
     authorization: _Authorization
     """Statement id of what was issued; empty if denied."""
 

@@ -10,7 +10,7 @@ runtime bindings      audience, measurements
 policy state          policy_epoch, bundle, frontier
 environment           region, enforcer_class
 temporal validity     not_before_ms, expires_ms, lease_ms
-governance metadata   roster_epoch, assurance, obligations, approvals, decision
+governance metadata   roster_epoch, assurance, obligations, approvals, ancestors, decision
 signatures            the envelope's
 attribution           issuer, intent, origin, index
 ===================== ==================================================================
@@ -29,11 +29,52 @@ from mesh.core.run.decision import Attested, Decision, PolicyName, decision_dige
 from mesh.core.run.identity import EnforcerClass, Identity
 from mesh.core.run.intent import Assurance, Audience, Digest, EntityRef, Intent, Measurement
 from mesh.core.run.params import params_digest
-from mesh.limits import APPROVALS_MAX, DETERMINING_MAX, MEASUREMENTS_MAX
+from mesh.limits import ANCESTORS_MAX, APPROVALS_MAX, DETERMINING_MAX, MEASUREMENTS_MAX
 
-__all__ = ["Authorization", "Denial", "Possession", "Receipt", "RecordRef", "authorization_of"]
+__all__ = ["Ancestor", "Authorization", "Denial", "Possession", "Receipt", "RecordRef", "authorization_of"]
 
 _Origin = Annotated[str, msgspec.Meta(max_length=160)]
+
+
+class Ancestor(Payload):
+    """One execution within which another runs: what a revocation may name of it, so that no paper of it is needed to find that out."""
+
+    authorization: Hex32
+    intent: Hex32
+    domain: Token
+    subject: Spiffe
+    holder: KeyHex
+    identity: Hex32
+    issuer: Token
+
+    @classmethod
+    def of(cls, authorization: Statement["Authorization"]) -> "Ancestor":
+        """That which was authorized so."""
+        claims = authorization.claims
+        return cls(
+            authorization=authorization.id,
+            intent=claims.intent,
+            domain=claims.domain,
+            subject=claims.subject,
+            holder=claims.holder,
+            identity=claims.identity,
+            issuer=claims.issuer,
+        )
+
+    def links(self, *, begins: bool) -> tuple[tuple[str, str], ...]:
+        """What ends all that runs within it, as pairs of target type and value; with ``begins`` also what only lets nothing begin there.
+
+        An authorization or an intent is one execution: whoever revokes it as such has not spoken of its parts, which have been
+        authorized each by itself. Who is to end them too revokes it as an ancestor.
+        """
+        whole = (
+            ("ancestor", self.authorization),
+            ("key", self.holder),
+            ("subject", self.subject),
+            ("document", self.identity),
+            ("governor", self.issuer),
+        )
+        return (*whole, ("authorization", self.authorization), ("intent", self.intent)) if begins else whole
 
 
 @statement("authorization")
@@ -68,6 +109,8 @@ class Authorization(Payload):
     assurance: Assurance
     approvals: Annotated[list[Hex32], msgspec.Meta(max_length=APPROVALS_MAX)]
     """Ids of the approvals and grants that it rests on, sorted; each start uses each of them once."""
+    ancestors: Annotated[list[Ancestor], msgspec.Meta(max_length=ANCESTORS_MAX)]
+    """Within what it runs: its parent first, the root last. All of them, signed: who carries it cannot shorten the line."""
     decision: Hex32
     """Digest of the decision bytes."""
     issuer: Token
@@ -121,7 +164,7 @@ class Possession(Payload):
     challenge: Hex32
 
 
-def authorization_of(
+def authorization_of(  # noqa: PLR0913 -- all that it is a function of
     asked: Statement[Intent],
     identity: Identity,
     decision: Decision,
@@ -133,6 +176,7 @@ def authorization_of(
     at_ms: int,
     roster_epoch: int,
     approvals: list[str],
+    ancestors: list[Ancestor],
 ) -> Authorization:
     """The one authorization that a permitting ``decision`` stands for, recorded at ``at_ms`` at ``place``: (origin, index)."""
     intent = asked.claims
@@ -163,6 +207,7 @@ def authorization_of(
         obligations=decision.obligations,
         assurance=decision.assurance,
         approvals=approvals,
+        ancestors=ancestors,
         decision=decision_digest(decision),
         issuer=issuer,
         origin=place[0],

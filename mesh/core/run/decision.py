@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from mesh.core.bytes import canonical
-from mesh.core.bytes.canonical import Count, Hex32, Name, Params, Payload, Text, Token, sha256_hex
+from mesh.core.bytes.canonical import Count, Hex32, Name, Params, Payload, Spiffe, Text, Token, sha256_hex
 from mesh.core.run.identity import EnforcerClass
 from mesh.core.run.intent import Assurance, Digest, EntityRef, Measurement
 from mesh.core.run.params import Commitments
@@ -76,6 +76,10 @@ class Attested(Payload):
     """Group of approvers to how many of its keys approved exactly this effect, its threshold at least. Policy sees the groups."""
     breakglass: bool
     """Whether a break-glass grant came with the intent."""
+    delegation_depth: Count
+    """Within how many executions this one runs; 0 for one that stands alone."""
+    root: Spiffe
+    """Subject of the outermost of them; the intent's own for one that stands alone."""
 
 
 class EngineRequest(Payload):

@@ -11,9 +11,9 @@ from mesh.core.bytes.canonical import Hex16, Hex32, KeyHex, Millis, Name, Params
 from mesh.core.bytes.envelope import statement
 from mesh.core.run.params import Commitments
 from mesh.errors import Refused
-from mesh.limits import INTENT_BYTES_MAX, INTENT_LIFE_MS_MAX, MEASUREMENTS_MAX
+from mesh.limits import AFTER_MAX, INTENT_BYTES_MAX, INTENT_LIFE_MS_MAX, MEASUREMENTS_MAX
 
-__all__ = ["ASSURANCES", "Assurance", "Audience", "EntityRef", "Intent", "Measurement", "check_intent_times", "strongest"]
+__all__ = ["ASSURANCES", "After", "Assurance", "Audience", "EntityRef", "Intent", "Measurement", "check_intent_times", "strongest"]
 
 Assurance = Literal["observe", "local", "quorum", "final"]
 ASSURANCES: tuple[Assurance, ...] = ("observe", "local", "quorum", "final")
@@ -44,6 +44,15 @@ class Measurement(Payload):
     digest: Digest
 
 
+class After(Payload):
+    """An execution that has finished, and whose result this one uses."""
+
+    authorization: Hex32
+    """Statement id of its authorization."""
+    outcome: Hex32
+    """Statement id of the ``finished`` that its enforcer signed: a digest of all that it said, its outputs included."""
+
+
 @statement("intent", bytes_max=INTENT_BYTES_MAX)
 class Intent(Payload):
     """What ``subject`` asks to do. Signed by ``holder``."""
@@ -67,6 +76,9 @@ class Intent(Payload):
     audience: Audience
     assurance_min: Assurance
     """The caller may only raise what policy demands."""
+    within: Annotated[list[Hex32], msgspec.Meta(max_length=1)]
+    """Statement id of the authorization of the running execution that this is a part of; none for one that stands alone."""
+    after: Annotated[list[After], msgspec.Meta(max_length=AFTER_MAX)]
     nonce: Hex16
     created_ms: Millis
     expires_ms: Millis

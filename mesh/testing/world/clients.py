@@ -45,6 +45,7 @@ from mesh.protocol.outcomechain import OutcomeChain, Subject
 from mesh.testing.world import keys
 from mesh.testing.world.around import Bus
 from mesh.testing.world.clock import WorldClock
+from mesh.testing.world.families import Kind
 from mesh.testing.world.ground import Ground
 from mesh.testing.world.message import Message
 from mesh.testing.world.promises import Watch
@@ -290,7 +291,8 @@ class Enforcer:
             self._refused(refusal)
             self._say(about, Blocked(code=refusal.code, detail=""))
             return
-        self._watch.starts(self.name, grant.authorization.claims, grant.intent.claims.holder, self.governance, grant.heartbeats)
+        holders = self._watch.families.begins(self.name, grant)
+        self._watch.starts(self.name, grant.authorization.claims, holders, self.governance, grant.heartbeats)
         self._ground.say(self.name, "starts", intent[:12])
         self._running[intent] = about
         self._say(about, grant.started(self._spent[intent]))
@@ -315,6 +317,7 @@ class Enforcer:
     def _say(self, about: Subject, event: Event) -> None:
         self._chain, draft = self._chain.next(about, event, at_ms=self.clock.now_ms())
         self.unsent.append((draft.id, keys.signed(draft, self.name)))
+        self._watch.families.said(about.authorization, event, self.unsent[-1][1])
 
     def _report(self) -> None:
         self._later(_REPORT_US, self._report)
@@ -346,6 +349,8 @@ class Wish(msgspec.Struct, frozen=True):
     """It will try to run it twice, and elsewhere."""
     governors: tuple[str, ...]
     """Whom it asks, one after another until somebody answers."""
+    kin: Kind = ""
+    """Whether it shall run within another one, or use what one came to."""
 
     def only(self, governor: str) -> "Wish":
         """The same, asked of one governor alone."""
@@ -380,7 +385,7 @@ class Workload:
         identity = self.setting.identities[self.name]
         params: Params = {"allow": wish.allow, "fail": True} if wish.fail else {"allow": wish.allow}
         openings = [Opening(name="memo", salt=keys.nonce("salt", self.name, self._next)[:32], value=wish.memo)] if wish.memo else []
-        enforcer = self._enforcers[wish.enforcer]
+        enforcer, kin = self._enforcers[wish.enforcer], self._watch.families.choose(wish.kin)
         draft = envelope.draft(
             Intent(
                 mesh=MESH,
@@ -396,6 +401,8 @@ class Workload:
                 purpose="",
                 audience=Audience(enforcer=keys.public(wish.enforcer), boot=enforcer.boot_nonce),
                 assurance_min="local",
+                within=kin.within,
+                after=kin.after,
                 nonce=keys.nonce("intent", self._ground.seed, self.name, self._next)[:32],
                 created_ms=now_ms,
                 expires_ms=now_ms + 6_000,
@@ -408,6 +415,7 @@ class Workload:
             enforcer=msgspec.Raw(self.setting.identities[wish.enforcer].envelope),
             openings=openings,
             approvals=[],
+            parents=kin.papers(draft, identity.claims.key),
         )
         actual = Actual(
             domain=DOMAIN, action=ACTION, resource=EntityRef(type=RESOURCE, id=f"thing-{self._next % 5}"), params=params,

@@ -1,9 +1,9 @@
 """What must hold in every world after every event; each promise has the number it has in the threat model.
 
 === =====================================================================================================================
-I1  nothing starts without an authorization that is valid, fresh by true time, at the last check before it
-I2  once k members that know of a revocation said so, nothing of the revoked key starts later than Δ; and nothing in a halted
-    domain, until all is said that lifts its halt; and nothing by a policy epoch that an activation known to k has replaced;
+I1  nothing starts without an authorization that is valid, fresh by true time, at the last check before it, and names its ancestors
+I2  once k members that know of a revocation said so, nothing of the revoked key, nor within it, starts later than Δ; and nothing in a
+    halted domain, until all is said that lifts its halt; and nothing by a policy epoch that an activation known to k has replaced;
     and nothing in a domain whose policy has forked, until all is said that resolves it.
     At an enforcer whose own word covers the revocation or the halt, nothing of it starts in that boot, without any Δ
 I3  any two final checkpoints of one log are prefixes of one history, and each carries k lines
@@ -48,6 +48,7 @@ from mesh.protocol.stored import INCARNATION, ROSTER_EPOCH
 from mesh.testing.world import keys
 from mesh.testing.world.disk import Disk
 from mesh.testing.world.epochs import ROUNDING_MS, Epochs
+from mesh.testing.world.families import Families
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Ground, Violation
 from mesh.testing.world.handing import running, said_by, told
@@ -67,6 +68,7 @@ class Watch:
         self._ground = ground
         self._setting = setting
         self.epochs = Epochs(ground, setting.genesis)
+        self.families = Families(ground)
         self.honest: list[Governor] = []
         self.liars: frozenset[str] = frozenset()
         """Members that lie."""
@@ -412,8 +414,10 @@ class Watch:
 
     # -------------------------------------------------------------------------------------------------------- executions
 
-    def starts(self, place: str, authorization: Authorization, holder: str, governance: Governance, heartbeats: Sequence[str]) -> None:
-        """An enforcer starts this, right now, by what it holds and by the word of these heartbeats (I1, I2, I6, I13)."""
+    def starts(
+        self, place: str, authorization: Authorization, holders: frozenset[str], governance: Governance, heartbeats: Sequence[str]
+    ) -> None:
+        """An enforcer starts this, which these keys hold with all above it, by what it holds and by these heartbeats (I1, I2, I6, I13)."""
         roster = governance.roster
         if authorization.intent in self.started:
             raise Violation("I6", f"{authorization.intent[:12]} runs at {place}, it ran at {self.started[authorization.intent]}")
@@ -421,7 +425,7 @@ class Watch:
         if not self.fresh(place, roster):
             raise Violation("I1", f"{place} starts while k members have not been heard of within the staleness bound")
         self._by_members(place, authorization, governance, heartbeats)
-        if ("key", holder) in self._setting.revoking.revoked:
+        if any(("key", holder) in self._setting.revoking.revoked for holder in holders):
             self._denied(place, roster, "revoked")
         if not self.offered.issuperset(statement.id for statement in self._setting.halts):  # all of them: what allows must be complete
             self._denied(place, roster, "halted")

@@ -184,4 +184,5 @@ class Stage:
             memo=f"memo {random.randrange(1000)}" if random.random() < 0.3 else "",
             twice=random.random() < 0.2,
             governors=tuple(governors),
+            kin=self.watch.families.kind(),
         )

@@ -18,10 +18,12 @@ from mesh.core.log.merkle import leaf_hash
 from mesh.core.run.authorization import RecordRef
 from mesh.errors import Alarm, MeshError, Unavailable
 from mesh.limits import BATCH_EVENTS_MAX
+from mesh.protocol.belonging import ends
 from mesh.protocol.events import Event
 from mesh.protocol.governor import Machine
+from mesh.protocol.serving import leaf_ids
 from mesh.protocol.state import Facts, GovernorState
-from mesh.protocol.step import Commit, InsertOnce, KeyUse, Outgoing, Persist, Sending, Step, phases
+from mesh.protocol.step import Commit, InsertOnce, KeyUse, Outgoing, Persist, Running, Sending, Step, phases
 from mesh.testing.world import keys
 from mesh.testing.world.disk import Disk, Taken
 from mesh.testing.world.ground import Violation
@@ -98,6 +100,8 @@ class Host(Protocol):
 class _Made(msgspec.Struct):
     events: list[Event]
     step: Step[GovernorState]
+    facts: Facts = Facts()
+    """With which it was made."""
 
 
 class Steps:
@@ -158,6 +162,10 @@ class Steps:
         made = self._flying
         if made is None:
             return
+        if self._over(made.step):
+            with suppress(PowerCut):
+                self._again(made, attempt + 1)
+            return
         runner = phases(made.step, sign=self._host.sign, public=self._public, failpoint=self._host.failpoint)
         try:
             phase = next(runner, None)
@@ -204,17 +212,17 @@ class Steps:
         if attempt > _RETRIES_MAX or self.state is None:
             raise Violation("I12", f"{self._host.name}: a repeated request is never answered")
         late, self._made = self._made.events if self._made is not None else [], None
-        made.step = self._step(self.state, made.events, self._facts(made.step, self.state.log.origin))
+        made.facts = self._facts(made, self.state.log.origin)
+        made.step = self._step(self.state, made.events, made.facts)
         self._flying = made
         if late:
             self.fold(late)
         self._launch(attempt)
 
-    def _facts(self, step: Step[GovernorState], origin: str) -> Facts:
+    def _facts(self, made: _Made, origin: str) -> Facts:
         disk = self._host.disk
-        intents: dict[str, bytes] = {}
-        outcomes: dict[str, RecordRef] = {}
-        for effect in step.effects:
+        intents, outcomes = dict(made.facts.intents), dict(made.facts.outcomes)
+        for effect in made.step.effects:
             if isinstance(effect, InsertOnce) and (effect.at_ms, effect.space, effect.key) in disk.once:
                 index = disk.once[effect.at_ms, effect.space, effect.key]
                 leaf = disk.records(origin, index, 1)[0]
@@ -222,4 +230,15 @@ class Steps:
                     intents[effect.key] = leaf
                 else:
                     outcomes[effect.key] = RecordRef(origin=origin, index=index, leaf=leaf_hash(leaf).hex())
-        return Facts(intents=intents, outcomes=outcomes)
+        return Facts(intents=intents, outcomes=outcomes, over=made.facts.over | self._over(made.step))
+
+    def _over(self, step: Step[GovernorState]) -> set[str]:
+        """Which of the executions that the step takes for running are over, by any record on the disk."""
+        disk, found = self._host.disk, set[str]()
+        for effect in step.effects:
+            if isinstance(effect, Running):
+                places = [(origin, index) for identity, origin, index in disk.places if identity == effect.authorization]
+                leaves = [leaf for origin, index in places for leaf in disk.records(origin, index, 1)]
+                if any(ends(leaf, disk.held(leaf_ids(leaf)[0][:1]), effect.authorization, effect.enforcer) for leaf in leaves):
+                    found.add(effect.authorization)
+        return found

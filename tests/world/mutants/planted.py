@@ -16,6 +16,8 @@ from mesh.core.law.halt import in_force
 from mesh.core.law.heartbeat import covers
 from mesh.core.law.streams import Chain
 from mesh.core.log.checkpoint import read_checkpoint
+from mesh.core.run import kin
+from mesh.core.run.authorization import Ancestor, authorization_of
 from mesh.errors import Refused
 from mesh.protocol import adoption, attester, barrier, begin, examine, freshness, gossip, governor, intake, lineage, mirror, step
 from mesh.protocol.freshness import Freshness
@@ -408,6 +410,22 @@ def _everywhere(patch: pytest.MonkeyPatch, name: str, value: Any) -> None:
         patch.setattr(module, name, value)
 
 
+def _cuts_the_line(patch: pytest.MonkeyPatch) -> None:
+    """An authorization names the parent only."""
+    real = authorization_of
+
+    def cut(*args: Any, ancestors: list[Any], **named: Any) -> Any:
+        return real(*args, ancestors=ancestors[:1], **named)
+
+    patch.setattr("mesh.protocol.examine.authorization_of", cut)
+
+
+def _forgives_ancestors(patch: pytest.MonkeyPatch) -> None:
+    """Nobody asks whether what it runs within is revoked."""
+    patch.setattr(Ancestor, "links", lambda *_, **__: ())
+    patch.setattr(kin.Kin, "chain", ())
+
+
 def _mutant(plant: Plant, *promises: str, nodes: int | None = 4, trouble: tuple[str, ...] = ()) -> Mutant:
     return Mutant(plant, frozenset(promises), nodes, trouble)
 
@@ -455,5 +473,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "never asks for what was handed over": _mutant(
         _never_asks_for_what_was_handed_over, "I10", trouble=("roster", "hold", "partition", "isolate")
     ),
+    "names the parent only": _mutant(_cuts_the_line, "I1"),
+    "ancestors not checked": _mutant(_forgives_ancestors, "I2", trouble=("revocation",)),
     "cosigns a second history": _mutant(_witness_follows_any_root, "I7", trouble=("twins",)),
 }
