@@ -10,14 +10,29 @@ from typing import Any, Final, NamedTuple, cast
 import msgspec
 import pytest
 
-from mesh.core.law import activation, fold, governance
+from mesh.core.law import activation, fold, former, governance
 from mesh.core.law.fold import extend
 from mesh.core.law.halt import in_force
 from mesh.core.law.heartbeat import covers
 from mesh.core.law.streams import Chain
 from mesh.core.log.checkpoint import read_checkpoint
 from mesh.errors import Refused
-from mesh.protocol import adoption, attester, barrier, begin, examine, freshness, gossip, governor, intake, lineage, mirror, step
+from mesh.protocol import (
+    adoption,
+    attester,
+    barrier,
+    begin,
+    catching,
+    examine,
+    freshness,
+    gossip,
+    governor,
+    intake,
+    lineage,
+    mirror,
+    step,
+    together,
+)
 from mesh.protocol.freshness import Freshness
 from mesh.protocol.step import Commit, Head, InsertOnce, Sending, SetMeta, Step
 from mesh.protocol.stored import INCARNATION
@@ -385,6 +400,22 @@ def _judges_by_the_newest_roster(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(attester, "_as_of", as_of)
 
 
+def _believes_removed_keys(patch: pytest.MonkeyPatch) -> None:
+    """k of one epoch attested it, whoever they are now."""
+    patch.setattr(former.Remaining, "believed", property(lambda _: True))
+
+
+def _counts_at_once(patch: pytest.MonkeyPatch) -> None:
+    """Whatever it does not hold yet."""
+    for module in (catching, governor):
+        patch.setattr(module, "lagging", lambda *_, **__: [])
+
+
+def _leaves_the_logs_of_who_left(patch: pytest.MonkeyPatch) -> None:
+    """Nobody says a line but to an owner."""
+    patch.setattr(together, "lines_due", lambda state, _: (state, []))
+
+
 def _stays_where_it_is(patch: pytest.MonkeyPatch) -> None:
     _everywhere(patch, "next_roster", lambda *_, **__: None)
 
@@ -443,4 +474,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "never goes over": _mutant(_stays_where_it_is, "I10", trouble=("roster",)),
     "forgets that it went over": _mutant(_forgets_where_it_went, "I10", "I13", trouble=("roster",)),
     "cosigns a second history": _mutant(_witness_follows_any_root, "I7", trouble=("twins",)),
+    "former certificate by removed keys believed": _mutant(_believes_removed_keys, "I3", nodes=1, trouble=("roster",)),
+    "a newcomer counts at once": _mutant(_counts_at_once, "I10", nodes=1, trouble=("roster", "weather", "weather", "isolate")),
+    "nobody certifies the logs of who has left": _mutant(_leaves_the_logs_of_who_left, "I10", trouble=("roster",)),
 }
