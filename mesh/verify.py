@@ -7,7 +7,8 @@ The procedure, in this order; the first step that fails ends it (numbers stand w
 2. the record is one of a log of these rosters; a decision, of the one under which it says that it was made
 3. the record is in the tree that the proof's checkpoint names
 4. the checkpoint is signed by the log, and k distinct members of one of these rosters attested it, who for a decision is not older
-   than its own: the record is final, as of that epoch
+   than its own: the record is final, as of that epoch. If the trusted one is newer, enough of them are members still
+   (:mod:`mesh.core.law.former`)
 5. the statements beside the record are exactly those it names, each signed by exactly whom it must be; who is said to have been
    denied has asked, with a key that an issuer gave them; what is said to have been heard, its enforcer has signed
 6. the policy manifest is signed by the domain's policy role, and names the bundle that is here
@@ -16,7 +17,8 @@ The procedure, in this order; the first step that fails ends it (numbers stand w
 9. every outcome is held to 2 to 5, belongs to this authorization, and is said by the enforcer and boot that the intent is meant for
 
 The answer is ``VERIFIED`` when 1 to 7 and 9 hold, ``FAILED`` when anything does not, and ``PARTIAL`` when nothing is wrong but
-something could not be checked: the record is not final yet, openings were erased, or a roster is not here. Step 8 stands beside: k
+something could not be checked: the record is not final yet, who made it final are members no more, openings were erased, or a roster is
+not here. Step 8 stands beside: k
 members have repeated the decision, that is what step 4 proves. Every byte of the file is covered by one of the steps.
 
 Not here: revocations that came later (a proof is about what was lawful then), and reading files.
@@ -33,10 +35,11 @@ from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation
+from mesh.core.law.former import final_under
 from mesh.core.law.governance import Governance, Law
 from mesh.core.law.policy import Manifest
 from mesh.core.law.roster import Member, Roster, admit_roster
-from mesh.core.law.vouched import Vouched, final_under, vouch
+from mesh.core.law.vouched import Vouched, vouch
 from mesh.core.log.bundle import ProofBundle, Proven, read_proof
 from mesh.core.log.certificate import Attested, verify_certificate
 from mesh.core.log.checkpoint import log_verifier, read_checkpoint
@@ -67,6 +70,7 @@ Result = Literal["passed", "failed", "skipped"]
 Verdicts = Literal["VERIFIED", "PARTIAL", "FAILED"]
 _TLOG: Final = b"c2sp.org/tlog-proof@v1\n"
 _REPLAY: Final = "replay"
+_UNSURE: Final = frozenset({"former_certificate", "not_final"})
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +81,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     """What was found, or why it could not be checked."""
     code: str = ""
-    """Of the failure."""
+    """Of the failure; ``not_final`` or ``former_certificate`` if that is why step 4 could not be checked."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +100,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Skipped(Exception):
     """It could not be checked, and why."""
+
+    def __init__(self, why: str, code: str = "") -> None:
+        super().__init__(why)
+        self.code = code
 
 
 class _Echo:
@@ -246,10 +254,10 @@ class _Judge:
         # Who had left before it was decided has no say in it, whoever holds their keys by now.
         rosters = self._rosters.since(self._then(record).epoch if isinstance(record, DecisionMade) else 0)
         try:
-            attested, as_of = _certified(note, record.origin, self._owners(record), rosters)  # (4)
+            attested, as_of = _certified(note, record.origin, self._owners(record), rosters, self._trusted.epoch)  # (4)
         except Refused as refusal:
-            if refusal.code == "not_final":  # all lines that are there were verified before they were counted
-                raise _Skipped(refusal.detail) from None
+            if refusal.code in _UNSURE:  # all lines that are there were verified before they were counted
+                raise _Skipped(refusal.detail, refusal.code) from None
             raise
         if main:
             self._as_of = as_of
@@ -428,7 +436,7 @@ class _Judge:
         try:
             self._checks.append(Check(name=name, result="passed", detail=check()))
         except _Skipped as skipped:
-            self._checks.append(Check(name=name, result="skipped", detail=str(skipped)))
+            self._checks.append(Check(name=name, result="skipped", detail=str(skipped), code=skipped.code))
         except MeshError as error:
             self._checks.append(Check(name=name, result="failed", detail=str(error), code=error.code))
 
@@ -441,12 +449,12 @@ def _skip(why: str) -> NoReturn:
     raise _Skipped(why)
 
 
-def _certified(note: bytes, origin: str, owners: Sequence[Member], rosters: Sequence[Roster]) -> tuple[Attested, Roster]:
+def _certified(note: bytes, origin: str, owners: Sequence[Member], rosters: Sequence[Roster], trusted: int) -> tuple[Attested, Roster]:
     """Who made the checkpoint final, as members of which roster."""
 
     def by(owner: Member) -> tuple[Attested, Roster]:
         log = log_verifier(origin, owner.log_key)
-        return final_under(rosters, lambda attesters, k: verify_certificate(note, log=log, attesters=attesters, k=k))
+        return final_under(rosters, lambda attesters, k: verify_certificate(note, log=log, attesters=attesters, k=k), trusted=trusted)
 
     for owner in owners[:-1]:
         with suppress(Refused):

@@ -261,6 +261,7 @@ class _Teller:
             frontier=list(base().governance.frontier),
             policies=[],
             checkpoint="",
+            behind=False,
             echo=[hex32("boot")],
         )
         return self._sign("heartbeat", beat, member)
@@ -490,7 +491,7 @@ def _messages(said: _Said, outcomes: _Outcomes, leaves: tuple[bytes, ...], seen:
         "Asked-prove": Prove(origin=ORIGIN, index=1),
         "Asked-status": StatusAsked(),
         "Asked-barrier": BarrierAsked(asker=NODE, nonce=hex32("next boot")),
-        "BarrierAnswer": BarrierAnswer(barrier=Raw(said.barrier.envelope), heartbeat=[Raw(said.heartbeat.envelope)]),
+        "BarrierAnswer": BarrierAnswer(barrier=Raw(said.barrier.envelope), heartbeat=[Raw(said.heartbeat.envelope)], certificates=[]),
         "Asked-heard": HeardAsked(after=""),
         "HeardGiven": HeardGiven(
             words=[HeardWord(heard=Raw(said.heard.envelope), identity=enforcer, origin=ORIGIN, index=len(leaves) - 1)], after=""

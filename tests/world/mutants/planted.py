@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, cast
 import msgspec
 import pytest
 
-from mesh.core.law import activation, fold, governance
+from mesh.core.law import activation, fold, former, governance
 from mesh.core.law.fold import extend
 from mesh.core.law.halt import in_force
 from mesh.core.law.heartbeat import covers
@@ -19,7 +19,22 @@ from mesh.core.log.checkpoint import read_checkpoint
 from mesh.core.run import kin
 from mesh.core.run.authorization import Ancestor, authorization_of
 from mesh.errors import Refused
-from mesh.protocol import adoption, attester, barrier, begin, examine, freshness, gossip, governor, intake, lineage, mirror, step
+from mesh.protocol import (
+    adoption,
+    attester,
+    barrier,
+    begin,
+    catching,
+    examine,
+    freshness,
+    gossip,
+    governor,
+    intake,
+    lineage,
+    mirror,
+    step,
+    together,
+)
 from mesh.protocol.freshness import Freshness
 from mesh.protocol.step import Commit, Head, InsertOnce, Sending, SetMeta, Step
 from mesh.protocol.stored import INCARNATION
@@ -40,6 +55,8 @@ class Mutant(NamedTuple):
     nodes: int | None
     trouble: tuple[str, ...]
     """Where to look, so that few worlds are enough."""
+    since: int = 0
+    """From which seed on: a bug that one world in ten shows may be in none of the first thirty."""
 
 
 def _signs_before_it_persists(patch: pytest.MonkeyPatch) -> None:
@@ -387,6 +404,22 @@ def _judges_by_the_newest_roster(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(attester, "_as_of", as_of)
 
 
+def _believes_removed_keys(patch: pytest.MonkeyPatch) -> None:
+    """k of one epoch attested it, whoever they are now."""
+    patch.setattr(former.Remaining, "believed", property(lambda _: True))
+
+
+def _counts_at_once(patch: pytest.MonkeyPatch) -> None:
+    """Whatever it does not hold yet."""
+    for module in (catching, governor):
+        patch.setattr(module, "lagging", lambda *_, **__: [])
+
+
+def _leaves_the_logs_of_who_left(patch: pytest.MonkeyPatch) -> None:
+    """Nobody says a line but to an owner."""
+    patch.setattr(together, "lines_due", lambda state, _: (state, []))
+
+
 def _stays_where_it_is(patch: pytest.MonkeyPatch) -> None:
     _everywhere(patch, "next_roster", lambda *_, **__: None)
 
@@ -426,8 +459,8 @@ def _forgives_ancestors(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(kin.Kin, "chain", ())
 
 
-def _mutant(plant: Plant, *promises: str, nodes: int | None = 4, trouble: tuple[str, ...] = ()) -> Mutant:
-    return Mutant(plant, frozenset(promises), nodes, trouble)
+def _mutant(plant: Plant, *promises: str, nodes: int | None = 4, trouble: tuple[str, ...] = (), since: int = 0) -> Mutant:
+    return Mutant(plant, frozenset(promises), nodes, trouble, since)
 
 
 MUTANTS: Final[Mapping[str, Mutant]] = {
@@ -445,7 +478,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "accuses with two statements that can both be": _mutant(_accuses_by_number, "I8", trouble=("resolve", "resolve")),
     "ignores halts": _mutant(_ignores_halts, "I2", trouble=("halt", "halt")),
     "says that it has heard before it acts by it": _mutant(
-        _says_it_too_soon, "I2", trouble=("halt", "halt", "hold", "isolate", "partition")
+        _says_it_too_soon, "I2", trouble=("halt", "halt", "hold", "isolate", "partition"), since=30
     ),
     "replays by its own newest policy": _mutant(_replays_by_its_own_news, "I8", "I10", "I11", trouble=("policy", "policy")),
     "goes on by the old policy": _mutant(_never_activates, "I2", "I8", "I10", trouble=("policy",)),
@@ -476,4 +509,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "names the parent only": _mutant(_cuts_the_line, "I1"),
     "ancestors not checked": _mutant(_forgives_ancestors, "I2", trouble=("revocation",)),
     "cosigns a second history": _mutant(_witness_follows_any_root, "I7", trouble=("twins",)),
+    "former certificate by removed keys believed": _mutant(_believes_removed_keys, "I3", nodes=1, trouble=("roster",)),
+    "a newcomer counts at once": _mutant(_counts_at_once, "I10", nodes=1, trouble=("roster", "weather", "weather", "isolate")),
+    "nobody certifies the logs of who has left": _mutant(_leaves_the_logs_of_who_left, "I10", trouble=("roster",)),
 }
