@@ -335,22 +335,12 @@ class _Teller:
         again = msgspec.structs.replace(
             envelope.read(Halt, resume.envelope).claims, lifts=[], reason="some books still do not balance", issued_ms=start_ms(6)
         )
-        return sign(
-            "resolve",
-            Resolve(
-                mesh=MESH,
-                sequence=1,
-                previous="",
-                since="",
-                stream=halt_stream("payments"),
-                head=resume.draft.id,
-                aside=[sign("halt-again", again, "revoker").draft.id],
-                reason=f"both follow {halt.draft.id[:12]}",
-                issued_ms=start_ms(7),
-            ),
-            "root-1",
-            "root-2",
-        )
+        aside = [sign("halt-again", again, "revoker").draft.id]
+        said = Resolve(
+            mesh=MESH, sequence=1, previous="", since="", stream=halt_stream("payments"), head=resume.draft.id, aside=aside,
+            reason=f"both follow {halt.draft.id[:12]}", issued_ms=start_ms(7),
+        )  # fmt: skip
+        return sign("resolve", said, "root-1", "root-2")
 
     def _renewal(self) -> tuple[Signed, Signed]:
         """The same policy for another year, and from when."""

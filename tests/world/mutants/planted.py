@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, cast
 import msgspec
 import pytest
 
-from mesh.core.law import activation, fold, former, governance
+from mesh.core.law import activation, fold, governance
 from mesh.core.law.fold import extend
 from mesh.core.law.halt import in_force
 from mesh.core.law.heartbeat import covers
@@ -18,13 +18,10 @@ from mesh.core.law.streams import Chain
 from mesh.core.log.checkpoint import read_checkpoint
 from mesh.core.run import kin
 from mesh.core.run.authorization import Ancestor, authorization_of
-from mesh.errors import Refused
 from mesh.protocol import (
-    adoption,
     attester,
     barrier,
     begin,
-    catching,
     examine,
     freshness,
     gossip,
@@ -33,13 +30,13 @@ from mesh.protocol import (
     lineage,
     mirror,
     step,
-    together,
 )
 from mesh.protocol.freshness import Freshness
 from mesh.protocol.step import Commit, Head, InsertOnce, Sending, SetMeta, Step
 from mesh.protocol.stored import INCARNATION
-from mesh.testing.world import clients, disk, steps
+from mesh.testing.world import clients, steps
 from mesh.testing.world import governor as shell
+from tests.world.mutants import changing
 
 __all__ = ["MUTANTS", "Mutant"]
 
@@ -361,88 +358,6 @@ def _says_it_too_soon(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(clients.Enforcer, "_law", law)
 
 
-def _goes_over_by_the_clock(patch: pytest.MonkeyPatch) -> None:
-    """At the time, whoever holds it."""
-
-    def due(governance: Any, fresh: Any, *, now_ms: int) -> Any:
-        del fresh
-        after = governance.successor
-        return after if after is not None and now_ms >= after.not_before_ms else None
-
-    _everywhere(patch, "next_roster", due)
-
-
-def _goes_on_under_the_former(patch: pytest.MonkeyPatch) -> None:
-    """Until it goes over itself."""
-    real = governance.Governance.check_roster
-
-    def check(self: Any, now_ms: int) -> None:
-        after = self.successor
-        real(self, min(now_ms, after.not_before_ms - 1) if after is not None else now_ms)
-
-    patch.setattr(governance.Governance, "check_roster", check)
-
-
-def _takes_all_words_along(patch: pytest.MonkeyPatch) -> None:
-    """Of those who are gone, too."""
-    patch.setattr(clients, "go_over", lambda fresh, _former, _roster: fresh)
-
-
-def _counts_any_holder(patch: pytest.MonkeyPatch) -> None:
-    """Whichever roster it is that others hold."""
-    patch.setattr(adoption, "_holds", lambda *_: True)
-
-
-def _judges_by_the_newest_roster(patch: pytest.MonkeyPatch) -> None:
-    """What was decided under a former one is refused."""
-
-    def as_of(record: Any, held: Any, _owner: Any) -> Any:
-        if record.roster_epoch != held.roster.epoch:
-            raise Refused("wrong_epoch", f"roster epoch {record.roster_epoch}")
-        return held
-
-    patch.setattr(attester, "_as_of", as_of)
-
-
-def _believes_removed_keys(patch: pytest.MonkeyPatch) -> None:
-    """k of one epoch attested it, whoever they are now."""
-    patch.setattr(former.Remaining, "believed", property(lambda _: True))
-
-
-def _counts_at_once(patch: pytest.MonkeyPatch) -> None:
-    """Whatever it does not hold yet."""
-    for module in (catching, governor):
-        patch.setattr(module, "lagging", lambda *_, **__: [])
-
-
-def _leaves_the_logs_of_who_left(patch: pytest.MonkeyPatch) -> None:
-    """Nobody says a line but to an owner."""
-    patch.setattr(together, "lines_due", lambda state, _: (state, []))
-
-
-def _stays_where_it_is(patch: pytest.MonkeyPatch) -> None:
-    _everywhere(patch, "next_roster", lambda *_, **__: None)
-
-
-def _forgets_where_it_went(patch: pytest.MonkeyPatch) -> None:
-    """It starts under the roster of its files, whichever it went over to."""
-    patch.setattr(disk, "ROSTER_EPOCH", "another")
-
-
-def _heeds_former_signers(patch: pytest.MonkeyPatch) -> None:
-    """Whatever a revoker ever said denies, also behind what a roster took over of it."""
-    patch.setattr(fold, "_voiding", lambda *_: frozenset())
-
-
-def _never_asks_for_what_was_handed_over(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(governance.Governance, "lacks", lambda *_: "")
-
-
-def _everywhere(patch: pytest.MonkeyPatch, name: str, value: Any) -> None:
-    for module in (governor, clients):
-        patch.setattr(module, name, value)
-
-
 def _cuts_the_line(patch: pytest.MonkeyPatch) -> None:
     """An authorization names the parent only."""
     real = authorization_of
@@ -495,21 +410,21 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "counts its incarnations alone": _mutant(_believes_its_own_incarnation, "I5", trouble=("restore", "crash", "restore")),
     "speaks before it holds the law": _mutant(_speaks_before_it_holds_the_law, "I9", trouble=("revocation", "restore", "restore")),
     "signs its own log anew": _mutant(_signs_its_own_log_anew, "I7", "I8", "I10", "I12", trouble=("restore", "restore")),
-    "goes over at the time": _mutant(_goes_over_by_the_clock, "I13", trouble=("roster",)),
-    "acts under the former roster until it goes over": _mutant(_goes_on_under_the_former, "I13", trouble=("roster",)),
-    "takes the word of removed members along": _mutant(_takes_all_words_along, "I1", "I13", trouble=("roster",)),
-    "counts who holds another roster": _mutant(_counts_any_holder, "I13", trouble=("roster",)),
-    "judges what was decided by the newest roster": _mutant(_judges_by_the_newest_roster, "I8", "I10", "I11", trouble=("roster",)),
-    "never goes over": _mutant(_stays_where_it_is, "I10", trouble=("roster",)),
-    "forgets that it went over": _mutant(_forgets_where_it_went, "I10", "I13", trouble=("roster",)),
-    "heeds former signers": _mutant(_heeds_former_signers, "I10", trouble=("roster",)),
+    "goes over at the time": _mutant(changing.goes_over_by_the_clock, "I13", trouble=("roster",)),
+    "acts under the former roster until it goes over": _mutant(changing.goes_on_under_the_former, "I13", trouble=("roster",)),
+    "takes the word of removed members along": _mutant(changing.takes_all_words_along, "I1", "I13", trouble=("roster",)),
+    "counts who holds another roster": _mutant(changing.counts_any_holder, "I13", trouble=("roster",)),
+    "judges what was decided by the newest roster": _mutant(changing.judges_by_the_newest_roster, "I8", "I10", "I11", trouble=("roster",)),
+    "never goes over": _mutant(changing.stays_where_it_is, "I10", trouble=("roster",)),
+    "forgets that it went over": _mutant(changing.forgets_where_it_went, "I10", "I13", trouble=("roster",)),
+    "heeds former signers": _mutant(changing.heeds_former_signers, "I10", trouble=("roster",)),
     "never asks for what was handed over": _mutant(
-        _never_asks_for_what_was_handed_over, "I10", trouble=("roster", "hold", "partition", "isolate")
+        changing.never_asks_for_what_was_handed_over, "I10", trouble=("roster", "hold", "partition", "isolate")
     ),
     "names the parent only": _mutant(_cuts_the_line, "I1"),
     "ancestors not checked": _mutant(_forgives_ancestors, "I2", trouble=("revocation",)),
     "cosigns a second history": _mutant(_witness_follows_any_root, "I7", trouble=("twins",)),
-    "former certificate by removed keys believed": _mutant(_believes_removed_keys, "I3", nodes=1, trouble=("roster",)),
-    "a newcomer counts at once": _mutant(_counts_at_once, "I10", nodes=1, trouble=("roster", "weather", "weather", "isolate")),
-    "nobody certifies the logs of who has left": _mutant(_leaves_the_logs_of_who_left, "I10", trouble=("roster",)),
+    "former certificate by removed keys believed": _mutant(changing.believes_removed_keys, "I3", nodes=1, trouble=("roster",)),
+    "a newcomer counts at once": _mutant(changing.counts_at_once, "I10", nodes=1, trouble=("roster", "weather", "weather", "isolate")),
+    "nobody certifies the logs of who has left": _mutant(changing.leaves_the_logs_of_who_left, "I10", trouble=("roster",)),
 }
