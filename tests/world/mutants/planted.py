@@ -398,7 +398,7 @@ def _forgets_where_it_went(patch: pytest.MonkeyPatch) -> None:
 
 def _heeds_former_signers(patch: pytest.MonkeyPatch) -> None:
     """Whatever a revoker ever said denies, also behind what a roster took over of it."""
-    patch.setattr(fold, "_voiding", lambda *_: frozenset())
+    patch.setattr(fold, "voiding", lambda *_: frozenset())
 
 
 def _never_asks_for_what_was_handed_over(patch: pytest.MonkeyPatch) -> None:
@@ -460,7 +460,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "lets its times go back": _mutant(_time_may_go_back, "I7", trouble=("mended clock",) * 8),
     "ignores the barrier": _mutant(_ignores_the_barrier, "I5", "I7", "I8", "I9", "I10", "I12", trouble=("restore", "restore")),
     "counts its incarnations alone": _mutant(_believes_its_own_incarnation, "I5", trouble=("restore", "crash", "restore")),
-    "speaks before it holds the law": _mutant(_speaks_before_it_holds_the_law, "I9", trouble=("revocation", "restore", "restore")),
+    "speaks before it holds the law": _mutant(_speaks_before_it_holds_the_law, "I9", trouble=("revocation",) * 2 + ("restore",) * 2),
     "signs its own log anew": _mutant(_signs_its_own_log_anew, "I7", "I8", "I10", "I12", trouble=("restore", "restore")),
     "goes over at the time": _mutant(_goes_over_by_the_clock, "I13", trouble=("roster",)),
     "acts under the former roster until it goes over": _mutant(_goes_on_under_the_former, "I13", trouble=("roster",)),
