@@ -332,11 +332,7 @@ class _Judge:
             raise Refused("body_missing", "a decision's proof carries its manifest and its policy bundle")
         manifest = envelope.read(Manifest, bytes(bundle.manifests[0]))
         domain = manifest.claims.domain
-        named_by = self._rosters.appointed(manifest)  # (6)
-        if named_by is None:  # it is not here: nobody but the signers of one that is here is believed
-            needed = self._rosters.judged(lambda roster: _lawful(manifest, roster), by=lambda roster: roster.policy.get(domain))
-        else:
-            needed = _lawful(manifest, named_by)
+        needed = self._rosters.lawful(manifest)  # (6)
         activations = [envelope.read(Activation, bytes(raw)) for raw in bundle.activations]
         governance = self._whole().governance(manifests=[manifest], bundles=[bytes(bundle.bundles[0])], said=activations)
         law: Law = governance.laws[domain][0]
@@ -452,15 +448,6 @@ def _certified(note: bytes, origin: str, owners: Sequence[Member], rosters: Sequ
         with suppress(Refused):
             return by(owner)
     return by(owners[-1])
-
-
-def _lawful(manifest: Statement[Manifest], roster: Roster) -> int:
-    """That the domain's policy role of that roster has signed it; how many must."""
-    role = roster.policy.get(manifest.claims.domain)
-    if role is None:
-        raise Refused("domain_unknown", manifest.claims.domain)
-    _sealed(manifest, role.keys, role.threshold)
-    return role.threshold
 
 
 def _included(record: Record, proof: _Proof) -> str:

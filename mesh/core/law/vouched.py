@@ -85,12 +85,24 @@ class Vouched(msgspec.Struct, frozen=True):
         held = {statement.id: statement.claims for statement in self.chain}
         return Rosters(held, tuple(held))
 
-    def appointed(self, said: Statement[Manifest]) -> Roster | None:
-        """The roster that named the signers of that manifest, if it is among them.
+    def lawful(self, said: Statement[Manifest]) -> int:
+        """How many had to sign that manifest, who did: whom the roster named that it names; if that is not here, one that is.
 
         Raises:
-            Refused: ``handed_over`` if they could not say it.
+            Refused: ``bad_signature``, ``threshold_not_met``, ``domain_unknown``; ``handed_over`` if they could not say it.
         """
+
+        def signed(roster: Roster) -> int:
+            role = roster.policy.get(said.claims.domain)
+            if role is None:
+                raise Refused("domain_unknown", said.claims.domain)
+            role.check_sealed(said)
+            return role.threshold
+
+        named_by = self._appointed(said)
+        return signed(named_by) if named_by is not None else self.judged(signed, by=lambda roster: roster.policy.get(said.claims.domain))
+
+    def _appointed(self, said: Statement[Manifest]) -> Roster | None:
         base, number, previous = said.claims.link
         held = self.rosters_held
         if not (said.claims.since in held.held or (self.whole and not said.claims.since)):
