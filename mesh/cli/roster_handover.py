@@ -10,7 +10,7 @@ Rules
 Not here: what a handover does (:mod:`mesh.core.law.reign`).
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -53,9 +53,10 @@ def fill(now: Roster, now_id: str, after: Roster, seen: held.Held | None, wanted
     if not streams:
         return after
     spoken = {name for roster in (now, *former) for name in voices(roster)}  # also by who came, left, and comes again
-    new = streams if seen is None and now.epoch == 1 else [name for name in streams if seen is not None and name not in spoken]
-    new = [name for name in new if name not in voices(now)]
-    handovers = {name: _NOTHING if name in new else _one(now, now_id, seen, name, wanted.get(name, "")) for name in streams}
+    known_so = seen is not None or now.epoch == 1  # else an earlier roster may have let somebody speak there
+    handovers = {
+        name: _NOTHING if known_so and name not in spoken else _one(now, now_id, seen, name, wanted.get(name, "")) for name in streams
+    }
     return msgspec.structs.replace(after, handovers=handovers)
 
 
@@ -71,10 +72,8 @@ def _one(now: Roster, now_id: str, seen: held.Held | None, name: str, wanted: st
     if wanted:
         return _named(seen.governance, name, stream, wanted)
     ids = _history(seen.governance, name, stream)
-    for number in range(len(ids), 0, -1):  # what fewer than k hold may never reach the others
-        if len(_holders(seen, name, number, ids)) >= seen.roster.k:
-            return Handover(sequence=number, head=ids[number - 1])
-    return _NOTHING
+    number = _held_by_k(seen, name, ids)
+    return Handover(sequence=number, head=ids[number - 1]) if number else _NOTHING
 
 
 def _newest(governance: Governance, name: str) -> str:
@@ -83,14 +82,14 @@ def _newest(governance: Governance, name: str) -> str:
     return governance.lacks(stream) or stream
 
 
-def _holders(seen: held.Held, name: str, number: int, ids: Sequence[str]) -> list[str]:
-    """Who signs that it holds so much of that history."""
-    heads = {(at, identity) for at, identity in enumerate(ids[number - 1 :], number)}
-    return [
-        member
-        for member, beat in seen.beats.items()
-        if any(base_of(head.stream) == name and not head.forked and (head.sequence, head.head) in heads for head in beat.frontier)
+def _held_by_k(seen: held.Held, name: str, ids: Sequence[str]) -> int:
+    """The last number of that history that k members sign that they hold: what fewer hold may never reach the others."""
+    places = {identity: number for number, identity in enumerate(ids, 1)}
+    reached = [
+        max((places.get(head.head, 0) for head in beat.frontier if base_of(head.stream) == name and not head.forked), default=0)
+        for beat in seen.beats.values()
     ]
+    return sorted(reached, reverse=True)[seen.roster.k - 1]
 
 
 def _named(governance: Governance, name: str, stream: str, wanted: str) -> Handover:
@@ -114,13 +113,15 @@ def _history(governance: Governance, name: str, stream: str) -> tuple[str, ...]:
     return chain.ids if isinstance(chain, Chain) else ()
 
 
-def check(now: Roster, after: Roster, seen: held.Held, lose: Container[str]) -> None:
+def check(now: Roster, after: Roster, seen: held.Held, lose: Collection[str]) -> None:
     """That k members hold all that is handed over, and nobody more, but for streams of which one wants to ``lose`` the rest (rule 3).
 
     Raises:
-        Refused: ``handover_stale``.
+        Refused: ``handover_stale``; ``usage`` for a stream to lose of which nothing is handed over.
         Unavailable: ``not_acknowledged``.
     """
+    if strange := sorted(set(lose) - after.handovers.keys()):
+        raise Refused("usage", f"--lose: the roster does not hand over {strange[0][:60]!r}")
     for name, upto in after.handovers.items():
         stream = in_reign(name, seen.governance.rosters.since(name, now.epoch))
         head = next((head for head in seen.governance.frontier if head.stream == stream), None)

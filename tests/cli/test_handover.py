@@ -187,3 +187,8 @@ def test_policy_is_made_by_the_signers_of_the_newest_roster(rosters: RosterDesk)
     streams = json.loads(rosters.run("-o", "json", "streams", "ls")[1])
     states = {row["stream"]: (row["state"], row["length"]) for row in streams}
     assert states[in_reign(policy_stream(DOMAIN), made.id)] == ("one history", 1)
+
+
+def test_a_stream_that_is_not_handed_over_cannot_be_lost(rosters: RosterDesk) -> None:
+    _replaced(rosters)
+    assert code_of(_pushed(rosters, "--lose", "revoke/nobody")[2]) == "usage"

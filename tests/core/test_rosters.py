@@ -24,6 +24,7 @@ from mesh.core.law.roster import ROSTERS, Role, Roster
 from mesh.core.law.streams import Chain, Fork
 from mesh.core.law.travel import Said, read_law, streams_of
 from mesh.limits import FRONTIER_STREAMS_MAX
+from tests.core.handing import revocation
 from tests.core.kit import refuses
 from tests.support.factory import MESH, sign
 from tests.support.rosters import ROOT, handing_over, key, member, roster, signed
@@ -38,19 +39,7 @@ PLAIN = admit_governance(GENESIS, pin=GENESIS.id)
 
 
 def _revocation(by: str, number: int = 1, previous: str = "", since: str = "") -> Statement[Said]:
-    target = Target(type="subject", value=f"spiffe://{MESH}/agent/{by.replace(' ', '-')}-{number}")
-    claims = Revocation(
-        mesh=MESH,
-        revoker=key(by).public,
-        sequence=number,
-        previous=previous,
-        since=since,
-        target=target,
-        spares=[],
-        reason="a test",
-        issued_ms=1_000,
-    )
-    return read_law(sign(claims, key(by)))
+    return revocation(number, previous, f"{by.replace(' ', '-')}-{number}", by, since)
 
 
 def _resolve(head: str, aside: str) -> Statement[Said]:

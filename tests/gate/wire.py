@@ -1,6 +1,7 @@
 """A gate's core on a real spent store, with governors that run the real machine behind a bus that tests can spoil."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -58,6 +59,8 @@ class _Wired(LittleMesh):
 
     def __init__(self, lab: Lab) -> None:
         self.ears: list[Callable[[bytes], None]] = []
+        self._turn = threading.RLock()
+        """Two gates of one process ask from a thread each."""
         super().__init__(lab)
 
     def _publish(self, node: Node, subject: str, data: bytes) -> None:
@@ -68,16 +71,18 @@ class _Wired(LittleMesh):
 
     def call(self, node: str, make: Callable[[int], Any]) -> bytes:
         answers = list[bytes]()
-        self._call(node, make, answers.append)
-        self._drain()
+        with self._turn:
+            self._call(node, make, answers.append)
+            self._drain()
         return answers[0]
 
     def tick(self, now_ms: int) -> None:
-        self.now_ms = max(self.now_ms, now_ms)
-        for name, node in self.nodes.items():
-            if node.up:
-                self._queue.append((name, Tick()))
-        self._drain()
+        with self._turn:
+            self.now_ms = max(self.now_ms, now_ms)
+            for name, node in self.nodes.items():
+                if node.up:
+                    self._queue.append((name, Tick()))
+            self._drain()
 
 
 class FakeBus:
@@ -106,9 +111,16 @@ class FakeBus:
             self.law.append(lambda data: handler(Message("mesh.v1.law.x", data, "", NO_HEADERS, self)))
             return
 
+        loop, thread = asyncio.get_running_loop(), threading.get_ident()
+
         def hear(data: bytes) -> None:
-            if not self.silent:
-                handler(Message("mesh.v1.hb.x", data, "", NO_HEADERS, self))
+            if self.silent:
+                return
+            message = Message("mesh.v1.hb.x", data, "", NO_HEADERS, self)
+            if threading.get_ident() == thread:
+                handler(message)
+            elif not loop.is_closed():
+                loop.call_soon_threadsafe(handler, message)
 
         self.mesh.ears.append(hear)
         self._pump = self._pump or asyncio.get_running_loop().create_task(self._tick())

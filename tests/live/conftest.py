@@ -1,13 +1,16 @@
 """One real mesh of four governors for all tests that do not harm it; a fresh one for those that do."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mesh.cli import run
 from mesh.dev.cluster import Cluster
-from tests.live.kit import Client, make_files
+from tests.live.kit import Client, Said, make_files, until_fresh
 
 
 def _start(folder: Path, nodes: int) -> Cluster:
@@ -22,16 +25,8 @@ def _start(folder: Path, nodes: int) -> Cluster:
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Four governors that nobody may harm, and that are fresh: before, they rightly deny."""
     with _start(tmp_path_factory.mktemp("mesh"), 4) as cluster:
-        asyncio.run(_fresh(cluster))
+        asyncio.run(until_fresh(cluster))
         yield cluster
-
-
-async def _fresh(cluster: Cluster) -> None:
-    client = await Client.connect(cluster.files.context)
-    for name in cluster.files.nodes:
-        await client.until_reachable(name)
-        await client.until(name, "fresh", lambda status: status.fresh)
-    await client.bus.close()
 
 
 @pytest.fixture
@@ -54,3 +49,15 @@ async def client(mesh: Cluster) -> AsyncIterator[Client]:
     connected = await Client.connect(mesh.files.context)
     yield connected
     await connected.bus.close()
+
+
+@pytest.fixture
+def said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Said:
+    """A command about the mesh of this test: exit status, its object, standard error."""
+
+    def command(*arguments: str) -> tuple[int, Any, str]:
+        status = run(["--context", str(tmp_path / "mesh/context.toml"), "-o", "json", *arguments])
+        shown = capsys.readouterr()
+        return status, json.loads(shown.out) if shown.out else None, shown.err
+
+    return command

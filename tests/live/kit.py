@@ -47,6 +47,19 @@ def make_files(folder: Path, *, nodes: int = 4, spares: int = 0) -> DevMeshFiles
     )
 
 
+Said = Callable[..., tuple[int, Any, str]]
+"""A command about the mesh of a test: exit status, its object, standard error."""
+
+
+async def until_fresh(cluster: Cluster) -> None:
+    """Until every node is: before, they rightly deny."""
+    client = await Client.connect(cluster.files.context)
+    for name in cluster.files.nodes:
+        await client.until_reachable(name)
+        await client.until(name, "fresh", lambda status: status.fresh)
+    await client.bus.close()
+
+
 class Client:
     """Signs and sends intents; asks nodes how they are."""
 

@@ -13,7 +13,7 @@ import pytest
 
 from mesh.deploy.devmesh import create
 from mesh.dev.cluster import Cluster
-from tests.live.kit import BILLING, GATE, Client, command
+from tests.live.kit import BILLING, GATE, command, until_fresh
 
 pytestmark = pytest.mark.asyncio
 DOMAIN = """
@@ -86,14 +86,6 @@ def vault(tmp_path: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-async def _fresh(cluster: Cluster) -> None:
-    client = await Client.connect(cluster.files.context)
-    for name in cluster.files.nodes:
-        await client.until_reachable(name)
-        await client.until(name, "fresh", lambda status: status.fresh)
-    await client.bus.close()
-
-
 _PARAMS = {"argv": ["true"], "cwd": "/", "env": [], "uid": 0}
 
 
@@ -136,7 +128,7 @@ def _named(err: str) -> str:
 
 
 async def test_what_two_people_approved_runs_once_and_a_broken_glass_is_seen_by_everybody(vault: Cluster, tmp_path: Path) -> None:
-    await _fresh(vault)
+    await until_fresh(vault)
     desk = _Desk(vault, tmp_path)
 
     status, err = await desk.run()

@@ -16,7 +16,7 @@ import pytest
 from mesh.core.run.kin import read_parent
 from mesh.deploy.devmesh import create
 from mesh.dev.cluster import Cluster
-from tests.live.kit import BILLING, GATE, Client, command
+from tests.live.kit import BILLING, GATE, command, until_fresh
 
 pytestmark = pytest.mark.asyncio
 ROOT = Path(__file__).parents[2]
@@ -163,16 +163,8 @@ def _code(err: str) -> str:
     return str(json.loads(err.splitlines()[0])["error"]["code"])
 
 
-async def _fresh(cluster: Cluster) -> None:
-    client = await Client.connect(cluster.files.context)
-    for name in cluster.files.nodes:
-        await client.until_reachable(name)
-        await client.until(name, "fresh", lambda status: status.fresh)
-    await client.bus.close()
-
-
 async def test_parts_run_within_one_another_until_the_root_is_revoked(jobs: Cluster, tmp_path: Path) -> None:
-    await _fresh(jobs)
+    await until_fresh(jobs)
     async with _Shell(jobs, tmp_path) as shell:
         await _revoked_at_the_root(jobs, shell)
 
@@ -214,7 +206,7 @@ async def _revoked_at_the_root(jobs: Cluster, shell: _Shell) -> None:
 
 
 async def test_a_program_finds_within_what_it_runs_and_a_result_is_used(jobs: Cluster, tmp_path: Path) -> None:
-    await _fresh(jobs)
+    await until_fresh(jobs)
     shell = _Shell(jobs, tmp_path)
     inner = shlex.join(shell.line("--papers", "inner", "--", "true"))
     path = ("--env", "PATH", "--env", f"PYTHONPATH={ROOT}")

@@ -25,6 +25,7 @@ from mesh.core.run.authorization import Denial
 from mesh.core.run.params import Opening, commit
 from mesh.dev.cluster import Cluster
 from mesh.errors import Unavailable
+from mesh.limits import REQUEST_BYTES_MAX
 from tests.live.kit import Client, authorization_in, code_of
 
 pytestmark = pytest.mark.asyncio
@@ -79,10 +80,10 @@ async def test_every_unacceptable_intent_is_denied_by_its_own_code(client: Clien
         (b"", "malformed"),
         (b"{" * 50_000, "malformed"),
         (b"\xff\xfe", "malformed"),
-        (b"x" * 98_305, "too_large"),
-        (b'{"approvals":[],"enforcer":{},"identity":{},"intent":{},"openings":[]}', "malformed"),
-        (b'{"enforcer":{},"identity":{},"intent":{},"openings":[],"approvals":[],"x":1}', "malformed"),
-        (b'{"approvals":[],"enforcer":{},"identity":{},"intent":{}, "openings":[]}', "non_canonical"),
+        (b"x" * (REQUEST_BYTES_MAX + 1), "too_large"),
+        (b'{"approvals":[],"enforcer":{},"identity":{},"intent":{},"openings":[],"parents":[]}', "malformed"),
+        (b'{"enforcer":{},"identity":{},"intent":{},"openings":[],"parents":[],"approvals":[],"x":1}', "malformed"),
+        (b'{"approvals":[],"enforcer":{},"identity":{},"intent":{}, "openings":[],"parents":[]}', "non_canonical"),
     ],
 )
 async def test_garbage_is_refused_unsigned_by_its_own_code_and_the_node_goes_on(client: Client, data: bytes, code: str) -> None:

@@ -1,7 +1,6 @@
 """Real processes: signers are replaced while the mesh runs; the former ones say nothing that counts, and who was away learns all of it."""
 
 import asyncio
-import json
 import secrets
 import time
 from collections.abc import Callable
@@ -9,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 
 from mesh.adapters import signer
-from mesh.cli import client, run
+from mesh.cli import client
 from mesh.cli import roster_words as words
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
@@ -23,24 +21,11 @@ from mesh.core.law.travel import read_law
 from mesh.core.messages import LawAsked, LawBatch, Offer, Offered
 from mesh.deploy.devmesh import DevMeshFiles
 from mesh.dev.cluster import Cluster
-from tests.live.kit import POLICIES, make_files
+from tests.live.kit import POLICIES, Said, make_files
 
-Said = Callable[..., tuple[int, Any, str]]
 GONE = "sa-1"
 """A governor that is away while signers change."""
 ANNA, BERT, CARL = (f"spiffe://dev/agent/{name}" for name in ("anna", "bert", "carl"))
-
-
-@pytest.fixture
-def said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Said:
-    """A command about the mesh of this test: exit status, its object, standard error."""
-
-    def command(*arguments: str) -> tuple[int, Any, str]:
-        status = run(["--context", str(tmp_path / "mesh/context.toml"), "-o", "json", *arguments])
-        shown = capsys.readouterr()
-        return status, json.loads(shown.out) if shown.out else None, shown.err
-
-    return command
 
 
 def _until_acting(said: Said, epoch: int, names: set[str]) -> None:

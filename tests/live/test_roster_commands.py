@@ -1,35 +1,16 @@
 """Whoever names the nodes takes one in by commands alone: planned, signed by three, pushed, and acted under when it begins."""
 
 import asyncio
-import json
 import secrets
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from mesh.adapters import signer
 from mesh.cli import roster_words as words
-from mesh.cli import run
 from mesh.deploy.devmesh import enlist
 from mesh.dev.cluster import Cluster
-from tests.live.kit import make_files
-
-Said = Callable[..., tuple[int, Any, str]]
-
-
-@pytest.fixture
-def said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Said:
-    """A command about the mesh of this test: exit status, its object, standard error."""
-
-    def command(*arguments: str) -> tuple[int, Any, str]:
-        status = run(["--context", str(tmp_path / "mesh/context.toml"), "-o", "json", *arguments])
-        shown = capsys.readouterr()
-        return status, json.loads(shown.out) if shown.out else None, shown.err
-
-    return command
+from tests.live.kit import Said, make_files
 
 
 def _until_all_act_under(said: Said, epoch: int, names: set[str]) -> list[dict[str, Any]]:

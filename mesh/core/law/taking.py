@@ -21,14 +21,17 @@ def taking_over(
     governance: Governance, said: Mapping[str, Stream], reigns: Mapping[str, Reign], new: Sequence[Statement[Said]]
 ) -> tuple[dict[str, Stream], frozenset[str]]:
     """All streams, those that went to other signers with what was handed over, once all of it is held; and which those are."""
-    streams, taken = dict(said), set[str]()
+    streams, taken, added = dict(said), set[str](), dict[str, list[Link]]()
+    for statement in new:
+        name, link = link_of(statement)
+        added.setdefault(name, []).append(link)
     for reign in reigns.values():
         name = reign.stream
         if reign.upto.sequence == 0:
             taken.add(name)
         elif name in governance.taken and governance.reigns.get(name) == reign:  # as before, and what was said since
             growth = Growth(governance.streams[name], most=sys.maxsize, room=sys.maxsize)
-            for link in (link_of(item)[1] for item in new if link_of(item)[0] == name) if name in said else ():
+            for link in added.get(name, ()):
                 growth.add(link)
             streams[name] = growth.finish()
             taken.add(name)

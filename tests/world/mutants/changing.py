@@ -86,7 +86,7 @@ def forgets_where_it_went(patch: pytest.MonkeyPatch) -> None:
 
 def heeds_former_signers(patch: pytest.MonkeyPatch) -> None:
     """Whatever a revoker ever said denies, also behind what a roster took over of it."""
-    patch.setattr(fold, "_voiding", lambda *_: frozenset())
+    patch.setattr(fold, "voiding", lambda *_: frozenset())
 
 
 def never_asks_for_what_was_handed_over(patch: pytest.MonkeyPatch) -> None:
