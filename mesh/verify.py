@@ -110,7 +110,8 @@ class _Echo:
         """The recorded verdict, for each."""
         del bundle_digest
         said = self._decision
-        return [Verdict(allow=said.effect == "permit", determining=tuple(said.determining), errors=tuple(said.errors)) for _ in requests]
+        allow = said.effect == "permit" or bool(said.needs)  # what lacks approvals is a deny, of what policy would have permitted
+        return [Verdict(allow=allow, determining=tuple(said.determining), errors=tuple(said.errors)) for _ in requests]
 
 
 class _Proof(msgspec.Struct, frozen=True):
@@ -332,7 +333,7 @@ class _Judge:
         named = law.manifest_id, law.manifest.digest, law.manifest.epoch
         if law.bundle is None or named != (record.attested.manifest, record.decision.bundle, record.attested.policy_epoch):
             raise Refused("digest_mismatch", "manifest, bundle and record do not name one another")
-        chain = governance.rollouts[domain].ids if activations else ()
+        chain = governance.rollouts[domain].ids if domain in governance.rollouts else ()
         if [item.id for item in activations] != list(chain) or record.attested.activation != (chain[-1] if chain else ""):
             raise Refused("digest_mismatch", "the activations are not those from the first to the one that the record names")
         laws.append(governance)
