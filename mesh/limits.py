@@ -46,6 +46,7 @@ __all__ = [
     "POLICY_NAME_CHARS_MAX",
     "PROOF_BUNDLE_BYTES_MAX",
     "PROOF_HASHES_MAX",
+    "PROOF_PAGE_BYTES_MAX",
     "PROOF_ROSTERS_MAX",
     "QUESTIONS_MAX",
     "QUEUE_BYTES_MAX",
@@ -97,6 +98,8 @@ TLOG_PROOF_BYTES_MAX: Final = 163_840
 """A tlog-proof: a note, 63 hashes, and one record in base64 as its extra line."""
 PROOF_BUNDLE_BYTES_MAX: Final = 8_000_000
 """A proof bundle: a policy bundle, and records, statements and proofs of a decision and its outcomes."""
+PROOF_PAGE_BYTES_MAX: Final = 11_500_000
+"""A proof as a page: the bundle and a roster in base64, and the page around them."""
 CONFLICT_BYTES_MAX: Final = 262_400
 """A proof of a conflict: two statements with all their signatures, and what stands around them."""
 BUNDLE_BYTES_MAX: Final = 999_000

@@ -23,8 +23,9 @@ from mesh.core.law.policy import Manifest, read_bundle
 from mesh.core.law.roster import Roster, admit_roster
 from mesh.core.log.bundle import read_proof
 from mesh.core.log.record import encode_record
-from mesh.errors import MeshError
-from mesh.limits import ENVELOPE_BYTES_MAX, PROOF_BUNDLE_BYTES_MAX
+from mesh.errors import MeshError, Refused
+from mesh.limits import ENVELOPE_BYTES_MAX, PROOF_BUNDLE_BYTES_MAX, PROOF_PAGE_BYTES_MAX
+from mesh.page.render import inside, is_page
 from mesh.protocol.decide import Engine
 from mesh.verify import Report
 from mesh.verify import verify as judge
@@ -71,7 +72,7 @@ def _pinned(cli: Cli, pin: str | None) -> tuple[bytes, str]:
 
 def _one(cli: Cli, path: Path, roster: bytes, pin: str | None, *, replay: bool) -> dict[str, Any]:
     try:
-        data = read_bounded(path, PROOF_BUNDLE_BYTES_MAX)
+        data = _proof_in(cli, path)
         with engine_for(data) if replay else _no_engine() as engine:
             report = judge(data, trust=roster, pin=pin, engine=engine)
     except MeshError as error:
@@ -81,6 +82,18 @@ def _one(cli: Cli, path: Path, roster: bytes, pin: str | None, *, replay: bool) 
     if cli.format == "table":
         cli.lines([f"{report.verdict}  {path}", *report_lines(report)])
     return {"file": str(path), **report_value(report)}
+
+
+def _proof_in(cli: Cli, path: Path) -> bytes:
+    """The proof in that file. Of a page only what it carries: nothing in it is run, and whatever it shows of itself is not believed."""
+    data = read_bounded(path, PROOF_PAGE_BYTES_MAX)
+    if is_page(data):
+        data, genuine = inside(data)
+        if not genuine:
+            cli.say(f"{path} is not as this version writes pages: believe what is said here, and nothing that it shows by itself")
+    if len(data) > PROOF_BUNDLE_BYTES_MAX:
+        raise Refused("too_large", f"{path}: {len(data)} bytes, at most {PROOF_BUNDLE_BYTES_MAX}")
+    return data
 
 
 def report_lines(report: Report) -> list[str]:

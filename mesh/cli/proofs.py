@@ -40,13 +40,13 @@ class _Gathered(msgspec.Struct, frozen=True):
 @click.command()
 @click.argument("name", metavar="ID|NODE/INDEX")
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file; by default to standard output.")
-@click.option("--format", "form", type=click.Choice(["bundle", "tlog-proof"]), default="bundle", show_default=True)
+@click.option("--format", "form", type=click.Choice(["bundle", "html", "tlog-proof"]), default="bundle", show_default=True)
 @pass_cli
 def prove(cli: Cli, name: str, out: Path | None, form: str) -> None:
     """Write the proof of a record.
 
     A bundle holds all that a stranger with a roster, of whichever epoch, needs to check it, and what became of a permit. A tlog-proof holds
-    the record and its place in the log, for any C2SP tool.
+    the record and its place in the log, for any C2SP tool. A page (html) holds the bundle and judges it in whichever browser opens it.
     """
 
     async def work(mesh: client.MeshClient, library: client.Library) -> tuple[_Gathered, Report]:
@@ -58,7 +58,7 @@ def prove(cli: Cli, name: str, out: Path | None, form: str) -> None:
     if report.verdict == "FAILED":
         failed = next(check for check in report.checks if check.result == "failed")
         raise Refused(failed.code, f"what the nodes answered is no proof: {failed.name}: {failed.detail}")
-    data = found.data if form == "bundle" else _tlog(found.main)
+    data = _formed(found, form)
     if out is None:
         click.echo(data, nl=False)
     else:
@@ -66,7 +66,19 @@ def prove(cli: Cli, name: str, out: Path | None, form: str) -> None:
         cli.say(f"{out}: {len(data):,} bytes, {telling.told(record_of(found.main))}, {found.outcomes} outcomes")
     if found.left_out:
         cli.say(f"{found.left_out} outcomes are not final yet and were left out")
+    if form == "html":
+        cli.say(f"its reader is asked for the id of a roster that they trust; a link may carry it: #pin={report.roster}")
     cli.next(f"mesh verify {out or 'FILE'} --trust ROSTER")
+
+
+def _formed(found: _Gathered, form: str) -> bytes:
+    if form == "tlog-proof":
+        return _tlog(found.main)
+    if form == "html":
+        from mesh.page.render import render
+
+        return render(found.data, found.roster)
+    return found.data
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -11,7 +11,6 @@ Not here: belief. The page judges as :mod:`mesh.verify` does, but for the policy
 program into it, so a page from a stranger is judged with ``mesh verify``, which reads the bundle and runs nothing.
 """
 
-import base64
 import hashlib
 import importlib
 import json
@@ -25,6 +24,7 @@ from mesh import limits
 from mesh.core.bytes.envelope import KINDS
 from mesh.core.law.policy import Bundle
 from mesh.core.log.bundle import ProofBundle
+from mesh.core.log.lines import from_base64, to_base64
 from mesh.core.log.record import Record
 from mesh.errors import Refused
 from mesh.protocol.serving import BODIES
@@ -82,8 +82,8 @@ def render(bundle: bytes, roster: bytes) -> bytes:
         "SCRIPT_HASH": _hash(script),
         "STYLE_HASH": _hash(style),
         "STYLE": style,
-        "ANCHOR": base64.b64encode(roster).decode(),
-        "BUNDLE": base64.b64encode(bundle).decode(),
+        "ANCHOR": to_base64(roster),
+        "BUNDLE": to_base64(bundle),
         "SCHEMAS": json.dumps(_schemas(), sort_keys=True, separators=(",", ":")).replace("<", "\\u003c"),
         "SCRIPT": script,
     }
@@ -109,10 +109,10 @@ def _held(data: bytes, name: str) -> bytes:
     found = re.findall(_HELD.format(name).encode(), data)
     if len(found) != 1:
         raise Refused("malformed", f"a page that carries {len(found)} of what it should carry once: {name}")
-    try:
-        return base64.b64decode(found[0], validate=True)
-    except ValueError:
-        raise Refused("malformed", f"{name} is not base64") from None
+    held = from_base64(found[0].decode())
+    if to_base64(held).encode() != found[0]:  # stray bits would be a second spelling
+        raise Refused("malformed", f"{name} is not base64")
+    return held
 
 
 def _part(name: str) -> str:
@@ -120,7 +120,7 @@ def _part(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return to_base64(hashlib.sha256(text.encode()).digest())
 
 
 def _schemas() -> dict[str, Any]:
