@@ -1,13 +1,13 @@
 """`mesh prove` and `mesh replay`: a record's proof is put together from what nodes answer, and judged here before it is handed on."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import click
 import msgspec
 
-from mesh.cli import client, epochs, telling
+from mesh.cli import client, telling
+from mesh.cli.collecting import Collector, check_handed_out
 from mesh.cli.offline import engine_for, report_lines, report_value
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.log.bundle import encode_proof
@@ -15,8 +15,7 @@ from mesh.core.log.record import DecisionMade, OutcomeRecorded, Record
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import Proved
 from mesh.errors import Refused
-from mesh.protocol.belonging import belongs
-from mesh.protocol.proving import bodies_of, gather, record_of
+from mesh.protocol.proving import record_of
 from mesh.verify import Report, verify
 
 __all__ = ["prove", "replay"]
@@ -55,9 +54,7 @@ def prove(cli: Cli, name: str, out: Path | None, form: str) -> None:
         return found, verify(found.data, trust=library.roster)
 
     found, report = client.run(cli, work)
-    if report.verdict == "FAILED":
-        failed = next(check for check in report.checks if check.result == "failed")
-        raise Refused(failed.code, f"what the nodes answered is no proof: {failed.name}: {failed.detail}")
+    check_handed_out(report)
     data = _formed(found, form)
     if out is None:
         click.echo(data, nl=False)
@@ -96,22 +93,8 @@ async def _gather(cli: Cli, mesh: client.MeshClient, library: client.Library, na
     """The record that ``name`` means, with the final outcomes of it if it is a permit."""
     answers = [await mesh.prove(place) for place in sorted(await mesh.locate(name))]
     main = min(answers, key=lambda answer: _rank(record_of(answer), name))
-    record = record_of(main)
-    outcomes: list[Proved] = []
-    if isinstance(record, DecisionMade) and record.authorization:
-        outcomes = [answer for answer in await mesh.execution(record.intent) if _of(answer, record.authorization, bodies_of(main))]
-    final = [answer for answer in outcomes if mesh.is_final(answer)]
-    known = await epochs.knowing(cli, mesh, library, [record])
-    bundle = gather(main, final, manifests=known.manifests, bundles=known.bundles, activations=known.activations, rosters=known.chain)
-    return _Gathered(encode_proof(bundle), main, library.roster, len(final), len(outcomes) - len(final))
-
-
-def _of(answer: Proved, authorization: str, bodies: Mapping[str, bytes]) -> bool:
-    """Whether it is about that authorization: what others than its audience say of it is no outcome of it."""
-    record = record_of(answer)
-    if not isinstance(record, OutcomeRecorded) or record.authorization != authorization:
-        return False
-    return belongs(record, {**bodies, **bodies_of(answer)})
+    found = await Collector(cli, mesh, library).collect(main)
+    return _Gathered(encode_proof(found.bundle), main, library.roster, found.outcomes, found.left_out)
 
 
 def _rank(record: Record, name: str) -> tuple[bool, bool, bool, int]:
