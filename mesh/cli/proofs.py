@@ -1,7 +1,7 @@
 """`mesh prove` and `mesh replay`: a record's proof is put together from what nodes answer, and judged here before it is handed on."""
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 import msgspec
@@ -10,7 +10,7 @@ from mesh.cli import client, telling
 from mesh.cli.collecting import Collector, check_handed_out
 from mesh.cli.offline import engine_for, report_lines, report_value
 from mesh.cli.output import Cli, format_option, pass_cli
-from mesh.core.log.bundle import encode_proof
+from mesh.core.log.bundle import encode_proof, read_proof
 from mesh.core.log.record import DecisionMade, OutcomeRecorded, Record
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import Proved
@@ -18,8 +18,13 @@ from mesh.errors import Refused
 from mesh.protocol.proving import record_of
 from mesh.verify import Report, verify
 
+if TYPE_CHECKING:
+    from mesh.core.bytes.keys import SecretKey
+
 __all__ = ["prove", "replay"]
 
+_ATTESTATION: Final = "attestation"
+"""What a key that signs attestations is for, and nothing else."""
 _MATCH: Final = 0
 _UNVERIFIABLE: Final = 2
 _MISMATCH: Final = 5
@@ -39,14 +44,17 @@ class _Gathered(msgspec.Struct, frozen=True):
 @click.command()
 @click.argument("name", metavar="ID|NODE/INDEX")
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file; by default to standard output.")
-@click.option("--format", "form", type=click.Choice(["bundle", "html", "tlog-proof"]), default="bundle", show_default=True)
+@click.option("--format", "form", type=click.Choice(["bundle", "html", "in-toto", "tlog-proof"]), default="bundle", show_default=True)
+@click.option("--sign", "key", type=click.Path(dir_okay=False, path_type=Path), help="Your key of the use attestation, for in-toto.")
 @pass_cli
-def prove(cli: Cli, name: str, out: Path | None, form: str) -> None:
+def prove(cli: Cli, name: str, out: Path | None, form: str, key: Path | None) -> None:
     """Write the proof of a record.
 
     A bundle holds all that a stranger with a roster, of whichever epoch, needs to check it, and what became of a permit. A tlog-proof holds
     the record and its place in the log, for any C2SP tool. A page (html) holds the bundle and judges it in whichever browser opens it.
+    An in-toto attestation says what ran, by which decision, and how it ended; you sign it: that you have judged the proof.
     """
+    signer = _signer(form, key)
 
     async def work(mesh: client.MeshClient, library: client.Library) -> tuple[_Gathered, Report]:
         found = await _gather(cli, mesh, library, name)
@@ -55,7 +63,7 @@ def prove(cli: Cli, name: str, out: Path | None, form: str) -> None:
 
     found, report = client.run(cli, work)
     check_handed_out(report)
-    data = _formed(found, form)
+    data = _attestation(found, report, signer) if signer is not None else _formed(found, form)
     if out is None:
         click.echo(data, nl=False)
     else:
@@ -65,7 +73,29 @@ def prove(cli: Cli, name: str, out: Path | None, form: str) -> None:
         cli.say(f"{found.left_out} outcomes are not final yet and were left out")
     if form == "html":
         cli.say(f"its reader is asked for the id of a roster that they trust; a link may carry it: #pin={report.roster}")
-    cli.next(f"mesh verify {out or 'FILE'} --trust ROSTER")
+    cli.next(f"mesh prove {name} -o proof.json" if signer is not None else f"mesh verify {out or 'FILE'} --trust ROSTER")
+
+
+def _signer(form: str, path: Path | None) -> "SecretKey | None":
+    """The key to sign an attestation with; none for what nobody signs anew."""
+    if (form == "in-toto") != (path is not None):
+        raise Refused("usage", "an in-toto attestation is signed by whoever makes it: --format in-toto and --sign KEYFILE go together")
+    if path is None:
+        return None
+    from mesh.adapters.signer import load
+
+    found = load(path)
+    if found.use != _ATTESTATION:
+        raise Refused("config_invalid", f"{path} is a key for {found.use}, not for {_ATTESTATION}")
+    return found.key
+
+
+def _attestation(found: _Gathered, report: Report, key: "SecretKey") -> bytes:
+    from mesh.protocol.intoto import Judged, attest, statement_of
+
+    verdict: Literal["VERIFIED", "PARTIAL"] = "VERIFIED" if report.verdict == "VERIFIED" else "PARTIAL"
+    judged = Judged(verdict=verdict, roster=report.roster, roster_epoch=report.as_of)
+    return attest(statement_of(read_proof(found.data), judged), key)
 
 
 def _formed(found: _Gathered, form: str) -> bytes:
