@@ -15,8 +15,10 @@ from tests.core.kit import refuses
 from tests.support.epochs import lived, proof
 from tests.support.proofs import happened
 
-PROOFS = [happened().proof(name) for name in (happened().permitted, happened().forbidden, happened().late)]
-PROOFS += [proof(3, lived(3).permitted, 1, 2, 3), proof(3, lived(3).late, 1, 2, 3)]
+PROOFS = [
+    *(happened().proof(name) for name in (happened().permitted, happened().forbidden, happened().late)),
+    *(proof(3, name, 1, 2, 3) for name in (lived(3).permitted, lived(3).late)),
+]
 
 
 def _packed(*proofs: bytes) -> bytes:
