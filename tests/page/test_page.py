@@ -4,7 +4,7 @@ import base64
 import copy
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -14,6 +14,8 @@ import pytest
 from nacl import bindings
 
 from mesh.core.bytes import canonical, envelope
+from mesh.core.law.fold import extend, with_bundle
+from mesh.core.law.policy import Manifest
 from mesh.core.log.bundle import Proven, encode_proof, make_proof, read_proof
 from mesh.core.log.note import Note, parse_note
 from mesh.core.log.tlogproof import TlogProof
@@ -53,6 +55,31 @@ class _More(Happened):
             authorization = envelope.identify(bytes(answer.authorization))[1]
             self.mesh.report("eu-1", self.lab.report(self.lab.lived(name, authorization, at_ms=self.mesh.now_ms)))
         return name
+
+
+class _Rolled(Happened):
+    """What happened first, under a second policy epoch that two activations put in force: here at once, there never, then everywhere."""
+
+    def __init__(self) -> None:
+        lab = Lab()
+        first = envelope.read(Manifest, lab.manifest_envelope)
+        self.second = lab.next_policy(first)
+        begun = lab.activation(self.second, (["eu", "us"], 0))
+        self.steps = [begun, lab.activation(self.second, ([], 0), (["eu"], 1), before=begun)]
+        lab.governance = extend(lab.governance, [self.second, *self.steps]).governance
+        lab.governance = with_bundle(lab.governance, self.second.id, lab.bundle)
+        super().__init__(lab)
+
+    def proof(self, name: str, *, outcomes: int | None = None, rosters: Sequence[bytes] = ()) -> bytes:
+        main, *rest = self.answers(name)
+        said = [step.envelope for step in self.steps]
+        bundle = gather(main, rest[:outcomes], manifests=[self.second.envelope], bundles=[self.lab.bundle_bytes], activations=said)
+        return encode_proof(bundle)
+
+
+@cache
+def rolled() -> _Rolled:
+    return _Rolled()
 
 
 @cache
@@ -104,6 +131,8 @@ def _everything() -> Iterator[Case]:
     for changed in parts:
         yield encode_proof(msgspec.structs.replace(whole, **changed)), more().lab.roster_envelope
     yield _heard(), LAB.roster_envelope
+    for name in ("permitted", "forbidden"):
+        yield rolled().proof(getattr(rolled(), name)), rolled().lab.roster_envelope
 
 
 # ------------------------------------------------------------------------------------------------------------- the same verdict
@@ -212,6 +241,26 @@ def test_no_part_can_be_changed_left_out_doubled_or_turned_round(judge: Judge, w
     for bundle, said in zip(bundles, _compared(judge, bundles, more().lab.roster_envelope), strict=True):
         told = {**json.loads(bundle), "outcomes": []} == {**json.loads(data), "outcomes": []}
         assert said.verdict != "VERIFIED" or told, "only that an outcome is not told can go unseen"
+
+
+def test_which_policy_was_in_force_follows_from_all_its_activations(judge: Judge) -> None:
+    data, roster = rolled().proof(rolled().forbidden), rolled().lab.roster_envelope
+    whole = json.loads(data)
+    steps = whole["activations"]
+    assert len(steps) == 2
+    assert judge.all([data], roster)[0].verdict == "VERIFIED"
+    bent = [{**whole, "activations": given} for given in ([], steps[:1], steps[1:], steps[::-1], [*steps, steps[1]], [steps[0], *steps])]
+    bundles = list(map(canonical.encode, bent))
+    for step in _bent(base64.b64decode(steps[1]["payload"])):  # whatever its signers sign instead
+        kind, keys = "application/vnd.govmesh.activate.v1+json", rolled().lab.signers[:2]
+        said = envelope.assemble(kind, step, {key.public: key.sign(envelope.pae(kind, step)) for key in keys})
+        name = envelope.identify(said)[1]
+        leaf = json.loads(data)["record"] | {"origin": LAB.roster.origin(OWNER), "index": 0}
+        leaf["attested"]["activation"] = name
+        record = canonical.encode(leaf)
+        parts = {"activations": [steps[0], json.loads(said)], "record": leaf, "proof": _attested(record)}
+        bundles.append(canonical.encode(whole | parts))
+    assert {said.verdict for said in _compared(judge, bundles, roster)} == {"FAILED"}
 
 
 def test_parts_of_two_proofs_do_not_make_a_third(judge: Judge) -> None:
