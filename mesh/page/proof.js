@@ -65,12 +65,13 @@ const Proof = (() => {
   };
   const sorted = (names) => [...names].sort(byCodePoint);
 
+  const HALF = /[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/;
   /* The one spelling of a value (RFC 8785, without floats and nulls). */
   const canonical = (value) => {
     if (typeof value === "boolean") return String(value);
     if (typeof value === "number") return Number.isSafeInteger(value) ? String(value) : refuse("malformed", "a number that is no safe integer");
     if (typeof value === "string") {
-      return /[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/.test(value) ? refuse("malformed", "half a character") : JSON.stringify(value);
+      return HALF.test(value) ? refuse("malformed", "half a character") : JSON.stringify(value);
     }
     if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
     if (value === null || typeof value !== "object") return refuse("malformed", "a value that stands in no statement");
@@ -104,8 +105,13 @@ const Proof = (() => {
   const KNOWN = new Set(["type", "title", "description", "properties", "required", "additionalProperties", "propertyNames", "maxProperties",
     "minProperties", "items", "minItems", "maxItems", "minLength", "maxLength", "pattern", "minimum", "maximum", "enum", "anyOf",
     "discriminator", "$ref", "contentEncoding"]);
-  const TYPES = { object: (value) => typeof value === "object" && !Array.isArray(value), array: Array.isArray, string: (value) => typeof value === "string",
-    integer: Number.isSafeInteger, boolean: (value) => typeof value === "boolean" };
+  const TYPES = {
+    object: (value) => typeof value === "object" && !Array.isArray(value),
+    array: Array.isArray,
+    string: (value) => typeof value === "string",
+    integer: Number.isSafeInteger,
+    boolean: (value) => typeof value === "boolean",
+  };
 
   /* Whether a value is what a schema says; a word of the schema that is not known here is never passed over. */
   const fits = (schema, value) => {
@@ -120,7 +126,8 @@ const Proof = (() => {
     }
     if (typeof value === "number") return value >= (schema.minimum ?? -Infinity) && value <= (schema.maximum ?? Infinity);
     if (Array.isArray(value)) {
-      return value.length >= (schema.minItems ?? 0) && value.length <= (schema.maxItems ?? Infinity) && (!schema.items || value.every((item) => fits(schema.items, item)));
+      const many = value.length >= (schema.minItems ?? 0) && value.length <= (schema.maxItems ?? Infinity);
+      return many && (!schema.items || value.every((item) => fits(schema.items, item)));
     }
     if (typeof value !== "object") return true;
     const [names, rest] = [Object.keys(value), schema.additionalProperties ?? true];
@@ -179,7 +186,8 @@ const Proof = (() => {
     if (canSign !== null) return canSign;
     try {
       const key = await imported("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
-      const line = unhex("e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b");
+      const line = unhex("e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155"
+        + "5fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b");
       const ask = (message) => crypto.subtle.verify({ name: "Ed25519" }, key, line, message);
       canSign = await ask(new Uint8Array(0)) === true && await ask(new Uint8Array(1)) === false;
     } catch { canSign = false; }
@@ -246,7 +254,9 @@ const Proof = (() => {
     bounded(utf8(canonical(envelope)), MAX.envelope);
     checked({ $ref: "#/$defs/Envelope" }, envelope, "signed envelope");
     const kind = KIND_OF.get(envelope.payloadType);
-    if (!kind || (kinds.length && !kinds.includes(kind.name))) refuse("wrong_kind", `${envelope.payloadType.slice(0, 80)} is not ${kinds.join(" or ")}`);
+    if (!kind || (kinds.length && !kinds.includes(kind.name))) {
+      refuse("wrong_kind", `${envelope.payloadType.slice(0, 80)} is not ${kinds.join(" or ")}`);
+    }
     const payload = fromBase64(envelope.payload);
     const signatures = new Map(envelope.signatures.map((line) => [line.keyid, fromBase64(line.sig)]));
     const keys = envelope.signatures.map((line) => line.keyid);
@@ -270,7 +280,9 @@ const Proof = (() => {
   const sealedBy = async (statement, keys) =>
     statement.signatures.size > 0 && [...statement.signatures.keys()].every((key) => keys.includes(key)) && allValid(statement);
   const sealed = async (statement, keys, threshold) => {
-    if ([...statement.signatures.keys()].some((key) => !keys.includes(key)) || !await allValid(statement)) refuse("bad_signature", `${statement.kind} ${short(statement.id)}`);
+    if ([...statement.signatures.keys()].some((key) => !keys.includes(key)) || !await allValid(statement)) {
+      refuse("bad_signature", `${statement.kind} ${short(statement.id)}`);
+    }
     if (statement.signatures.size < threshold) refuse("threshold_not_met", `${statement.signatures.size} of ${threshold}`);
   };
   const signedEnough = async (statement, { keys, threshold }, code, who) => {
@@ -282,7 +294,8 @@ const Proof = (() => {
   // ------------------------------------------------------------------------------------------------------------- rosters
 
   const originOf = (roster, member) => `${roster.mesh}/${member.name}/e${member.log_epoch}`;
-  const attestKeys = (roster) => record(Object.fromEntries(roster.members.map((member) => [`${roster.mesh}/${member.name}/attest`, member.attest_key])));
+  const attestKeys = (roster) =>
+    record(Object.fromEntries(roster.members.map((member) => [`${roster.mesh}/${member.name}/attest`, member.attest_key])));
   const memberKeys = (member) => [member.log_key, member.witness_key, member.attest_key, member.decision_key];
   const rolesOf = (roster) => [roster.root, roster.issuers, roster.revoker, ...Object.values(roster.policy), ...Object.values(roster.approvers)];
   const streamsOf = (roster) => ["resolve", ...roster.revoker.keys.map((key) => `revoke/${key}`),
@@ -293,15 +306,22 @@ const Proof = (() => {
     const [n, f, k] = [roster.members.length, roster.f, roster.k];
     if (!(2 * k > n + f && k <= n - f)) refuse("roster_unsound", `n=${n} f=${f} k=${k}`);
     if (new Set(roster.members.map((member) => member.name)).size !== n) refuse("roster_unsound", "two members have one name");
-    if (roster.members.some((member) => ["hb", "law", "sync", "ctl"].includes(member.region))) refuse("roster_unsound", "no region may be called so");
+    if (roster.members.some((member) => ["hb", "law", "sync", "ctl"].includes(member.region))) {
+      refuse("roster_unsound", "no region may be called so");
+    }
     const owners = new Set(roster.members.map((member) => member.operator));
     if (!same(sorted(owners), sorted(Object.keys(roster.operators)))) refuse("roster_unsound", "operators and owners of members differ");
-    if (rolesOf(roster).some((role) => role.threshold < 1 || role.threshold > role.keys.length)) refuse("roster_unsound", "a role's threshold");
+    if (rolesOf(roster).some((role) => role.threshold < 1 || role.threshold > role.keys.length)) {
+      refuse("roster_unsound", "a role's threshold");
+    }
     if (streamsOf(roster).length + 1 > MAX.streams) refuse("roster_unsound", "too many streams");
-    const keys = [...rolesOf(roster).flatMap((role) => role.keys), ...Object.values(roster.operators).map((owner) => owner.key), ...roster.members.flatMap(memberKeys)];
+    const operators = Object.values(roster.operators).map((owner) => owner.key);
+    const keys = [...rolesOf(roster).flatMap((role) => role.keys), ...operators, ...roster.members.flatMap(memberKeys)];
     if (new Set(keys).size !== keys.length || !keys.every(admissible)) refuse("bad_key", "a key that is none, or stands there twice");
     const { stale_ms, skew_ms, heartbeat_ms, certify_ms } = roster.bounds;
-    if (stale_ms <= 2 * skew_ms + heartbeat_ms || heartbeat_ms === 0 || certify_ms === 0) refuse("roster_unsound", "its times leave nothing fresh");
+    if (stale_ms <= 2 * skew_ms + heartbeat_ms || heartbeat_ms === 0 || certify_ms === 0) {
+      refuse("roster_unsound", "its times leave nothing fresh");
+    }
   };
 
   /* Whose signatures it takes for `after` to follow `now`, or to be the first if there is none. */
@@ -338,15 +358,21 @@ const Proof = (() => {
     if (after.mesh !== now.mesh) refuse("wrong_mesh", after.mesh);
     if (after.epoch !== now.epoch + 1 || after.previous !== before.id) refuse("wrong_epoch", `epoch ${after.epoch} after ${now.epoch}`);
     await checkAssents(statement, now);
-    const same_ = (one, other) => same(record({ ...one, region: "" }), record({ ...other, region: "" })); // what it signs does not depend on its region
-    const both = now.members.flatMap((member) => after.members.filter((other) => same_(member, other))).length;
+    const homeless = (member) => record({ ...member, region: "" }); // nobody signs anything under a region
+    const both = now.members.flatMap((member) => after.members.filter((other) => same(homeless(member), homeless(other)))).length;
     const shared = now.k + after.k - (now.members.length + after.members.length - both);
-    if (shared <= Math.max(now.f, after.f)) refuse("roster_unsafe", `quorums share ${shared} members, more than ${Math.max(now.f, after.f)} needed`);
-    if (after.not_before_ms < now.not_before_ms + 2 * Math.max(now.bounds.stale_ms, after.bounds.stale_ms)) refuse("too_soon", `epoch ${after.epoch}`);
+    if (shared <= Math.max(now.f, after.f)) {
+      refuse("roster_unsafe", `quorums share ${shared} members, more than ${Math.max(now.f, after.f)} needed`);
+    }
+    if (after.not_before_ms < now.not_before_ms + 2 * Math.max(now.bounds.stale_ms, after.bounds.stale_ms)) {
+      refuse("too_soon", `epoch ${after.epoch}`);
+    }
     checkLogs(now, after);
     const owners = new Map(now.members.flatMap((member) => memberKeys(member).map((key) => [key, member.operator])));
     for (const member of after.members) {
-      if (memberKeys(member).some((key) => (owners.get(key) ?? member.operator) !== member.operator)) refuse("roster_unsafe", `${member.name} goes to another operator with its keys`);
+      if (memberKeys(member).some((key) => (owners.get(key) ?? member.operator) !== member.operator)) {
+        refuse("roster_unsafe", `${member.name} goes to another operator with its keys`);
+      }
     }
   };
 
@@ -393,7 +419,8 @@ const Proof = (() => {
   // ------------------------------------------------------------------------------------------------------------- logs
 
   const HEADER = "c2sp.org/tlog-proof@v1";
-  const decimal = (written) => /^(0|[1-9][0-9]{0,15})$/.test(written) && Number(written) <= MAX.tree ? Number(written) : refuse("malformed", "not a size or index");
+  const decimal = (written) =>
+    /^(0|[1-9][0-9]{0,15})$/.test(written) && Number(written) <= MAX.tree ? Number(written) : refuse("malformed", "not a size or index");
   const cleanText = (written, most) => {
     bounded(utf8(written), most);
     return /[\x00-\x09\x0b-\x1f]/.test(written) ? refuse("malformed", "a control character") : written;
@@ -407,7 +434,9 @@ const Proof = (() => {
     const gap = cleanText(written, MAX.tlog).indexOf("\n\n");
     if (gap < 0) refuse("malformed", "no note in the proof");
     const [header, index, ...path] = written.slice(0, gap).split("\n");
-    if (header !== HEADER || !index?.startsWith("index ")) refuse(index?.startsWith("extra ") ? "bad_proof" : "malformed", "not a proof of this kind");
+    if (header !== HEADER || !index?.startsWith("index ")) {
+      refuse(index?.startsWith("extra ") ? "bad_proof" : "malformed", "not a proof of this kind");
+    }
     if (path.length > MAX.hashes) refuse("too_large", "hashes");
     return { index: decimal(index.slice("index ".length)), path: path.map(hash32), note: readNote(written.slice(gap + 2)) };
   };
@@ -419,7 +448,8 @@ const Proof = (() => {
     const lines = written.slice(gap + 2, -1).split("\n").map((line) => {
       const parts = /^— (\S+) (\S+)$/.exec(line) ?? refuse("malformed", "a signature line is: dash, name, base64");
       const bytes = fromBase64(parts[2]);
-      return bytes.length > 4 ? { name: parts[1], keyId: hex(bytes.subarray(0, 4)), signature: bytes.subarray(4) } : refuse("malformed", "no signature");
+      if (bytes.length <= 4) refuse("malformed", "no signature");
+      return { name: parts[1], keyId: hex(bytes.subarray(0, 4)), signature: bytes.subarray(4) };
     });
     if (lines.length > MAX.lines) refuse("too_large", "signatures");
     const [origin, size, root, end, ...more] = written.slice(0, gap + 1).split("\n");
@@ -457,7 +487,9 @@ const Proof = (() => {
   /* Of the newest roster for which the note is one: k of its attest keys, the log's own line, and nobody else's. */
   const certified = async (note, said, chain) => {
     const names = note.lines.map((line) => line.name);
-    if (!same(names, [said.origin, ...sorted(names.slice(1))])) refuse("non_canonical", "the lines of the certificate are not in their order");
+    if (!same(names, [said.origin, ...sorted(names.slice(1))])) {
+      refuse("non_canonical", "the lines of the certificate are not in their order");
+    }
     const rosters = certifiers(chain, said);
     let refusal;
     for (const owner of ownersThen(chain, said)) {
@@ -474,7 +506,8 @@ const Proof = (() => {
       tried.add(canonical(by));
       try { return { names: await check(...by), roster }; } catch (error) { if (!(error instanceof Refused)) throw error; refusals.push(error); }
     }
-    throw refusals.find((refusal) => refusal.code === "not_final") ?? refusals[0] ?? new Refused("wrong_epoch", "no roster is held by which it could be judged");
+    const none = new Refused("wrong_epoch", "no roster is held by which it could be judged");
+    throw refusals.find((refusal) => refusal.code === "not_final") ?? refusals[0] ?? none;
   };
   const verifyCertificate = async (note, origin, logKey, attesters, k) => {
     const [known, seen, keys] = [new Map(), new Set(), new Map()];
@@ -500,7 +533,8 @@ const Proof = (() => {
     return [...keys.values()];
   };
   /* The roster under which a decision says that it was made; whose its record may be. */
-  const rosterThen = (chain, said) => chain.find((one) => one.claims.epoch === said.roster_epoch)?.claims ?? skip(`the roster of epoch ${said.roster_epoch} is not here`);
+  const rosterThen = (chain, said) =>
+    chain.find((one) => one.claims.epoch === said.roster_epoch)?.claims ?? skip(`the roster of epoch ${said.roster_epoch} is not here`);
   const ownersThen = (chain, said) => {
     const then = said.record === "decision" ? chain.find((one) => one.claims.epoch === said.roster_epoch)?.claims : undefined;
     if (!then) return ownersOf(chain, said.origin);
@@ -531,7 +565,9 @@ const Proof = (() => {
     const claims = intent.claims;
     if (claims.mesh !== mesh) refuse("wrong_mesh", claims.mesh);
     await admit(identity);
-    if (identity.id !== claims.identity || identity.claims.subject !== claims.subject || identity.claims.key !== claims.holder) refuse("identity_mismatch", claims.subject);
+    if (identity.id !== claims.identity || identity.claims.subject !== claims.subject || identity.claims.key !== claims.holder) {
+      refuse("identity_mismatch", claims.subject);
+    }
     if (!await sealedBy(intent, [claims.holder])) refuse("unauthenticated", claims.subject);
   };
 
@@ -549,8 +585,11 @@ const Proof = (() => {
       said.set(item.id, item);
       if (item.kind === "approval") signers[item.claims.group] = new Set([...(signers[item.claims.group] ?? []), ...item.signatures.keys()]);
     }
-    for (const group of sorted(Object.keys(signers))) if (signers[group].size >= roster.approvers[group].threshold) backing.approvals[group] = signers[group].size;
-    backing.said = [...said.keys()].sort().map((id) => said.get(id)).filter((item) => item.kind === "grant" || item.claims.group in backing.approvals);
+    for (const group of sorted(Object.keys(signers))) {
+      if (signers[group].size >= roster.approvers[group].threshold) backing.approvals[group] = signers[group].size;
+    }
+    const counts = (item) => item.kind === "grant" || item.claims.group in backing.approvals;
+    backing.said = [...said.keys()].sort().map((id) => said.get(id)).filter(counts);
     backing.breakglass = backing.said.some((item) => item.kind === "grant");
     return backing;
   };
@@ -562,7 +601,9 @@ const Proof = (() => {
       if (claims.effect !== await effectDigest(intent)) refuse("approval_mismatch", `${short(item.id)} approves another effect`);
       if (!await sealedBy(item, role.keys)) refuse("bad_signature", `approval ${short(item.id)}`);
     } else {
-      if (claims.domain !== intent.domain || claims.subject !== intent.subject || !claims.actions.includes(intent.action)) refuse("approval_mismatch", `grant ${short(item.id)}`);
+      if (claims.domain !== intent.domain || claims.subject !== intent.subject || !claims.actions.includes(intent.action)) {
+        refuse("approval_mismatch", `grant ${short(item.id)}`);
+      }
       if (!await sealedBy(item, role.keys)) refuse("bad_signature", "grant is not signed by its role");
       if (item.signatures.size < role.threshold) refuse("threshold_not_met", `grant has ${item.signatures.size} of ${role.threshold}`);
     }
@@ -577,14 +618,16 @@ const Proof = (() => {
   // ------------------------------------------------------------------------------------------------------------- decisions
 
   /* Python's strip() */
-  const strip = (written) => written.replace(/^[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+|[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+$/g, "");
+  const BLANK = "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]+";
+  const strip = (written) => written.replace(new RegExp(`^${BLANK}|${BLANK}$`, "g"), "");
   const demands = (annotation) => annotation.split(",").map((part) => {
     const match = /^([1-9][0-9]?) of ([a-z0-9][a-z0-9-]{0,31})$/.exec(part.replace(/^ +| +$/g, "")) ?? refuse("engine_unavailable", "@approval");
     return { least: Number(match[1]), group: match[2] };
   });
   const isOf = (declared, value) => {
     const scalar = { bool: "boolean", int: "number", string: "string" };
-    return declared in scalar ? typeof value === scalar[declared] : Array.isArray(value) && value.every((one) => typeof one === scalar[declared.slice(0, -1)]);
+    if (declared in scalar) return typeof value === scalar[declared];
+    return Array.isArray(value) && value.every((one) => typeof one === scalar[declared.slice(0, -1)]);
   };
   const named = (list, name = "name") => new Map(list.map((item) => [item[name], item]));
 
@@ -593,7 +636,9 @@ const Proof = (() => {
     const declared = named(action.params);
     for (const [given, privacy] of [[intent.params, "public"], [intent.committed, "committed"]]) {
       for (const name of Object.keys(given)) if (declared.get(name)?.privacy !== privacy) refuse("params_mismatch", name);
-      for (const spec of declared.values()) if (spec.required && spec.privacy === privacy && !(spec.name in given)) refuse("params_mismatch", `${spec.name} is missing`);
+      for (const spec of declared.values()) {
+        if (spec.required && spec.privacy === privacy && !(spec.name in given)) refuse("params_mismatch", `${spec.name} is missing`);
+      }
     }
     const [values, left] = [record(intent.params), new Map(Object.entries(intent.committed))];
     for (const opening of openings) {
@@ -645,9 +690,13 @@ const Proof = (() => {
     const ids = new Set(bundle.policies.map((policy) => policy.id));
     const allow = said.effect === "permit" || said.needs.length > 0; // a permit that lacks approvals is recorded as a deny
     const by = said.determining.filter((id) => permits.has(id)).map((id) => permits.get(id));
-    if (!said.determining.every((id) => ids.has(id)) || (allow && by.length !== said.determining.length)) refuse("engine_unavailable", "policies that cannot have determined it");
+    if (!said.determining.every((id) => ids.has(id)) || (allow && by.length !== said.determining.length)) {
+      refuse("engine_unavailable", "policies that cannot have determined it");
+    }
     const obligations = new Set(by.flatMap((notes) => (notes.obligation ?? "").split(",").map(strip).filter(Boolean)));
-    if (Math.max(said.determining.length, said.errors.length, obligations.size) > MAX.determining) refuse("too_large", "policies or obligations");
+    if (Math.max(said.determining.length, said.errors.length, obligations.size) > MAX.determining) {
+      refuse("too_large", "policies or obligations");
+    }
     const levels = by.map((notes) => notes.assurance ?? LEVELS[0]);
     if (!levels.every((level) => LEVELS.includes(level))) refuse("engine_unavailable", "an assurance of no name");
     const permitted = allow && by.length > 0 && said.errors.length === 0;
@@ -658,7 +707,8 @@ const Proof = (() => {
     const needs = sorted(lacking.keys()).map((group) => `${lacking.get(group)} of ${group}`);
     return {
       effect: permitted && !needs.length ? "permit" : "deny", determining: sorted(said.determining), errors: sorted(said.errors),
-      obligations: permitted && !needs.length ? sorted(obligations) : [], assurance: strongest(terms.assurance, intent.assurance_min, ...levels), needs,
+      obligations: permitted && !needs.length ? sorted(obligations) : [],
+      assurance: strongest(terms.assurance, intent.assurance_min, ...levels), needs,
     };
   };
 
@@ -670,7 +720,9 @@ const Proof = (() => {
       if (ring && ring.not_before_ms <= at && (!best || claims.epoch > best.epoch)) best = claims;
     }
     const { id, claims } = law.manifest;
-    if (best ? best.manifest !== id : claims.epoch !== 1 || id !== basis.manifest) refuse(best ? "policy_unknown" : "domain_unknown", claims.domain);
+    if (best ? best.manifest !== id : claims.epoch !== 1 || id !== basis.manifest) {
+      refuse(best ? "policy_unknown" : "domain_unknown", claims.domain);
+    }
     if (best && best.epoch !== claims.epoch) refuse("policy_conflict", `activated as epoch ${best.epoch}`);
     if (at < claims.not_before_ms) refuse("domain_unknown", claims.domain);
     if (at >= claims.expires_ms) refuse("policy_expired", `epoch ${claims.epoch}`);
@@ -681,13 +733,17 @@ const Proof = (() => {
     const then = rosterThen(chain, said);
     const [intent, identity, enforcer] = bodies;
     const owner = ownersThen(chain, said)[0];
-    if (!then.members.some((member) => member.name === owner.name && member.log_epoch === owner.log_epoch && member.log_key === owner.log_key)) refuse("unknown_member", owner.name);
+    if (!then.members.some((member) => member.name === owner.name && member.log_epoch === owner.log_epoch && member.log_key === owner.log_key)) {
+      refuse("unknown_member", owner.name);
+    }
     if (said.at_ms < then.not_before_ms) refuse("roster_pending", `epoch ${then.epoch}`);
     await authenticate(intent, identity, then.mesh, (document) => issuedBy(document, then));
     const asked = intent.claims;
     if (law.manifest.claims.domain !== asked.domain) refuse("policy_unknown", `the manifest of ${asked.domain}`);
     const backing = await weigh(said.approvals, asked, then, said.at_ms);
-    if (!same(backing.said.map((item) => item.envelope), said.approvals)) refuse("record_invalid", "approvals that do not count, or not in their order");
+    if (!same(backing.said.map((item) => item.envelope), said.approvals)) {
+      refuse("record_invalid", "approvals that do not count, or not in their order");
+    }
     checkIdentity(identity.claims, "workload", asked.holder, said.at_ms, asked.subject);
     await issuedBy(enforcer, then);
     checkIdentity(enforcer.claims, "enforcer", asked.audience.enforcer, said.at_ms);
@@ -716,8 +772,11 @@ const Proof = (() => {
       committed: asked.committed, measurements: asked.measurements, purpose: asked.purpose, slice, attested,
     }))));
     const decision = record({ ...concluded(said.decision, law.bundle, asked, terms, attested.approvals), profile, bundle: manifest.digest, input });
-    const expected = decision.effect === "permit" ? await authorizationId(said, intent, identity.claims, decision, attested, terms, owner, then, backing) : "";
-    if (!same(decision, said.decision) || expected !== said.authorization) refuse("replay_mismatch", `${said.decision.effect} recorded, and another answer follows`);
+    const permitted = () => authorizationId(said, intent, identity.claims, decision, attested, terms, owner, then, backing);
+    const expected = decision.effect === "permit" ? await permitted() : "";
+    if (!same(decision, said.decision) || expected !== said.authorization) {
+      refuse("replay_mismatch", `${said.decision.effect} recorded, and another answer follows`);
+    }
   };
   const authorizationId = async (said, intent, identity, decision, attested, terms, owner, then, backing) => {
     const asked = intent.claims;
@@ -739,12 +798,12 @@ const Proof = (() => {
     const checks = [];
     const report = { verdict: "FAILED", checks, mesh: "", as_of: 0, roster: "", record: null, bundle: null };
     const check = async (name, work) => {
-      if (checks.some((done) => done.result === "failed")) { checks.push({ name, result: "skipped", detail: "not reached", code: "" }); return false; }
-      try { checks.push({ name, result: "passed", detail: await work(), code: "" }); return true; }
+      const came = (result, detail, code = "") => { checks.push({ name, result, detail, code }); return result === "passed"; };
+      if (checks.some((done) => done.result === "failed")) return came("skipped", "not reached");
+      try { return came("passed", await work()); }
       catch (error) {
-        if (error instanceof Skipped) checks.push({ name, result: "skipped", detail: error.message, code: "" });
-        else checks.push({ name, result: "failed", detail: error.detail ?? String(error.message).slice(0, 160), code: error.code && error instanceof Refused ? error.code : "malformed" });
-        return false;
+        if (error instanceof Skipped) return came("skipped", error.message);
+        return error instanceof Refused ? came("failed", error.detail, error.code) : came("failed", String(error.message).slice(0, 160), "malformed");
       }
     };
     let [bundle, chain] = [null, []];
@@ -754,7 +813,8 @@ const Proof = (() => {
       chain = [trusted];
       Object.assign(report, { mesh: trusted.claims.mesh, as_of: trusted.claims.epoch, roster: trusted.id });
       const told = `roster of ${trusted.claims.mesh}, epoch ${trusted.claims.epoch}`;
-      return pinned ? told : skip(`${told}, as this file itself says: whoever wrote the file may have made it up. Give the id of the roster that you trust`);
+      const claimed = "as this file itself says: whoever wrote the file may have made it up. Give the id of the roster that you trust";
+      return pinned ? told : skip(`${told}, ${claimed}`);
     });
     if (!await knowsEd25519()) await check("signatures", () => skip("this browser cannot check Ed25519: no signature was checked"));
     const readable = await check("file", () => {
@@ -795,7 +855,9 @@ const Proof = (() => {
         const tlog = readTlog(proven.proof);
         if (tlog.index !== said.index || tlog.note.origin !== said.origin) refuse("bad_proof", "the proof is about another record");
         const leaf = await leafHash(utf8(canonical(proven.record)));
-        if (!equal(await rootFrom(leaf, tlog.index, tlog.note.size, tlog.path), tlog.note.root)) refuse("bad_proof", `leaf ${tlog.index} is not under this root`);
+        if (!equal(await rootFrom(leaf, tlog.index, tlog.note.size, tlog.path), tlog.note.root)) {
+          refuse("bad_proof", `leaf ${tlog.index} is not under this root`);
+        }
         return `leaf ${said.index} of ${tlog.note.size}`;
       });
       await check(`${prefix}final`, async () => { // (4)
@@ -811,7 +873,9 @@ const Proof = (() => {
         const wanted = (GIVEN.bodies[said.record] ?? []).map((name) => said[name]);
         bodies = await Promise.all(proven.bodies.map((envelope) => read(envelope, "intent", "identity", "heard", "outcome")));
         if (said.record === "denied" && !bodies.length) skip("the intent that was denied is not here");
-        if (!same(bodies.map((body) => body.id), wanted)) refuse(bodies.length < wanted.length ? "body_missing" : "record_invalid", "not exactly the statements that the record names");
+        if (!same(bodies.map((body) => body.id), wanted)) {
+          refuse(bodies.length < wanted.length ? "body_missing" : "record_invalid", "not exactly the statements that the record names");
+        }
         for (const body of bodies) {
           const by = { intent: body.claims.holder, heard: body.claims.enforcer, outcome: body.claims.enforcer }[body.kind];
           if (body.kind === "identity") await judged(chain, (roster) => sealed(body, roster.issuers.keys, 1), (roster) => roster.issuers.keys);
@@ -834,7 +898,9 @@ const Proof = (() => {
       kinds([heard, identity], "heard", "identity");
       const claims = heard.claims;
       if (claims.mesh !== said.mesh) refuse("wrong_mesh", claims.mesh);
-      if (claims.enforcer !== identity.claims.key || claims.identity !== identity.id) refuse("identity_mismatch", "another enforcer's word");
+      if (claims.enforcer !== identity.claims.key || claims.identity !== identity.id) {
+        refuse("identity_mismatch", "another enforcer's word");
+      }
       const names = claims.frontier.map((head) => head.stream);
       const disorder = names.some((name, at) => at && byCodePoint(names[at - 1], name) >= 0) || claims.frontier.some((head) => head.sequence < 1);
       if (claims.sequence < 1 || disorder) refuse("malformed", "a number or a frontier that none has");
@@ -842,7 +908,9 @@ const Proof = (() => {
     };
 
     const lawOf = async (said, keep) => { // (6)
-      if (bundle.manifests.length !== 1 || bundle.bundles.length !== 1) refuse("body_missing", "a decision's proof carries its manifest and its policy bundle");
+      if (bundle.manifests.length !== 1 || bundle.bundles.length !== 1) {
+        refuse("body_missing", "a decision's proof carries its manifest and its policy bundle");
+      }
       const manifest = await read(bundle.manifests[0], "policy");
       const { domain } = manifest.claims;
       const needed = await judged(chain, async (roster) => {
@@ -852,15 +920,21 @@ const Proof = (() => {
       }, (roster) => roster.policy[domain]);
       await governed();
       if (manifest.claims.mesh !== trusted.claims.mesh) refuse("wrong_mesh", manifest.claims.mesh);
-      if (manifest.claims.epoch < 1 || (manifest.claims.epoch === 1) !== (manifest.claims.previous === "")) refuse("malformed", "a manifest's number");
+      if (manifest.claims.epoch < 1 || (manifest.claims.epoch === 1) !== (manifest.claims.previous === "")) {
+        refuse("malformed", "a manifest's number");
+      }
       const content = utf8(canonical(bundle.bundles[0]));
       const named_ = [manifest.id, manifest.claims.digest, manifest.claims.epoch];
-      if (`blake3:${blake3(content)}` !== manifest.claims.digest || !same(named_, [said.attested.manifest, said.decision.bundle, said.attested.policy_epoch])) refuse("digest_mismatch", "manifest, bundle and record do not name one another");
+      if (`blake3:${blake3(content)}` !== manifest.claims.digest || !same(named_, [said.attested.manifest, said.decision.bundle, said.attested.policy_epoch])) {
+        refuse("digest_mismatch", "manifest, bundle and record do not name one another");
+      }
       checked({ $ref: "#/$defs/Bundle" }, parse(content, MAX.policy), "policy bundle");
       if (bundle.bundles[0].domain !== domain) refuse("policy_invalid", "bundle of another domain");
       const activations = [];
       for (const envelope of bundle.activations) activations.push(await activated(await read(envelope, "activate"), domain, last(activations)));
-      if (said.attested.activation !== (last(activations)?.id ?? "")) refuse("digest_mismatch", "the activations are not those up to the one that the record names");
+      if (said.attested.activation !== (last(activations)?.id ?? "")) {
+        refuse("digest_mismatch", "the activations are not those up to the one that the record names");
+      }
       keep.push({ manifest, bundle: bundle.bundles[0], activations });
       return `${domain} epoch ${manifest.claims.epoch}, signed by ${manifest.signatures.size}, ${needed} needed`;
     };
@@ -868,7 +942,9 @@ const Proof = (() => {
       const claims = statement.claims;
       if (claims.mesh !== trusted.claims.mesh) refuse("wrong_mesh", claims.mesh);
       const regions = claims.rings.flatMap((ring) => ring.regions.length ? ring.regions : [""]);
-      if (new Set(regions).size !== regions.length || claims.rings.some((ring) => !same(ring.regions, sorted(ring.regions)))) refuse("policy_invalid", "a region stands in two rings");
+      if (new Set(regions).size !== regions.length || claims.rings.some((ring) => !same(ring.regions, sorted(ring.regions)))) {
+        refuse("policy_invalid", "a region stands in two rings");
+      }
       await judged(chain, async (roster) => {
         const role = roster.policy[claims.domain] ?? refuse("domain_unknown", claims.domain);
         await sealed(statement, role.keys, Math.max(1, role.threshold));
@@ -878,18 +954,26 @@ const Proof = (() => {
     };
 
     const outcomeOf = async (decision, intent, said, bodies) => { // (9)
-      if (decision?.record !== "decision" || said?.record !== "outcome") refuse("record_invalid", "only permits have outcomes, and only outcomes may stand there");
-      if (said.intent !== decision.intent || said.authorization !== decision.authorization) refuse("record_invalid", "the outcome of another authorization");
+      if (decision?.record !== "decision" || said?.record !== "outcome") {
+        refuse("record_invalid", "only permits have outcomes, and only outcomes may stand there");
+      }
+      if (said.intent !== decision.intent || said.authorization !== decision.authorization) {
+        refuse("record_invalid", "the outcome of another authorization");
+      }
       kinds(bodies, "outcome", "identity");
       await governed();
       const [{ id, claims }, document] = bodies;
       await former(document);
       checkIdentity(document.claims, "enforcer", claims.enforcer, claims.at_ms);
       const told = [id, document.id, claims.identity, claims.intent, claims.authorization, claims.event.type, claims.mesh];
-      if (!same(told, [said.outcome, said.identity, document.id, said.intent, said.authorization, said.event, said.mesh])) refuse("record_invalid", "the outcome says something else");
+      if (!same(told, [said.outcome, said.identity, document.id, said.intent, said.authorization, said.event, said.mesh])) {
+        refuse("record_invalid", "the outcome says something else");
+      }
       const boot = claims.event.type === "unknown" ? claims.event.boot : claims.boot;
       const { domain, audience } = intent.claims;
-      if (!same([claims.intent, claims.enforcer, claims.domain, boot], [intent.id, audience.enforcer, domain, audience.boot])) refuse("record_invalid", "the intent is meant for another enforcer, domain or boot");
+      if (!same([claims.intent, claims.enforcer, claims.domain, boot], [intent.id, audience.enforcer, domain, audience.boot])) {
+        refuse("record_invalid", "the intent is meant for another enforcer, domain or boot");
+      }
       return said.event;
     };
 
@@ -909,7 +993,8 @@ const Proof = (() => {
       if (said.approvals.length) {
         await check("approvals", async () => {
           const backing = await weigh(said.approvals, bodies[0].claims, rosterThen(chain, said), said.at_ms);
-          return [...Object.entries(backing.approvals).map(([group, count]) => `${count} of ${group}`), ...(backing.breakglass ? ["break-glass"] : [])].join(", ");
+          const counted = Object.entries(backing.approvals).map(([group, count]) => `${count} of ${group}`);
+          return [...counted, ...(backing.breakglass ? ["break-glass"] : [])].join(", ");
         });
       }
       await check("decision", async () => { // (7)
@@ -935,7 +1020,8 @@ const Proof = (() => {
       await check("order", () => {
         const places = bundle.outcomes.map(({ record: one }) => [one.origin, one.index]);
         const after = ([one, at], [other, then]) => byCodePoint(one, other) || at - then;
-        return places.every((at, number) => !number || after(places[number - 1], at) < 0) ? "outcomes are in their order" : refuse("non_canonical", "the outcomes are not in their order");
+        if (places.some((at, number) => number && after(places[number - 1], at) >= 0)) refuse("non_canonical", "the outcomes are not in their order");
+        return "outcomes are in their order";
       });
     }
     const results = new Set(checks.filter((done) => done.name !== "replay" || done.result === "failed").map((done) => done.result));
@@ -946,7 +1032,8 @@ const Proof = (() => {
   /* The roster of that id among those that came with the page or stand in the bundle; the page's own if none is asked for. */
   const anchorOf = async (bytes, own, pin) => {
     if (!pin) return own;
-    const others = (() => { try { return JSON.parse(text(bytes)).rosters.map((envelope) => utf8(JSON.stringify(envelope))); } catch { return []; } })();
+    let others = [];
+    try { others = JSON.parse(text(bytes)).rosters.map((envelope) => utf8(JSON.stringify(envelope))); } catch { /* judging says so */ }
     for (const candidate of [own, ...others]) {
       try { if ((await read(parse(candidate, MAX.envelope), "roster")).id === pin) return candidate; } catch { /* not this one */ }
     }
@@ -994,15 +1081,18 @@ const Page = (() => {
       pair(list, "Who asked", code(intent.subject));
       pair(list, "For what", make("strong", {}, `${intent.domain}/${intent.action}`), " on ", code(`${intent.resource.type}::"${intent.resource.id}"`));
       const [open, hidden] = [Object.entries(intent.params), Object.keys(intent.committed)];
-      if (open.length) pair(list, "With", ...open.flatMap(([name, value], number) => [number ? ", " : "", code(`${name} = ${JSON.stringify(value)}`)]));
+      const assigned = (name, value) => code(`${name} = ${JSON.stringify(value)}`);
+      if (open.length) pair(list, "With", ...open.flatMap(([name, value], number) => [number ? ", " : "", assigned(name, value)]));
       const opened = new Map(bundle.openings.map((opening) => [opening.name, opening.value]));
-      for (const name of hidden) pair(list, "Kept apart", code(opened.has(name) ? `${name} = ${JSON.stringify(opened.get(name))}` : `${name}: only its commitment is here`));
+      const unopened = (name) => code(`${name}: only its commitment is here`);
+      for (const name of hidden) pair(list, "Kept apart", opened.has(name) ? assigned(name, opened.get(name)) : unopened(name));
       for (const item of intent.measurements) pair(list, "What was measured", code(`${item.name} ${item.digest}`));
       if (intent.purpose) pair(list, "Purpose, as they say", intent.purpose);
     }
     if (said.record === "decision") {
       const answer = make("strong", { class: said.decision.effect }, said.decision.effect);
-      pair(list, "Decision", answer, ` by ${said.decision.determining.join(", ") || "default"}`, ...(said.decision.needs.length ? [`; lacking: ${said.decision.needs.join(", ")}`] : []));
+      const lacking = said.decision.needs.length ? `; lacking: ${said.decision.needs.join(", ")}` : "";
+      pair(list, "Decision", answer, ` by ${said.decision.determining.join(", ") || "default"}${lacking}`);
       pair(list, "Under policy", `${intent?.domain ?? ""} epoch ${said.attested.policy_epoch} `, code(said.decision.bundle));
       if (said.authorization) pair(list, "Authorization", code(said.authorization));
     } else if (said.record === "denied") pair(list, "Denied", make("strong", { class: "deny" }, said.code), ` ${said.detail}`);
@@ -1027,7 +1117,8 @@ const Page = (() => {
     at("source").replaceChildren(plain(shown.name));
     const lacking = report.checks.filter((check) => check.result === "skipped" && check.name !== "replay" && check.detail !== "not reached");
     const failed = report.checks.filter((check) => check.result === "failed");
-    at("reasons").replaceChildren(...[...failed, ...lacking].map((check) => make("li", {}, make("b", {}, check.name), `: ${check.code} ${check.detail}`)));
+    const reason = (check) => make("li", {}, make("b", {}, check.name), `: ${check.code} ${check.detail}`);
+    at("reasons").replaceChildren(...[...failed, ...lacking].map(reason));
     at("says").replaceChildren(report.verdict === "FAILED" ? "What it claims, and does not prove" : "What it says");
     at("story").replaceChildren(told(report));
     at("checks").replaceChildren(...rows(report));
@@ -1052,7 +1143,8 @@ const Page = (() => {
       if (anchor === null) throw new Error("wrong_epoch: no roster of the pinned id is in this file");
       report = await Proof.judge(shown.bytes, anchor, pin !== "");
     } catch (error) {
-      report = { verdict: "FAILED", checks: [{ name: "trust", result: "failed", code: "", detail: String(error.message) }], mesh: "", as_of: 0, roster: "", record: null, bundle: null };
+      const checks = [{ name: "trust", result: "failed", code: "", detail: String(error.message) }];
+      report = { verdict: "FAILED", checks, mesh: "", as_of: 0, roster: "", record: null, bundle: null };
     }
     show(report, pin);
     return report;
@@ -1067,7 +1159,9 @@ const Page = (() => {
   /* Another proof, a bundle or a page like this, judged by this page's program and its reader's pin. */
   const load = async (file) => {
     const bytes = new Uint8Array(await file.arrayBuffer());
-    const inside = (id) => new RegExp(`<script type="application/octet-stream" id="${id}">([A-Za-z0-9+/=\\s]*)<\\/script>`).exec(new TextDecoder().decode(bytes))?.[1].trim();
+    const written = new TextDecoder().decode(bytes);
+    const held = (id) => new RegExp(`<script type="application/octet-stream" id="${id}">([A-Za-z0-9+/=\\s]*)<\\/script>`);
+    const inside = (id) => held(id).exec(written)?.[1].trim();
     const [bundle, anchor] = [inside("bundle"), inside("anchor")];
     shown = { name: file.name, bytes: bundle ? Proof.fromBase64(bundle) : bytes, anchor: anchor ? Proof.fromBase64(anchor) : shown.anchor };
     return judge();

@@ -58,6 +58,10 @@ class Judge:
         found: str = self.tab.value(f"document.getElementById({json.dumps(element)}).innerText")
         return found
 
+    def says(self, element: str) -> str:
+        """The expression for what stands there."""
+        return f"document.getElementById({json.dumps(element)}).textContent"
+
     def all(self, bundles: Sequence[bytes], roster: bytes) -> list[Said]:
         """What the page's program says of each, by this roster, pinned."""
         if not self._ready:

@@ -4,8 +4,10 @@ import base64
 import copy
 import json
 import re
+import time
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import blake3
@@ -403,6 +405,32 @@ def test_a_browser_that_cannot_check_signatures_never_says_verified(judge: Judge
         judge.tab.call("Page.removeScriptToEvaluateOnNewDocument", identifier=number)
     assert report["verdict"] == "PARTIAL"
     assert "no signature was checked" in judge.text("reasons")
+
+
+def test_a_page_judges_other_proofs_and_other_pages_by_its_own_program(judge: Judge, tmp_path: Path) -> None:
+    roster, bundle = more().lab.roster_envelope, more().proof(more().large)
+    lying = render(bundle.replace(b'"effect":"permit"', b'"effect":"deny"'), roster).replace(b'"FAILED"', b'"VERIFIED"')
+    judge.show(more().proof(more().late), roster, f"#pin={more().lab.pin}")
+    root = judge.tab.call("DOM.getDocument")["root"]["nodeId"]
+    node = judge.tab.call("DOM.querySelector", nodeId=root, selector="#other")["nodeId"]
+    given = {"one.json": (bundle, "VERIFIED"), "two.html": (render(bundle, roster), "VERIFIED"), "three.html": (lying, "FAILED")}
+    for name, (data, verdict) in given.items():
+        (tmp_path / name).write_bytes(data)
+        judge.tab.call("DOM.setFileInputFiles", nodeId=node, files=[str(tmp_path / name)])
+        ask = f"{judge.says('source')} === '{name}' ? done({judge.says('verdict')}) : setTimeout(ask, 20)"
+        shown = f"new Promise((done) => {{ const ask = () => {ask}; ask(); }})"
+        assert judge.tab.value(shown) == verdict
+
+
+def test_what_the_page_saves_is_the_bundle_to_the_byte(judge: Judge, tmp_path: Path) -> None:
+    bundle, roster = more().proof(more().large), more().lab.roster_envelope
+    judge.show(bundle, roster)
+    judge.tab.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    judge.tab.value("document.getElementById('save').click(); new Promise((done) => setTimeout(done, 500))")
+    until = time.monotonic() + 10
+    while not (tmp_path / "proof.json").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert (tmp_path / "proof.json").read_bytes() == bundle
 
 
 # -------------------------------------------------------------------------------------------------------------------- hostile text
