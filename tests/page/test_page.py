@@ -1,12 +1,9 @@
 """The page never says VERIFIED of what `mesh verify` refuses, in a real browser; and nothing that stands in a proof can run in it."""
 
 import base64
-import copy
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,133 +13,25 @@ import pytest
 from nacl import bindings
 
 from mesh.core.bytes import canonical, envelope
-from mesh.core.law.fold import extend, with_bundle
-from mesh.core.law.policy import Manifest
-from mesh.core.log.bundle import Proven, encode_proof, make_proof, read_proof
-from mesh.core.log.note import Note, parse_note
-from mesh.core.log.tlogproof import TlogProof
-from mesh.core.messages import Authorized, DeniedAnswer, Prove, Proved, unpack
+from mesh.core.log.bundle import encode_proof, read_proof
 from mesh.core.run.intent import Intent
 from mesh.limits import ENVELOPE_BYTES_MAX, PROOF_BUNDLE_BYTES_MAX, PROOF_PAGE_BYTES_MAX
 from mesh.page.render import inside, render
-from mesh.protocol.proving import gather
 from tests.core.kit import refuses
+from tests.page.corpus import attested, bent, everything, more, rolled
 from tests.page.tab import Judge, Said, said_here
-from tests.protocol.machines import LAB, NOW, OWNER, checkpoint
+from tests.protocol.machines import LAB, OWNER
 from tests.support import factory
 from tests.support.epochs import ROSTERS, lived, proof
 from tests.support.factory import Lab, secret
-from tests.support.heard import word
 from tests.support.proofs import Happened
-
-Case = tuple[bytes, bytes]
-LIARS: Final = [LAB.roster.member(name) for name in ("ap-1", "eu-1", "sa-1")]
-"""k of them."""
-
-
-class _More(Happened):
-    """What happened before; then payments that people approved, that an emergency allowed, and that lack approvals."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.large, self.urgent, self.lacking = self._pay(11), self._pay(12, glass=True), self._pay(13, backed=False)
-        self.mesh.run(6)
-
-    def _pay(self, number: int, *, glass: bool = False, backed: bool = True) -> str:
-        name, intent, openings = self.lab.intent(number, amount=500, account="vault", at_ms=self.mesh.now_ms)
-        said = [self.lab.grant() if glass else self.lab.approval(intent)] if backed else []
-        answer = self.mesh.request("us-1", self.lab.request(intent, openings, *said))
-        assert isinstance(answer, Authorized if backed else DeniedAnswer)
-        if isinstance(answer, Authorized):
-            authorization = envelope.identify(bytes(answer.authorization))[1]
-            self.mesh.report("eu-1", self.lab.report(self.lab.lived(name, authorization, at_ms=self.mesh.now_ms)))
-        return name
-
-
-class _Rolled(Happened):
-    """What happened first, under a second policy epoch that two activations put in force: here at once, there never, then everywhere."""
-
-    def __init__(self) -> None:
-        lab = Lab()
-        first = envelope.read(Manifest, lab.manifest_envelope)
-        self.second = lab.next_policy(first)
-        begun = lab.activation(self.second, (["eu", "us"], 0))
-        self.steps = [begun, lab.activation(self.second, ([], 0), (["eu"], 1), before=begun)]
-        lab.governance = extend(lab.governance, [self.second, *self.steps]).governance
-        lab.governance = with_bundle(lab.governance, self.second.id, lab.bundle)
-        super().__init__(lab)
-
-    def proof(self, name: str, *, outcomes: int | None = None, rosters: Sequence[bytes] = ()) -> bytes:
-        main, *rest = self.answers(name)
-        said = [step.envelope for step in self.steps]
-        bundle = gather(main, rest[:outcomes], manifests=[self.second.envelope], bundles=[self.lab.bundle_bytes], activations=said)
-        return encode_proof(bundle)
-
-
-@cache
-def rolled() -> _Rolled:
-    return _Rolled()
-
-
-@cache
-def more() -> _More:
-    return _More()
-
-
-def _heard() -> bytes:
-    said = word(LAB, at_ms=NOW)
-    record = canonical.encode(
-        {
-            "record": "heard",
-            "mesh": "lab",
-            "origin": LAB.roster.origin(OWNER),
-            "index": 0,
-            "at_ms": NOW,
-            "heard": said.id,
-            "identity": envelope.identify(LAB.place_envelope)[1],
-            "subject": LAB.place.subject,
-        }
-    )
-    bodies = [msgspec.Raw(said.envelope), msgspec.Raw(LAB.place_envelope)]
-    return encode_proof(make_proof(Proven(record=msgspec.Raw(record), proof=_attested(record), bodies=bodies)))
-
-
-def _attested(record: bytes) -> str:
-    """A proof that k members have attested that record, whatever it says."""
-    return TlogProof(index=0, path=(), note=checkpoint([record], *LIARS)).encode().decode()
-
-
-def _everything() -> Iterator[Case]:
-    """Proofs of every kind of record, of every epoch, whole or with something missing."""
-    for name in ("permitted", "forbidden", "late", "large", "urgent", "lacking"):
-        yield more().proof(getattr(more(), name)), more().lab.roster_envelope
-    for node in more().mesh.nodes.values():
-        for index in range(node.state.log.certified):
-            answer = unpack(Proved, node.answer(canonical.encode(Prove(origin=node.origin, index=index))))
-            bundle = gather(answer, [], manifests=[more().lab.manifest_envelope], bundles=[more().lab.bundle_bytes])
-            yield encode_proof(bundle), more().lab.roster_envelope
-    for recorded in (1, 2, 3):
-        for trust in ROSTERS:
-            for shown in ((1, 2, 3), (2, 3), (1, 2), ()):
-                yield proof(recorded, lived(recorded).permitted, *shown), trust.envelope
-    whole = read_proof(more().proof(more().permitted))
-    tlog = TlogProof.parse(whole.proof.encode())
-    note = parse_note(tlog.note)
-    fewer = msgspec.structs.replace(tlog, note=Note(note.text, note.lines[:-1]).encode()).encode().decode()
-    parts: list[dict[str, Any]] = [{"openings": []}, {"proof": ""}, {"proof": fewer}, {"bodies": []}, {"outcomes": []}]
-    for changed in parts:
-        yield encode_proof(msgspec.structs.replace(whole, **changed)), more().lab.roster_envelope
-    yield _heard(), LAB.roster_envelope
-    for name in ("permitted", "forbidden"):
-        yield rolled().proof(getattr(rolled(), name)), rolled().lab.roster_envelope
-
 
 # ------------------------------------------------------------------------------------------------------------- the same verdict
 
 
 def test_the_page_says_of_each_proof_what_mesh_verify_says_check_by_check(judge: Judge) -> None:
     seen = set[str]()
-    for bundle, roster in _everything():
+    for bundle, roster in everything():
         (said,), wanted = judge.all([bundle], roster), said_here(bundle, roster)
         assert (said.verdict, said.failure) == (wanted.verdict, wanted.failure)
         assert {name: result for name, result in said.results.items() if name != "file"} == wanted.results
@@ -186,59 +75,10 @@ def test_a_truncated_or_lengthened_file_is_never_verified(judge: Judge) -> None:
 # -------------------------------------------------------------------------------------------------------- parts are taken or exchanged
 
 
-def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    yield path
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        yield from _paths(item, (*path, key))
-
-
-def _at(value: Any, path: tuple[Any, ...]) -> Any:
-    for key in path:
-        value = value[key]
-    return value
-
-
-def _other(value: Any) -> Any:
-    """Something else of the same kind, as like it as can be."""
-    match value:
-        case bool():
-            return not value
-        case int():
-            return value + 1
-        case str():
-            return ("1" if value[0] != "1" else "2") + value[1:] if value else "x"
-        case list():
-            return value[1:] or [*value, 0]
-        case _:
-            return {**value, "more": 1}
-
-
-def _bent(data: bytes) -> Iterator[bytes]:
-    """The same JSON with one part changed, left out, doubled or turned round, in the one spelling again."""
-    value = json.loads(data)
-    for path in list(_paths(value))[1:]:
-        *before, last = path
-        for how in ("other", "gone", "twice", "turned"):
-            bent = copy.deepcopy(value)
-            place = _at(bent, tuple(before))
-            if how == "other":
-                place[last] = _other(place[last])
-            elif how == "gone":
-                del place[last]
-            elif how == "twice" and isinstance(place, list):
-                place.insert(last, place[last])
-            elif how == "turned" and isinstance(place[last], list) and len(place[last]) > 1:
-                place[last] = place[last][::-1]
-            else:
-                continue
-            yield canonical.encode(bent)
-
-
 @pytest.mark.parametrize("which", ["permitted", "urgent"])
 def test_no_part_can_be_changed_left_out_doubled_or_turned_round(judge: Judge, which: str) -> None:
     data = more().proof(getattr(more(), which))
-    bundles = list(_bent(data))
+    bundles = list(bent(data))
     assert len(bundles) > 400
     for bundle, said in zip(bundles, _compared(judge, bundles, more().lab.roster_envelope), strict=True):
         told = {**json.loads(bundle), "outcomes": []} == {**json.loads(data), "outcomes": []}
@@ -251,16 +91,16 @@ def test_which_policy_was_in_force_follows_from_all_its_activations(judge: Judge
     steps = whole["activations"]
     assert len(steps) == 2
     assert judge.all([data], roster)[0].verdict == "VERIFIED"
-    bent = [{**whole, "activations": given} for given in ([], steps[:1], steps[1:], steps[::-1], [*steps, steps[1]], [steps[0], *steps])]
-    bundles = list(map(canonical.encode, bent))
-    for step in _bent(base64.b64decode(steps[1]["payload"])):  # whatever its signers sign instead
+    twisted = [{**whole, "activations": given} for given in ([], steps[:1], steps[1:], steps[::-1], [*steps, steps[1]], [steps[0], *steps])]
+    bundles = list(map(canonical.encode, twisted))
+    for step in bent(base64.b64decode(steps[1]["payload"])):  # whatever its signers sign instead
         kind, keys = "application/vnd.govmesh.activate.v1+json", rolled().lab.signers[:2]
         said = envelope.assemble(kind, step, {key.public: key.sign(envelope.pae(kind, step)) for key in keys})
         name = envelope.identify(said)[1]
         leaf = json.loads(data)["record"] | {"origin": LAB.roster.origin(OWNER), "index": 0}
         leaf["attested"]["activation"] = name
         record = canonical.encode(leaf)
-        parts = {"activations": [steps[0], json.loads(said)], "record": leaf, "proof": _attested(record)}
+        parts = {"activations": [steps[0], json.loads(said)], "record": leaf, "proof": attested(record)}
         bundles.append(canonical.encode(whole | parts))
     assert {said.verdict for said in _compared(judge, bundles, roster)} == {"FAILED"}
 
@@ -274,10 +114,10 @@ def test_parts_of_two_proofs_do_not_make_a_third(judge: Judge) -> None:
 
 def test_rosters_that_are_not_of_the_one_chain_are_not_believed(judge: Judge) -> None:
     """By the second one: it may be left out of the file, and so may what comes after the last that is needed."""
-    bent = list(_bent(proof(2, lived(2).late, 1, 2, 3)))[::2]
+    twisted = list(bent(proof(2, lived(2).late, 1, 2, 3)))[::2]
     found = [
         json.loads(bundle)
-        for bundle, said in zip(bent, _compared(judge, bent, ROSTERS[1].envelope), strict=True)
+        for bundle, said in zip(twisted, _compared(judge, twisted, ROSTERS[1].envelope), strict=True)
         if said.verdict == "VERIFIED"
     ]
     shown = [[json.loads(base64.b64decode(item["payload"]))["epoch"] for item in bundle["rosters"]] for bundle in found]
@@ -324,8 +164,8 @@ def _lies(which: str) -> list[bytes]:
     bundle = read_proof(more().proof(getattr(more(), which)))
     found = list[bytes]()
     record = json.loads(bytes(bundle.record)) | {"origin": LAB.roster.origin(OWNER), "index": 0}
-    for bent in (canonical.encode(record), *_bent(canonical.encode(record))):
-        parts = {"record": msgspec.Raw(bent), "proof": _attested(bent), "outcomes": []}
+    for leaf in (canonical.encode(record), *bent(canonical.encode(record))):
+        parts = {"record": msgspec.Raw(leaf), "proof": attested(leaf), "outcomes": []}
         found.append(encode_proof(msgspec.structs.replace(bundle, **parts)))
     return found
 
@@ -347,10 +187,10 @@ def test_an_intent_that_its_holder_signed_otherwise_is_judged_as_mesh_verify_jud
     record = json.loads(bytes(bundle.record)) | {"origin": LAB.roster.origin(OWNER), "index": 0}
     kind, lab = "application/vnd.govmesh.intent.v1+json", more().lab
     bundles = list[bytes]()
-    for payload in _bent(canonical.encode(claims)):
+    for payload in bent(canonical.encode(claims)):
         said = envelope.assemble(kind, payload, {lab.holder.public: lab.holder.sign(envelope.pae(kind, payload))})
         leaf = canonical.encode(record | {"intent": envelope.identify(said)[1]})
-        parts = {"record": msgspec.Raw(leaf), "proof": _attested(leaf), "bodies": [msgspec.Raw(said), *bundle.bodies[1:]]}
+        parts = {"record": msgspec.Raw(leaf), "proof": attested(leaf), "bodies": [msgspec.Raw(said), *bundle.bodies[1:]]}
         bundles.append(encode_proof(msgspec.structs.replace(bundle, **parts)))
     found, roster = judge.all(bundles, lab.roster_envelope), lab.roster_envelope
     assert [said.verdict for said in found] == [said_here(data, roster).verdict for data in bundles]
