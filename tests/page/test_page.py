@@ -13,7 +13,9 @@ import pytest
 from nacl import bindings
 
 from mesh.core.bytes import canonical, envelope
-from mesh.core.log.bundle import encode_proof, read_proof
+from mesh.core.log.bundle import Proven, encode_proof, read_proof
+from mesh.core.log.note import Note, parse_note
+from mesh.core.log.tlogproof import TlogProof
 from mesh.core.run.intent import Intent
 from mesh.limits import ENVELOPE_BYTES_MAX, PROOF_BUNDLE_BYTES_MAX, PROOF_PAGE_BYTES_MAX
 from mesh.page.render import inside, render
@@ -195,6 +197,32 @@ def test_an_intent_that_its_holder_signed_otherwise_is_judged_as_mesh_verify_jud
     found, roster = judge.all(bundles, lab.roster_envelope), lab.roster_envelope
     assert [said.verdict for said in found] == [said_here(data, roster).verdict for data in bundles]
     assert {said.verdict for said in found} == {"FAILED"}
+
+
+def test_an_outcome_that_its_enforcer_signed_otherwise_is_judged_as_mesh_verify_judges_it(judge: Judge) -> None:
+    bundle, lab = read_proof(more().proof(more().permitted, outcomes=1)), more().lab
+    outcome, record = bundle.outcomes[0], json.loads(bytes(bundle.outcomes[0].record)) | {"index": 0}
+    payload = base64.b64decode(json.loads(bytes(outcome.bodies[0]))["payload"])
+    kind, late = "application/vnd.govmesh.outcome.v1+json", canonical.encode(json.loads(payload) | {"at_ms": 253_402_300_799_999})
+    bundles = list[bytes]()
+    for claims in (payload, late, *bent(payload)):
+        said = envelope.assemble(kind, claims, {lab.place_key.public: lab.place_key.sign(envelope.pae(kind, claims))})
+        leaf = canonical.encode(record | {"outcome": envelope.identify(said)[1]})
+        one = Proven(record=msgspec.Raw(leaf), proof=attested(leaf), bodies=[msgspec.Raw(said), *outcome.bodies[1:]])
+        bundles.append(encode_proof(msgspec.structs.replace(bundle, outcomes=[one])))
+    found, roster = judge.all(bundles, lab.roster_envelope), lab.roster_envelope
+    assert [said.verdict for said in found] == [said_here(data, roster).verdict for data in bundles]
+    assert (found[0].verdict, found[1].failure) == ("VERIFIED", ("outcome 0: outcome", "identity_expired"))
+
+
+def test_a_strangers_line_spoils_a_certificate(judge: Judge) -> None:
+    bundle = read_proof(more().proof(more().late))
+    tlog = TlogProof.parse(bundle.proof.encode())
+    note = parse_note(tlog.note)
+    stranger = msgspec.structs.replace(note.lines[-1], name="lab/zz-1/attest")
+    longer = msgspec.structs.replace(tlog, note=Note(note.text, (*note.lines, stranger)).encode()).encode().decode()
+    data = encode_proof(msgspec.structs.replace(bundle, proof=longer))
+    assert judge.all([data], more().lab.roster_envelope)[0].failure == ("final", "bad_signature")
 
 
 # ------------------------------------------------------------------------------------------------------------------------- trust
