@@ -14,6 +14,8 @@ __all__ = [
     "APPROVAL_BYTES_MAX",
     "APPROVAL_LIFE_MS_MAX",
     "APPROVAL_USES_MAX",
+    "ARCHIVE_LINE_BYTES_MAX",
+    "ARCHIVE_SHELF_BYTES_MAX",
     "ASIDE_MAX",
     "AUDIT_LOGS_MAX",
     "BATCH_EVENTS_MAX",
@@ -26,6 +28,7 @@ __all__ = [
     "FRONTIER_STREAMS_MAX",
     "GRANT_ACTIONS_MAX",
     "GRANT_LIFE_MS_MAX",
+    "HEADS_BYTES_MAX",
     "HEARD_ENFORCERS_MAX",
     "INTENT_BYTES_MAX",
     "INTENT_LIFE_MS_MAX",
@@ -51,6 +54,7 @@ __all__ = [
     "POLICY_NAME_CHARS_MAX",
     "PROOF_BUNDLE_BYTES_MAX",
     "PROOF_HASHES_MAX",
+    "PROOF_PAGE_BYTES_MAX",
     "PROOF_ROSTERS_MAX",
     "QUESTIONS_MAX",
     "QUEUE_BYTES_MAX",
@@ -63,6 +67,7 @@ __all__ = [
     "REASON_CHARS_MAX",
     "RECORD_BYTES_MAX",
     "REQUEST_BYTES_MAX",
+    "SAMPLE_RECORDS_MAX",
     "SCHEMA_BYTES_MAX",
     "SIGNATURES_MAX",
     "SPARED_MAX",
@@ -102,6 +107,12 @@ TLOG_PROOF_BYTES_MAX: Final = 163_840
 """A tlog-proof: a note, 63 hashes, and one record in base64 as its extra line."""
 PROOF_BUNDLE_BYTES_MAX: Final = 8_000_000
 """A proof bundle: a policy bundle, and records, statements and proofs of a decision and its outcomes."""
+PROOF_PAGE_BYTES_MAX: Final = 11_500_000
+"""A proof as a page: the bundle and a roster in base64, and the page around them."""
+ARCHIVE_LINE_BYTES_MAX: Final = 8_000_100
+"""One line of an archive of proofs, and all new parts of one proof: a proof bundle and what stands around it."""
+ARCHIVE_SHELF_BYTES_MAX: Final = 16_777_216
+"""Parts that whoever writes or reads an archive holds for the proofs to come: those of two of the largest proofs."""
 CONFLICT_BYTES_MAX: Final = 262_400
 """A proof of a conflict: two statements with all their signatures, and what stands around them."""
 BUNDLE_BYTES_MAX: Final = 999_000
@@ -144,6 +155,10 @@ AUDIT_LOGS_MAX: Final = 400
 """Logs of which an auditor remembers how far it has come; of those beyond, whose owners have left, it begins anew."""
 FRONTIER_STREAMS_MAX: Final = 180
 """Governance streams in one frontier: a heartbeat that names so many, at their longest, still fits one statement."""
+HEADS_BYTES_MAX: Final = 8_000_000
+"""Certificates of all logs in one file, of which a sample is drawn: of four hundred logs with a hundred signatures each they are 6 MB."""
+SAMPLE_RECORDS_MAX: Final = 10_000
+"""Records of one sample: whoever wants more exports them all."""
 HEARD_ENFORCERS_MAX: Final = 1_024
 """Enforcers of which one node knows from one log what they said last that they have heard; beyond, the oldest word is forgotten."""
 LIFTS_MAX: Final = 256

@@ -111,7 +111,8 @@ class _Echo:
         """The recorded verdict, for each."""
         del bundle_digest
         said = self._decision
-        return [Verdict(allow=said.effect == "permit", determining=tuple(said.determining), errors=tuple(said.errors)) for _ in requests]
+        allow = said.effect == "permit" or bool(said.needs)  # what lacks approvals is a deny, of what policy would have permitted
+        return [Verdict(allow=allow, determining=tuple(said.determining), errors=tuple(said.errors)) for _ in requests]
 
 
 class _Proof(msgspec.Struct, frozen=True):
@@ -324,8 +325,8 @@ class _Judge:
         return ", ".join([*told, *(["break-glass"] if backing.breakglass else [])])
 
     def _traced(self, record: DecisionMade, bundle: ProofBundle) -> str:
-        intent, rosters = envelope.read(Intent, bytes(bundle.bodies[0])), self._whole().governance().rosters
-        return trace(record.parents, intent, rosters, epoch=record.roster_epoch, at_ms=record.at_ms).told
+        intent, rosters = envelope.read(Intent, bytes(bundle.bodies[0])), self._plain().rosters
+        return trace(record.parents, intent, rosters, epoch=self._then(record).epoch, at_ms=record.at_ms).told
 
     def _law(self, record: DecisionMade, bundle: ProofBundle, laws: list[Governance]) -> str:
         if len(bundle.manifests) != 1 or len(bundle.bundles) != 1:
