@@ -253,6 +253,12 @@ CODES: Final[dict[str, Code]] = {
         "Its data stays as it is. If it was removed, that is all; if its keys were rotated, start it with the new ones.",
         3,
     ),
+    "catching_up": _code(
+        "it does not hold yet what was final when it started, so its word does not count",
+        "governor",
+        "Wait; `mesh peer ls` shows how far it is. If it stands still, start a member that holds these records.",
+        4,
+    ),
     "barrier_pending": _code(
         "the node has started, and signs nothing before enough members have told what it signed before",
         "governor",
@@ -298,6 +304,12 @@ CODES: Final[dict[str, Code]] = {
     ),
     "body_missing": _code("a statement that a record names is not held", "attester, auditor", "Pull it from another member.", 4),
     "not_final": _code("fewer than k members attested it", "verifier", "Wait, or collect the certificate again.", 2),
+    "former_certificate": _code(
+        "k members of a former roster attested it, and too few of them are still there",
+        "verifier",
+        "Make the proof again: members hold a certificate of the newest roster.",
+        2,
+    ),
     "storage_rolled_back": _code(
         "storage is older than what this node has signed",
         "governor, store",

@@ -7,7 +7,8 @@ The procedure, in this order; the first step that fails ends it (numbers stand w
 2. the record is one of a log of these rosters; a decision, of the one under which it says that it was made
 3. the record is in the tree that the proof's checkpoint names
 4. the checkpoint is signed by the log, and k distinct members of one of these rosters attested it, who for a decision is not older
-   than its own: the record is final, as of that epoch
+   than its own: the record is final, as of that epoch. If the trusted one is newer, enough of them are members still
+   (:mod:`mesh.core.law.former`)
 5. the statements beside the record are exactly those it names, each signed by exactly whom it must be; who is said to have been
    denied has asked, with a key that an issuer gave them; what is said to have been heard, its enforcer has signed
 6. the policy manifest is signed by the domain's policy role, and names the bundle that is here
@@ -16,14 +17,14 @@ The procedure, in this order; the first step that fails ends it (numbers stand w
 9. every outcome is held to 2 to 5, belongs to this authorization, and is said by the enforcer and boot that the intent is meant for
 
 The answer is ``VERIFIED`` when 1 to 7 and 9 hold, ``FAILED`` when anything does not, and ``PARTIAL`` when nothing is wrong but
-something could not be checked: the record is not final yet, openings were erased, or a roster is not here. Step 8 stands beside: k
+something could not be checked: the record is not final yet, who made it final are members no more, openings were erased, or a roster is
+not here. Step 8 stands beside: k
 members have repeated the decision, that is what step 4 proves. Every byte of the file is covered by one of the steps.
 
 Not here: revocations that came later (a proof is about what was lawful then), and reading files.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from typing import Final, Literal, NoReturn, TypeVar
 
@@ -36,10 +37,9 @@ from mesh.core.law.activation import Activation
 from mesh.core.law.governance import Governance, Law
 from mesh.core.law.policy import Manifest
 from mesh.core.law.roster import Member, Roster, admit_roster
-from mesh.core.law.vouched import Vouched, final_under, vouch
+from mesh.core.law.vouched import Vouched, vouch
 from mesh.core.log.bundle import ProofBundle, Proven, read_proof
-from mesh.core.log.certificate import Attested, verify_certificate
-from mesh.core.log.checkpoint import log_verifier, read_checkpoint
+from mesh.core.log.checkpoint import read_checkpoint
 from mesh.core.log.merkle import leaf_hash, verify_inclusion
 from mesh.core.log.note import parse_note
 from mesh.core.log.record import DecisionMade, Denied, EnforcerHeard, OutcomeRecorded, Record, read_record
@@ -57,6 +57,7 @@ from mesh.protocol import decide
 from mesh.protocol.attester import Material, examine_records
 from mesh.protocol.belonging import check_belongs, meant_by
 from mesh.protocol.documents import Documents
+from mesh.protocol.evidence import certified, lawful, nothing_else, ordered, sealed
 from mesh.protocol.examine import authenticate
 from mesh.protocol.serving import body_ids
 
@@ -67,6 +68,7 @@ Result = Literal["passed", "failed", "skipped"]
 Verdicts = Literal["VERIFIED", "PARTIAL", "FAILED"]
 _TLOG: Final = b"c2sp.org/tlog-proof@v1\n"
 _REPLAY: Final = "replay"
+_UNSURE: Final = frozenset({"former_certificate", "not_final"})
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +79,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     """What was found, or why it could not be checked."""
     code: str = ""
-    """Of the failure."""
+    """Of the failure; ``not_final`` or ``former_certificate`` if that is why step 4 could not be checked."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +98,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Skipped(Exception):
     """It could not be checked, and why."""
+
+    def __init__(self, why: str, code: str = "") -> None:
+        super().__init__(why)
+        self.code = code
 
 
 class _Echo:
@@ -193,11 +199,11 @@ class _Judge:
         if isinstance(record, DecisionMade):
             self._decision(record, bundle, engine)
         else:
-            self._check("policy", lambda: _nothing_else(bundle))
+            self._check("policy", lambda: nothing_else(bundle))
         for number, outcome in enumerate(bundle.outcomes):
             self._outcome(record, bundle, _opened(outcome), f"outcome {number}: ")
         if bundle.outcomes:
-            self._check("order", lambda: _ordered(bundle))
+            self._check("order", lambda: ordered(bundle))
 
     def place(self, proof: _Proof, prefix: str) -> Record | None:
         """Steps 2 to 5 for one record."""
@@ -247,10 +253,10 @@ class _Judge:
         # Who had left before it was decided has no say in it, whoever holds their keys by now.
         rosters = self._rosters.since(self._then(record).epoch if isinstance(record, DecisionMade) else 0)
         try:
-            attested, as_of = _certified(note, record.origin, self._owners(record), rosters)  # (4)
+            attested, as_of = certified(note, record.origin, self._owners(record), rosters, self._trusted.epoch)  # (4)
         except Refused as refusal:
-            if refusal.code == "not_final":  # all lines that are there were verified before they were counted
-                raise _Skipped(refusal.detail) from None
+            if refusal.code in _UNSURE:  # all lines that are there were verified before they were counted
+                raise _Skipped(refusal.detail, refusal.code) from None
             raise
         if main:
             self._as_of = as_of
@@ -292,16 +298,16 @@ class _Judge:
         kind = envelope.identify(data)[0]
         if kind == envelope.kind_of(Intent).payload_type:
             intent = envelope.read(Intent, data)
-            _sealed(intent, [intent.claims.holder], 1)
+            sealed(intent, [intent.claims.holder], 1)
         elif kind == envelope.kind_of(Identity).payload_type:
             document = envelope.read(Identity, data)
-            self._rosters.judged(lambda roster: _sealed(document, roster.issuers.keys, 1), by=lambda roster: roster.issuers.keys)
+            self._rosters.judged(lambda roster: sealed(document, roster.issuers.keys, 1), by=lambda roster: roster.issuers.keys)
         elif kind == envelope.kind_of(Heard).payload_type:
             heard = envelope.read(Heard, data)
-            _sealed(heard, [heard.claims.enforcer], 1)
+            sealed(heard, [heard.claims.enforcer], 1)
         else:
             outcome = envelope.read(Outcome, data)
-            _sealed(outcome, [outcome.claims.enforcer], 1)
+            sealed(outcome, [outcome.claims.enforcer], 1)
 
     def _decision(self, record: DecisionMade, bundle: ProofBundle, engine: decide.Engine | None) -> None:
         laws: list[Governance] = []
@@ -335,9 +341,9 @@ class _Judge:
         domain = manifest.claims.domain
         named_by = self._rosters.appointed(manifest)  # (6)
         if named_by is None:  # it is not here: nobody but the signers of one that is here is believed
-            needed = self._rosters.judged(lambda roster: _lawful(manifest, roster), by=lambda roster: roster.policy.get(domain))
+            needed = self._rosters.judged(lambda roster: lawful(manifest, roster), by=lambda roster: roster.policy.get(domain))
         else:
-            needed = _lawful(manifest, named_by)
+            needed = lawful(manifest, named_by)
         activations = [envelope.read(Activation, bytes(raw)) for raw in bundle.activations]
         governance = self._whole().governance(manifests=[manifest], bundles=[bytes(bundle.bundles[0])], said=activations)
         law: Law = governance.laws[domain][0]
@@ -429,7 +435,7 @@ class _Judge:
         try:
             self._checks.append(Check(name=name, result="passed", detail=check()))
         except _Skipped as skipped:
-            self._checks.append(Check(name=name, result="skipped", detail=str(skipped)))
+            self._checks.append(Check(name=name, result="skipped", detail=str(skipped), code=skipped.code))
         except MeshError as error:
             self._checks.append(Check(name=name, result="failed", detail=str(error), code=error.code))
 
@@ -440,28 +446,6 @@ def _opened(proven: Proven) -> _Proof:
 
 def _skip(why: str) -> NoReturn:
     raise _Skipped(why)
-
-
-def _certified(note: bytes, origin: str, owners: Sequence[Member], rosters: Sequence[Roster]) -> tuple[Attested, Roster]:
-    """Who made the checkpoint final, as members of which roster."""
-
-    def by(owner: Member) -> tuple[Attested, Roster]:
-        log = log_verifier(origin, owner.log_key)
-        return final_under(rosters, lambda attesters, k: verify_certificate(note, log=log, attesters=attesters, k=k))
-
-    for owner in owners[:-1]:
-        with suppress(Refused):
-            return by(owner)
-    return by(owners[-1])
-
-
-def _lawful(manifest: Statement[Manifest], roster: Roster) -> int:
-    """That the domain's policy role of that roster has signed it; how many must."""
-    role = roster.policy.get(manifest.claims.domain)
-    if role is None:
-        raise Refused("domain_unknown", manifest.claims.domain)
-    _sealed(manifest, role.keys, role.threshold)
-    return role.threshold
 
 
 def _included(record: Record, proof: _Proof) -> str:
@@ -475,26 +459,3 @@ def _included(record: Record, proof: _Proof) -> str:
         raise Refused("bad_proof", f"the proof is about {checkpoint.origin[:80]}")
     verify_inclusion(leaf_hash(proof.record), tlog.index, checkpoint.size, checkpoint.root, tlog.path)  # (3)
     return f"leaf {record.index} of {checkpoint.size}"
-
-
-def _sealed(statement: Statement[P], keys: Iterable[str], threshold: int) -> None:
-    """That nobody but these signed, each validly, and enough of them: a line that nobody checks would be a byte that nobody checks."""
-    strangers = frozenset(statement.signatures) - frozenset(keys)
-    if strangers or not all(statement.signed_by(key) for key in statement.signatures):
-        raise Refused("bad_signature", f"{envelope.kind_of(type(statement.claims)).name} {statement.id[:12]}")
-    if len(statement.signatures) < threshold:
-        raise Refused("threshold_not_met", f"{len(statement.signatures)} of {threshold}")
-
-
-def _nothing_else(bundle: ProofBundle) -> str:
-    if bundle.manifests or bundle.bundles or bundle.activations or bundle.openings:
-        raise Refused("record_invalid", "only decisions rest on policy")
-    return "no policy was asked"
-
-
-def _ordered(bundle: ProofBundle) -> str:
-    records = [read_record(bytes(outcome.record)) for outcome in bundle.outcomes]
-    places = [(record.origin, record.index) for record in records]
-    if places != sorted(frozenset(places)):
-        raise Refused("non_canonical", "the outcomes are not in their order")
-    return "outcomes are in their order"

@@ -27,12 +27,12 @@ from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation
+from mesh.core.law.former import final_under
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import Heartbeat
 from mesh.core.law.roster import Member, Roster
 from mesh.core.law.streams import Cursor
 from mesh.core.law.travel import Said, read_law
-from mesh.core.law.vouched import final_under
 from mesh.core.log.certificate import Attested
 from mesh.core.log.checkpoint import log_verifier
 from mesh.core.log.record import DecisionMade, Denied, OutcomeRecorded, Record
@@ -251,7 +251,7 @@ class MeshClient:
         """Who made the record final (rule 2).
 
         Raises:
-            Refused: ``not_final`` and what else can be wrong with a proof.
+            Refused: ``not_final``, ``former_certificate`` and what else can be wrong with a proof.
         """
         if not answer.proof:
             raise Refused("not_final", "nobody holds a certificate over it yet")
@@ -263,7 +263,9 @@ class MeshClient:
         rosters = [roster for roster in chain if roster.epoch >= since]
         if not rosters:
             raise Refused("not_final", f"the roster of epoch {since}, under which it was decided, is not known here")
-        return final_under(rosters, lambda cosigners, k: proof.verify(leaf, log=log, cosigners=cosigners, k=k))[0]
+        return final_under(rosters, lambda cosigners, k: proof.verify(leaf, log=log, cosigners=cosigners, k=k), trusted=self.roster.epoch)[
+            0
+        ]
 
     def is_final(self, answer: Proved) -> bool:
         """Whether k members attested the record, by proof."""

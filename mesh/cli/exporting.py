@@ -23,7 +23,7 @@ from mesh.cli.collecting import Collector, check_handed_out, whole_file
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.cli.times import parse_when
 from mesh.core.bytes import canonical
-from mesh.core.law.vouched import final_under
+from mesh.core.law.former import final_under
 from mesh.core.log.archive import Packer
 from mesh.core.log.bundle import encode_proof
 from mesh.core.log.certificate import verify_certificate
@@ -260,4 +260,6 @@ def _given(mesh: client.MeshClient, path: Path) -> Heads:
 def _check_certificate(mesh: client.MeshClient, note: bytes) -> None:
     origin = read_checkpoint(note).origin
     log = log_verifier(origin, mesh.owner(origin).log_key)
-    final_under(mesh.rosters.chain, lambda attesters, k: verify_certificate(note, log=log, attesters=attesters, k=k))
+    final_under(
+        mesh.rosters.chain, lambda attesters, k: verify_certificate(note, log=log, attesters=attesters, k=k), trusted=mesh.roster.epoch
+    )

@@ -15,7 +15,16 @@ from mesh.core.log.record import Origin
 from mesh.core.run.intent import Digest
 from mesh.core.run.kin import Parent
 from mesh.core.run.params import Opening
-from mesh.limits import AFTER_MAX, APPROVALS_MAX, BATCH_EVENTS_MAX, BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX, NOTE_BYTES_MAX, PARAMS_MAX
+from mesh.limits import (
+    AFTER_MAX,
+    APPROVALS_MAX,
+    AUDIT_LOGS_MAX,
+    BATCH_EVENTS_MAX,
+    BATCH_RECORDS_MAX,
+    MESSAGE_BYTES_MAX,
+    NOTE_BYTES_MAX,
+    PARAMS_MAX,
+)
 
 __all__ = [
     "Answer",
@@ -270,6 +279,8 @@ class BarrierAnswer(Payload, tag_field="answer", tag="barrier"):
     """Envelope of the answer."""
     heartbeat: Annotated[list[Raw], msgspec.Meta(max_length=1)]
     """Envelope of the asker's heartbeat that shows the incarnation; none if none was heard."""
+    certificates: Annotated[list[_Note], msgspec.Meta(max_length=AUDIT_LOGS_MAX)]
+    """The newest of each log that the answerer holds, as many as fit: what the asker must hold before its word counts."""
 
 
 class Location(Payload):

@@ -18,9 +18,11 @@ const Proof = (() => {
   class Refused extends Error {
     constructor(code, detail = "") { super(`${code}: ${detail}`); this.code = code; this.detail = detail; }
   }
-  class Skipped extends Error {}
+  class Skipped extends Error {
+    constructor(why, code = "") { super(why); this.code = code; }
+  }
   const refuse = (code, detail) => { throw new Refused(code, detail); };
-  const skip = (why) => { throw new Skipped(why); };
+  const skip = (why, code) => { throw new Skipped(why, code); };
   const same = (one, other) => canonical(one) === canonical(other);
   const last = (list) => list[list.length - 1];
   const short = (id) => `${String(id).slice(0, 12)}…`;
@@ -297,6 +299,8 @@ const Proof = (() => {
   const attestKeys = (roster) =>
     record(Object.fromEntries(roster.members.map((member) => [`${roster.mesh}/${member.name}/attest`, member.attest_key])));
   const memberKeys = (member) => [member.log_key, member.witness_key, member.attest_key, member.decision_key];
+  const homeless = (member) => record({ ...member, region: "" }); // nobody signs anything under a region
+  const sameMember = (one, other) => same(homeless(one), homeless(other));
   const rolesOf = (roster) => [roster.root, roster.issuers, roster.revoker, ...Object.values(roster.policy), ...Object.values(roster.approvers)];
   /* Every stream in which a roster lets somebody speak, to who that is (mesh/core/law/succession.py). */
   const voicesOf = (roster) => new Map([
@@ -367,8 +371,7 @@ const Proof = (() => {
     if (after.mesh !== now.mesh) refuse("wrong_mesh", after.mesh);
     if (after.epoch !== now.epoch + 1 || after.previous !== before.id) refuse("wrong_epoch", `epoch ${after.epoch} after ${now.epoch}`);
     await checkAssents(statement, now);
-    const homeless = (member) => record({ ...member, region: "" }); // nobody signs anything under a region
-    const both = now.members.flatMap((member) => after.members.filter((other) => same(homeless(member), homeless(other)))).length;
+    const both = now.members.flatMap((member) => after.members.filter((other) => sameMember(member, other))).length;
     const shared = now.k + after.k - (now.members.length + after.members.length - both);
     if (shared <= Math.max(now.f, after.f)) {
       refuse("roster_unsafe", `quorums share ${shared} members, more than ${Math.max(now.f, after.f)} needed`);
@@ -503,7 +506,7 @@ const Proof = (() => {
   };
 
   // ------------------------------------------------------------------------------------------------------------- CERTIFICATES
-  // What makes a record final, and by whose say: (4). Whoever changes mesh/core/law/vouched.py final_under, or _Judge._final of
+  // What makes a record final, and by whose say: (4). Whoever changes mesh/core/law/former.py, or _Judge._final of
   // mesh/verify.py, changes it here, and nowhere else.
 
   /* The rosters whose members may have made a record final. */
@@ -513,8 +516,9 @@ const Proof = (() => {
     return chain.map((one) => one.claims).filter((roster) => roster.epoch >= since);
   };
 
-  /* Of the newest roster for which the note is one: k of its attest keys, the log's own line, and nobody else's. */
-  const certified = async (note, said, chain) => {
+  /* Of the newest roster for which the note is one: k of its attest keys, the log's own line, and nobody else's; and enough of them are
+     members still in the epoch `trusted`. */
+  const certified = async (note, said, chain, trusted) => {
     const names = note.lines.map((line) => line.name);
     if (!same(names, [said.origin, ...sorted(names.slice(1))])) {
       refuse("non_canonical", "the lines of the certificate are not in their order");
@@ -522,21 +526,35 @@ const Proof = (() => {
     const rosters = certifiers(chain, said);
     let refusal;
     for (const owner of ownersThen(chain, said)) {
-      try { return await finalUnder(rosters, (attesters, k) => verifyCertificate(note, said.origin, owner.log_key, attesters, k)); }
+      try { return await finalUnder(rosters, trusted, (attesters, k) => verifyCertificate(note, said.origin, owner.log_key, attesters, k)); }
       catch (error) { if (!(error instanceof Refused)) throw error; refusal = error; }
     }
     throw refusal;
   };
-  const finalUnder = async (rosters, check) => {
+  const finalUnder = async (rosters, trusted, check) => {
     const [refusals, tried] = [[], new Set()];
-    for (const roster of [...rosters].reverse()) {
+    for (const [at, roster] of [...rosters.entries()].reverse()) {
       const by = [attestKeys(roster), roster.k];
       if (tried.has(canonical(by))) continue;
       tried.add(canonical(by));
-      try { return { names: await check(...by), roster }; } catch (error) { if (!(error instanceof Refused)) throw error; refusals.push(error); }
+      try {
+        const names = await check(...by);
+        checkRemaining(names, [roster, ...rosters.slice(at + 1).filter((later) => later.epoch <= trusted)]);
+        return { names, roster };
+      } catch (error) { if (!(error instanceof Refused)) throw error; refusals.push(error); }
     }
     const none = new Refused("wrong_epoch", "no roster is held by which it could be judged");
-    throw refusals.find((refusal) => refusal.code === "not_final") ?? refusals[0] ?? none;
+    const first = (code) => refusals.find((refusal) => refusal.code === code);
+    throw first("former_certificate") ?? first("not_final") ?? refusals[0] ?? none;
+  };
+  /* That any quorum the certificate's epoch ever had shares an honest member with those who attested it and are the same ones still. */
+  const checkRemaining = (names, rosters) => {
+    const [then, now] = [rosters[0], last(rosters)];
+    const there = then.members.filter((one) => rosters.every((roster) => roster.members.some((other) => sameMember(one, other))));
+    const count = there.filter((one) => names.includes(`${then.mesh}/${one.name}/attest`)).length;
+    if (count + then.k <= then.members.length + now.f) {
+      refuse("former_certificate", `of epoch ${then.epoch}; ${count} who attested it are members in epoch ${now.epoch}`);
+    }
   };
   const verifyCertificate = async (note, origin, logKey, attesters, k) => {
     const [known, seen, keys] = [new Map(), new Set(), new Map()];
@@ -910,7 +928,7 @@ const Proof = (() => {
       if (checks.some((done) => done.result === "failed")) return came("skipped", "not reached");
       try { return came("passed", await work()); }
       catch (error) {
-        if (error instanceof Skipped) return came("skipped", error.message);
+        if (error instanceof Skipped) return came("skipped", error.message, error.code);
         return error instanceof Refused ? came("failed", error.detail, error.code) : came("failed", String(error.message).slice(0, 160), "malformed");
       }
     };
@@ -972,10 +990,10 @@ const Proof = (() => {
         if (!proven.proof) skip("nobody has signed a tree with this record in it");
         const { note } = readTlog(proven.proof);
         try {
-          const { names, roster } = await certified(note, said, chain);
+          const { names, roster } = await certified(note, said, chain, trusted.claims.epoch);
           if (!prefix) { report.as_of = roster.epoch; report.roster = chain.find((one) => one.claims === roster).id; }
           return `${names.length} attested size ${note.size}, ${roster.k} needed in epoch ${roster.epoch}: ${names.join(", ")}`;
-        } catch (error) { return error.code === "not_final" ? skip(error.detail) : Promise.reject(error); }
+        } catch (error) { return ["former_certificate", "not_final"].includes(error.code) ? skip(error.detail, error.code) : Promise.reject(error); }
       });
       await check(`${prefix}statements`, async () => { // (5)
         const wanted = (GIVEN.bodies[said.record] ?? []).map((name) => said[name]);

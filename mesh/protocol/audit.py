@@ -5,8 +5,8 @@ Rules
 0. It follows the logs of whoever is or was a member of any roster that it holds; what a roster that it does not hold yet must say waits.
 1. Records are staged as they come, in order, and examined at once, by the same procedure as attesters use. They count only when
    a checkpoint signed by the log's own key has the root that they lead to: what was injected on the way is thrown away.
-2. A record is final when k distinct members of one roster attested a checkpoint over it; the lines are verified here. What was final
-   under one roster stays final.
+2. A record is final when k distinct members of one roster attested a checkpoint over it; the lines are verified here. Of a former one
+   as many must be there still as :mod:`mesh.core.law.former` says. What this auditor has once found final stays final.
 3. Every decision is a *match*, a *mismatch*, or *unverifiable*: its openings were erased, or the engine cannot say. The last
    is never a finding.
 4. A finding is what must not be: a record that is not what it must be, a decision under a roster that its log has left, an outcome
@@ -25,9 +25,9 @@ from typing import Final
 import msgspec
 
 from mesh.core.bytes import envelope
+from mesh.core.law.former import final_under
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member, Roster
-from mesh.core.law.vouched import final_under
 from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import Checkpoint, log_verifier, open_checkpoint, read_checkpoint
 from mesh.core.log.merkle import Frontier
@@ -249,7 +249,8 @@ class _Work:
         log = log_verifier(self.roster.origin(owner), owner.log_key)
         try:
             rosters = [roster for roster in self.audit.rosters if roster.epoch >= since]
-            final_under(rosters, lambda attesters, k: verify_certificate(note, log=log, attesters=attesters, k=k))
+            trusted = self.roster.epoch
+            final_under(rosters, lambda attesters, k: verify_certificate(note, log=log, attesters=attesters, k=k), trusted=trusted)
         except Refused:  # whoever signed it besides its log may be of a roster that is not held here yet
             return False
         return True

@@ -16,11 +16,16 @@ Rules
 6. Two roots under one's own signature are an alarm: somebody else has these keys. So is a checkpoint that storage should know and
    does not: no other was ever made of fewer records than are held.
 7. Where k-1 is 0 there is nobody to ask.
+8. Each answer brings the newest certificate of every log that the answerer holds: what was final. Who starts must hold that much
+   before its word counts (:mod:`mesh.protocol.together`). A certificate shows itself, so a liar can only leave one out, and of k-1
+   others and this member one is honest who attested it: that is what a certificate must show to be taken
+   (:mod:`mesh.core.law.former`, rule 2), or what nobody has could keep every start waiting.
 
 Not here: closing a log that nobody can refill, under new keys.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -28,16 +33,19 @@ import msgspec
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Draft
 from mesh.core.law.barrier import Barrier, Mark, Shown, check_barrier, marks_of, merged, note_of
+from mesh.core.law.former import final_under
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.roster import Member, Roster
+from mesh.core.log.certificate import verify_certificate
+from mesh.core.log.checkpoint import log_verifier, read_checkpoint
 from mesh.core.log.note import Note, parse_note
 from mesh.core.log.record import DecisionMade, OutcomeRecorded, read_record
 from mesh.core.messages import BarrierAnswer, BarrierAsked, LineageBatch, unpack
 from mesh.core.run.intent import Intent
 from mesh.core.run.outcome import Outcome
 from mesh.errors import Alarm, Refused
-from mesh.limits import INT_MAX
+from mesh.limits import AUDIT_LOGS_MAX, INT_MAX, MESSAGE_BYTES_MAX
 from mesh.protocol import mirror
 from mesh.protocol.gossip import wanted
 from mesh.protocol.lineage import LogState
@@ -45,9 +53,24 @@ from mesh.protocol.mirror import Mirror, MirrorContext
 from mesh.protocol.step import Append, Effect, Head, HeadUse, InsertOnce, Locate, Persist, PutBody, PutNote, PutOpenings, SetHead, SetMeta
 from mesh.protocol.stored import INCARNATION, REFILLED, Stored, StoredLog, mirror_of
 
-__all__ = ["Passed", "Pending", "answer_draft", "ask_records", "asks", "check", "heard_notes", "passed", "pending", "refill", "take_answer"]
+__all__ = [
+    "Passed",
+    "Pending",
+    "answer_draft",
+    "ask_records",
+    "asks",
+    "certificates_in",
+    "check",
+    "heard_notes",
+    "passed",
+    "pending",
+    "refill",
+    "take_answer",
+]
 
 _USES: Final[tuple[HeadUse, ...]] = ("log", "witness", "attest")
+_CERTIFICATES_BYTES: Final = MESSAGE_BYTES_MAX // 2
+"""Of an answer, before each newline takes two bytes in JSON; the rest is for the marks."""
 _KEPT: Final = (Append, PutBody, PutOpenings, Locate)
 
 
@@ -65,6 +88,8 @@ class Pending(msgspec.Struct, frozen=True):
     since_ms: int
     answers: Mapping[str, Shown]
     """By member."""
+    goals: Mapping[str, bytes] = {}
+    """Origin to the largest certificate over more than storage holds of that log, that anybody has shown."""
     refilling: Mirror | None = None
     """The own log, as a mirror of the others' mirrors."""
 
@@ -81,6 +106,8 @@ class Passed(msgspec.Struct, frozen=True):
     own: StoredLog
     cosigned: Mapping[str, Head]
     """Other logs' origins to what was cosigned of them beyond what storage knew."""
+    goals: Mapping[str, bytes]
+    """As in :class:`Pending`: what it must hold before its word counts."""
     effects: tuple[Persist, ...]
 
 
@@ -98,8 +125,8 @@ def pending(roster: Roster, me: Member, stored: Stored, *, boot: str, now_ms: in
     return None
 
 
-def take_answer(state: Pending, data: bytes, roster: Roster, me: Member) -> Pending:
-    """The start after an answer (rule 1).
+def take_answer(state: Pending, data: bytes, roster: Roster, me: Member, rosters: Sequence[Roster] = ()) -> Pending:
+    """The start after an answer (rules 1 and 8); ``rosters`` from the first to the one in force.
 
     Raises:
         Refused: for one that does not count, as :func:`mesh.core.law.barrier.check_barrier`.
@@ -116,7 +143,29 @@ def take_answer(state: Pending, data: bytes, roster: Roster, me: Member) -> Pend
         shown = msgspec.structs.replace(
             shown, incarnation=max(before.incarnation, shown.incarnation), marks=tuple(merged([*before.marks, *shown.marks]))
         )
-    return msgspec.structs.replace(state, answers={**state.answers, shown.member: shown})
+    goals = dict(state.goals)
+    for note in message.certificates:
+        with suppress(Refused):  # somebody's spoilt line, or one of whom nobody is left
+            _take_goal(state, goals, note.encode(), rosters)
+    return msgspec.structs.replace(state, answers={**state.answers, shown.member: shown}, goals=goals)
+
+
+def _take_goal(state: Pending, goals: dict[str, bytes], note: bytes, rosters: Sequence[Roster]) -> None:
+    """Rule 8."""
+    said = read_checkpoint(note)
+    stored = state.stored.mirrors.get(said.origin)
+    held = max(stored.frontier.size if stored else 0, read_checkpoint(goals[said.origin]).size if said.origin in goals else 0)
+    keys = {member.log_key for roster in rosters for member in roster.members if roster.origin(member) == said.origin}
+    if said.origin == state.origin or said.size <= held or not keys:
+        return
+    log, trusted = log_verifier(said.origin, keys.pop()), rosters[-1].epoch  # a log has one key, in whichever roster
+    final_under(
+        rosters,
+        lambda attesters, k: verify_certificate(note, log=log, attesters=attesters, k=k),
+        trusted=trusted,
+        enough=lambda numbers: numbers.held,
+    )
+    goals[said.origin] = note
 
 
 def asks(state: Pending, member: str, governance: Governance) -> bool:
@@ -228,7 +277,7 @@ def passed(state: Pending) -> Passed:
             time_s = max(mark.time_s, _time_s(known))
             cosigned[mark.origin] = Head(mark.size, bytes.fromhex(mark.root), time_s)
     effects += [SetHead("witness", name, head) for name, head in sorted(cosigned.items())]
-    return Passed(incarnation, own, cosigned, tuple(effects))
+    return Passed(incarnation, own, cosigned, state.goals, tuple(effects))
 
 
 def answer_draft(
@@ -273,6 +322,17 @@ def heard_notes(mirrors: Mapping[str, Mirror], log: LogState, origin: str) -> li
     notes = [signed[max(signed)]] if signed else []
     cosigned = [part for part in (log.closed, log.outstanding) if part is not None and part.lines]
     return [*notes, *(Note(part.text, tuple(part.lines.values())).encode() for part in cosigned)]
+
+
+def certificates_in(notes: Iterable[bytes]) -> list[str]:
+    """Those of them that fit into an answer, the first ones first."""
+    kept, size = list[str](), 0
+    for note in notes:
+        size += len(note)
+        if size > _CERTIFICATES_BYTES or len(kept) == AUDIT_LOGS_MAX:
+            break
+        kept.append(note.decode())
+    return kept
 
 
 def _marks(state: Pending) -> list[Mark]:

@@ -6,7 +6,8 @@ Rules
    them first what it has signed (:mod:`mesh.protocol.barrier`): until then it has no incarnation.
 2. A checkpoint that was persisted and has no certificate is outstanding: it is signed and announced again with the same bytes.
 3. Nothing is fresh yet: freshness begins empty.
-4. A start is a leap of time: nobody has borne out what the clock says. So nothing is recorded yet, not even the start.
+4. Logs of former members are mirrored on: nobody else keeps what was final in them.
+5. A start is a leap of time: nobody has borne out what the clock says. So nothing is recorded yet, not even the start.
 
 Not here: what peers know of this node's own signatures.
 """
@@ -25,7 +26,8 @@ from mesh.protocol.gossip import put, told
 from mesh.protocol.governor import Machine
 from mesh.protocol.state import GovernorState
 from mesh.protocol.step import PutBundle, SetMeta, Step
-from mesh.protocol.stored import INCARNATION, Stored, mirror_of, own_log
+from mesh.protocol.stored import INCARNATION, Stored, own_log
+from mesh.protocol.together import logs_of, resumed
 
 __all__ = ["begin"]
 
@@ -56,11 +58,8 @@ def begin(
     origin = roster.origin(me)
     waiting = pending(roster, me, stored, boot=boot, now_ms=now_ms)
     log = own_log(origin, stored.own, now_ms=now_ms)
-    mirrors = {
-        roster.origin(member): mirror_of(roster.origin(member), stored.mirrors.get(roster.origin(member)))
-        for member in roster.members
-        if member.name != me.name
-    }
+    others = [name for name in logs_of(machine.governance) if name != origin]
+    mirrors = {name: resumed(name, stored.mirrors.get(name), machine.governance, now_ms=now_ms) for name in others}
     governance = restore(machine.governance, stored.law)
     for manifest, bundle in admitted.items():
         governance = with_bundle(governance, manifest, bundle)

@@ -17,6 +17,9 @@ Rules
      old news only, which is as bad. How long ago they arrived says nothing: that is what growing stale is for;
    * when the wall clock is ahead of the steady time by more than ε: it was set forward, and nobody has borne it out yet;
    * when time made a leap (:func:`leap`), until more than f were heard after it.
+6. Who says that it is behind, because it lacks records that were final before it started, tells the time and that it lives, and
+   nothing more: it does not vouch, does not answer a start, and does not count among those who hold a roster. So k that are fresh, and
+   k by whom a roster is left, have what was final.
 
 Not here: how heartbeats travel.
 """
@@ -50,6 +53,8 @@ class Heard(msgspec.Struct, frozen=True):
     frontier: tuple[StreamHead, ...]
     roster_epoch: int = 0
     """Under which it was said."""
+    behind: bool = False
+    """Whether its member lacks what was final when it started (rule 6)."""
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -109,10 +114,13 @@ def hear(state: Freshness, beat: Heartbeat, beat_id: str, *, now_ms: int, bounds
         return state
     if kept and beat.incarnation != kept[-1].incarnation:
         kept = ()
-    new = Heard(beat_id, beat.incarnation, beat.sequence, beat.signed_ms, tuple(beat.frontier), beat.roster_epoch)
+    new = Heard(beat_id, beat.incarnation, beat.sequence, beat.signed_ms, tuple(beat.frontier), beat.roster_epoch, beat.behind)
     alive = tuple(item for item in kept if counts(item.signed_ms, now_ms, bounds))[-(_KEPT_MAX - 1) :]
+    heard = {**state.heard, beat.member: (*alive, new)}
+    if beat.behind:
+        return msgspec.structs.replace(state, heard=heard)
     echoed = state.echoed | {beat.member} if state.boot in beat.echo else state.echoed
-    return msgspec.structs.replace(state, heard={**state.heard, beat.member: (*alive, new)}, echoed=echoed, shown=_show(state, beat))
+    return msgspec.structs.replace(state, heard=heard, echoed=echoed, shown=_show(state, beat))
 
 
 def _show(state: Freshness, beat: Heartbeat) -> Mapping[str, tuple[Shown, ...]]:
@@ -147,7 +155,11 @@ def vouchers(
     for member, kept in state.heard.items():
         for item in reversed(kept):
             # Identity first: in a quiet mesh all frontiers are equal, and comparing them is the hot path.
-            if counts(item.signed_ms, now_ms, bounds) and (item.frontier == frontier or covers(mine, list(item.frontier), whole)):
+            if (
+                not item.behind
+                and counts(item.signed_ms, now_ms, bounds)
+                and (item.frontier == frontier or covers(mine, list(item.frontier), whole))
+            ):
                 found[member] = item.id
                 break
     return found

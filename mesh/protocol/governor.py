@@ -11,7 +11,9 @@ Rules
 7. While the clock is not trusted, or no roster may be acted under (:mod:`mesh.protocol.adoption`), nothing is decided, recorded,
    cosigned or attested here: what is signed under a time to come binds this node until then. Who asks is refused unsigned, and
    counted. A start is recorded once it is trusted.
-8. Who goes over to the next roster says so in its state, once that is durable, and begins anew.
+8. Logs of former members are mirrored like those of members, and certified together (:mod:`mesh.protocol.together`).
+9. Until it holds what was final when it started, it decides nothing, and its heartbeats say so (:mod:`mesh.protocol.catching`).
+10. Who goes over to the next roster says so in its state, once that is durable, and begins anew.
 """
 
 from collections.abc import Sequence
@@ -32,9 +34,10 @@ from mesh.core.messages import LineageBatch, SyncAnswer, unpack
 from mesh.core.run.authorization import RecordRef
 from mesh.errors import Refused
 from mesh.limits import BATCH_EVENTS_MAX
-from mesh.protocol import barrier, decide, lineage, mirror
-from mesh.protocol.adoption import check_view, next_roster
+from mesh.protocol import barrier, decide, lineage, mirror, together
+from mesh.protocol.adoption import next_roster
 from mesh.protocol.barrier import Pending
+from mesh.protocol.catching import UNSURE, check_acts, lagging
 from mesh.protocol.documents import Documents
 from mesh.protocol.events import (
     BarrierArrived,
@@ -70,7 +73,6 @@ __all__ = ["Machine"]
 NOISE_MS: Final = 10_000
 _NEWS_MS: Final = 50
 """Between heartbeats that are said for what was taken in: as fast as ticks, or whoever may sign could make all of us shout."""
-_UNSURE: Final = frozenset({"clock_unsure", "roster_pending", "roster_conflict"})
 _STARTING: Final = "barrier_pending"
 _ASKED_MAX: Final = BATCH_EVENTS_MAX - 1
 """Boot nonces of others that one heartbeat names: it also names its own."""
@@ -160,7 +162,8 @@ class _Work:
                     self.nonces.append(event)
                 case BarrierArrived(data=data):
                     if self.barrier is not None:
-                        self.barrier = barrier.take_answer(self.barrier, data, self.roster, self.machine.me)
+                        chain = together.rosters_of(self.machine.governance)
+                        self.barrier = barrier.take_answer(self.barrier, data, self.roster, self.machine.me, chain)
                 case Shed(code=code, count=count):
                     self._count(code, count)
                 case Tick():
@@ -212,9 +215,8 @@ class _Work:
         if self.barrier is None and (self.nonces or news or (self.ticked and since_ms >= self.roster.bounds.heartbeat_ms)):
             self._beat()
         sure = not self._unsure()
-        if self.ticked and sure:
-            for origin, held in self.mirrors.items():
-                self._adopt(mirror.pull_due(held, self._context(self.roster.owner(origin))))
+        if self.ticked and self.barrier is None:
+            self._mirror(sure=sure)
         self.log, appended = self.writer.finish(self.log)
         if self.ticked and sure:
             self.log, effects = lineage.checkpoint_due(self.log, self.roster, self.machine.me, now_ms=self.now_ms)
@@ -244,6 +246,16 @@ class _Work:
         )
         return Step(state, (*appended, *self.effects))
 
+    def _mirror(self, *, sure: bool) -> None:
+        """What is due of other logs; while nothing may be signed, only what this node must hold is fetched."""
+        lacking = {held.origin for held in lagging(self.mirrors, self.governance, now_ms=self.now_ms)}
+        for origin in self.mirrors if sure else lacking:
+            context = self._context(self._owner(origin))
+            self._adopt(mirror.pull_due(self.mirrors[origin], context))
+            if sure:
+                self._adopt(together.attest_held(self.mirrors[origin], context))
+                self._adopt(together.lines_due(self.mirrors[origin], context))
+
     def _start(self, waiting: Pending) -> None:
         """Ask for what is missing, or go on signing (rule 6); who asked for a signature is told."""
         try:
@@ -261,6 +273,8 @@ class _Work:
         for origin, head in through.cosigned.items():
             held = self.mirrors[origin]
             self.mirrors[origin] = msgspec.structs.replace(held, witnessed=head, wanted=max(held.wanted, head.size))
+        for origin, note in through.goals.items():
+            self.mirrors[origin] = together.seek(self.mirrors[origin], note, self.governance)
         self.effects += through.effects
 
     def _stale(self) -> Refused | None:
@@ -268,7 +282,7 @@ class _Work:
             if self.barrier is not None:
                 barrier.check(self.barrier, self.governance, now_ms=self.now_ms)
                 raise Refused(_STARTING, "it is through with this step")
-            check_view(self.governance, self.fresh, wall_ms=self.wall_ms, now_ms=self.now_ms)
+            check_acts(self.governance, self.fresh, self.mirrors, wall_ms=self.wall_ms, now_ms=self.now_ms)
         except Refused as refusal:
             return refusal
         return None
@@ -277,7 +291,7 @@ class _Work:
         if self.barrier is not None:
             return True
         refusal = self._stale()
-        return refusal is not None and refusal.code in _UNSURE
+        return refusal is not None and refusal.code in UNSURE
 
     def _law(self, event: OfferArrived | LawArrived | PolicyAdmitted | PolicyRefused) -> None:
         if isinstance(event, PolicyAdmitted | PolicyRefused):
@@ -371,6 +385,7 @@ class _Work:
             frontier=list(self.governance.frontier),
             policies=self.governance.standings(me.region, self.now_ms),
             checkpoint=self.log.note.decode(),
+            behind=bool(lagging(self.mirrors, self.governance, now_ms=self.now_ms)),
             echo=sorted({self.fresh.boot, *(item.nonce for item in asked)}),
         )
         draft = envelope.draft(beat)
@@ -402,11 +417,19 @@ class _Work:
 
     def _note(self, data: bytes, *, answer: bool) -> None:
         origin = read_checkpoint(data).origin
-        owner = self.roster.owner(origin)
-        if owner.name == self.machine.me.name:
+        owner = self._owner(origin)
+        if origin == self.log.origin:
             self._recognize(data)
         elif not self._unsure():  # rule 7: it is said again
-            self._adopt(mirror.take_note(self.mirrors[origin], data, self._context(owner), answer=answer))
+            context = self._context(owner)
+            self._adopt(mirror.take_note(self.mirrors[origin], data, context, answer=answer))
+            self._adopt(together.take_shared(self.mirrors[origin], data, context))
+
+    def _owner(self, origin: str) -> Member:
+        """Whose log it is that is held here."""
+        if origin != self.log.origin and origin not in self.mirrors:
+            raise Refused("unknown_member", origin[:80])
+        return together.owner_of(self.machine.governance, origin)
 
     def _recognize(self, note: bytes) -> None:
         if self.barrier is None:  # before that, what others know of this log is asked for
@@ -414,16 +437,20 @@ class _Work:
 
     def _lineage(self, event: LineageArrived) -> None:
         batch = unpack(LineageBatch, event.data)
-        owner = self.roster.owner(batch.origin)
-        if not event.pulled and event.node != owner.name:
+        owner, own = self._owner(batch.origin), batch.origin == self.log.origin
+        if not event.pulled and (event.node != owner.name or (not own and self.mirrors[batch.origin].left)):
             raise Refused("record_invalid", f"records of {batch.origin} published by {event.node[:32]!r}")
-        if owner.name != self.machine.me.name and not self._unsure():
+        if not own and not self._unsure():
             held, helper = self.mirrors[batch.origin], event.node if event.pulled else ""
             self._adopt(mirror.take_batch(held, batch, self._context(owner), helper=helper))
-        elif owner.name == self.machine.me.name and self.barrier is not None and event.pulled:
+        elif not own and self.barrier is None and event.pulled:
+            writer = Writer(self.state.log, mesh=self.roster.mesh, now_ms=self.now_ms)  # nothing is recorded for it
+            context = msgspec.structs.replace(self._context(owner), writer=writer)
+            self._adopt(together.take_quietly(self.mirrors[batch.origin], batch, context, helper=event.node))
+        elif own and self.barrier is not None and event.pulled:
             self.barrier, effects = barrier.refill(self.barrier, batch, self._context(owner), helper=event.node)
             self.effects += [*effects, *self.hearing.mirrored(effects, self.governance)]
-        elif owner.name == self.machine.me.name and batch.checkpoint:
+        elif own and batch.checkpoint:
             self._recognize(batch.checkpoint.encode())
 
     def _adopt(self, answer: tuple[Mirror, list[Effect]]) -> None:
@@ -433,7 +460,7 @@ class _Work:
 
     def _context(self, owner: Member) -> MirrorContext:
         machine, writer = self.machine, self.writer
-        if owner.name == machine.me.name:  # refilling: nothing is said about one's own log
+        if owner.log_key == machine.me.log_key:  # refilling: nothing is said about one's own log
             writer = Writer(self.state.log, mesh=self.roster.mesh, now_ms=self.now_ms)
         return MirrorContext(self.governance, machine.me, owner, writer, machine.documents, machine.engine, self.now_ms)
 

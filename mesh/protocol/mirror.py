@@ -22,12 +22,13 @@ Rules
    is stored from there on.
 9. Where more was cosigned than is held, because storage was set back, records are taken in silence up to there, and must lead to
    the root that was cosigned.
-10. An owner whose own answers keep leading elsewhere than its signed roots is recorded as an incident, once; it proves nothing.
+10. An owner that has left is not asked, and told nothing: lines on its log are for all (:mod:`mesh.protocol.together`).
+11. An owner whose own answers keep leading elsewhere than its signed roots is recorded as an incident, once; it proves nothing.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
@@ -38,8 +39,8 @@ from mesh.core.law.roster import Member
 from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import Checkpoint, attest_name, log_verifier, read_checkpoint, witness_name
 from mesh.core.log.merkle import Frontier, leaf_hash
-from mesh.core.log.note import Note, open_note, parse_note
-from mesh.core.log.record import AttestRefused, Refusal, read_record
+from mesh.core.log.note import Line, Note, open_note, parse_note
+from mesh.core.log.record import read_record
 from mesh.core.messages import LineageBatch
 from mesh.core.run.params import Opening
 from mesh.errors import Refused
@@ -47,17 +48,20 @@ from mesh.protocol import decide
 from mesh.protocol.attester import Examined, Material, examine_records, storing
 from mesh.protocol.documents import Documents
 from mesh.protocol.lineage import Writer, note_of
-from mesh.protocol.step import Ask, Effect, Head, NoteDraft, PutNote, Send, SetHead, SetMeta, Sign, Signed
+from mesh.protocol.refusing import conflict_key, evidence, refused_key, say_refused
+from mesh.protocol.step import Ask, Effect, Head, NoteDraft, PutNote, Send, SetHead, SetMeta, Sign
 from mesh.protocol.witness import grown
 
-__all__ = ["Mirror", "MirrorContext", "conflict_key", "pull_due", "refused_key", "take_batch", "take_note"]
+__all__ = ["Mirror", "MirrorContext", "pull_due", "take_batch", "take_note"]
 
 _PULL_MS: Final = 300
 """Between two pulls of one log: a round trip and the answer's examination."""
 _STAGED_MAX: Final = 4_096
 """Records waiting for their checkpoint; beyond, they are pulled again later rather than held."""
 _SIGNED_MAX: Final = 64
-"""Signed sizes remembered on either side of what is stored."""
+"""On either side of what is stored."""
+_MOVED: Final = {"asked": 0, "waiting_ms": 0, "missing": -1, "alone": False, "astray": 0, "said": 0, "said_ms": 0}
+"""What begins anew once something was stored."""
 _ASTRAY_MIN: Final = 4
 """Answers of an owner that led nowhere before it is an incident: one may have been spoilt on its way."""
 
@@ -97,6 +101,21 @@ class Mirror(msgspec.Struct, frozen=True):
     """How often since then the owner's own answers did; -1 once it was said."""
     astray_ms: int = 0
     """When first."""
+    left: bool = False
+    """Whether its owner is no member any more."""
+    goal: int = 0
+    """The largest size that is known to have been final, by whichever roster; ``certified`` is by the one in force."""
+    room: int = 0
+    """How many records beyond that are taken although the owner has left."""
+    moved_ms: int = 0
+    """When something was stored last; before that, when this node started."""
+    certificate: bytes = b""
+    """By the roster in force, at ``certified``; empty until there is one."""
+    lines: Mapping[int, Mapping[str, Line]] = {}
+    """Size to the lines of members that were heard on its checkpoint, by key name."""
+    said: int = 0
+    """How often my own line was said to all since then; ``said_ms`` when last."""
+    said_ms: int = 0
 
     @property
     def held(self) -> int:
@@ -151,6 +170,8 @@ def take_note(state: Mirror, note: bytes, context: MirrorContext, *, answer: boo
         Refused: for a note that the log's key did not sign.
     """
     note, checkpoint = _believed(state, note, context)
+    if state.left and checkpoint.size > max(state.goal, state.certified) + state.room and len(parse_note(note).lines) == 1:
+        return state, []  # its former owner goes on alone
     known = _root_at(state, checkpoint.size)
     if known not in {None, checkpoint.root}:
         return _two_roots(state, note, context)
@@ -213,7 +234,7 @@ def pull_due(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect
 
 def _asked_last(state: Mirror, context: MirrorContext) -> str:
     """Whom the newest pull was for: the count of pulls chooses, two for each."""
-    members = [context.owner.name, *(item.name for item in context.governance.roster.members)]
+    members = [*([] if state.left else [context.owner.name]), *(item.name for item in context.governance.roster.members)]
     others = [name for name in dict.fromkeys(members) if name != context.me.name]
     return others[((state.asked - 1) // 2) % len(others)] if state.asked else ""
 
@@ -302,7 +323,7 @@ def _accept(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]
         if frontier.root() != read_checkpoint(state.signed[size]).root:
             other = other or size
         elif other:
-            said = f"{_evidence(state.signed[other])} and, of another history, {_evidence(state.signed[size])}"
+            said = f"{evidence(state.signed[other])} and, of another history, {evidence(state.signed[size])}"
             return _conflict(state, other, said, context)
         elif size > base + len(state.staged):
             return _unreadable(state, context)
@@ -319,7 +340,7 @@ def _take_in(state: Mirror, frontier: Frontier, context: MirrorContext) -> tuple
     if incomplete is not None:
         return _wait(state, records[incomplete], first + incomplete, context)
     if not _leads_through(state, records, frontier.size):
-        return _conflict(state, frontier.size, f"{_evidence(note)}, which does not continue what was cosigned before", context)
+        return _conflict(state, frontier.size, f"{evidence(note)}, which does not continue what was cosigned before", context)
     silent = state.witnessed is not None and frontier.size < state.witnessed.size  # rule 9
     head = state.witnessed if silent else grown(state.witnessed, checkpoint, time_s=context.now_ms // 1000)
     effects: list[Effect] = [*storing(state.origin, first, records), PutNote("checkpoint", state.origin, frontier.size, note)]
@@ -331,18 +352,15 @@ def _take_in(state: Mirror, frontier: Frontier, context: MirrorContext) -> tuple
         last_ms=records[-1].record.at_ms,
         staged=state.staged[len(records) :],
         witnessed=head,
-        asked=0,
-        waiting_ms=0,
-        missing=-1,
-        alone=False,
-        astray=0,
+        moved_ms=context.now_ms,
+        **_MOVED,
     )
     wrong = next((offset for offset, item in enumerate(records) if item.code), None)
     if wrong is not None and state.refused < 0:
         item = records[wrong]
         effects += [
             SetMeta(refused_key(state.origin), first + wrong),
-            *_say_refused(state, item.hash, first + wrong, "wrong", item.code, context),
+            *say_refused(state.origin, item.hash, first + wrong, "wrong", item.code, me=context.me, writer=context.writer),
         ]
         state = msgspec.structs.replace(state, refused=first + wrong)
     if state.refused < 0 and not silent and head is not None:
@@ -363,14 +381,14 @@ def _leads_through(state: Mirror, records: Sequence[Examined], size: int) -> boo
 
 
 def _astray(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
-    """What is staged is not what the log signed, whoever sent it: fetch it again, from one member at a time (rules 4 and 10)."""
+    """What is staged is not what the log signed, whoever sent it: fetch it again, from one member at a time (rules 4 and 11)."""
     reach = max(size for size in state.signed if size <= state.frontier.size + _STAGED_MAX)
     if state.alone and state.held < reach:
         return state, []  # a root that lies further on may show that the one before it is the lie
     if state.alone and state.astray >= 0 and _asked_last(state, context) == context.owner.name:
         count, since_ms = state.astray + 1, state.astray_ms if state.astray else context.now_ms
         if count >= _ASTRAY_MIN and context.now_ms - since_ms > context.governance.roster.bounds.attest_stall_ms:
-            said = f"what {context.owner.name} answers does not lead to its signed root: {_evidence(state.note)}"
+            said = f"what {context.owner.name} answers does not lead to its signed root: {evidence(state.note)}"
             context.writer.alarm("bad_checkpoint", f"{state.origin}: {said}")
             count = -1
         state = msgspec.structs.replace(state, astray=count, astray_ms=since_ms)
@@ -380,7 +398,11 @@ def _astray(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]
 def _unreadable(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
     """Rule 8."""
     index = state.frontier.size + len(state.staged)
-    said = _say_refused(state, state.tail[0], index, "wrong", state.tail_code, context) if state.refused < 0 else []
+    said = (
+        say_refused(state.origin, state.tail[0], index, "wrong", state.tail_code, me=context.me, writer=context.writer)
+        if state.refused < 0
+        else []
+    )
     state = msgspec.structs.replace(state, refused=index, staged=(), tail=())
     # Nothing before it is stored either: the frontier must be where a signed size is, and none lies between.
     return msgspec.structs.replace(state, waiting_ms=0), [SetMeta(refused_key(state.origin), index), *said]
@@ -392,12 +414,14 @@ def _wait(state: Mirror, item: Examined, index: int, context: MirrorContext) -> 
     lasted_ms = context.now_ms - state.waiting_ms
     if lasted_ms <= context.governance.roster.bounds.attest_stall_ms or state.missing == index or state.refused >= 0:
         return state, []
-    said = _say_refused(state, item.hash, index, "missing", item.code, context)
+    said = say_refused(state.origin, item.hash, index, "missing", item.code, me=context.me, writer=context.writer)
     return msgspec.structs.replace(state, missing=index), said
 
 
 def _lines(state: Mirror, checkpoint: Checkpoint, context: MirrorContext) -> list[Effect]:
     """My lines on a checkpoint that I have cosigned: the same bytes every time (rule 5)."""
+    if state.left:
+        return []
     mesh, me = context.governance.roster.mesh, context.me
     text = checkpoint.to_text()
     drafts: list[NoteDraft] = []
@@ -420,40 +444,15 @@ def _certificate(state: Mirror, note: bytes, size: int) -> tuple[Mirror, list[Ef
     """Keep the note, which is believed, as a certificate if it is a new one: with the log's line stand others then."""
     if size <= state.certified or len(parse_note(note).lines) == 1:
         return state, []
-    return msgspec.structs.replace(state, certified=size), [PutNote("certificate", state.origin, size, note)]
-
-
-def _say_refused(
-    state: Mirror, leaf: bytes, index: int, reason: Literal["missing", "wrong"], code: str, context: MirrorContext
-) -> list[Effect]:
-    """Rule 3: say no, signed, and record that I did."""
-    writer = context.writer
-    said = Refusal(
-        mesh=writer.mesh,
-        member=context.me.name,
-        origin=state.origin,
-        index=index,
-        leaf=leaf.hex(),
-        reason=reason,
-        code=code,
-        at_ms=writer.at_ms,
-    )
-    refusal = envelope.draft(said)
-    writer.append(AttestRefused(mesh=writer.mesh, origin=writer.origin, index=writer.index, at_ms=writer.at_ms, refusal=said))
-    subject = subjects.fraud(context.me.region, context.me.name)
-    return [Sign("decision", refusal), Send(subject, partial(_statement, refusal.id))]
-
-
-def _statement(identity: str, signed: Signed) -> bytes:
-    return signed.statements[identity]
+    return msgspec.structs.replace(state, certified=size, certificate=note), [PutNote("certificate", state.origin, size, note)]
 
 
 def _two_roots(state: Mirror, note: bytes, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
     """Rule 7, for one size."""
     size = read_checkpoint(note).size
     head = state.witnessed
-    before = _evidence(state.signed[size]) if size in state.signed else f"root {head.root.hex() if head is not None else ''}"
-    return _conflict(state, size, f"{_evidence(note)} and, of another history, {before}", context)
+    before = evidence(state.signed[size]) if size in state.signed else f"root {head.root.hex() if head is not None else ''}"
+    return _conflict(state, size, f"{evidence(note)} and, of another history, {before}", context)
 
 
 def _conflict(state: Mirror, size: int, said: str, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
@@ -462,20 +461,3 @@ def _conflict(state: Mirror, size: int, said: str, context: MirrorContext) -> tu
         return state, []
     context.writer.alarm("log_conflict", f"{state.origin} signed {said}")
     return msgspec.structs.replace(state, conflicted=True, staged=(), tail=()), [SetMeta(conflict_key(state.origin), size)]
-
-
-def _evidence(note: bytes) -> str:
-    """What the log signed, and its signature, from which anybody can make the note again."""
-    checkpoint = read_checkpoint(note)
-    line = next(line for line in parse_note(note).lines if line.name == checkpoint.origin)
-    return f"size {checkpoint.size} root {checkpoint.root.hex()} (signature {line.signature.hex()})"
-
-
-def refused_key(origin: str) -> str:
-    """Under which storage keeps the index of the record that will not be attested."""
-    return f"refused {origin}"
-
-
-def conflict_key(origin: str) -> str:
-    """Under which storage keeps the size at which a log showed two histories."""
-    return f"conflict {origin}"

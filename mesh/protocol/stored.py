@@ -39,6 +39,10 @@ class StoredLog(msgspec.Struct, frozen=True, kw_only=True):
     """Frontiers at multiples of ``CHECKPOINT_RECORDS_MAX`` past the certificate; for the own log."""
     refused: int = -1
     conflicted: bool = False
+    checkpoint: bytes = b""
+    """The newest checkpoint of another's log that is held; empty for none."""
+    certificate: bytes = b""
+    """The newest certificate; by whichever roster."""
 
     def head(self, use: HeadUse) -> Head | None:
         """What was signed last with a key of that use."""

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from mesh.adapters.store import Store
+from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member, Roster
 from mesh.core.log.checkpoint import attest_name
 from mesh.core.log.tlogproof import TlogProof
@@ -33,8 +34,9 @@ from mesh.core.messages import (
 from mesh.errors import Refused
 from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX
 from mesh.protocol import hearing
-from mesh.protocol.lineage import LogState
 from mesh.protocol.serving import announce_batches, leaf_ids, pull_answer
+from mesh.protocol.state import GovernorState
+from mesh.protocol.together import is_current
 from mesh.roles.recent import Recent
 
 __all__ = ["FIND_MAX", "Question", "announcement", "bundle", "found", "heard", "law", "looked_up", "proved", "pulled", "shown"]
@@ -58,13 +60,13 @@ async def announcement(store: Store, recent: Recent, origin: str, first: int, si
     return announce_batches(origin, first, leaves, await store.bodies(_ids(leaves)), note)
 
 
-async def looked_up(store: Store, asked: Pull | Find | Prove | LawAsked | BundleAsked, log: LogState, *, openings: bool) -> bytes:
+async def looked_up(store: Store, asked: Pull | Find | Prove | LawAsked | BundleAsked, state: GovernorState, *, openings: bool) -> bytes:
     """The answer to a question.
 
     Args:
         store: the node's file.
         asked: the question.
-        log: the node's own log.
+        state: the node's.
         openings: whether the asker may see what committed parameters hide.
 
     Raises:
@@ -72,11 +74,11 @@ async def looked_up(store: Store, asked: Pull | Find | Prove | LawAsked | Bundle
     """
     match asked:
         case Pull(origin=origin):
-            return await pulled(store, asked, log.note if origin == log.origin else b"", openings=openings)
+            return await pulled(store, asked, state.log.note if origin == state.log.origin else b"", openings=openings)
         case Find():
             return await found(store, asked)
         case Prove():
-            return await proved(store, asked, openings=openings)
+            return await proved(store, asked, state.governance, openings=openings)
         case LawAsked():
             return await law(store, asked)
         case BundleAsked(digest=digest):
@@ -107,13 +109,16 @@ async def pulled(store: Store, ask: Pull, newest: bytes, *, openings: bool) -> b
     Args:
         store: the node's file.
         ask: the question.
-        newest: the own log's newest signed checkpoint, for a log without certificate beyond.
+        newest: the own log's newest signed checkpoint. Where there is no certificate beyond, it is shown; of others' logs, the newest
+            certificate: who holds all records may still lack that.
         openings: whether the asker may see what committed parameters hide.
     """
     leaves = await store.records(ask.origin, ask.first, min(ask.count, BATCH_RECORDS_MAX))
     bodies = await store.bodies(_ids(leaves))
     opened = await store.openings([key for leaf in leaves for key in leaf_ids(leaf)[1]]) if openings else {}
     certificate = await store.note("certificate", ask.origin, at_least=ask.first + 1)
+    if certificate is None and not newest:
+        certificate = await store.note("certificate", ask.origin, latest=True)
     return pull_answer(ask.origin, ask.first, leaves, bodies, opened, certificate.note if certificate is not None else newest)
 
 
@@ -152,8 +157,10 @@ async def found(store: Store, ask: Find) -> bytes:
     return pack(Found(records=[Location(id=identity, origin=origin, index=index) for identity, origin, index in places]))
 
 
-async def proved(store: Store, ask: Prove, *, openings: bool) -> bytes:
+async def proved(store: Store, ask: Prove, governance: Governance, *, openings: bool) -> bytes:
     """One record with its proof, which is empty while the record is not final; ``openings`` as in :func:`pulled`.
+
+    The smallest certificate over it that the members of now have made, else the newest that there is.
 
     Raises:
         Refused: ``not_found``.
@@ -162,6 +169,8 @@ async def proved(store: Store, ask: Prove, *, openings: bool) -> bytes:
     if not leaves:
         raise Refused("not_found", f"{ask.origin} {ask.index}")
     certificate = await store.note("certificate", ask.origin, at_least=ask.index + 1)
+    if certificate is not None and not is_current(certificate.note, governance):
+        certificate = await store.note("certificate", ask.origin, latest=True)
     proof = b""
     if certificate is not None:
         path = await store.inclusion_path(ask.origin, ask.index, certificate.size)

@@ -434,7 +434,7 @@ class GovernorNode:
             elif isinstance(asked, HeardAsked):
                 answer = await answers.heard(performer.store, performer.state.words, asked)
             else:
-                answer = await answers.looked_up(performer.store, asked, performer.state.log, openings=openings)
+                answer = await answers.looked_up(performer.store, asked, performer.state, openings=openings)
         except Alarm:
             await reply(message, pack(RefusedAnswer(code="unavailable", detail="")), self.counters)
             raise  # rule 5

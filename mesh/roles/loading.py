@@ -16,9 +16,10 @@ from mesh.errors import Alarm, Refused
 from mesh.policy.admission import admit_laws
 from mesh.protocol import hearing, serving
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
-from mesh.protocol.mirror import conflict_key, refused_key
+from mesh.protocol.refusing import conflict_key, refused_key
 from mesh.protocol.step import Head, HeadUse, KeyUse
 from mesh.protocol.stored import INCARNATION, REFILLED, ROSTER_EPOCH, Stored, StoredLog
+from mesh.protocol.together import logs_of
 
 __all__ = ["admitted_engine", "enrolled", "load_governance", "load_state"]
 
@@ -81,10 +82,10 @@ def enrolled(roster: Roster, name: str, keys: Mapping[KeyUse, str], *, heard: st
 
 
 async def load_state(store: Store, governance: Governance, me: Member) -> Stored:
-    """What the file holds of every log of the roster in force."""
+    """What the file holds of every log of all who are or were members."""
     roster = governance.roster
     heads, sizes = await store.heads(), await store.sizes()
-    logs = {roster.origin(member): await _log(store, roster.origin(member), heads, sizes) for member in roster.members}
+    logs = {origin: await _log(store, origin, heads, sizes) for origin in logs_of(governance)}
     own = logs.pop(roster.origin(me))
     law = await _law(store)
     beats = {member.name: await store.note("heartbeat", roster.origin(member), latest=True) for member in roster.members}
@@ -123,6 +124,7 @@ async def _log(store: Store, origin: str, heads: dict[tuple[HeadUse, str], Head]
     size = sizes.get(origin, 0)
     certificate = await store.note("certificate", origin, latest=True)
     certified = certificate.size if certificate is not None else 0
+    checkpoint = await store.note("checkpoint", origin, latest=True)
     last_ms = read_record((await store.records(origin, size - 1, 1))[0]).at_ms if size else 0
     first_mark = certified - certified % CHECKPOINT_RECORDS_MAX + CHECKPOINT_RECORDS_MAX
     refused, conflict = await store.meta(refused_key(origin)), await store.meta(conflict_key(origin))
@@ -136,4 +138,6 @@ async def _log(store: Store, origin: str, heads: dict[tuple[HeadUse, str], Head]
         marks=tuple([await store.frontier_at(origin, mark) for mark in range(first_mark, size + 1, CHECKPOINT_RECORDS_MAX)]),
         refused=refused if refused is not None else -1,
         conflicted=conflict is not None,
+        checkpoint=checkpoint.note if checkpoint is not None else b"",
+        certificate=certificate.note if certificate is not None else b"",
     )

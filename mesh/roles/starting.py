@@ -15,6 +15,7 @@ from mesh.core.messages import BarrierAnswer, BarrierAsked, pack
 from mesh.errors import Refused
 from mesh.protocol import barrier
 from mesh.protocol.stored import StoredLog
+from mesh.protocol.together import logs_of
 from mesh.roles.answers import shown
 from mesh.roles.performer import Performer
 
@@ -38,7 +39,10 @@ async def barrier_answer(performer: Performer, signer: Signer, asked: BarrierAsk
     notes += barrier.heard_notes(state.mirrors, state.log, roster.origin(roster.member(asked.asker)))
     draft = barrier.answer_draft(roster, me, asked, state.governance.frontier, notes=notes, heartbeat=heartbeat)
     signed = envelope.assemble(draft.payload_type, draft.payload, {me.decision_key: signer.sign("decision", draft.message)})
-    return pack(BarrierAnswer(barrier=msgspec.Raw(signed), heartbeat=[msgspec.Raw(heartbeat)] if heartbeat else []))
+    kept = [await performer.store.note("certificate", origin, latest=True) for origin in logs_of(state.governance)]
+    certificates = barrier.certificates_in(item.note for item in kept if item is not None)
+    beats = [msgspec.Raw(heartbeat)] if heartbeat else []
+    return pack(BarrierAnswer(barrier=msgspec.Raw(signed), heartbeat=beats, certificates=certificates))
 
 
 def fewer_than_signed(own: StoredLog) -> bool:

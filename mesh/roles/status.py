@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from mesh.core.law.governance import Governance
 from mesh.core.messages import MirrorStatus, NodeStatus, PolicyStatus
 from mesh.errors import Refused
-from mesh.protocol.adoption import check_view
 from mesh.protocol.barrier import check
+from mesh.protocol.catching import check_acts
 from mesh.protocol.freshness import vouchers
 from mesh.roles.performer import Performer
 
@@ -29,7 +29,7 @@ def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms
         if state.barrier is not None:
             check(state.barrier, governance, now_ms=now_ms)
             raise Refused("barrier_pending", "")
-        check_view(governance, state.fresh, wall_ms=performer.clock.wall_ms(), now_ms=now_ms)
+        check_acts(governance, state.fresh, state.mirrors, wall_ms=performer.clock.wall_ms(), now_ms=now_ms)
     except Refused as refusal:
         code = refusal.code
     return NodeStatus(
@@ -50,7 +50,7 @@ def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms
                 size=mirror.frontier.size,
                 witnessed=mirror.witnessed.size if mirror.witnessed else 0,
                 attested=mirror.attested.size if mirror.attested else 0,
-                certified=mirror.certified,
+                certified=max(mirror.certified, min(mirror.goal, mirror.frontier.size)),
                 refused=mirror.refused >= 0,
                 conflicted=mirror.conflicted,
             )

@@ -22,12 +22,12 @@ from mesh.core.law.streams import Cursor
 from mesh.core.law.travel import Said, cursor_of, read_law
 from mesh.core.law.vouched import newest_begun
 from mesh.core.log.bundle import read_proof
-from mesh.core.messages import Find, LawAsked, LawBatch, Prove, pack
+from mesh.core.messages import Find, LawAsked, LawBatch, Prove, Proved, pack, unpack
 from mesh.errors import Unavailable
 from mesh.limits import CLOCK_MS_MAX
 from mesh.verify import verify
 from tests.core.kit import refuses
-from tests.support.epochs import ALL, EpochLab, lived, successor
+from tests.support.epochs import ALL, EpochLab, attested_again, lived, successor
 from tests.support.epochs import ROSTERS as CHAIN
 from tests.support.factory import MESH, T0, sign
 from tests.support.rosters import signed
@@ -47,6 +47,8 @@ class Epochs:
         """What each member shows; by default the whole chain."""
         self.slow_s: dict[str, float] = {}
         self.down: set[str] = {"eu-1"}
+        self.attested: tuple[str, ...] = ("ap-1", "sa-1", "us-1")
+        """Who has attested the log of who has left, since; if nobody, it has the certificate that its owner made."""
         self.asked: list[tuple[str, Payload]] = []
         monkeypatch.setattr(client, "open_client", self.opened)
 
@@ -63,7 +65,9 @@ class Epochs:
             return pack(LawBatch(statements=[msgspec.Raw(item.envelope) for item in said[:1]]))  # short pages: there is always a next one
         past = lived(1)
         if isinstance(message, Prove) and message.origin == "lab/eu-1/e1":
-            return await past.mesh.ask("us-1" if member == "af-1" else member, message)
+            answer = unpack(Proved, await past.mesh.ask("us-1" if member == "af-1" else member, message))
+            again = attested_again(answer.proof, *self.attested) if self.attested else answer.proof
+            return pack(msgspec.structs.replace(answer, proof=again))
         if isinstance(message, Find) and past.forbidden.startswith(message.prefix):
             return await past.mesh.ask("us-1" if member == "af-1" else member, message)
         return await lived(3).mesh.ask(member, message)
@@ -123,11 +127,17 @@ def test_the_record_of_a_member_that_has_left_is_found_and_proved_by_those_who_a
     out = tmp_path / "proof.json"
     assert epochs.run("prove", "eu-1/0", "--out", str(out))[0] == 0
     report = verify(out.read_bytes(), trust=THIRD.envelope)
-    assert (report.verdict, report.as_of) == ("VERIFIED", 1)
+    assert (report.verdict, report.as_of) == ("VERIFIED", 3)
     (shown,) = epochs.json("lineage", "show", "eu-1/0")
-    assert "eu-1" in shown["attested_by"]
+    assert shown["attested_by"] == ["ap-1", "sa-1", "us-1"]
     asked = [member for member, message in epochs.asked if isinstance(message, Prove)]
     assert "eu-1" not in asked[:1]
+
+
+def test_a_certificate_of_which_too_few_are_left_is_not_handed_on_as_a_proof(epochs: Epochs) -> None:
+    epochs.attested = ()
+    status, _, err = epochs.run("prove", "eu-1/0")
+    assert (status, "former_certificate" in err) == (2, True)
 
 
 def test_a_tlog_proof_is_what_it_was(epochs: Epochs, tmp_path: Path) -> None:

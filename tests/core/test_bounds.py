@@ -48,6 +48,7 @@ def test_the_largest_heartbeat_fits_a_statement() -> None:
         frontier=heads,
         policies=[Standing(domain="d" * 32, admitted=INT_MAX, active=INT_MAX)] * (FRONTIER_STREAMS_MAX // 3),
         checkpoint="c" * 2_000,
+        behind=False,
         echo=["ef" * 32] * BATCH_EVENTS_MAX,
     )
     assert len(beat.frontier) == FRONTIER_STREAMS_MAX

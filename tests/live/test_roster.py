@@ -14,7 +14,9 @@ from mesh.core import subjects
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.roster import Member, Roster
-from mesh.core.messages import Offer, Offered, pack, unpack
+from mesh.core.log.checkpoint import log_verifier
+from mesh.core.log.tlogproof import TlogProof
+from mesh.core.messages import Offer, Offered, Prove, Proved, pack, unpack
 from mesh.core.run.authorization import Authorization
 from mesh.core.run.intent import EntityRef
 from mesh.core.run.outcome import Finished
@@ -26,7 +28,8 @@ from mesh.gate.context import load_context
 from mesh.gate.core import Core, Wish
 from mesh.gate.errors import Denied
 from mesh.roles.performer import USES
-from tests.live.kit import Client, code_of, make_files
+from mesh.verify import verify
+from tests.live.kit import Client, code_of, command, make_files
 
 pytestmark = pytest.mark.asyncio
 
@@ -136,6 +139,63 @@ async def test_what_a_governor_authorized_that_was_removed_since_does_not_start(
         await client.bus.close()
 
 
+async def _proved_by_who_is_left(mesh: Cluster, owner: str, newest: Statement[Roster]) -> None:
+    """That the first record in the log of who has left is final for whoever trusts the newest roster, as of that."""
+    target, end = mesh.files.folder / "proof.json", time.monotonic() + 15.0
+    while (await command(mesh, "prove", f"{owner}/0", "--out", str(target)))[0] != 0:
+        assert time.monotonic() < end, "nobody proves it"
+    while (report := verify(target.read_bytes(), trust=newest.envelope)).as_of != newest.claims.epoch:
+        assert time.monotonic() < end, report.checks
+        assert (await command(mesh, "prove", f"{owner}/0", "--out", str(target)))[0] == 0
+    assert report.verdict == "VERIFIED"
+
+
+async def test_a_mesh_of_one_takes_a_second_in_and_lets_the_first_go_and_loses_nothing_that_was_final(tmp_path: Path) -> None:
+    with Cluster(make_files(tmp_path / "mesh", nodes=1, spares=1)) as mesh:
+        mesh.start_bus()
+        await mesh.provision()
+        mesh.start()
+        files = mesh.files
+        (first,), (spare,) = files.nodes, files.spares
+        client = await Client.connect(files.context)
+        await client.until(first, "fresh", lambda status: status.fresh)
+        for _ in range(20):
+            assert code_of(await client.ask()) == "authorized"
+        before = await client.until(first, "final", lambda status: status.certified == status.size > 20)
+        genesis = envelope.read(Roster, files.roster.read_bytes())
+        second = _next(files, genesis, [*genesis.claims.members, _spare_member(files, spare)], 2, f=0, in_ms=1_000)
+        third = _next(files, second, [_spare_member(files, spare)], 1, f=0, in_ms=7_500)
+        await _push(client.bus, first, second)
+        await _push(client.bus, first, third)
+        enlist(files, spare, [files.folder / "roster-2.json"], second.id)
+        mesh.start([spare])
+        await client.until(spare, "alone", lambda status: status.roster_epoch == 3 and status.fresh, wait_s=40.0)
+        await asyncio.to_thread(mesh.nodes[first].wait, 25.0)
+        assert "not_enrolled" in mesh.log_tail(first)
+        (mirror,) = (await client.status(spare)).mirrors
+        assert mirror.origin == before.origin
+        assert mirror.size >= before.certified
+        await _final_as_of(client.bus, spare, before.origin, before.certified - 1, genesis, third)
+        await client.bus.close()
+
+
+async def _final_as_of(bus: Bus, node: str, origin: str, index: int, former: Statement[Roster], newest: Statement[Roster]) -> None:
+    """That a node proves that record by a certificate of the newest roster: no file of a command knows that one."""
+    log, by = log_verifier(origin, former.claims.owner(origin).log_key), newest.claims
+    end = time.monotonic() + 15.0
+    while True:
+        answer = await bus.request(subjects.sync(node), pack(Prove(origin=origin, index=index)), timeout_ms=5_000)
+        proved = unpack(Proved, answer.data)
+        try:
+            proof = TlogProof.parse(proved.proof.encode())
+            proof.verify(bytes(proved.batch.records[0]), log=log, cosigners=by.attest_keys(), k=by.k)
+        except MeshError:
+            await asyncio.sleep(0.2)
+        else:
+            return
+        assert time.monotonic() < end, f"{node} proves nothing by the roster of epoch {by.epoch}"
+
+
 async def test_a_node_joins_a_live_mesh_catches_up_and_counts_and_another_leaves(mesh: Cluster) -> None:
     files = mesh.files
     client = await Client.connect(files.context)
@@ -166,6 +226,7 @@ async def test_a_node_joins_a_live_mesh_catches_up_and_counts_and_another_leaves
     for name in staying:
         await client.until(name, "in epoch 3", lambda status: status.roster_epoch == 3 and status.fresh, wait_s=25.0)
     assert code_of(await client.ask()) == "authorized"
+    await _proved_by_who_is_left(mesh, "ap-1", narrower)
     mesh.start(["ap-1"])
     await asyncio.to_thread(mesh.nodes["ap-1"].wait, 25.0)
     assert "not_enrolled" in mesh.log_tail("ap-1")

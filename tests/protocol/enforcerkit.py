@@ -276,6 +276,7 @@ def beat(
         frontier=list(state.frontier),
         policies=[],
         checkpoint="",
+        behind=False,
         echo=sorted(echo),
     )
 

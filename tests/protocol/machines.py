@@ -198,6 +198,7 @@ def beat(member: str, sequence: int, signed_ms: int, /, *, incarnation: int = 1,
         frontier=list(LAB.governance.frontier),
         policies=[],
         checkpoint="",
+        behind=False,
         echo=list(echo),
     )
     return sign(msgspec.structs.replace(value, **changes), LAB.keys[member]["decision"])
@@ -211,6 +212,7 @@ def told(
     asker: str = ME.name,
     frontier: Sequence[StreamHead] | None = None,
     by: str = "",
+    certificates: Sequence[str] = (),
     **changes: Any,
 ) -> bytes:
     """What a member answers to the start of ``asker``; ``by`` is who signs it, if not the member itself."""
@@ -219,7 +221,9 @@ def told(
     draft = answer_draft(LAB.roster, LAB.roster.member(name), asked, heads, notes=notes, heartbeat=heartbeat)
     claims = canonical.decode(Barrier, draft.payload, bytes_max=1 << 20)
     said = sign(msgspec.structs.replace(claims, **changes), LAB.keys[by or name]["decision"])
-    return pack(BarrierAnswer(barrier=msgspec.Raw(said), heartbeat=[msgspec.Raw(heartbeat)] if heartbeat else []))
+    return pack(
+        BarrierAnswer(barrier=msgspec.Raw(said), heartbeat=[msgspec.Raw(heartbeat)] if heartbeat else [], certificates=list(certificates))
+    )
 
 
 def started(machine: Machine, stored: Stored, *, now_ms: int = NOW, given: Sequence[Statement[Said]] = ()) -> Step[GovernorState]:

@@ -36,6 +36,7 @@ def _say(fresh: Freshness, who: str, at_ms: int, head: StreamHead, *, epoch: int
         frontier=[head],
         policies=[],
         checkpoint="",
+        behind=False,
         echo=[fresh.boot],
     )
     return hear(fresh, beat, f"{who} {at_ms}", now_ms=at_ms, bounds=GENESIS.claims.bounds)

@@ -12,7 +12,8 @@ from mesh.core.log.record import AttestRefused, GovernanceChanged, Incident, rea
 from mesh.core.run.decision import Verdict
 from mesh.protocol.documents import Documents
 from mesh.protocol.lineage import Writer
-from mesh.protocol.mirror import Mirror, MirrorContext, conflict_key, pull_due, refused_key, take_batch, take_note
+from mesh.protocol.mirror import Mirror, MirrorContext, pull_due, take_batch, take_note
+from mesh.protocol.refusing import conflict_key, refused_key
 from mesh.protocol.step import Append, Ask, Head, PutBody, PutNote, Send, SetHead, SetMeta, Sign
 from tests.core.kit import refuses
 from tests.protocol.machines import LAB, ME, MESH, NOW, OWNER, Owner, batch, empty_log, line, only, perform, secret

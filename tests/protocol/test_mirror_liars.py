@@ -13,7 +13,7 @@ from mesh.core.log.record import AttestRefused, Incident, Noise
 from mesh.core.messages import LineageBatch, pack
 from mesh.errors import Alarm
 from mesh.protocol.events import Event, HeartbeatArrived, LineageArrived, NoteArrived, Stopping, Tick
-from mesh.protocol.mirror import conflict_key, refused_key
+from mesh.protocol.refusing import conflict_key, refused_key
 from mesh.protocol.step import Append, Ask, SetHead, SetMeta, Sign
 from tests.protocol.machines import LAB, ME, MESH, NOW, OWNER, Governor, Owner, batch, beat, line, only
 from tests.protocol.test_mirror import MEMBERS, ORIGIN, STALL_MS, Holder, _owner

@@ -48,6 +48,7 @@ def _learning(thread: DecisionThread, asked: list[str], *up: str, epochs: int = 
                 frontier=list(FRONTIER),
                 policies=[],
                 checkpoint="",
+                behind=False,
                 echo=[message.nonce],
             )
             return pack(SyncAnswer(heartbeat=msgspec.Raw(sign(beat, secret(f"{name.partition('-')[0]} decision")))))

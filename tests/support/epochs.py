@@ -11,11 +11,15 @@ from mesh.core.law.fold import admit_governance
 from mesh.core.law.policy import Manifest
 from mesh.core.law.roster import Role, Roster
 from mesh.core.law.travel import Said
+from mesh.core.log.checkpoint import read_checkpoint
+from mesh.core.log.note import Note, parse_note
+from mesh.core.log.tlogproof import TlogProof
 from mesh.core.run.identity import Identity
+from tests.protocol.machines import line
 from tests.support.factory import Lab, secret, sign
 from tests.support.proofs import Happened
 
-__all__ = ["ALL", "ROSTERS", "EpochLab", "lived", "proof", "successor"]
+__all__ = ["ALL", "ROSTERS", "EpochLab", "attested_again", "lived", "proof", "successor"]
 
 ALL: Final = Lab(members=5, k=4)
 """Everybody who is ever a member."""
@@ -78,3 +82,13 @@ def lived(epoch: int) -> Happened:
 def proof(epoch: int, name: str, *rosters: int) -> bytes:
     """The proof of an id that was recorded in that epoch, with the rosters of these epochs."""
     return lived(epoch).proof(name, rosters=[ROSTERS[number - 1].envelope for number in rosters])
+
+
+def attested_again(proof_: str, *names: str) -> str:
+    """The same tlog-proof, its checkpoint attested by these and nobody else."""
+    tlog = TlogProof.parse(proof_.encode())
+    note = parse_note(tlog.note)
+    owner = next(line_ for line_ in note.lines if line_.name == read_checkpoint(tlog.note).origin)
+    members = [member for member in ALL.roster.members if member.name in names]
+    lines = sorted((line(member, "attest", note.text) for member in members), key=lambda line_: line_.name)
+    return msgspec.structs.replace(tlog, note=Note(note.text, (owner, *lines)).encode()).encode().decode()

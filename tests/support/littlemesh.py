@@ -148,7 +148,7 @@ class Node:
         draft = answer_draft(roster, self.machine.me, asked, self.machine.governance.frontier, notes=(), heartbeat=b"")
         key = self.keys["decision"]
         said = envelope.assemble(draft.payload_type, draft.payload, {key.public: key.sign(draft.message)})
-        return pack(BarrierAnswer(barrier=msgspec.Raw(said), heartbeat=[]))
+        return pack(BarrierAnswer(barrier=msgspec.Raw(said), heartbeat=[], certificates=[]))
 
     def answer(self, data: bytes) -> bytes:
         """The answer to a question on the node's sync subject."""

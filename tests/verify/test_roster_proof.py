@@ -17,7 +17,7 @@ from mesh.limits import PROOF_ROSTERS_MAX
 from mesh.verify import Report, verify
 from tests.core.kit import refuses
 from tests.protocol.machines import NOW, checkpoint
-from tests.support.epochs import ALL, ROSTERS, lived, proof, successor
+from tests.support.epochs import ALL, ROSTERS, attested_again, lived, proof, successor
 from tests.support.factory import MESH, secret, sign
 
 FIRST, SECOND, THIRD = ROSTERS
@@ -47,24 +47,73 @@ def _failure(report: Report) -> tuple[str, str]:
 @pytest.mark.parametrize("which", ["permitted", "forbidden", "late"])
 def test_a_proof_of_any_epoch_is_verified_by_whoever_trusts_any_other(recorded: int, trust: int, which: str) -> None:
     data = proof(recorded, getattr(lived(recorded), which), 1, 2, 3)
+    if (recorded, trust) == (1, 3):  # of the three who made it final one has left, and two of four are no quorum's every second member
+        data = _certified_again(data, "ap-1", "sa-1", "us-1")
     report = _verify(data, trust, pin=ROSTERS[trust - 1].id)
     assert report.verdict == "VERIFIED", report.checks
-    assert (report.as_of, report.roster) == (recorded, ROSTERS[recorded - 1].id)
+    as_of = 3 if (recorded, trust) == (1, 3) else recorded
+    assert (report.as_of, report.roster) == (as_of, ROSTERS[as_of - 1].id)
 
 
-@pytest.mark.parametrize(
-    ("recorded", "trust", "shown"), [(1, 3, (1, 2)), (3, 1, (2, 3)), (2, 3, (1, 2)), (1, 1, ()), (2, 2, (1,)), (1, 2, (1, 3))]
-)
+def _certified_again(data: bytes, *names: str) -> bytes:
+    """The same proof, its checkpoints attested by these."""
+    bundle = read_proof(data)
+    outcomes = [msgspec.structs.replace(item, proof=attested_again(item.proof, *names)) for item in bundle.outcomes]
+    return encode_proof(msgspec.structs.replace(bundle, proof=attested_again(bundle.proof, *names), outcomes=outcomes))
+
+
+def _final(report: Report) -> tuple[str, str]:
+    return next((check.result, check.code) for check in report.checks if check.name == "final")
+
+
+def test_whoever_trusts_the_epoch_of_a_certificate_believes_it_and_whoever_trusts_a_newer_one_asks_who_is_still_there() -> None:
+    data = proof(1, lived(1).permitted, 1, 2, 3)
+    verdicts = {trust: (report.verdict, *_final(report)) for trust in (1, 2, 3) for report in [_verify(data, trust)]}
+    assert verdicts == {
+        1: ("VERIFIED", "passed", ""),
+        2: ("VERIFIED", "passed", ""),  # all three are there
+        3: ("PARTIAL", "skipped", "former_certificate"),
+    }
+
+
+def test_what_is_no_more_believed_is_no_more_shown_by_leaving_rosters_away() -> None:
+    """Whoever trusts the newest roster is told what lies before it, or can tell nothing."""
+    for shown in ((), (1,), (1, 2), (1, 2, 3)):
+        assert _verdict(proof(1, lived(1).permitted, *shown), 3) in {"PARTIAL", "FAILED"}
+
+
+def test_keys_of_removed_members_make_nothing_final_however_many_there_are() -> None:
+    """All who were in the first roster left one after the other; k of its keys are found together, years later."""
+    everybody, spare = list(THIRD.claims.members), [_spare(number) for number in range(3)]
+    chain = list(ROSTERS)
+    for new, gone in zip(spare, [member.name for member in FIRST.claims.members[1:]], strict=True):
+        everybody = [*everybody, new]
+        chain.append(successor(chain[-1], members=everybody, k=4))
+        everybody = [member for member in everybody if member.name != gone]
+        chain.append(successor(chain[-1], members=everybody, k=3))
+    assert not {member.name for member in everybody} & {member.name for member in FIRST.claims.members}
+    forged = _governance("us-1", ["ap-1", "eu-1", "us-1"], rosters=chain)
+    results = [verify(forged, trust=roster.envelope) for roster in chain]
+    assert [report.verdict for report in results] == ["VERIFIED", "VERIFIED"] + ["PARTIAL"] * 7
+    assert {_final(report) for report in results[2:]} == {("skipped", "former_certificate")}
+
+
+def _spare(number: int) -> Member:
+    key = {f"{use}_key": secret(f"spare {number} {use}").public for use in ("log", "witness", "attest", "decision")}
+    return msgspec.structs.replace(FIRST.claims.members[0], name=f"spare-{number}", **key)
+
+
+def test_a_later_roster_does_not_take_back_what_enough_who_are_still_there_made_final_under_an_earlier_one() -> None:
+    """Four of the first roster attested it, and one of them has left."""
+    report = _verify(_certified_again(proof(1, lived(1).permitted, 1, 2, 3), "ap-1", "eu-1", "sa-1", "us-1"), 3)
+    final = next(check for check in report.checks if check.name == "final")
+    assert (report.verdict, report.as_of, "lab/eu-1/attest" in final.detail) == ("VERIFIED", 2, True)
+
+
+@pytest.mark.parametrize(("recorded", "trust", "shown"), [(2, 3, (1, 2)), (3, 1, (2, 3)), (1, 1, ()), (2, 2, (1,)), (1, 2, (1, 3))])
 def test_the_trusted_roster_needs_not_be_in_the_file(recorded: int, trust: int, shown: Sequence[int]) -> None:
     report = _verify(proof(recorded, lived(recorded).permitted, *shown), trust)
     assert (report.verdict, report.as_of) == ("VERIFIED", recorded), report.checks
-
-
-def test_a_later_roster_does_not_take_back_what_was_final_under_an_earlier_one() -> None:
-    """Of who attested it, fewer than k are left."""
-    report = _verify(proof(1, lived(1).permitted, 1, 2, 3), 3)
-    final = next(check for check in report.checks if check.name == "final")
-    assert (report.as_of, "lab/eu-1/attest" in final.detail) == (1, True)
 
 
 def test_a_replay_repeats_a_decision_under_its_own_roster() -> None:

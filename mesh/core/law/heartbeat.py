@@ -78,6 +78,8 @@ class Heartbeat(Payload):
     """Sorted by domain."""
     checkpoint: Annotated[str, msgspec.Meta(max_length=NOTE_BYTES_MAX)]
     """The latest published checkpoint note of the member's log; empty before the first."""
+    behind: bool
+    """Whether it lacks records that were final before it started: until it holds them, this vouches for nothing."""
     echo: Annotated[list[Hex32], msgspec.Meta(max_length=BATCH_EVENTS_MAX)]
     """Boot nonces of those who asked for this one: it was made after they started."""
 

@@ -11,10 +11,10 @@ Rules
 A root that was stolen after it was replaced can sign another second epoch: whoever trusts only the first one cannot tell. Whoever
 trusts a later one can.
 
-Not here: what is judged by them (:mod:`mesh.verify`).
+Not here: what is judged by them (:mod:`mesh.verify`), certificates of former ones (:mod:`mesh.core.law.former`).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -30,7 +30,7 @@ from mesh.core.law.succession import Rosters, admit_successor
 from mesh.core.law.travel import Said
 from mesh.errors import Refused
 
-__all__ = ["Vouched", "final_under", "newest_begun", "vouch"]
+__all__ = ["Vouched", "newest_begun", "vouch"]
 
 T = TypeVar("T")
 
@@ -142,28 +142,6 @@ def _check_chain(chain: Sequence[Statement[Roster]], shown: frozenset[str]) -> N
         if statement.id in shown:
             check_sealed(statement, before.claims)
         before = statement
-
-
-def final_under(rosters: Sequence[Roster], check: Callable[[Mapping[str, str], int], T]) -> tuple[T, Roster]:
-    """What ``check`` answers for the attest keys (name to hex) and k of the newest of ``rosters`` that it passes for, and that one.
-
-    Not of several together: lines of k members who never were in one roster need not have an honest one among them.
-
-    Raises:
-        Refused: ``not_final`` if one of them knows all who signed, and there are too few; otherwise why it does not pass for the newest.
-    """
-    refusals, tried = list[Refused](), list[tuple[Mapping[str, str], int]]()
-    for roster in reversed(rosters):
-        by = roster.attest_keys(), roster.k
-        if by in tried:
-            continue
-        tried.append(by)
-        try:
-            return check(*by), roster
-        except Refused as refusal:
-            refusals.append(refusal)
-    refusals.append(Refused("wrong_epoch", "no roster is held by which it could be judged"))
-    raise next((refusal for refusal in refusals if refusal.code == "not_final"), refusals[0])
 
 
 def newest_begun(governance: Governance, now_ms: int) -> Governance:

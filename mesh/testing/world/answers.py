@@ -10,10 +10,11 @@ from mesh.core.log.record import read_record
 from mesh.core.messages import BarrierAnswer, BarrierAsked, Pull, RefusedAnswer, SyncAnswer, pack, unpack
 from mesh.errors import Refused
 from mesh.limits import BATCH_RECORDS_MAX
-from mesh.protocol.barrier import answer_draft, heard_notes
+from mesh.protocol.barrier import answer_draft, certificates_in, heard_notes
 from mesh.protocol.events import Event, HeartbeatArrived, LawArrived, LineageArrived
 from mesh.protocol.serving import body_ids, opening_ids, pull_answer
 from mesh.protocol.state import GovernorState
+from mesh.protocol.together import logs_of
 from mesh.testing.world.disk import Disk
 from mesh.testing.world.steps import Host
 
@@ -33,7 +34,9 @@ def told(asked: BarrierAsked, host: Host, roster: Roster, me: Member, state: Gov
     draft = answer_draft(roster, me, asked, state.governance.frontier, notes=notes, heartbeat=heartbeat)
     signature = host.sign("decision", draft.message)
     said = envelope.assemble(draft.payload_type, draft.payload, {me.decision_key: signature})
-    return pack(BarrierAnswer(barrier=msgspec.Raw(said), heartbeat=[msgspec.Raw(heartbeat)] if heartbeat else []))
+    kept = (host.disk.newest("certificate", origin) for origin in logs_of(state.governance))
+    beats = [msgspec.Raw(heartbeat)] if heartbeat else []
+    return pack(BarrierAnswer(barrier=msgspec.Raw(said), heartbeat=beats, certificates=certificates_in(filter(None, kept))))
 
 
 def pulled(ask: Pull, disk: Disk, state: GovernorState | None) -> bytes:
@@ -41,9 +44,10 @@ def pulled(ask: Pull, disk: Disk, state: GovernorState | None) -> bytes:
     leaves = disk.records(ask.origin, ask.first, min(ask.count, BATCH_RECORDS_MAX))
     records = [read_record(leaf) for leaf in leaves]
     openings = {key: disk.openings[key] for record in records for key in opening_ids(record) if key in disk.openings}
-    note = disk.note(ask.origin, ask.first)
+    note = disk.certificate(ask.origin, ask.first)
     if not note and state is not None and state.log.origin == ask.origin:
         note = state.log.note
+    note = note or disk.newest("certificate", ask.origin)
     return pull_answer(ask.origin, ask.first, leaves, bodies(disk, leaves), openings, note)
 
 

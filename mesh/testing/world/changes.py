@@ -20,6 +20,8 @@ __all__ = ["change_rosters"]
 
 _S: Final = 1_000_000
 _LOOK_US: Final = 200_000
+_PATIENCE_US: Final = 20 * _S
+"""After a roster has begun that gives a member new keys: twice what going over takes in a world at most."""
 
 
 def change_rosters(
@@ -52,7 +54,7 @@ def change_rosters(
     offered(f"a roster with {new.name} too is signed", offered_us, second)
     start = partial(_start, stage, stage.join(new, (second,)))
     at(offered_us + random.randrange(8 * _S), f"{new.name} is set up", start)
-    if len(setting.members) == 1 or random.random() < 0.35:  # what one member made final only that one holds, until the next has it
+    if random.random() < 0.35:
         return start
     name, later_ms = random.choice(setting.members), begins_ms + APART_MS + random.choice((0, 500, 2_000))
     again = rekeyed(second, name, later_ms) if name not in stage.watch.liars and random.random() < 0.5 else None
@@ -61,7 +63,7 @@ def change_rosters(
     what = f"new keys for {name}" if again is not None else f"no {name}"
     offered(f"a roster with {what} is signed", random.randrange(offered_us, offered_us + 5 * _S), third)
     if again is not None:
-        _follow(stage, stage.join(again[1], (second, third)), stage.governors[name])
+        _follow(stage, stage.join(again[1], (second, third)), stage.governors[name], 1_000 * later_ms + _PATIENCE_US)
     return start
 
 
@@ -84,9 +86,11 @@ def _start(stage: Stage, governor: Governor) -> None:
         stage.begin(governor)
 
 
-def _follow(stage: Stage, governor: Governor, former: Governor) -> None:
-    """As soon as the former process has ended for good."""
+def _follow(stage: Stage, governor: Governor, former: Governor, patient_us: int) -> None:
+    """As soon as the former process has ended for good; its operator ends one that finds nobody any more to tell it so."""
+    if not former.absent and stage.ground.now_us > patient_us:
+        former.leave("its operator has waited long enough")
     if former.absent:
         stage.begin(governor)
     else:
-        stage.ground.after(_LOOK_US, partial(_follow, stage, governor, former))
+        stage.ground.after(_LOOK_US, partial(_follow, stage, governor, former, patient_us))

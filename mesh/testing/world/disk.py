@@ -21,7 +21,7 @@ from mesh.core.log.record import read_record
 from mesh.errors import Alarm, Refused, Unavailable
 from mesh.protocol import hearing, serving
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
-from mesh.protocol.mirror import conflict_key, refused_key
+from mesh.protocol.refusing import conflict_key, refused_key
 from mesh.protocol.step import (
     Append,
     Head,
@@ -38,6 +38,7 @@ from mesh.protocol.step import (
     SetMeta,
 )
 from mesh.protocol.stored import INCARNATION, REFILLED, ROSTER_EPOCH, Stored, StoredLog
+from mesh.protocol.together import logs_of
 
 __all__ = ["Disk", "StoredLeaves", "Taken"]
 
@@ -188,18 +189,20 @@ class Disk:
         held = sorted((Cursor(item.sequence, item.id), item.envelope) for item in self.law.values() if item.stream == stream)
         return [data for place, data in held if place > after][:count]
 
-    def note(self, origin: str, beyond: int) -> bytes:
-        """The smallest certificate over more than ``beyond`` records, else the newest checkpoint; empty if there is neither."""
+    def certificate(self, origin: str, beyond: int) -> bytes:
+        """The smallest certificate over more than ``beyond`` records; empty if there is none."""
         certificates = self.notes.get(("certificate", origin), {})
         larger = [size for size in certificates if size > beyond]
-        if larger:
-            return certificates[min(larger)]
-        checkpoints = self.notes.get(("checkpoint", origin), {})
-        return checkpoints[max(checkpoints)] if checkpoints else b""
+        return certificates[min(larger)] if larger else b""
 
     def largest(self, space: str, origin: str) -> int:
         """The size of the largest note of a kind; of a heartbeat its incarnation. 0 if there is none."""
         return max(self.notes.get((space, origin), ()), default=0)
+
+    def newest(self, space: str, origin: str) -> bytes:
+        """The largest note of a kind; empty if there is none."""
+        held = self.notes.get((space, origin), {0: b""})
+        return held[max(held)]
 
     def shown(self, roster: Roster, me: Member, asker: Member) -> tuple[list[bytes], bytes]:
         """What may show another member what it has signed: notes, and its heartbeat of the largest incarnation."""
@@ -223,7 +226,7 @@ class Disk:
     def stored(self, governance: Governance, me: Member) -> Stored:
         """What a start reads."""
         roster = governance.roster
-        logs = {roster.origin(member): self._log(roster.origin(member)) for member in roster.members}
+        logs = {origin: self._log(origin) for origin in logs_of(governance)}
         own = logs.pop(roster.origin(me))
         law = tuple(read_law(item.envelope) for item in self.law.values())
         heard = {member.name: self.largest("heartbeat", roster.origin(member)) for member in roster.members}
@@ -254,6 +257,8 @@ class Disk:
             marks=tuple(Frontier.empty().extend(log.hashes[:mark]) for mark in range(first_mark, size + 1, CHECKPOINT_RECORDS_MAX)),
             refused=self.meta.get(refused_key(origin), -1),
             conflicted=conflict_key(origin) in self.meta,
+            checkpoint=self.newest("checkpoint", origin),
+            certificate=self.newest("certificate", origin),
         )
 
 

@@ -12,6 +12,7 @@ Not here: what troubles a change (:mod:`mesh.testing.world.faults`).
 from typing import Final
 
 from mesh.core.bytes.envelope import Statement
+from mesh.core.law.former import final_under
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import StreamHead
 from mesh.core.law.roster import ROSTERS, Member, Roster
@@ -84,6 +85,18 @@ class Epochs:
             except Refused as refused:
                 refusal = refused
         raise refusal
+
+    def believed(self, origin: str, note: bytes) -> tuple[Checkpoint, Roster]:
+        """What a certificate says to whoever trusts the newest roster, and as of which.
+
+        Raises:
+            Refused: if it says nothing.
+        """
+        log = log_verifier(origin, self.owner(origin).log_key)
+        attested, roster = final_under(
+            self.chain, lambda attesters, k: verify_certificate(note, log=log, attesters=attesters, k=k), trusted=self.newest.epoch
+        )
+        return attested.checkpoint, roster
 
     def said(self, key: str, frontier: list[StreamHead]) -> None:
         """A member says what it holds."""

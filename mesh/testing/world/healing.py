@@ -3,13 +3,16 @@
 Not here: what troubled it (:mod:`mesh.testing.world.faults`).
 """
 
+from contextlib import suppress
 from typing import Final
 
 from mesh.core.bytes import canonical
 from mesh.core.law.roster import Member
 from mesh.core.law.succession import same_member
+from mesh.core.log.checkpoint import read_checkpoint
 from mesh.core.log.record import DecisionMade, EnforcerHeard, OutcomeRecorded, read_record
 from mesh.core.messages import Openings
+from mesh.errors import Refused
 from mesh.limits import REQUEST_BYTES_MAX
 from mesh.protocol.attester import Material, examine_records
 from mesh.protocol.documents import Documents
@@ -19,6 +22,7 @@ from mesh.testing.world.clients import Wish
 from mesh.testing.world.engine import WorldEngine
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Violation
+from mesh.testing.world.liars import thieves
 from mesh.testing.world.setting import ENFORCERS
 from mesh.testing.world.stage import Stage
 
@@ -107,12 +111,29 @@ class Healing:
         for origin, final in stage.watch.final.items():
             if all(each.disk.hashes(origin)[: len(final)] != final for each in self._named()):
                 return f"nobody who is left holds the {len(final)} final records of {origin}"
+            if stage.watch.epochs.owner(origin).name not in stage.watch.liars:  # of two histories who is left may hold the other one
+                lost = self._unproved(origin, len(final))
+                if lost:
+                    return lost
         for (origin, index), leaf in stage.watch.acknowledged.items():
             final = stage.watch.final.get(origin, [])
             if index >= len(final) and origin not in remaining:
                 continue
             if index >= len(final) or final[index].hex() != leaf:
                 return f"{origin} {index} was acknowledged and is not final"
+        return ""
+
+    def _unproved(self, origin: str, size: int) -> str:
+        """Who has no certificate that whoever trusts the newest roster believes, over all that was ever final of a log."""
+        epochs = self._stage.watch.epochs
+        for each in self._named():
+            note = each.disk.newest("certificate", origin)
+            try:
+                checkpoint, roster = epochs.believed(origin, note)
+            except Refused as refusal:
+                return f"{each.name} has no certificate of {origin} for whoever trusts the newest roster: {refusal}"
+            if checkpoint.size < size or roster is not epochs.newest:
+                return f"{each.name} has a certificate of {origin} at {checkpoint.size} of epoch {roster.epoch}, {size} were final"
         return ""
 
     def _held(self, owner: Governor) -> str:
@@ -134,6 +155,17 @@ class Healing:
         honest = {each.roster.origin(each.member) for each in self._named()}
         words = governor.state.words if governor.state is not None else NOBODY
         return {key: word.id for key, (_, word) in newest({log: words[log] for log in words if log in honest}).items()}
+
+    def robbed(self) -> None:
+        """I3: all keys of removed members are found; what k of a former roster certify by them is believed by nobody who knows better."""
+        epochs = self._stage.watch.epochs
+        for former in epochs.chain[:-1]:
+            note = thieves(former, epochs.newest)
+            if note:
+                with suppress(Refused):
+                    epochs.believed(read_checkpoint(note).origin, note)
+                    said = f"whoever trusts epoch {epochs.newest.epoch} believes what removed keys of epoch {former.epoch} certify"
+                    raise Violation("I3", said)
 
     def audit(self) -> None:
         """I11: every record of an honest log, and every final one of a liar's, is what its rules demand; every decision replays."""

@@ -8,7 +8,8 @@ Rules
 3. A *braggart* changes its heartbeats and signs them again: it claims to know more than there is, from another time, of a log of
    another length. Whoever starts is told of incarnations that never were, of law that is not, or of nothing.
 4. A *turncoat* decides the opposite of policy, and records it in good form.
-5. A *poisoner* publishes records of others' logs that nobody wrote, and answers with such whoever asks it for others' records.
+5. *Thieves* have all keys of members that were removed, and nobody else's: they certify what never was, under a former roster.
+6. A *poisoner* publishes records of others' logs that nobody wrote, and answers with such whoever asks it for others' records.
 """
 
 from random import Random
@@ -20,15 +21,16 @@ from mesh.core.bytes import canonical, envelope
 from mesh.core.law.barrier import Barrier
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.roster import Roster
-from mesh.core.log.checkpoint import Checkpoint, log_line
-from mesh.core.log.note import Note
+from mesh.core.law.succession import same_member
+from mesh.core.log.checkpoint import Checkpoint, attest_name, cosignature_line, log_line
+from mesh.core.log.note import Note, cosignature_message
 from mesh.core.log.record import Noise
 from mesh.core.messages import BarrierAnswer, LineageBatch, pack, unpack
 from mesh.errors import Refused
 from mesh.limits import INT_MAX
 from mesh.testing.world import keys
 
-__all__ = ["KINDS", "Braggart", "Poisoner"]
+__all__ = ["KINDS", "Braggart", "Poisoner", "thieves"]
 
 KINDS: Final = ("twins", "twins", "braggart", "turncoat", "poisoner")
 _MS: Final = (-4_000, -600, -200, 0, 0, 0, 200, 600, 4_000, 86_400_000)
@@ -73,16 +75,31 @@ class Braggart:
         except Refused:
             return data
         law = StreamHead(stream=f"revoke/{keys.public('revoker')}", sequence=99, head=keys.nonce("head"), forked=False, held="")
+        certificates = message.certificates if self._random.random() < 0.5 else []
         lies: dict[str, Any] = self._random.choice(({"incarnation": INT_MAX}, {"frontier": [law]}, {"marks": []}, {}))
         changed = msgspec.structs.replace(claims, **lies)
         said = keys.signed(envelope.draft(changed), f"{self._member} decision")
         heartbeat = message.heartbeat if self._random.random() < 0.7 else []
-        return pack(BarrierAnswer(barrier=msgspec.Raw(said), heartbeat=heartbeat))
+        return pack(BarrierAnswer(barrier=msgspec.Raw(said), heartbeat=heartbeat, certificates=certificates))
 
     def _checkpoint(self) -> str:
         text = Checkpoint(self._origin, self._random.choice((1, 5, 40, 1 << 40)), bytes.fromhex(keys.nonce("root"))).to_text()
         name = f"{self._member} log"
         return Note(text, (log_line(self._origin, keys.public(name), keys.sign(name, text)),)).encode().decode()
+
+
+def thieves(former: Roster, newest: Roster) -> bytes:
+    """A certificate by k of ``former`` over records that nobody wrote, if that many of its keys are no member's in ``newest``."""
+    gone = [member for member in former.members if not any(same_member(member, other) for other in newest.members)]
+    if len(gone) < former.k:
+        return b""
+    origin = former.origin(gone[0])
+    text = Checkpoint(origin, 1 << 20, bytes.fromhex(keys.nonce("stolen"))).to_text()
+    lines = [log_line(origin, gone[0].log_key, keys.sign(f"{gone[0].name} log", text))]
+    for member in gone:
+        signature = keys.sign(f"{member.name} attest", cosignature_message(text, 1))
+        lines.append(cosignature_line(attest_name(former.mesh, member.name), member.attest_key, 1, signature))
+    return Note(text, tuple(lines)).encode()
 
 
 class Poisoner:

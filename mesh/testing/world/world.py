@@ -99,6 +99,7 @@ class World:
         bound_us = BOUND_US + _EPOCH_US * (len(stage.watch.epochs.chain) - 1)
         if not ground.run(HEAL_US + bound_us, until=healing.whole):
             raise Violation("I10", f"{bound_us // 1_000_000} s after healing: {healing.missing()}")
+        healing.robbed()
         healing.audit()
 
     def _traffic(self) -> None:

@@ -1,0 +1,55 @@
+"""Whether a governor may act: its view is fresh, and it has caught up with what was final when it started.
+
+Rules
+-----
+1. Whoever starts is shown what was final (:mod:`mesh.protocol.barrier`). Until its mirrors hold that, its heartbeats say that it is
+   *behind* and count for nobody; it decides nothing (``catching_up``), but records, mirrors and attests: that is how it catches up.
+2. Everybody starts so, also after a restart or a restore: a mesh that starts cold hears of each other, catches up, and then counts.
+
+Why at the start, and in what a member says itself: whoever comes later or comes back is one and the same case, and an honest member
+that says when it counts is enough, since f of k may lie anyhow. A roster is left by the heartbeats of k, so none is before k that
+count have what was final in the one before.
+
+Not here: what must be held (:mod:`mesh.protocol.together`).
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from mesh.core.law.governance import Governance
+from mesh.errors import Refused
+from mesh.protocol.adoption import check_view
+from mesh.protocol.freshness import Freshness
+from mesh.protocol.mirror import Mirror
+from mesh.protocol.together import behind
+
+__all__ = ["UNSURE", "check_acts", "lagging"]
+
+UNSURE: Final = frozenset({"clock_unsure", "roster_pending", "roster_conflict"})
+"""Why not even what was seen may be signed now."""
+
+
+def lagging(mirrors: Mapping[str, Mirror], governance: Governance, *, now_ms: int) -> list[Mirror]:
+    """The mirrors that do not hold yet what was final when this node started; most is lacking of the first."""
+    stall_ms = governance.roster.bounds.attest_stall_ms
+    found = [held for held in mirrors.values() if behind(held, stall_ms=stall_ms, now_ms=now_ms)]
+    return sorted(found, key=lambda held: held.frontier.size - held.goal)
+
+
+def check_acts(governance: Governance, fresh: Freshness, mirrors: Mapping[str, Mirror], *, wall_ms: int, now_ms: int) -> None:
+    """That a governor may decide.
+
+    Raises:
+        Refused: as :func:`mesh.protocol.adoption.check_view`; ``catching_up``, which comes before ``stale``.
+    """
+    refusal: Refused | None = None
+    try:
+        check_view(governance, fresh, wall_ms=wall_ms, now_ms=now_ms)
+    except Refused as refused:
+        if refused.code in UNSURE:
+            raise
+        refusal = refused
+    for held in lagging(mirrors, governance, now_ms=now_ms):
+        raise Refused("catching_up", f"{held.frontier.size} of {held.goal} final records of {held.origin} are here")
+    if refusal is not None:
+        raise refusal

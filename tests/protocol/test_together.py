@@ -1,0 +1,410 @@
+"""No log loses what was final because its owner has left: those who are left certify it among themselves."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from mesh.core.log.certificate import certificate_note
+from mesh.core.log.checkpoint import Checkpoint, read_checkpoint
+from mesh.core.log.merkle import Frontier, leaf_hash
+from mesh.core.log.note import Note, parse_note
+from mesh.core.log.record import read_record
+from mesh.core.messages import LineageBatch, unpack
+from mesh.core.run.decision import Verdict
+from mesh.protocol.documents import Documents
+from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX, Writer
+from mesh.protocol.mirror import Mirror, MirrorContext, pull_due, take_batch, take_note
+from mesh.protocol.serving import body_ids, pull_answer
+from mesh.protocol.step import Append, Ask, Effect, Head, PutNote, Send, SetHead, Sign, Signed, Step, phases
+from mesh.protocol.stored import StoredLog
+from mesh.protocol.together import (
+    attest_held,
+    behind,
+    is_current,
+    lines_due,
+    logs_of,
+    owner_of,
+    resumed,
+    seek,
+    take_quietly,
+    take_shared,
+)
+from tests.core.kit import refuses
+from tests.protocol.machines import MESH, NOW, Owner, checkpoint, empty_log, line, only
+from tests.support.epochs import ALL, EpochLab
+
+LABS: Final = {epoch: EpochLab(epoch) for epoch in (1, 2, 3)}
+MEMBERS: Final = {member.name: member for member in ALL.roster.members}
+NOW_IN: Final = LABS[3].governance
+ORIGIN: Final = "lab/eu-1/e1"
+"""Whose owner has left with the third roster, of which k is 3."""
+FIRST: Final = ("ap-1", "eu-1", "us-1")
+"""Who made its certificates: k of the first roster, two of them are there."""
+STALL_MS: Final = NOW_IN.roster.bounds.attest_stall_ms
+
+
+def _eu(count: int = 6) -> Owner:
+    owner = Owner(MEMBERS["eu-1"])
+    for number in range(count):
+        owner.decide(LABS[1].request(LABS[1].intent(number, at_ms=NOW)[1], []), governance=LABS[1].governance)
+    return owner
+
+
+EU: Final = _eu()
+
+
+def _note(*names: str, size: int, owner: Owner = EU) -> bytes:
+    return checkpoint(owner.leaves[:size], *(MEMBERS[name] for name in names), owner=owner.member)
+
+
+def _batch(first: int, *, note: bytes = b"", owner: Owner = EU) -> LineageBatch:
+    leaves = owner.leaves[first:]
+    bodies = {key: owner.bodies[key] for leaf in leaves for key in body_ids(read_record(leaf)) if key in owner.bodies}
+    return unpack(LineageBatch, pull_answer(owner.origin, first, leaves, bodies, owner.openings, note))
+
+
+def _stored(size: int, certified: int = 0, *, owner: Owner = EU, by: Sequence[str] = FIRST) -> StoredLog:
+    frontier = Frontier.empty().extend(leaf_hash(leaf) for leaf in owner.leaves[:size])
+    head = Head(size, frontier.root(), NOW // 1000 - 9)
+    return StoredLog(
+        frontier=frontier,
+        last_ms=NOW - 9_000,
+        certified=certified,
+        witness=head,
+        attest=head,
+        checkpoint=_note(size=size, owner=owner),
+        certificate=_note(*by, size=certified, owner=owner) if certified else b"",
+    )
+
+
+class Heir:
+    """One member's mirror of a log whose owner has left."""
+
+    def __init__(self, name: str, stored: StoredLog | None = None, *, owner: Owner = EU, engine: Any = None) -> None:
+        self.me, self.owner, self.now_ms = MEMBERS[name], owner, NOW
+        self.engine = engine or LABS[3].engine
+        self.state: Mirror = resumed(owner.origin, stored, NOW_IN, now_ms=NOW)
+        self.writer = Writer(empty_log(NOW_IN.roster.origin(self.me)), mesh=MESH, now_ms=NOW)
+
+    @property
+    def context(self) -> MirrorContext:
+        return MirrorContext(NOW_IN, self.me, self.owner.member, self.writer, Documents(), self.engine, self.now_ms)
+
+    def due(self) -> list[Effect]:
+        self.state, held = attest_held(self.state, self.context)
+        self.state, effects = lines_due(self.state, self.context)
+        return [*held, *effects]
+
+    def hear(self, note: bytes) -> list[Effect]:
+        self.state, first = take_note(self.state, note, self.context, answer=True)
+        self.state, then = take_shared(self.state, note, self.context)
+        return [*first, *then]
+
+    def said(self, effects: Sequence[Effect]) -> list[bytes]:
+        """The notes that these effects show to everybody."""
+        sends = only(Send, effects)
+        assert all(send.to == f"mesh.v1.{self.me.region}.checkpoint.{self.me.name}" for send in sends)
+        return [send.build(_signed(effects, self.me.name)) for send in sends]
+
+
+def _signed(effects: Sequence[Effect], name: str) -> Signed:
+    kept: list[Signed] = []
+
+    def look(signed: Signed) -> bytes:
+        kept.append(signed)
+        return b""
+
+    keys: Mapping[Any, Any] = ALL.keys[name]
+    step = Step(None, (*only(Sign, effects), Send("x", look)))
+    runner = phases(
+        step,
+        sign=lambda use, message: keys[use].sign(message),
+        public={use: key.public for use, key in keys.items()},
+        failpoint=lambda _: None,
+    )
+    for _ in runner:
+        pass
+    return kept[0]
+
+
+def _talk(heirs: Sequence[Heir], seconds: int, *, silent: Sequence[str] = ()) -> None:
+    """So much time, in which everybody hears all that the others say, and pulls from whom it asks."""
+    by_name = {heir.me.name: heir for heir in heirs}
+    for _ in range(4 * seconds):
+        for heir in heirs:
+            heir.now_ms += 250
+            heir.state, asks = pull_due(heir.state, heir.context)
+            for ask in only(Ask, asks):
+                asked = by_name.get(ask.member)
+                if asked is not None and ask.member not in silent:
+                    batch = _batch(ask.first, note=asked.state.certificate, owner=heir.owner)
+                    left = batch.records[: max(0, asked.state.frontier.size - ask.first)]
+                    heir.state, _ = take_batch(heir.state, msgspec.structs.replace(batch, records=left), heir.context, helper=ask.member)
+        notes = [note for heir in heirs if heir.me.name not in silent for note in heir.said(heir.due())]
+        while notes:
+            more = list[bytes]()
+            for note in notes:
+                for heir in heirs:
+                    effects = heir.hear(note)
+                    if heir.me.name not in silent:
+                        more += heir.said(effects)
+            notes = more
+
+
+# ---------------------------------------------------------------------------------------------------------- who makes them
+
+
+def test_a_former_certificate_is_none_by_the_roster_in_force_and_what_it_covered_is_the_goal() -> None:
+    heir = Heir("ap-1", _stored(6, 4))
+    assert (heir.state.left, heir.state.goal, heir.state.certified, heir.state.certificate) == (True, 4, 0, b"")
+    assert not is_current(_note(*FIRST, size=4), NOW_IN)
+    assert is_current(_note("ap-1", "sa-1", "us-1", size=4), NOW_IN)
+    assert not is_current(_note("ap-1", "us-1", size=4), NOW_IN)
+    assert not is_current(b"what is no note", NOW_IN)
+
+
+def test_those_who_are_left_say_their_lines_and_each_keeps_the_certificate() -> None:
+    heirs = [Heir(name, _stored(6, 4)) for name in ("af-1", "ap-1", "sa-1", "us-1")]
+    _talk(heirs, 2)
+    for heir in heirs:
+        assert (heir.state.certified, is_current(heir.state.certificate, NOW_IN)) == (6, True)
+
+
+@pytest.mark.parametrize("silent", ["af-1", "ap-1", "sa-1", "us-1"])
+def test_one_members_silence_costs_nothing(silent: str) -> None:
+    heirs = [Heir(name, _stored(6, 4)) for name in ("af-1", "ap-1", "sa-1", "us-1")]
+    _talk(heirs, 2, silent=[silent])
+    assert [heir.state.certified for heir in heirs] == [6] * 4
+
+
+def test_who_has_attested_less_catches_up_first_because_nobody_attests_less_than_before() -> None:
+    heirs = [Heir("af-1"), Heir("ap-1", _stored(4, 4)), Heir("sa-1", _stored(6, 2)), Heir("us-1", _stored(5))]
+    _talk(heirs, 10)
+    for heir in heirs:
+        assert heir.state.attested is not None
+        assert (heir.state.attested.size, heir.state.certified) == (6, 6)
+
+
+def test_lines_of_a_former_certificate_count_on_if_their_members_are_there() -> None:
+    """Two of the three are; a third line on the same checkpoint is enough, though both have attested more since."""
+    ahead = [Heir(name, _stored(6, 4)) for name in ("ap-1", "us-1")]
+    third = Heir("sa-1", _stored(4, 4))
+    (note,) = third.said(third.due())
+    third.hear(note)
+    assert (third.state.certified, is_current(third.state.certificate, NOW_IN)) == (4, True)
+    for heir in ahead:
+        heir.hear(note)
+        assert (heir.state.certified, heir.state.lines) == (4, {})
+
+
+def test_a_member_that_holds_everything_asks_nobody_and_says_its_line_ever_more_rarely() -> None:
+    heir, times = Heir("ap-1", _stored(6, 4)), list[int]()
+    for _ in range(4 * 80):
+        heir.now_ms += 250
+        if heir.due():
+            times.append(heir.now_ms - NOW)
+    apart = [later - former for former, later in pairwise(times)]
+    assert apart == [2_000, 4_000, 8_000, 16_000, 32_000]
+
+
+def test_the_owner_of_a_log_makes_its_certificates_as_long_as_it_comes_in_time() -> None:
+    owner = Owner(MEMBERS["us-1"])
+    owner.decide(LABS[1].request(LABS[1].intent(1, at_ms=NOW)[1], []), governance=LABS[1].governance)
+    heir = Heir("ap-1", _stored(1, 1, owner=owner), owner=owner)
+    assert not heir.state.left
+    heir.now_ms = NOW + STALL_MS
+    assert heir.due() == []
+    heir.now_ms += 1
+    assert len(heir.said(heir.due())) == 1
+
+
+def test_who_has_a_certificate_shows_it_to_whoever_says_a_line_once_a_second() -> None:
+    done, late = Heir("ap-1", _stored(6, 6, by=("ap-1", "sa-1", "us-1"))), Heir("af-1", _stored(6, 4))
+    assert (done.state.certified, done.due()) == (6, [])
+    (note,) = late.said(late.due())
+    (shown,) = done.said(done.hear(note))
+    assert shown == done.state.certificate
+    assert done.hear(note) == []
+    assert done.hear(shown) == []
+    done.now_ms += 1_000
+    assert len(done.hear(note)) == 1
+    late.hear(shown)
+    assert late.state.certified == 6
+
+
+# ------------------------------------------------------------------------------------------------------------- what does not count
+
+
+def test_a_spoilt_line_and_those_of_who_has_left_count_for_nothing() -> None:
+    heir = Heir("ap-1", _stored(6, 4))
+    note = parse_note(_note("us-1", size=6))
+    spoilt = [msgspec.structs.replace(item, signature=bytes(72)) if item.name.endswith("attest") else item for item in note.lines]
+    with refuses("bad_signature"):
+        heir.hear(Note(note.text, tuple(spoilt)).encode())
+    heir.hear(_note("eu-1", "us-1", size=6))
+    assert {name for lines in heir.state.lines.values() for name in lines} == {"lab/ap-1/attest", "lab/us-1/attest"}
+    assert [len(heir.state.lines[size]) for size in (4, 6)] == [2, 1]
+
+
+def test_lines_on_another_history_are_no_lines_on_this_one() -> None:
+    other = Owner(MEMBERS["eu-1"])
+    for number in range(10, 16):
+        other.decide(LABS[1].request(LABS[1].intent(number, at_ms=NOW)[1], []), governance=LABS[1].governance)
+    heir = Heir("ap-1", _stored(6, 4))
+    heir.hear(_note("sa-1", "us-1", size=6, owner=other))
+    assert heir.state.conflicted
+    assert heir.state.certified == 0
+    assert 6 not in heir.state.lines
+
+
+def test_no_certificate_is_kept_of_records_that_are_not_here() -> None:
+    heir = Heir("ap-1", _stored(4, 4))
+    heir.state = seek(heir.state, _note("ap-1", "sa-1", "us-1", size=6), NOW_IN)
+    assert [effect for effect in heir.due() if isinstance(effect, PutNote)] == []
+    assert (heir.state.goal, heir.state.wanted, heir.state.certified) == (6, 6, 0)
+
+
+def test_of_many_sizes_the_largest_are_remembered() -> None:
+    heir = Heir("ap-1", _stored(6))
+    for size in range(1, 7):
+        heir.state = msgspec.structs.replace(heir.state, signed={**heir.state.signed, size: _note(size=size)})
+        heir.hear(_note("us-1", size=size))
+    assert sorted(heir.state.lines) == [3, 4, 5, 6]
+
+
+def test_a_former_owner_cannot_grow_its_log_for_ever() -> None:
+    heir = Heir("ap-1", _stored(4, 4))
+    assert heir.state.room == CHECKPOINT_RECORDS_MAX
+    far = Checkpoint(ORIGIN, 4 + CHECKPOINT_RECORDS_MAX + 1, bytes(32)).to_text()
+    heir.hear(Note(far, (line(MEMBERS["eu-1"], "log", far),)).encode())
+    assert heir.state.wanted == 4
+    near = Checkpoint(ORIGIN, 4 + CHECKPOINT_RECORDS_MAX, bytes(32)).to_text()
+    heir.hear(Note(near, (line(MEMBERS["eu-1"], "log", near),)).encode())
+    assert heir.state.wanted == 4 + CHECKPOINT_RECORDS_MAX
+
+
+def test_once_it_is_certified_nothing_is_added_but_what_k_members_attest() -> None:
+    heir = Heir("ap-1", _stored(4, 4, by=("ap-1", "sa-1", "us-1")))
+    heir.hear(_note(size=6))
+    assert (heir.state.room, heir.state.wanted) == (0, 4)
+    heir.hear(_note("af-1", "sa-1", "us-1", size=6))
+    assert heir.state.wanted == 6
+
+
+# -------------------------------------------------------------------------------------------------------------------- being behind
+
+
+def _behind(heir: Heir) -> bool:
+    return behind(heir.state, stall_ms=STALL_MS, now_ms=heir.now_ms)
+
+
+def test_a_member_is_behind_until_it_holds_what_was_final() -> None:
+    heir = Heir("af-1")
+    assert not _behind(heir)
+    heir.state = seek(heir.state, _note(*FIRST, size=4), NOW_IN)
+    assert _behind(heir)
+    heir.now_ms += 100 * STALL_MS
+    assert _behind(heir), "it holds nothing of another history"
+    heir.state, effects = take_batch(heir.state, _batch(0), heir.context, helper="ap-1")
+    assert (len(only(Append, effects)), heir.state.frontier.size, _behind(heir)) == (1, 4, False)
+
+
+def test_who_holds_another_history_of_a_log_is_not_behind_for_ever() -> None:
+    other = Owner(MEMBERS["eu-1"])
+    for number in range(10, 13):
+        other.decide(LABS[1].request(LABS[1].intent(number, at_ms=NOW)[1], []), governance=LABS[1].governance)
+    heir = Heir("ap-1", _stored(3, owner=other))
+    heir.state = seek(heir.state, _note(*FIRST, size=6), NOW_IN)
+    assert _behind(heir)
+    heir.now_ms += STALL_MS + 1
+    assert _behind(heir), "nobody was asked yet"
+    heir.state, _ = take_batch(heir.state, _batch(3), heir.context, helper="us-1")
+    assert (heir.state.alone, _behind(heir)) == (True, False)
+
+
+def test_who_refuses_what_was_certified_is_not_behind_for_ever() -> None:
+    heir = Heir("ap-1", _stored(3))
+    heir.state = seek(heir.state, _note(*FIRST, size=6), NOW_IN)
+    assert _behind(heir)
+    for changed in ({"refused": 3}, {"conflicted": True}):
+        assert not behind(msgspec.structs.replace(heir.state, **changed), stall_ms=STALL_MS, now_ms=heir.now_ms)
+
+
+def test_a_certificate_of_another_history_than_is_known_here_changes_no_signed_root() -> None:
+    other = Owner(MEMBERS["eu-1"])
+    for number in range(10, 16):
+        other.decide(LABS[1].request(LABS[1].intent(number, at_ms=NOW)[1], []), governance=LABS[1].governance)
+    heir = Heir("ap-1", _stored(6))
+    before = heir.state.signed
+    heir.state = seek(heir.state, _note(*FIRST, size=6, owner=other), NOW_IN)
+    assert (heir.state.signed, heir.state.lines) == (before, {})
+
+
+# ---------------------------------------------------------------------------------------------------------------- without a signature
+
+
+class _Deny(type(ALL.engine)):  # type: ignore[misc]  # whichever class the lab's engine has
+    def evaluate(self, bundle_digest: str, requests: Sequence[Any]) -> list[Verdict | None]:
+        del bundle_digest
+        return [Verdict(allow=False, determining=(), errors=()) for _ in requests]
+
+
+def test_while_nothing_may_be_signed_records_are_stored_and_attested_later() -> None:
+    heir = Heir("af-1")
+    heir.state = seek(heir.state, _note(*FIRST, size=4), NOW_IN)
+    heir.state, effects = take_quietly(heir.state, _batch(0), heir.context, helper="ap-1")
+    assert {type(effect).__name__ for effect in effects} == {"Append", "Locate", "PutBody", "PutNote"}
+    assert (heir.state.frontier.size, heir.state.witnessed, heir.state.attested) == (4, None, None)
+    heads = only(SetHead, heir.due())
+    assert [(head.use, head.head.size) for head in heads] == [("witness", 4), ("attest", 4)]
+    assert only(SetHead, heir.due()) == []
+
+
+def test_what_is_wrong_is_not_stored_quietly_and_not_asked_for_again() -> None:
+    heir = Heir("af-1", engine=_Deny())
+    heir.state = seek(heir.state, _note(*FIRST, size=4), NOW_IN)
+    heir.state, effects = take_quietly(heir.state, _batch(0), heir.context, helper="ap-1")
+    assert (effects, heir.state.frontier.size, heir.state.frozen, _behind(heir)) == ([], 0, True, False)
+    heir.now_ms += 10_000
+    assert pull_due(heir.state, heir.context)[1] == []
+    assert heir.due() == []
+
+
+def test_nothing_is_attested_later_that_leads_elsewhere_or_was_cosigned_further() -> None:
+    held = Heir("ap-1", _stored(4)).state
+    changes: tuple[dict[str, Any], ...] = (
+        {"attested": None, "refused": 2},
+        {"attested": None, "conflicted": True},
+        {"attested": None, "signed": {}},
+        {"attested": None, "witnessed": Head(6, bytes(32), 1)},
+        {"attested": None, "frontier": Frontier.empty().extend([bytes(32)] * 4)},
+        {},
+    )
+    for changed in changes:
+        state = msgspec.structs.replace(held, **changed)
+        assert attest_held(state, Heir("ap-1").context) == (state, [])
+
+
+# ------------------------------------------------------------------------------------------------------------------- whose log it is
+
+
+def test_the_logs_are_those_of_all_who_were_members_up_to_the_roster_in_force() -> None:
+    assert logs_of(NOW_IN) == tuple(f"lab/{name}/e1" for name in ("us-1", "ap-1", "sa-1", "af-1", "eu-1"))
+    assert "lab/af-1/e1" not in logs_of(NOW_IN.under(1))
+    assert owner_of(NOW_IN, ORIGIN) == MEMBERS["eu-1"]
+    with refuses("unknown_member"):
+        owner_of(NOW_IN.under(1), "lab/af-1/e1")
+
+
+def test_a_certificate_says_what_the_lines_say() -> None:
+    heirs = [Heir(name, _stored(6, 4)) for name in ("ap-1", "sa-1", "us-1")]
+    _talk(heirs, 1)
+    note = heirs[0].state.certificate
+    parsed = parse_note(note)
+    own = next(item for item in parsed.lines if item.name == ORIGIN)
+    rest = [item for item in parsed.lines if item.name != ORIGIN]
+    assert note == certificate_note(Note(parsed.text, (own,)).encode(), rest)
+    assert read_checkpoint(note).size == 6
