@@ -105,7 +105,13 @@ class Cosigners:
         if known and not due:
             return
         self._round_s = now_s
-        await asyncio.gather(*(self._ask(one, origin, store, newest.note, now_s) for one in due))
+        lines = await asyncio.gather(*(self._ask(one, origin, store, newest.note, now_s) for one in due))
+        came = {one: line for one, line in zip(due, lines, strict=True) if line}
+        if came:  # together: each commit of its own would be one more that the mesh's own commits stand behind
+            await store.commit([PutNote("outside", origin, newest.size, line, one.name) for one, line in came.items()])
+        for one, line in came.items():
+            one.old, one.note, one.away_s, one.due_s = newest.size, line, 0.0, 0.0
+            self._counters["witness_lines"] += 1
         self.checkpoint = published(newest.note, [one.note for one in self._witnesses if one.note])
 
     async def _look_up(self, origin: str, store: Store) -> None:
@@ -115,12 +121,12 @@ class Cosigners:
             one.old, one.note = (kept.size, kept.note) if kept is not None else (0, b"")
         self._of, self.checkpoint = origin, b""
 
-    async def _ask(self, one: _Witness, origin: str, store: Store, certificate: bytes, now_s: float) -> None:
-        """Have it cosign, and keep its line; rule 2 if it does not."""
+    async def _ask(self, one: _Witness, origin: str, store: Store, certificate: bytes, now_s: float) -> bytes:
+        """Have it cosign: the text with its line; empty, and rule 2, if it does not."""
         size = read_checkpoint(certificate).size
         try:
             async with asyncio.timeout(WITNESS_ASK_MS_MAX / 1000):
-                line = await self._cosigned(one, origin, store, certificate, size)
+                return await self._cosigned(one, origin, store, certificate, size)
         except TimeoutError:
             self._leave(one, now_s, "no answer in time")
         except Refused as refusal:
@@ -129,10 +135,7 @@ class Cosigners:
             if error.code != "unreachable":  # our own file
                 raise
             self._leave(one, now_s, str(error))
-        else:
-            await store.commit([PutNote("outside", origin, size, line, one.name)])
-            one.old, one.note, one.away_s, one.due_s = size, line, 0.0, 0.0
-            self._counters["witness_lines"] += 1
+        return b""
 
     def _leave(self, one: _Witness, now_s: float, why: str) -> None:
         one.away_s = min(max(2 * one.away_s, _AWAY_S), _AWAY_S_MAX)

@@ -18,7 +18,7 @@ from mesh.adapters import signer
 from mesh.adapters.httpclient import ask
 from mesh.adapters.witnessstore import WitnessStore
 from mesh.errors import Unavailable
-from mesh.limits import WITNESS_LOGS_MAX
+from mesh.limits import WITNESS_LOGS_MAX, WITNESS_REQUEST_BYTES_MAX
 from mesh.protocol import witness as machine
 from mesh.protocol.step import FAILPOINTS, Head
 from mesh.roles.witness import WitnessNode
@@ -28,6 +28,7 @@ from tests.core.log.logs import LOG
 from tests.deploy.mesh import dev_mesh
 from tests.roles.witnesskit import Process, configure, history, post, running, until
 from tests.support.foreign import ForeignLog, vkey_of
+from tests.support.rosters import roster, signed
 
 EMPTY = hashlib.sha256(b"").digest()
 
@@ -124,6 +125,14 @@ async def test_every_refusal_has_its_status_and_changes_nothing(tmp_path: Path, 
         assert (reply.kind, reply.body) == ("text/x.tlog.size", b"5\n") if status == 409 else reply.kind == "text/plain"
         assert (await post(url, log.ask(5))).status == 200
         assert node.counters["http_failed"] == 0
+
+
+async def test_large_bodies_are_refused_and_whoever_sent_them_hears_it(tmp_path: Path, log: ForeignLog) -> None:
+    async with running(configure(tmp_path, log.vkey)) as (_, url):
+        for size, status in ((WITNESS_REQUEST_BYTES_MAX, 400), (WITNESS_REQUEST_BYTES_MAX + 1, 413), (10_000_000, 413)):
+            assert (await post(url, b"x" * size)).status == status
+        log.grow(1)
+        assert (await post(url, log.ask(0))).status == 200
 
 
 @pytest.mark.parametrize(
@@ -305,6 +314,17 @@ def test_the_members_of_a_mesh_and_the_logs_of_a_policy_are_watched(tmp_path: Pa
     logs = watched(load_witness_config(configure(tmp_path, log.vkey, more=more)))
     assert set(logs) == {log.origin, "log.example/other", *(f"dev/{name}/e1" for name in files.nodes)}
     assert logs[log.origin][0].vkey == log.vkey
+
+
+def test_who_joins_a_mesh_later_is_watched_once_the_next_roster_is_listed(tmp_path: Path) -> None:
+    first = signed(roster(("a", "b", "c", "d"), 1, 3))
+    second = signed(roster(("a", "b", "c", "d", "e"), 1, 4, after=first))
+    for name, statement in (("1.json", first), ("2.json", second)):
+        (tmp_path / name).write_bytes(statement.envelope)
+    more = f'[meshes.lab]\nroster = "1.json"\npin = "{first.id}"\n'
+    assert set(watched(load_witness_config(configure(tmp_path, more=more)))) == {f"lab/{name}/e1" for name in "abcd"}
+    more += 'later = ["2.json"]\n'
+    assert set(watched(load_witness_config(configure(tmp_path, more=more)))) == {f"lab/{name}/e1" for name in "abcde"}
 
 
 def _named(name: str, seed: int) -> str:
