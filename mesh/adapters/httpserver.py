@@ -23,6 +23,7 @@ import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import h11
@@ -132,7 +133,11 @@ class HttpServer:
             return
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._ended, writer))
+
+    def _ended(self, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        writer.transport.abort()  # also of one that was cancelled before its first step
 
     def _make_room(self) -> None:
         """Rule 4."""
@@ -164,7 +169,6 @@ class HttpServer:
             self._counters["http_failed"] += 1
         finally:
             self._waiting.pop(_me(), None)
-            writer.transport.abort()
 
     async def _exchange(
         self, connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, last: bool

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -177,6 +177,17 @@ async def test_when_all_places_are_taken_whoever_waited_longest_without_a_reques
         assert len(opened.server._tasks) <= HTTP_CONNECTIONS_MAX
         for _, writer in idle:
             writer.transport.abort()
+
+
+async def test_closing_ends_every_connection_also_one_that_has_just_come() -> None:
+    async with door() as opened:
+        idle = [await asyncio.open_connection("127.0.0.1", opened.server.port) for _ in range(3)]
+        await opened.get()
+        late = await asyncio.open_connection("127.0.0.1", opened.server.port)
+    for reader, writer in (*idle, late):
+        with suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 2) == b""
+        writer.transport.abort()
 
 
 async def test_when_all_places_are_at_work_the_next_is_turned_away() -> None:
