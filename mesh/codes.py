@@ -297,6 +297,15 @@ CODES: Final[dict[str, Code]] = {
     # --- logs
     "log_conflict": _code("two histories of one log", "mirror, witness", "Keep the evidence; see `mesh fraud ls`.", 5),
     "bad_checkpoint": _code("the checkpoint is not a valid note of this log", "witness, verifier", "Fetch it again from another node.", 5),
+    "wrong_size": _code(
+        "the proof begins at another size than the one cosigned last", "witness", "Ask again from the size that the witness tells.", 2
+    ),
+    "not_cosigned": _code(
+        "an external witness did not cosign the checkpoint",
+        "governor",
+        "See the node's log: nothing depends on it, and it is asked again.",
+        4,
+    ),
     "bad_proof": _code("a proof does not lead to the root", "verifier", "Fetch it again from another node.", 5),
     "record_invalid": _code("a record is not what its log's rules allow", "attester, auditor", "Keep the evidence.", 5),
     "replay_mismatch": _code(

@@ -14,6 +14,8 @@ __all__ = [
     "APPROVAL_BYTES_MAX",
     "APPROVAL_LIFE_MS_MAX",
     "APPROVAL_USES_MAX",
+    "ARCHIVE_LINE_BYTES_MAX",
+    "ARCHIVE_SHELF_BYTES_MAX",
     "ASIDE_MAX",
     "AUDIT_LOGS_MAX",
     "BATCH_EVENTS_MAX",
@@ -26,7 +28,14 @@ __all__ = [
     "FRONTIER_STREAMS_MAX",
     "GRANT_ACTIONS_MAX",
     "GRANT_LIFE_MS_MAX",
+    "HEADS_BYTES_MAX",
     "HEARD_ENFORCERS_MAX",
+    "HTTP_ANSWERS_BYTES_MAX",
+    "HTTP_CONNECTIONS_MAX",
+    "HTTP_HEAD_BYTES_MAX",
+    "HTTP_PIECES_MAX",
+    "HTTP_REQUESTS_MAX",
+    "HTTP_WAIT_MS_MAX",
     "INTENT_BYTES_MAX",
     "INTENT_LIFE_MS_MAX",
     "INT_MAX",
@@ -51,6 +60,7 @@ __all__ = [
     "POLICY_NAME_CHARS_MAX",
     "PROOF_BUNDLE_BYTES_MAX",
     "PROOF_HASHES_MAX",
+    "PROOF_PAGE_BYTES_MAX",
     "PROOF_ROSTERS_MAX",
     "QUESTIONS_MAX",
     "QUEUE_BYTES_MAX",
@@ -63,6 +73,7 @@ __all__ = [
     "REASON_CHARS_MAX",
     "RECORD_BYTES_MAX",
     "REQUEST_BYTES_MAX",
+    "SAMPLE_RECORDS_MAX",
     "SCHEMA_BYTES_MAX",
     "SIGNATURES_MAX",
     "SPARED_MAX",
@@ -70,8 +81,13 @@ __all__ = [
     "STATEMENT_BYTES_MAX",
     "STREAM_STATEMENTS_MAX",
     "STRING_CHARS_MAX",
+    "TLOG_POLICY_BYTES_MAX",
     "TLOG_PROOF_BYTES_MAX",
     "TREE_SIZE_MAX",
+    "WITNESSES_MAX",
+    "WITNESS_ASK_MS_MAX",
+    "WITNESS_EVIDENCE_MAX",
+    "WITNESS_LOGS_MAX",
     "WITNESS_REQUEST_BYTES_MAX",
 ]
 
@@ -100,8 +116,36 @@ WITNESS_REQUEST_BYTES_MAX: Final = 69_632
 """An add-checkpoint body: a note behind 63 hashes of 45 bytes a line."""
 TLOG_PROOF_BYTES_MAX: Final = 163_840
 """A tlog-proof: a note, 63 hashes, and one record in base64 as its extra line."""
+WITNESS_LOGS_MAX: Final = 1_024
+"""Logs of one witness: what it knows of each stands in memory, and rosters of ten meshes are a hundred."""
+WITNESS_EVIDENCE_MAX: Final = 16
+"""Checkpoints kept that contradict one that was cosigned, of one log: one is proof enough, more may show how far it went."""
+WITNESSES_MAX: Final = 16
+"""External witnesses of one log: each is asked about every published checkpoint, and its line must fit the note."""
+WITNESS_ASK_MS_MAX: Final = 2_000
+"""One external witness's answer, connecting included; whoever is slower is published without."""
+TLOG_POLICY_BYTES_MAX: Final = 262_144
+"""A C2SP tlog-policy: the format recommends 32 logs and 32 witnesses; a thousand lines fit."""
+HTTP_HEAD_BYTES_MAX: Final = 8_192
+"""Request line and headers: no path or header that is read here is longer than 300 bytes."""
+HTTP_WAIT_MS_MAX: Final = 10_000
+"""From a connection's first moment to a whole request, and from an answer to its last byte: slow clients are ended then."""
+HTTP_CONNECTIONS_MAX: Final = 256
+"""Connections of one HTTP door; beyond, the one that has been without a request for longest makes room."""
+HTTP_REQUESTS_MAX: Final = 1_000
+"""Requests on one connection; the next one comes on a new one, so that nobody keeps a place for ever."""
+HTTP_PIECES_MAX: Final = 2_048
+"""Pieces in which a body may come: chunks of one byte cost a hundred times what they carry."""
+HTTP_ANSWERS_BYTES_MAX: Final = 67_108_864
+"""Answers that wait to be read by slow clients, of all connections of a door together: four of the largest."""
 PROOF_BUNDLE_BYTES_MAX: Final = 8_000_000
 """A proof bundle: a policy bundle, and records, statements and proofs of a decision and its outcomes."""
+PROOF_PAGE_BYTES_MAX: Final = 11_500_000
+"""A proof as a page: the bundle and a roster in base64, and the page around them."""
+ARCHIVE_LINE_BYTES_MAX: Final = 8_000_100
+"""One line of an archive of proofs, and all new parts of one proof: a proof bundle and what stands around it."""
+ARCHIVE_SHELF_BYTES_MAX: Final = 16_777_216
+"""Parts that whoever writes or reads an archive holds for the proofs to come: those of two of the largest proofs."""
 CONFLICT_BYTES_MAX: Final = 262_400
 """A proof of a conflict: two statements with all their signatures, and what stands around them."""
 BUNDLE_BYTES_MAX: Final = 999_000
@@ -144,6 +188,10 @@ AUDIT_LOGS_MAX: Final = 400
 """Logs of which an auditor remembers how far it has come; of those beyond, whose owners have left, it begins anew."""
 FRONTIER_STREAMS_MAX: Final = 180
 """Governance streams in one frontier: a heartbeat that names so many, at their longest, still fits one statement."""
+HEADS_BYTES_MAX: Final = 8_000_000
+"""Certificates of all logs in one file, of which a sample is drawn: of four hundred logs with a hundred signatures each they are 6 MB."""
+SAMPLE_RECORDS_MAX: Final = 10_000
+"""Records of one sample: whoever wants more exports them all."""
 HEARD_ENFORCERS_MAX: Final = 1_024
 """Enforcers of which one node knows from one log what they said last that they have heard; beyond, the oldest word is forgotten."""
 LIFTS_MAX: Final = 256

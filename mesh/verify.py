@@ -25,7 +25,6 @@ Not here: revocations that came later (a proof is about what was lawful then), a
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from typing import Final, Literal, NoReturn, TypeVar
 
@@ -35,14 +34,12 @@ from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation
-from mesh.core.law.former import final_under
 from mesh.core.law.governance import Governance, Law
 from mesh.core.law.policy import Manifest
 from mesh.core.law.roster import Member, Roster, admit_roster
 from mesh.core.law.vouched import Vouched, vouch
 from mesh.core.log.bundle import ProofBundle, Proven, read_proof
-from mesh.core.log.certificate import Attested, verify_certificate
-from mesh.core.log.checkpoint import log_verifier, read_checkpoint
+from mesh.core.log.checkpoint import read_checkpoint
 from mesh.core.log.merkle import leaf_hash, verify_inclusion
 from mesh.core.log.note import parse_note
 from mesh.core.log.record import DecisionMade, Denied, EnforcerHeard, OutcomeRecorded, Record, read_record
@@ -60,6 +57,7 @@ from mesh.protocol import decide
 from mesh.protocol.attester import Material, examine_records
 from mesh.protocol.belonging import check_belongs, meant_by
 from mesh.protocol.documents import Documents
+from mesh.protocol.evidence import certified, nothing_else, ordered, sealed
 from mesh.protocol.examine import authenticate
 from mesh.protocol.serving import body_ids
 
@@ -119,7 +117,8 @@ class _Echo:
         """The recorded verdict, for each."""
         del bundle_digest
         said = self._decision
-        return [Verdict(allow=said.effect == "permit", determining=tuple(said.determining), errors=tuple(said.errors)) for _ in requests]
+        allow = said.effect == "permit" or bool(said.needs)  # what lacks approvals is a deny, of what policy would have permitted
+        return [Verdict(allow=allow, determining=tuple(said.determining), errors=tuple(said.errors)) for _ in requests]
 
 
 class _Proof(msgspec.Struct, frozen=True):
@@ -200,11 +199,11 @@ class _Judge:
         if isinstance(record, DecisionMade):
             self._decision(record, bundle, engine)
         else:
-            self._check("policy", lambda: _nothing_else(bundle))
+            self._check("policy", lambda: nothing_else(bundle))
         for number, outcome in enumerate(bundle.outcomes):
             self._outcome(record, bundle, _opened(outcome), f"outcome {number}: ")
         if bundle.outcomes:
-            self._check("order", lambda: _ordered(bundle))
+            self._check("order", lambda: ordered(bundle))
 
     def place(self, proof: _Proof, prefix: str) -> Record | None:
         """Steps 2 to 5 for one record."""
@@ -254,7 +253,7 @@ class _Judge:
         # Who had left before it was decided has no say in it, whoever holds their keys by now.
         rosters = self._rosters.since(self._then(record).epoch if isinstance(record, DecisionMade) else 0)
         try:
-            attested, as_of = _certified(note, record.origin, self._owners(record), rosters, self._trusted.epoch)  # (4)
+            attested, as_of = certified(note, record.origin, self._owners(record), rosters, self._trusted.epoch)  # (4)
         except Refused as refusal:
             if refusal.code in _UNSURE:  # all lines that are there were verified before they were counted
                 raise _Skipped(refusal.detail, refusal.code) from None
@@ -299,16 +298,16 @@ class _Judge:
         kind = envelope.identify(data)[0]
         if kind == envelope.kind_of(Intent).payload_type:
             intent = envelope.read(Intent, data)
-            _sealed(intent, [intent.claims.holder], 1)
+            sealed(intent, [intent.claims.holder], 1)
         elif kind == envelope.kind_of(Identity).payload_type:
             document = envelope.read(Identity, data)
-            self._rosters.judged(lambda roster: _sealed(document, roster.issuers.keys, 1), by=lambda roster: roster.issuers.keys)
+            self._rosters.judged(lambda roster: sealed(document, roster.issuers.keys, 1), by=lambda roster: roster.issuers.keys)
         elif kind == envelope.kind_of(Heard).payload_type:
             heard = envelope.read(Heard, data)
-            _sealed(heard, [heard.claims.enforcer], 1)
+            sealed(heard, [heard.claims.enforcer], 1)
         else:
             outcome = envelope.read(Outcome, data)
-            _sealed(outcome, [outcome.claims.enforcer], 1)
+            sealed(outcome, [outcome.claims.enforcer], 1)
 
     def _decision(self, record: DecisionMade, bundle: ProofBundle, engine: decide.Engine | None) -> None:
         laws: list[Governance] = []
@@ -332,8 +331,8 @@ class _Judge:
         return ", ".join([*told, *(["break-glass"] if backing.breakglass else [])])
 
     def _traced(self, record: DecisionMade, bundle: ProofBundle) -> str:
-        intent, rosters = envelope.read(Intent, bytes(bundle.bodies[0])), self._whole().governance().rosters
-        return trace(record.parents, intent, rosters, epoch=record.roster_epoch, at_ms=record.at_ms).told
+        intent, rosters = envelope.read(Intent, bytes(bundle.bodies[0])), self._plain().rosters
+        return trace(record.parents, intent, rosters, epoch=self._then(record).epoch, at_ms=record.at_ms).told
 
     def _law(self, record: DecisionMade, bundle: ProofBundle, laws: list[Governance]) -> str:
         if len(bundle.manifests) != 1 or len(bundle.bundles) != 1:
@@ -445,19 +444,6 @@ def _skip(why: str) -> NoReturn:
     raise _Skipped(why)
 
 
-def _certified(note: bytes, origin: str, owners: Sequence[Member], rosters: Sequence[Roster], trusted: int) -> tuple[Attested, Roster]:
-    """Who made the checkpoint final, as members of which roster."""
-
-    def by(owner: Member) -> tuple[Attested, Roster]:
-        log = log_verifier(origin, owner.log_key)
-        return final_under(rosters, lambda attesters, k: verify_certificate(note, log=log, attesters=attesters, k=k), trusted=trusted)
-
-    for owner in owners[:-1]:
-        with suppress(Refused):
-            return by(owner)
-    return by(owners[-1])
-
-
 def _included(record: Record, proof: _Proof) -> str:
     if not proof.proof:
         raise _Skipped("there is no proof")
@@ -469,26 +455,3 @@ def _included(record: Record, proof: _Proof) -> str:
         raise Refused("bad_proof", f"the proof is about {checkpoint.origin[:80]}")
     verify_inclusion(leaf_hash(proof.record), tlog.index, checkpoint.size, checkpoint.root, tlog.path)  # (3)
     return f"leaf {record.index} of {checkpoint.size}"
-
-
-def _sealed(statement: Statement[P], keys: Iterable[str], threshold: int) -> None:
-    """That nobody but these signed, each validly, and enough of them: a line that nobody checks would be a byte that nobody checks."""
-    strangers = frozenset(statement.signatures) - frozenset(keys)
-    if strangers or not all(statement.signed_by(key) for key in statement.signatures):
-        raise Refused("bad_signature", f"{envelope.kind_of(type(statement.claims)).name} {statement.id[:12]}")
-    if len(statement.signatures) < threshold:
-        raise Refused("threshold_not_met", f"{len(statement.signatures)} of {threshold}")
-
-
-def _nothing_else(bundle: ProofBundle) -> str:
-    if bundle.manifests or bundle.bundles or bundle.activations or bundle.openings:
-        raise Refused("record_invalid", "only decisions rest on policy")
-    return "no policy was asked"
-
-
-def _ordered(bundle: ProofBundle) -> str:
-    records = [read_record(bytes(outcome.record)) for outcome in bundle.outcomes]
-    places = [(record.origin, record.index) for record in records]
-    if places != sorted(frozenset(places)):
-        raise Refused("non_canonical", "the outcomes are not in their order")
-    return "outcomes are in their order"

@@ -113,7 +113,7 @@ class Queries:
 
     async def note(
         self,
-        space: Literal["checkpoint", "certificate", "cosigned", "heartbeat"],
+        space: Literal["checkpoint", "certificate", "cosigned", "outside", "heartbeat"],
         origin: str,
         *,
         member: str = "",
@@ -171,6 +171,16 @@ class Queries:
         await self._require(origin, new)
         get = await self._lookups(origin, lambda get: merkle.consistency_path(get, old, new))
         return merkle.consistency_path(get, old, new)
+
+    async def tile(self, origin: str, level: int, first: int, count: int) -> tuple[bytes, ...]:
+        """The hashes of ``count`` perfect subtrees of 256^level records each, from the one with number ``first`` on (C2SP tlog-tiles).
+
+        Raises:
+            Refused: ``not_found`` when not all of them are held whole.
+        """
+        await self._require(origin, (first + count) << (LEVELS * level))
+        known = await self._hashes(origin, [(LEVELS * level, first, first + count)])
+        return tuple(known[LEVELS * level, number] for number in range(first, first + count))
 
     async def scrub(self, origin: str) -> int:
         """The whole of :meth:`scrubbing` at once; the number of records. Raises as it does."""

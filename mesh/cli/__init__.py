@@ -66,6 +66,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "trust": Entry("mesh.cli.trust:trust", "How many owners would have to collude."),
     "verify": Entry("mesh.cli.offline:verify", "Check proofs without any network."),
     "version": Entry("mesh.cli.meta:version", "Which version this is."),
+    "witness": Entry("mesh.cli.witnessing:witness", "A witness of its own, for logs of any mesh and any maker."),
     "why": Entry("mesh.cli.evidence:why", "What happened to an intent, and by what right."),
     "world": Entry("mesh.cli.world:world", "Seeded worlds of simulated nodes."),
 }

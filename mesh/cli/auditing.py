@@ -11,6 +11,7 @@ from typing import Any, Final
 import click
 
 from mesh.cli import client, telling
+from mesh.cli.exporting import export, sample
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.protocol.audited import AuditState, Finding, tally
 
@@ -24,6 +25,10 @@ _REPORT_S: Final = 10.0
 @click.group()
 def audit() -> None:
     """Believe nobody: follow, verify, replay, alarm."""
+
+
+audit.add_command(export)
+audit.add_command(sample)
 
 
 @audit.command()

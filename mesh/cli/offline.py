@@ -8,23 +8,28 @@ process first, because policy text can kill the process that parses it.
 
 import importlib.util
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import click
 
 from mesh.adapters.trustfiles import read_bounded
+from mesh.cli.covered import Covered
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.bytes import envelope
 from mesh.core.law.governance import Law
 from mesh.core.law.policy import Manifest, read_bundle
 from mesh.core.law.roster import Roster, admit_roster
+from mesh.core.log.archive import BEGIN, Unpacker
 from mesh.core.log.bundle import read_proof
 from mesh.core.log.record import encode_record
-from mesh.errors import MeshError
-from mesh.limits import ENVELOPE_BYTES_MAX, PROOF_BUNDLE_BYTES_MAX
+from mesh.errors import MeshError, Refused
+from mesh.limits import ARCHIVE_LINE_BYTES_MAX, ENVELOPE_BYTES_MAX, PROOF_BUNDLE_BYTES_MAX, PROOF_PAGE_BYTES_MAX
+from mesh.page.render import inside, is_page
 from mesh.protocol.decide import Engine
 from mesh.verify import Report
 from mesh.verify import verify as judge
@@ -54,10 +59,12 @@ def verify(cli: Cli, files: tuple[Path, ...], trust: Path | None, pin: str | Non
     admit_roster(anchor, pin=pin or anchor.id)
     if pin is None:
         cli.say(f"trusting the roster {anchor.id} because it was given; --pin says which one it must be")
-    values = [_one(cli, path, roster, pin, replay=replay) for path in files]
-    if cli.format != "table":
+    with _Engines(wanted=replay) as engines:
+        judging = _Judging(cli, roster, pin, engines)
+        values = [value for path in files for value in judging.file(path)]
+    if cli.format == "json":
         cli.rows((), values)
-    return max((_EXITS[value["verdict"]] for value in values), default=0)
+    return judging.status
 
 
 def _pinned(cli: Cli, pin: str | None) -> tuple[bytes, str]:
@@ -69,24 +76,99 @@ def _pinned(cli: Cli, pin: str | None) -> tuple[bytes, str]:
     return next(data for data in (library.roster, *library.rosters) if envelope.identify(data)[1] == pinned), pin or pinned
 
 
-def _one(cli: Cli, path: Path, roster: bytes, pin: str | None, *, replay: bool) -> dict[str, Any]:
+class _Judging:
+    """Judges files one after the other; what was said in a table or as lines of JSON is not kept."""
+
+    def __init__(self, cli: Cli, roster: bytes, pin: str | None, engines: "_Engines") -> None:
+        self._cli, self._roster, self._pin, self._engines = cli, roster, pin, engines
+        self.status = 0
+
+    def file(self, path: Path) -> Iterator[dict[str, Any]]:
+        """What came of it; of an archive first each proof that is not VERIFIED, or each at all as lines of JSON, then all together."""
+        try:
+            with _opened(path) as archive:
+                if archive is None:
+                    yield from self._said(self._judged(str(path), _proof_in(self._cli, path)))
+                    return
+                yield from self._archive(path, archive)
+        except MeshError as error:
+            yield from self._said({"file": str(path), "verdict": "UNREADABLE", "code": error.code, "detail": error.detail})
+
+    def _archive(self, path: Path, archive: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+        covered = Covered()
+        for number, data in enumerate(archive):
+            try:
+                value = self._judged(f"{path}#{number}", data)
+            except MeshError as error:
+                value = {"file": f"{path}#{number}", "verdict": "UNREADABLE", "code": error.code, "detail": error.detail}
+            covered.add(value)
+            if value["verdict"] != "VERIFIED" or self._cli.format == "jsonl":
+                yield from self._said(value)
+        if self._cli.format == "table":
+            self._cli.lines([f"{covered.worst}  {path}", *covered.lines()])
+        yield from self._said({"file": str(path), "verdict": covered.worst, **covered.value()}, shown=True)
+
+    def _judged(self, name: str, data: bytes) -> dict[str, Any]:
+        report = judge(data, trust=self._roster, pin=self._pin, engine=self._engines.of(data))
+        return {"file": name, **report_value(report)}
+
+    def _said(self, value: dict[str, Any], *, shown: bool = False) -> Iterator[dict[str, Any]]:
+        self.status = max(self.status, _EXITS[value["verdict"]])
+        if self._cli.format == "table":
+            if not shown:
+                self._cli.lines([f"{value['verdict']}  {value['file']}", *_told(value)])
+        elif self._cli.format == "jsonl":
+            self._cli.value(value)
+        else:
+            yield value
+
+
+def _told(value: Mapping[str, Any]) -> list[str]:
+    if value["verdict"] == "UNREADABLE":
+        return [f"  {Refused(value['code'], value['detail'])}"]
+    return _check_lines([(check["name"], check["result"], check["detail"], check["code"]) for check in value["checks"]])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Iterator[bytes] | None]:
+    """The proofs of an archive; ``None`` for any other file."""
     try:
-        data = read_bounded(path, PROOF_BUNDLE_BYTES_MAX)
-        with engine_for(data) if replay else _no_engine() as engine:
-            report = judge(data, trust=roster, pin=pin, engine=engine)
-    except MeshError as error:
-        if cli.format == "table":
-            cli.lines([f"UNREADABLE  {path}", f"  {error}"])
-        return {"file": str(path), "verdict": "UNREADABLE", "code": error.code, "detail": error.detail}
-    if cli.format == "table":
-        cli.lines([f"{report.verdict}  {path}", *report_lines(report)])
-    return {"file": str(path), **report_value(report)}
+        # O_NONBLOCK: a pipe in the place of the file must be refused, not waited for.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 -- a descriptor
+            yield _proofs(file) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) and file.peek(len(BEGIN)).startswith(BEGIN) else None
+    except OSError as error:
+        raise Refused("config_invalid", f"{path}: {error.strerror}") from None
+
+
+def _proofs(file: BinaryIO) -> Iterator[bytes]:
+    unpacker = Unpacker()
+    while line := file.readline(ARCHIVE_LINE_BYTES_MAX + 2):
+        data = unpacker.take(line)
+        if data is not None:
+            yield data
+    unpacker.close()
+
+
+def _proof_in(cli: Cli, path: Path) -> bytes:
+    """The proof in that file. Of a page only what it carries: nothing in it is run, and whatever it shows of itself is not believed."""
+    data = read_bounded(path, PROOF_PAGE_BYTES_MAX)
+    if is_page(data):
+        data, genuine = inside(data)
+        if not genuine:
+            cli.say(f"{path} is not as this version writes pages: believe what is said here, and nothing that it shows by itself")
+    if len(data) > PROOF_BUNDLE_BYTES_MAX:
+        raise Refused("too_large", f"{path}: {len(data)} bytes, at most {PROOF_BUNDLE_BYTES_MAX}")
+    return data
 
 
 def report_lines(report: Report) -> list[str]:
     """Every check, one line each."""
-    width = max(len(check.name) for check in report.checks)
-    return [f"  {_SIGNS[check.result].ljust(7)}  {check.name.ljust(width)}  {check.detail}".rstrip() for check in report.checks]
+    return _check_lines([(check.name, check.result, check.detail, check.code) for check in report.checks])
+
+
+def _check_lines(checks: Sequence[tuple[str, str, str, str]]) -> list[str]:
+    width = max(len(name) for name, _, _, _ in checks)
+    return [f"  {_SIGNS[result].ljust(7)}  {name.ljust(width)}  {detail}".rstrip() for name, result, detail, _ in checks]
 
 
 def report_value(report: Report) -> dict[str, Any]:
@@ -125,9 +207,26 @@ def engine_for(data: bytes) -> Iterator[Engine | None]:
         thread.close()
 
 
-@contextmanager
-def _no_engine() -> Iterator[Engine | None]:
-    yield None
+class _Engines(ExitStack):
+    """The engine for one proof after the other: while the policy is the same, so is the engine."""
+
+    def __init__(self, *, wanted: bool) -> None:
+        super().__init__()
+        self._wanted = wanted
+        self._known: tuple[list[bytes], Engine | None] = [], None
+
+    def of(self, data: bytes) -> Engine | None:
+        """An engine that holds the policy bundle of that proof, or none."""
+        if not self._wanted or not data.startswith(b"{"):
+            return None
+        proof = read_proof(data)
+        policies = [bytes(raw) for raw in (*proof.manifests, *proof.bundles)]
+        if not policies:
+            return None
+        if self._known[0] != policies:
+            self.close()
+            self._known = policies, self.enter_context(engine_for(data))
+        return self._known[1]
 
 
 def _laws(data: bytes) -> list[Law]:

@@ -1,26 +1,30 @@
 """`mesh prove` and `mesh replay`: a record's proof is put together from what nodes answer, and judged here before it is handed on."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 import msgspec
 
-from mesh.cli import client, epochs, telling
+from mesh.cli import client, telling
+from mesh.cli.collecting import Collector, check_handed_out
 from mesh.cli.offline import engine_for, report_lines, report_value
 from mesh.cli.output import Cli, format_option, pass_cli
-from mesh.core.log.bundle import encode_proof
+from mesh.core.log.bundle import encode_proof, read_proof
 from mesh.core.log.record import DecisionMade, OutcomeRecorded, Record
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import Proved
 from mesh.errors import Refused
-from mesh.protocol.belonging import belongs
-from mesh.protocol.proving import bodies_of, gather, record_of
+from mesh.protocol.proving import record_of
 from mesh.verify import Report, verify
+
+if TYPE_CHECKING:
+    from mesh.core.bytes.keys import SecretKey
 
 __all__ = ["prove", "replay"]
 
+_ATTESTATION: Final = "attestation"
+"""What a key that signs attestations is for, and nothing else."""
 _MATCH: Final = 0
 _UNVERIFIABLE: Final = 2
 _MISMATCH: Final = 5
@@ -40,14 +44,17 @@ class _Gathered(msgspec.Struct, frozen=True):
 @click.command()
 @click.argument("name", metavar="ID|NODE/INDEX")
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file; by default to standard output.")
-@click.option("--format", "form", type=click.Choice(["bundle", "tlog-proof"]), default="bundle", show_default=True)
+@click.option("--format", "form", type=click.Choice(["bundle", "html", "in-toto", "tlog-proof"]), default="bundle", show_default=True)
+@click.option("--sign", "key", type=click.Path(dir_okay=False, path_type=Path), help="Your key of the use attestation, for in-toto.")
 @pass_cli
-def prove(cli: Cli, name: str, out: Path | None, form: str) -> None:
+def prove(cli: Cli, name: str, out: Path | None, form: str, key: Path | None) -> None:
     """Write the proof of a record.
 
     A bundle holds all that a stranger with a roster, of whichever epoch, needs to check it, and what became of a permit. A tlog-proof holds
-    the record and its place in the log, for any C2SP tool.
+    the record and its place in the log, for any C2SP tool. A page (html) holds the bundle and judges it in whichever browser opens it.
+    An in-toto attestation says what ran, by which decision, and how it ended; you sign it: that you have judged the proof.
     """
+    signer = _signer(form, key)
 
     async def work(mesh: client.MeshClient, library: client.Library) -> tuple[_Gathered, Report]:
         found = await _gather(cli, mesh, library, name)
@@ -55,10 +62,8 @@ def prove(cli: Cli, name: str, out: Path | None, form: str) -> None:
         return found, verify(found.data, trust=library.roster)
 
     found, report = client.run(cli, work)
-    if report.verdict == "FAILED":
-        failed = next(check for check in report.checks if check.result == "failed")
-        raise Refused(failed.code, f"what the nodes answered is no proof: {failed.name}: {failed.detail}")
-    data = found.data if form == "bundle" else _tlog(found.main)
+    check_handed_out(report)
+    data = _attestation(found, report, signer) if signer is not None else _formed(found, form)
     if out is None:
         click.echo(data, nl=False)
     else:
@@ -66,7 +71,41 @@ def prove(cli: Cli, name: str, out: Path | None, form: str) -> None:
         cli.say(f"{out}: {len(data):,} bytes, {telling.told(record_of(found.main))}, {found.outcomes} outcomes")
     if found.left_out:
         cli.say(f"{found.left_out} outcomes are not final yet and were left out")
-    cli.next(f"mesh verify {out or 'FILE'} --trust ROSTER")
+    if form == "html":
+        cli.say(f"its reader is asked for the id of a roster that they trust; a link may carry it: #pin={report.roster}")
+    cli.next(f"mesh prove {name} -o proof.json" if signer is not None else f"mesh verify {out or 'FILE'} --trust ROSTER")
+
+
+def _signer(form: str, path: Path | None) -> "SecretKey | None":
+    """The key to sign an attestation with; none for what nobody signs anew."""
+    if (form == "in-toto") != (path is not None):
+        raise Refused("usage", "an in-toto attestation is signed by whoever makes it: --format in-toto and --sign KEYFILE go together")
+    if path is None:
+        return None
+    from mesh.adapters.signer import load
+
+    found = load(path)
+    if found.use != _ATTESTATION:
+        raise Refused("config_invalid", f"{path} is a key for {found.use}, not for {_ATTESTATION}")
+    return found.key
+
+
+def _attestation(found: _Gathered, report: Report, key: "SecretKey") -> bytes:
+    from mesh.protocol.intoto import Judged, attest, statement_of
+
+    verdict: Literal["VERIFIED", "PARTIAL"] = "VERIFIED" if report.verdict == "VERIFIED" else "PARTIAL"
+    judged = Judged(verdict=verdict, roster=report.roster, roster_epoch=report.as_of)
+    return attest(statement_of(read_proof(found.data), judged), key)
+
+
+def _formed(found: _Gathered, form: str) -> bytes:
+    if form == "tlog-proof":
+        return _tlog(found.main)
+    if form == "html":
+        from mesh.page.render import render
+
+        return render(found.data, found.roster)
+    return found.data
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -84,22 +123,8 @@ async def _gather(cli: Cli, mesh: client.MeshClient, library: client.Library, na
     """The record that ``name`` means, with the final outcomes of it if it is a permit."""
     answers = [await mesh.prove(place) for place in sorted(await mesh.locate(name))]
     main = min(answers, key=lambda answer: _rank(record_of(answer), name))
-    record = record_of(main)
-    outcomes: list[Proved] = []
-    if isinstance(record, DecisionMade) and record.authorization:
-        outcomes = [answer for answer in await mesh.execution(record.intent) if _of(answer, record.authorization, bodies_of(main))]
-    final = [answer for answer in outcomes if mesh.is_final(answer)]
-    known = await epochs.knowing(cli, mesh, library, [record])
-    bundle = gather(main, final, manifests=known.manifests, bundles=known.bundles, activations=known.activations, rosters=known.chain)
-    return _Gathered(encode_proof(bundle), main, library.roster, len(final), len(outcomes) - len(final))
-
-
-def _of(answer: Proved, authorization: str, bodies: Mapping[str, bytes]) -> bool:
-    """Whether it is about that authorization: what others than its audience say of it is no outcome of it."""
-    record = record_of(answer)
-    if not isinstance(record, OutcomeRecorded) or record.authorization != authorization:
-        return False
-    return belongs(record, {**bodies, **bodies_of(answer)})
+    found = await Collector(cli, mesh, library).collect(main)
+    return _Gathered(encode_proof(found.bundle), main, library.roster, found.outcomes, found.left_out)
 
 
 def _rank(record: Record, name: str) -> tuple[bool, bool, bool, int]:

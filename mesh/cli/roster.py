@@ -19,7 +19,7 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.roster import ROSTERS, Roster, admit_roster
 from mesh.core.law.succession import admit_successor, overlap
 from mesh.core.log.checkpoint import log_verifier
-from mesh.core.log.tlogpolicy import tlog_policy
+from mesh.core.log.tlogpolicy import Outsider, tlog_policy
 from mesh.errors import Refused
 
 __all__ = ["check", "ls", "roster", "show"]
@@ -56,22 +56,21 @@ def roster() -> None:
 @click.command()
 @click.argument("what", metavar="FILE|EPOCH")
 @click.option("--format", "shape", type=click.Choice(["roster", "tlog-policy"]), default="roster", show_default=True, help="Of what.")
-@click.option("--log", "node", metavar="NODE", help="With tlog-policy: of which member's log.")
+@click.option("--log", "node", metavar="NODE|ORIGIN", help="With tlog-policy: of which member's log.")
+@click.option("--outside", type=_FILE, help="With tlog-policy: a node.toml whose external witnesses are named too. They never count.")
 @format_option
 @pass_cli
-def show(cli: Cli, *, what: str, shape: str, node: str | None) -> None:
+def show(cli: Cli, *, what: str, shape: str, node: str | None, outside: Path | None) -> None:
     """What a roster says: members, quorum, operators, roles, bounds, and the id to pin.
 
     Nothing here vouches for what a FILE says. An EPOCH is one that members hold: it follows from the roster that the context trusts.
     As a tlog-policy it says to any C2SP verifier which cosignatures make a checkpoint of NODE's log final.
     """
-    if (shape == "tlog-policy") != (node is not None):
+    if (shape == "tlog-policy") != (node is not None) or (outside is not None and node is None):
         raise Refused("usage", "--format tlog-policy and --log NODE go together: such a policy is about one log")
     statement = words.read(Path(what)) if not what.isdecimal() or Path(what).is_file() else _held(cli, int(what))
     if node is not None:
-        member = statement.claims.member(node)
-        log = log_verifier(statement.claims.origin(member), member.log_key)
-        cli.text(tlog_policy(log, statement.claims.attest_keys(), statement.claims.k))
+        cli.text(_policy(statement.claims, node, outside))
         return
     claims, head = statement.claims, words.facts(statement)
     members = [msgspec.to_builtins(member) for member in claims.members]
@@ -94,6 +93,18 @@ def show(cli: Cli, *, what: str, shape: str, node: str | None) -> None:
         cli.lines([""])
         cli.rows(("role", "threshold", "of"), roles)
     cli.say("whoever pins it takes the id from two of its signers, by two ways")
+
+
+def _policy(claims: Roster, node: str, outside: Path | None) -> str:
+    """What makes a checkpoint of that member's log final; the log is named by its member or its origin."""
+    member = claims.owner(node) if "/" in node else claims.member(node)
+    others: Mapping[str, Outsider] = {}
+    if outside is not None:
+        from mesh.roles.config import load_config
+        from mesh.roles.outside import outsiders
+
+        others = outsiders(load_config(outside).outside, claims)
+    return tlog_policy(log_verifier(claims.origin(member), member.log_key), claims.attest_keys(), claims.k, others)
 
 
 def _held(cli: Cli, epoch: int) -> Statement[Roster]:

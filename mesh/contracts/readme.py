@@ -42,6 +42,7 @@ Rendered by `make schemas` from the code that enforces them; a test renders them
 | [certificate.schema.json](certificate.schema.json) | what makes records final |
 | [proof-bundle.schema.json](proof-bundle.schema.json) | one file that shows what happened to anybody |
 | [conflict.schema.json](conflict.schema.json) | one file that shows anybody that a stream has forked, and by whom |
+| [in-toto/execution.schema.json](in-toto/execution.schema.json) | the predicate of what `mesh prove --format in-toto` writes |
 | [codes.json](codes.json) | every reason to say no |
 | [vectors/](vectors) | examples to the byte, and what must be refused |
 

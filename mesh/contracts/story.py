@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from mesh.contracts.example import MEMBERS, MESH, NODE, OPENING, Signed, approvals, asked, base, decided, hex32, key, sign, start_ms
+from mesh.contracts.notes import ORIGIN, checkpoint_note, cosigned
 from mesh.core.bytes import envelope
 from mesh.core.law.activation import Activation, Ring
 from mesh.core.law.barrier import Barrier, marks_of
@@ -19,18 +20,9 @@ from mesh.core.law.resolve import Resolve
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.log.bundle import Proven, encode_proof, make_proof
 from mesh.core.log.certificate import certificate_note
-from mesh.core.log.checkpoint import (
-    AddCheckpoint,
-    Checkpoint,
-    attest_name,
-    cosignature_line,
-    cosignature_message,
-    log_line,
-    log_origin,
-    witness_name,
-)
+from mesh.core.log.checkpoint import AddCheckpoint, log_origin
 from mesh.core.log.merkle import Frontier, consistency_path, inclusion_path, leaf_hash, tree_get
-from mesh.core.log.note import Line, Note, append_lines, parse_note
+from mesh.core.log.note import append_lines, parse_note
 from mesh.core.log.record import (
     AttestRefused,
     DecisionMade,
@@ -78,7 +70,6 @@ from mesh.protocol.examine import Question, authorization_draft
 __all__ = ["ORIGIN", "Story", "story"]
 
 Raw = msgspec.Raw
-ORIGIN: Final = log_origin(MESH, NODE, 1)
 _PERMIT: Final = Verdict(allow=True, determining=("payments/send-by-payers",), errors=())
 _FORBID: Final = Verdict(allow=False, determining=("payments/unapproved-limit",), errors=())
 _ENGINE: Final = "example-engine 1"
@@ -270,7 +261,7 @@ class _Teller:
         """What another member tells this one, should it start again."""
         roster, asked = base().governance.roster, BarrierAsked(asker=NODE, nonce=hex32("next boot"))
         leaves = [leaf_hash(encode_record(record)) for record in self.records[:_SEEN]]
-        note = _checkpoint(_SEEN, Frontier.empty().extend(leaves).root())
+        note = checkpoint_note(_SEEN, Frontier.empty().extend(leaves).root())
         barrier = Barrier(
             mesh=MESH,
             member="us-1",
@@ -401,8 +392,8 @@ class _Teller:
         size = len(leaves)
         get = tree_get([leaf_hash(leaf) for leaf in leaves])
         roots = tuple(Frontier.load(get, count).root() for count in range(size + 1))
-        note, seen = _checkpoint(size, roots[size]), _checkpoint(_SEEN, roots[_SEEN])
-        certificate = certificate_note(note, [_cosigned("attest", member, note) for member in list(MEMBERS)[:3]])
+        note, seen = checkpoint_note(size, roots[size]), checkpoint_note(_SEEN, roots[_SEEN])
+        certificate = certificate_note(note, [cosigned("attest", member, note) for member in list(MEMBERS)[:3]])
         paths = {index: inclusion_path(get, index, size) for index in range(size)}
 
         def proven(index: int, *bodies: Signed) -> Proven:
@@ -425,7 +416,7 @@ class _Teller:
             checkpoint=note,
             certificate=certificate,
             add_checkpoint=AddCheckpoint(
-                _SEEN, consistency_path(get, _SEEN, size), append_lines(note, [_cosigned("witness", NODE, note)])
+                _SEEN, consistency_path(get, _SEEN, size), append_lines(note, [cosigned("witness", NODE, note)])
             ).encode(),
             proof=TlogProof(index=1, path=paths[1], note=certificate, extra=leaves[1]).encode(),
             bundle=encode_proof(bundle),
@@ -442,19 +433,6 @@ def _started(beats: list[Signed]) -> Started:
 
 def _finished() -> Finished:
     return Finished(status=0, outputs=[Measurement(name="result", digest=f"sha256:{hex32('result')}")], duration_ms=690)
-
-
-def _checkpoint(size: int, root: bytes) -> bytes:
-    log = key(f"{NODE}/log")
-    text = Checkpoint(ORIGIN, size, root).to_text()
-    return Note(text, (log_line(ORIGIN, log.public, log.sign(text)),)).encode()
-
-
-def _cosigned(use: str, member: str, note: bytes) -> Line:
-    text, time_s = note[: note.index(b"\n\n") + 1], start_ms(8) // 1000
-    signer = key(f"{member}/{use}")
-    name = attest_name(MESH, member) if use == "attest" else witness_name(MESH, member)
-    return cosignature_line(name, signer.public, time_s, signer.sign(cosignature_message(text, time_s)))
 
 
 def _messages(said: _Said, outcomes: _Outcomes, leaves: tuple[bytes, ...], seen: bytes) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ Not here: what the one-off containers do (:mod:`mesh.deploy.container`).
 from typing import Any, Final
 
 from mesh.contracts.yaml import to_yaml
-from mesh.deploy.container import AUDITOR, NODES, SERVER
+from mesh.deploy.container import AUDITOR, DOOR_PORT, NODES, SERVER, SHOWN
 
 __all__ = ["compose_files"]
 
@@ -21,7 +21,7 @@ _INSIDE: Final = "/mesh"
 _README: Final = f"""\
 # compose: a mesh in containers
 
-nats-server, {len(NODES)} governors and an auditor on one machine, for trying out and for tests. Rendered by `make schemas`.
+nats-server, {len(NODES)} governors, a witness and an auditor on one machine, for trying out and for tests. Rendered by `make schemas`.
 
 ```
 mkdir -p state && export MESH_UID=$(id -u) MESH_GID=$(id -g)
@@ -36,7 +36,8 @@ mesh --context state/context.toml status
 mesh --context state/context.toml run --as deployer --action ops/run --resource Host:local -- /bin/echo hello
 ```
 
-`docker compose logs auditor` shows the auditor's verdict. Deleting `state/` ends the mesh for good.
+`docker compose logs auditor` shows the auditor's verdict. `curl http://127.0.0.1:{DOOR_PORT}/checkpoint` shows the log of {SHOWN} as any
+C2SP client sees it, with the line of the witness, who is no member. Deleting `state/` ends the mesh for good.
 
 | service | mounts | may write |
 |---|---|---|
@@ -44,6 +45,7 @@ mesh --context state/context.toml run --as deployer --action ops/run --resource 
 | nats | its configuration, its store | its store |
 | streams, ends | the provisioner's login | nothing |
 | governors | own folder, roster, policy | own folder |
+| witness | own folder, roster | own folder |
 | auditor | roster, policy, own login | own folder |
 
 What this is not: a production deployment. One operator and one disk hold every key, `mesh trust` of such a mesh is one owner; NATS
@@ -73,6 +75,7 @@ _IGNORED: Final = """\
 _COMMENTS: Final = {
     "services.init": "Once, by hand: docker compose run --rm init",
     "services.nats.ports": "Loopback only: there is no TLS here.",
+    "services.witness": "Belongs to no mesh: it has no login on the bus, and asks nobody anything.",
     "services.streams": "Makes the streams, or finds them as they should be, and ends. No node has the right to.",
 }
 
@@ -90,7 +93,7 @@ def compose_files() -> dict[str, bytes]:
 def _document() -> dict[str, Any]:
     services = {"init": _init(), "nats": _nats(), "streams": _streams()}
     services |= {f"governor-{name}": _governor(name) for name in NODES}
-    return {"name": "govmesh", "services": {**services, "auditor": _auditor()}}
+    return {"name": "govmesh", "services": {**services, "witness": _witness(), "auditor": _auditor()}}
 
 
 def _service(command: list[str], *mounts: tuple[str, str], **more: object) -> dict[str, Any]:
@@ -146,6 +149,7 @@ def _streams() -> dict[str, Any]:
 
 
 def _governor(name: str) -> dict[str, Any]:
+    door = {"ports": [f"127.0.0.1:{DOOR_PORT}:{DOOR_PORT}"]} if name == SHOWN else {}
     return _service(
         ["mesh", "node", "run", "--config", f"{_INSIDE}/nodes/{name}/node.toml"],
         (f"/nodes/{name}", "rw"),
@@ -154,6 +158,16 @@ def _governor(name: str) -> dict[str, Any]:
         depends_on={"streams": {"condition": "service_completed_successfully"}},
         restart="unless-stopped",
         stop_grace_period="20s",
+        **door,
+    )
+
+
+def _witness() -> dict[str, Any]:
+    return _service(
+        ["mesh", "witness", "run", "--config", f"{_INSIDE}/witness/witness.toml"],
+        ("/witness", "rw"),
+        ("/roster.json", "ro"),
+        restart="unless-stopped",
     )
 
 

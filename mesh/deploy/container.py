@@ -14,12 +14,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from mesh.adapters import signer
 from mesh.adapters.bus import Bus, BusOptions
 from mesh.adapters.streams import provision
-from mesh.deploy.devmesh import Principal, create, point_at
+from mesh.core.log.checkpoint import cosigner
+from mesh.deploy.devmesh import DevMeshFiles, Principal, create, point_at
+from mesh.deploy.toml import to_toml
 from mesh.errors import MeshError, Refused
+from mesh.roles.config import OutsideTable, WitnessTable, load_config
+from mesh.roles.witness_config import MeshTable, WitnessConfig, WitnessNodeTable
 
-__all__ = ["AUDITOR", "NODES", "SERVER", "init", "main", "streams"]
+__all__ = ["AUDITOR", "DOOR_PORT", "NODES", "SERVER", "SHOWN", "init", "main", "streams"]
 
 _POLICIES: Final = Path(str(resources.files("mesh"))) / "dev" / "policies"
 NODES: Final = ("eu-1", "us-1", "ap-1", "sa-1")
@@ -27,8 +34,14 @@ SERVER: Final = "nats://nats:4222"
 """Where the bus is for containers."""
 AUDITOR: Final = "auditor.toml"
 """The context of the auditor, who is a container too; ``context.toml`` is for programs on the host."""
+SHOWN: Final = NODES[0]
+"""Whose log people outside may read."""
+DOOR_PORT: Final = 8080
+_WITNESS: Final = "witness.example/compose"
+_WITNESS_PORT: Final = 8081
 _HOST_SERVER: Final = "nats://127.0.0.1:4222"
 _WAIT_MS: Final = 30_000
+_BASE: Final = frozenset({"base"})
 
 
 def init(folder: Path) -> None:
@@ -53,8 +66,24 @@ def init(folder: Path) -> None:
     inside = files.context.read_text(encoding="utf-8")
     (folder / AUDITOR).write_text(inside, encoding="utf-8")
     files.context.write_text(inside.replace(SERVER, _HOST_SERVER), encoding="utf-8")
-    for own in ("auditor", "store"):
+    for own in ("auditor", "store", "witness"):
         (folder / own).mkdir(mode=0o700)
+    _witness(files)
+
+
+def _witness(files: DevMeshFiles) -> None:
+    """A witness that is no member, and the governor that asks it."""
+    own = files.folder / "witness"
+    key = signer.generate(own / "witness.key", "witness", secrets.token_bytes(32)).key.public
+    config = WitnessConfig(
+        witness=WitnessNodeTable(name=_WITNESS, key="witness.key", data="data", listen=f"0.0.0.0:{_WITNESS_PORT}"),
+        meshes={files.mesh: MeshTable(roster="../roster.json", pin=files.pin)},
+    )
+    (own / "witness.toml").write_text(to_toml(config, leave_out=_BASE), encoding="utf-8")
+    asked = WitnessTable(url=f"http://witness:{_WITNESS_PORT}", vkey=cosigner(_WITNESS, key).vkey)
+    outside = OutsideTable(listen=f"0.0.0.0:{DOOR_PORT}", witnesses={"compose": asked})
+    path = files.node(SHOWN)
+    path.write_text(to_toml(msgspec.structs.replace(load_config(path), outside=outside), leave_out=_BASE), encoding="utf-8")
 
 
 async def streams(folder: Path, server: str) -> None:

@@ -18,7 +18,7 @@ Copy a folder, then put in your names, addresses and pin. There is no code here.
 | [governor](governor) | a process: `mesh node run` | node keys, its log, mirrors of others | finalize alone; change policy or roster |
 | [enforcer](enforcer) | inside the governed program, or `mesh run` | its key, the spent set | run anything unverified |
 | [auditor](auditor) | a process: `mesh audit run` | trust anchors only | change anything |
-| [witness](witness) | inside every governor | one key per member | vouch for content |
+| [witness](witness) | inside every governor, or a process: `mesh witness run` | one key | vouch for content |
 
 What a deployment needs besides, and how a mesh is operated, is in [docs/operations.md](../docs/operations.md).
 """
@@ -66,6 +66,19 @@ final, and every auditor sees it; but the execution may have happened.
 ## Today
 
 It is a process of its own. Roster and policy come from files that node.toml names; a change takes effect after a restart.
+
+With a table more in node.toml it serves its log to people without any login, as C2SP tlog-tiles over plain HTTP (a TLS proxy or a CDN
+belongs in front), and asks external witnesses to cosign what it publishes. Their lines never count to k. Without the table there is
+neither.
+
+```
+[outside]
+listen = "127.0.0.1:8080"
+
+[outside.witnesses.w1]
+url = "https://witness.example"
+vkey = "witness.example/w1+…"
+```
 """
 
 ENFORCER: Final = """\
@@ -147,15 +160,34 @@ WITNESS: Final = """\
 
 States that a log only ever grew: a C2SP cosignature (tlog-cosignature) on the largest consistent tree it has seen.
 
-**Today there is no witness process, so there is nothing to deploy here.** Every governor holds a witness key, cosigns its own log and
-the logs of all other members, and sends the lines to the log's owner. A witness of your own organisation's, or a public one, would
-need add-checkpoint over HTTP (C2SP tlog-witness); the requests and their checks are in the code and in
-[schemas/v1/vectors](../../schemas/v1/vectors), the door is not.
+Every governor is a witness of all members' logs, with its witness key, over the bus. **This folder is for one of its own**: a process that
+belongs to no mesh, needs no login, and answers C2SP's add-checkpoint over HTTP for logs of any mesh and any maker.
+
+| file | what it is |
+|---|---|
+| [witness.toml](witness.toml) | its name and key, where it listens, whose logs it watches |
+| [govmesh-witness.service](govmesh-witness.service) | a systemd unit for `mesh witness run` |
+
+## What it holds
+
+* `witness.key`: made with `mesh key gen witness.key --use witness`. `mesh witness show --config witness.toml` prints its public half as
+  others write it into their configuration.
+* one SQLite file: of each log the last checkpoint it cosigned, under the log's own signature. It is durable before it is signed, and the
+  file refuses to go back. **Never put back an older copy, and never run two**: a witness whose file is lost retires its key.
+
+## Whom it trusts
+
+| who | with what | and if they lie |
+|---|---|---|
+| whoever configures it | which key belongs to which log | it watches another log than you think |
+| the logs | nothing | a second history is refused, and what was signed is kept: `mesh witness evidence` |
+| whoever asks | nothing | requests are bounded in size, time and number |
+| its clock | the time in a cosignature | readers see a wrong time; sizes and roots stay right |
 
 | a witness | |
 |---|---|
-| holds | one key per member, which signs cosignatures and nothing else |
-| remembers | the last size, root and time per log, durably, before it signs |
 | refuses | a smaller tree, another root at one size, a tree without a proof from the last |
-| cannot | vouch for what the records say: that is an attestation, under another key |
+| cannot | vouch for what the records say: that is an attestation, under another key; make anything final |
+
+It speaks plain HTTP: put a TLS proxy in front. Signatures of type Ed25519 only; extension lines in checkpoints are refused.
 """

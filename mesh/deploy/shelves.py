@@ -22,6 +22,7 @@ from mesh.deploy.units import Unit, unit_text
 from mesh.gate.context import Context, Holder
 from mesh.policy.init import write_starter
 from mesh.roles.config import NodeConfig, NodeTable
+from mesh.roles.witness_config import MeshTable, WitnessConfig, WitnessNodeTable
 
 __all__ = ["node_files"]
 
@@ -36,6 +37,7 @@ _FILE: Final = "Paths are relative to this file. Unknown keys are refused, and a
 _SAID: Final[Mapping[type[msgspec.Struct], Mapping[str, str]]] = {
     NodeConfig: {"": _FILE},
     Context: {"": _FILE},
+    WitnessConfig: {"": _FILE},
     BusTable: {
         "servers": "At least two: losing any one server must stop nothing.",
         "user": "One of: user with password_file, nkey_file, creds_file.",
@@ -55,6 +57,14 @@ _AUDITOR: Final = Unit(
     credentials=("auditor.nk",),
     command=f"{_MESH_COMMAND} --context {_ETC}/context.toml audit run",
 )
+_WITNESS: Final = Unit(
+    name="govmesh-witness",
+    description="govmesh witness",
+    credentials=("witness.key",),
+    command=f"{_MESH_COMMAND} witness run --config {_ETC}/witness.toml",
+)
+_NO_LOG: Final = f"log.example+00000000+AQ{'A' * 42}"
+"""Nobody's key: a witness that finds it does not start."""
 
 
 def node_files() -> dict[str, bytes]:
@@ -79,6 +89,8 @@ def node_files() -> dict[str, bytes]:
         ),
         "auditor/govmesh-auditor.service": unit_text(_AUDITOR),
         "witness/README.md": readmes.WITNESS,
+        "witness/witness.toml": _toml(_witness()),
+        "witness/govmesh-witness.service": unit_text(_WITNESS),
     }
     return {name: text.encode() for name, text in files.items()} | _policy()
 
@@ -87,6 +99,17 @@ def _governor() -> NodeConfig:
     trust = _trust(bundles=[f"{_ETC}/policy/payments.bundle.json"])
     node = NodeTable(name="eu-1", data="/var/lib/govmesh", keys="/run/govmesh")
     return NodeConfig(node=node, bus=BusTable(servers=_SERVERS, nkey_file="/run/govmesh/bus.nk", tls_ca=_CA), trust=trust)
+
+
+def _witness() -> WitnessConfig:
+    return WitnessConfig(
+        witness=WitnessNodeTable(
+            name="witness.example/w1", key="/run/govmesh-witness/witness.key", data="/var/lib/govmesh-witness", listen="127.0.0.1:8081"
+        ),
+        logs=[_NO_LOG],
+        policies=[f"{_ETC}/logs.policy"],
+        meshes={_MESH: MeshTable(roster=f"{_ETC}/roster.json", pin=_NO_PIN)},
+    )
 
 
 def _context(state: str, login: str) -> Context:
@@ -110,7 +133,7 @@ def _trust(*, bundles: list[str]) -> Trust:
     return Trust(roster=f"{_ETC}/roster.json", pin=_NO_PIN, policy=manifests, bundles=bundles)
 
 
-def _toml(value: NodeConfig | Context) -> str:
+def _toml(value: NodeConfig | Context | WitnessConfig) -> str:
     return to_toml(value, leave_out=frozenset({"base"}), words=_words)
 
 

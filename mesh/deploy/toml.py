@@ -16,7 +16,7 @@ Words = Callable[[type[msgspec.Struct]], Mapping[str, str]]
 
 
 def to_toml(value: msgspec.Struct, *, leave_out: frozenset[str] = frozenset(), words: Words | None = None) -> str:
-    """``value`` as TOML; empty optional strings and lists, and the fields of ``leave_out``, are not written.
+    """``value`` as TOML; empty optional strings and lists, tables of nothing else, and the fields of ``leave_out``, are not written.
 
     ``words`` become comments above the keys.
     """
@@ -26,17 +26,23 @@ def to_toml(value: msgspec.Struct, *, leave_out: frozenset[str] = frozenset(), w
 
 def _table(items: Mapping[str, object], name: str, said: Mapping[str, str], words: Words | None) -> list[str]:
     lines = _comment(said.get("", ""))
-    lines += [f"[{name}]"] if name and any(not _is_table(item) for item in items.values()) else []
+    lines += [f"[{name}]"] if name and any(not _is_table(item) and not _is_empty(item) for item in items.values()) else []
     tables: list[str] = []
     for key, item in items.items():
+        if _is_empty(item):
+            continue
         if _is_table(item):
             inner = {"": said.get(key, "")}
             if words and isinstance(item, msgspec.Struct):
                 inner |= words(type(item))
             tables += ["", *_table(_items(item), f"{name}.{key}" if name else key, inner, words)]
-        elif item not in ("", []):
+        else:
             lines += [*_comment(said.get(key, "")), f"{key} = {_scalar(item)}"]
     return [*lines, *tables]
+
+
+def _is_empty(item: object) -> bool:
+    return all(map(_is_empty, _items(item).values())) if _is_table(item) else item in ("", [])
 
 
 def _is_table(item: object) -> bool:

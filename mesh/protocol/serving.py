@@ -22,12 +22,12 @@ from mesh.core.log.record import DecisionMade, Denied, EnforcerHeard, OutcomeRec
 from mesh.core.messages import LineageBatch, Openings, pack
 from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX
 
-__all__ = ["announce_batches", "body_ids", "leaf_ids", "opening_ids", "pull_answer"]
+__all__ = ["BODIES", "announce_batches", "body_ids", "leaf_ids", "opening_ids", "pull_answer"]
 
 _FRAME_BYTES: Final = 512
 """Member names, brackets, origin and index of a batch: 160 characters of origin and some 90 more, doubled."""
 _DECISION: Final = DecisionMade.__struct_config__.tag
-_BODIES: Final[Mapping[object, tuple[str, ...]]] = {
+BODIES: Final[Mapping[object, tuple[str, ...]]] = {
     _DECISION: ("intent", "identity", "enforcer"),
     OutcomeRecorded.__struct_config__.tag: ("outcome", "identity"),
     EnforcerHeard.__struct_config__.tag: ("heard", "identity"),
@@ -67,7 +67,7 @@ def opening_ids(record: Record) -> tuple[str, ...]:
 
 
 def _ids(kind: object, record: object) -> tuple[str, ...]:
-    return tuple([getattr(record, name) for name in _BODIES.get(kind, ())])
+    return tuple([getattr(record, name) for name in BODIES.get(kind, ())])
 
 
 def announce_batches(origin: str, first: int, leaves: Sequence[bytes], bodies: Mapping[str, bytes], note: bytes) -> list[bytes]:

@@ -149,18 +149,18 @@ class Locate(msgspec.Struct, frozen=True):
 
 
 class PutNote(msgspec.Struct, frozen=True):
-    """A signed note about a log at a size: its checkpoint, or its certificate; what a member cosigned of the own log.
+    """A signed note about a log at a size: its checkpoint, or its certificate; what a member or an external witness cosigned of the own.
 
     Also the heartbeat that shows the largest incarnation of a log's owner, which stands there in place of a size. Of all but
     certificates only the largest is kept.
     """
 
-    space: Literal["checkpoint", "certificate", "cosigned", "heartbeat"]
+    space: Literal["checkpoint", "certificate", "cosigned", "outside", "heartbeat"]
     origin: str
     size: int
     note: bytes
     member: str = ""
-    """Who cosigned."""
+    """Who cosigned; of external witnesses (``outside``), the name in the node's configuration."""
 
     @property
     def place(self) -> str:

@@ -1,4 +1,4 @@
-"""A node's configuration file: who it is, where its files are, whom it trusts.
+"""A node's configuration file: who it is, where its files are, whom it trusts, what it shows to the outside.
 
 What governs (bounds, quorums, policy) is signed and never stands here. Paths are relative to the file.
 """
@@ -11,7 +11,7 @@ from mesh.adapters.bus_table import BusTable
 from mesh.adapters.configfile import load_toml
 from mesh.adapters.trustfiles import Trust
 
-__all__ = ["NodeConfig", "NodeTable", "load_config"]
+__all__ = ["NodeConfig", "NodeTable", "OutsideTable", "WitnessTable", "load_config"]
 
 
 class NodeTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,12 +25,31 @@ class NodeTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Folder of ``log.key``, ``witness.key``, ``attest.key`` and ``decision.key``."""
 
 
+class WitnessTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An external witness that is asked to cosign this node's published checkpoints. Its line never counts to a quorum."""
+
+    url: str
+    """Its submission prefix (C2SP tlog-witness): ``/add-checkpoint`` is appended."""
+    vkey: str
+    """Its key, as C2SP writes it: name+hex+base64, of type 4."""
+
+
+class OutsideTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ``[outside]`` table: what people without any login of the mesh may see."""
+
+    listen: str = ""
+    """Where the log is served as C2SP tlog-tiles over plain HTTP, ``host:port``; without it there is no door."""
+    witnesses: dict[str, WitnessTable] = {}
+    """By a name of your own: lowercase letters, digits and hyphens."""
+
+
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole ``node.toml``."""
 
     node: NodeTable
     bus: BusTable
     trust: Trust
+    outside: OutsideTable = OutsideTable()
     base: str = ""
     """Where the file stood; filled in by :func:`load_config`."""
 

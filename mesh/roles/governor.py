@@ -328,7 +328,7 @@ class GovernorNode:
             raise self._fatal
         self._performing().check()
 
-    def _alarm(self, error: Exception) -> None:
+    def alarm(self, error: Exception) -> None:
         """Rule 5, for what was met beside the loop."""
         if self._fatal is None:
             if not isinstance(error, MeshError):
@@ -497,4 +497,4 @@ class GovernorNode:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):
-            self._alarm(error)
+            self.alarm(error)

@@ -12,9 +12,12 @@ from types import FrameType
 from typing import Final
 
 from mesh.adapters.decision_thread import DecisionThread
+from mesh.errors import Unavailable
 from mesh.roles.config import load_config
 from mesh.roles.failpoints import failpoint_from
 from mesh.roles.governor import GovernorNode
+from mesh.roles.outside import outside
+from mesh.roles.performer import Performer
 
 __all__ = ["run_governor"]
 
@@ -42,13 +45,28 @@ def run_governor(config: Path) -> None:
     async def serve() -> None:
         node = GovernorNode(settings, failpoint, thread)
         stop.arm(asyncio.get_running_loop(), node.stop)
-        await node.run(lambda: _ready(node.me.name))
+        shown = outside(
+            settings.outside,
+            node.governance.roster,
+            origin=lambda: _open(node).state.log.origin,
+            store=lambda: _open(node).store,
+            alarm=node.alarm,
+            counters=node.counters,
+        )
+        async with shown:
+            await node.run(lambda: _ready(node.me.name))
 
     try:
         # The loop runs where policy may be evaluated: no hop between threads for a decision.
         thread.call(_with_uvloop, serve)
     finally:
         thread.close()
+
+
+def _open(node: GovernorNode) -> Performer:
+    if node.performer is None:
+        raise Unavailable("storage_failed", "the node is not open")
+    return node.performer
 
 
 def _ready(name: str) -> None:

@@ -7,13 +7,19 @@ from typing import Any
 import msgspec
 import pytest
 
+from mesh.adapters.bus_table import BusTable
+from mesh.adapters.trustfiles import Trust
 from mesh.cli import run
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.roster import Role, Roster
-from mesh.core.log.checkpoint import log_verifier
+from mesh.core.log.checkpoint import cosigner, log_verifier
 from mesh.core.log.note import SignatureType, Verifier
+from mesh.core.log.tlogpolicy import read_logs
+from mesh.deploy.toml import to_toml
 from mesh.limits import ENVELOPE_BYTES_MAX
+from mesh.roles.config import NodeConfig, NodeTable, OutsideTable, WitnessTable
 from tests.cli.lawmesh import code_of
+from tests.core.kit import secret
 from tests.support.rosters import ROOT, key, member, roster, signed
 
 FOUR = ("a", "b", "c", "d")
@@ -115,9 +121,33 @@ def test_any_c2sp_verifier_is_told_what_makes_a_checkpoint_final(shelf: Shelf) -
     assert (group, quorum) == (["group", "Quorum", "4", *FIVE], ["quorum", "Quorum"])
 
 
+def test_the_external_witnesses_of_a_node_are_named_and_never_asked_for(shelf: Shelf) -> None:
+    outsider = cosigner("witness.example/w1", secret(77).public)
+    table = OutsideTable(witnesses={"w1": WitnessTable(url="https://witness.example/", vkey=outsider.vkey)})
+    node = NodeConfig(
+        node=NodeTable(name="b", data="d", keys="k"),
+        bus=BusTable(servers=["nats://x"]),
+        trust=Trust(roster="r", pin="p", policy=["p"]),
+        outside=table,
+    )
+    (shelf.folder / "node.toml").write_text(to_toml(node, leave_out=frozenset({"base"})))
+    path = shelf.put("roster.json", WIDER)
+    plain = shelf.run("show", path, "--format", "tlog-policy", "--log", "lab/b/e1")
+    status, out, _ = shelf.run("show", path, "--format", "tlog-policy", "--log", "b", "--outside", str(shelf.folder / "node.toml"))
+    assert (plain[0], status) == (0, 0)
+    assert set(out.splitlines()) - set(plain[1].splitlines()) == {f"witness outside/w1 {outsider.vkey} https://witness.example/"}
+    assert read_logs(out.encode()) == [log_verifier("lab/b/e1", member("b").log_key)]
+
+
 @pytest.mark.parametrize(
     ("more", "code"),
-    [(("--format", "tlog-policy"), "usage"), (("--log", "b"), "usage"), (("--format", "tlog-policy", "--log", "z"), "unknown_member")],
+    [
+        (("--format", "tlog-policy"), "usage"),
+        (("--log", "b"), "usage"),
+        (("--outside", "node.toml"), "usage"),
+        (("--format", "tlog-policy", "--log", "z"), "unknown_member"),
+        (("--format", "tlog-policy", "--log", "lab/z/e1"), "unknown_member"),
+    ],
 )
 def test_such_a_policy_is_about_one_log(more: tuple[str, ...], code: str, shelf: Shelf) -> None:
     assert code_of(shelf.run("show", shelf.put("roster.json", WIDER), *more, "-o", "json")[2]) == code

@@ -17,6 +17,7 @@ _WORDS = {
     "discriminator",
     "contentEncoding",
     "x-payload-type",
+    "x-predicate-type",
     "x-bytes-max",
     "x-statement",
 }

@@ -12,7 +12,10 @@ from mesh.adapters.signer import load
 from mesh.adapters.trustfiles import load_trust
 from mesh.deploy.container import NODES, SERVER, init, main
 from mesh.gate.context import load_context
-from mesh.roles.config import load_config
+from mesh.roles.config import OutsideTable, load_config
+from mesh.roles.outside import outsiders
+from mesh.roles.witness import WitnessNode
+from mesh.roles.witness_config import load_witness_config
 from tests.contracts.yamltext import parse
 from tests.core.kit import refuses
 from tests.deploy.mesh import accepted
@@ -45,7 +48,7 @@ def seen_by(service: str, state: Path, folder: Path) -> Path:
 
 
 def test_these_are_the_services() -> None:
-    assert list(SERVICES) == ["init", "nats", "streams", *GOVERNORS, "auditor"]
+    assert list(SERVICES) == ["init", "nats", "streams", *GOVERNORS, "witness", "auditor"]
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -67,14 +70,14 @@ def test_all_that_a_service_mounts_was_made(state: Path, service: str) -> None:
         assert mode in {"ro", "rw"}
 
 
-@pytest.mark.parametrize("service", [*GOVERNORS, "auditor", "nats", "streams"])
+@pytest.mark.parametrize("service", [*GOVERNORS, "auditor", "witness", "nats", "streams"])
 def test_a_service_sees_nobody_elses_keys(service: str) -> None:
     own = {f"nodes/{service.removeprefix('governor-')}"}
     seen = {source for source, _, _ in mounts(service)}
     assert not {source for source in seen if source.split("/")[0] in {"people", "identities", ""}}
     assert {source for source in seen if source.startswith("nodes")} <= own
     writable = {source for source, _, mode in mounts(service) if mode == "rw"}
-    assert writable == {"nats": {"store"}, "streams": set(), "auditor": {"auditor"}}.get(service, own)
+    assert writable == {"nats": {"store"}, "streams": set(), "auditor": {"auditor"}, "witness": {"witness"}}.get(service, own)
 
 
 @pytest.mark.parametrize("name", NODES)
@@ -97,6 +100,23 @@ def test_the_auditor_finds_all_it_needs(state: Path, tmp_path: Path) -> None:
     assert load_trust(context.trust, context.path(".")).roster.mesh == context.mesh
     assert context.path(context.auditor.nkey_file).is_file()
     assert context.path(context.audit).parent.is_dir()
+
+
+def test_the_witness_finds_all_it_needs_and_the_governor_that_asks_it(state: Path, tmp_path: Path) -> None:
+    inside = seen_by("witness", state, tmp_path / "witness")
+    command = SERVICES["witness"]["command"]
+    config = load_witness_config(tmp_path / "witness" / command[-1].removeprefix("/"))
+    node = WitnessNode(config, lambda _name: None)
+    assert set(node.logs) == {f"dev/{name}/e1" for name in NODES}
+    assert config.path(config.witness.data).resolve().is_relative_to(inside / "witness")
+    seen = seen_by(f"governor-{NODES[0]}", state, tmp_path / "governor")
+    asks = load_config(seen / "nodes" / NODES[0] / "node.toml")
+    roster = load_trust(asks.trust, asks.path(".")).roster
+    assert [(one.verifier, one.url) for one in outsiders(asks.outside, roster).values()] == [(node.verifier, "http://witness:8081")]
+    port = asks.outside.listen.partition(":")[2]
+    assert SERVICES[f"governor-{NODES[0]}"]["ports"] == [f"127.0.0.1:{port}:{port}"]
+    assert config.witness.listen.endswith(":8081")
+    assert [load_config(state / "nodes" / name / "node.toml").outside for name in NODES[1:]] == [OutsideTable()] * 3
 
 
 def test_programs_on_the_host_find_the_bus_on_loopback(state: Path) -> None:

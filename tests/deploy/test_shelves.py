@@ -4,6 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mesh.adapters.configfile import parse_toml
@@ -16,7 +17,8 @@ from mesh.deploy.shelves import node_files
 from mesh.deploy.toml import to_toml
 from mesh.gate.context import Context, load_context
 from mesh.policy.build import check
-from mesh.roles.config import NodeConfig, NodeTable, load_config
+from mesh.roles.config import NodeConfig, NodeTable, OutsideTable, load_config
+from mesh.roles.witness_config import WitnessConfig, load_witness_config, watched
 from tests.contracts.kit import vector
 from tests.core.kit import refuses
 from tests.deploy.mesh import accepted
@@ -29,8 +31,7 @@ def test_every_role_has_a_page_and_only_processes_have_units() -> None:
     roles = {name.partition("/")[0] for name in node_files() if "/" in name}
     assert roles == {"governor", "enforcer", "auditor", "witness"}
     assert all((NODES / role / "README.md").is_file() for role in roles)
-    assert UNITS == ["auditor/govmesh-auditor.service", "governor/govmesh-governor.service"]
-    assert [path.name for path in (NODES / "witness").iterdir()] == ["README.md"]
+    assert UNITS == ["auditor/govmesh-auditor.service", "governor/govmesh-governor.service", "witness/govmesh-witness.service"]
 
 
 def test_a_governor_reads_its_node_toml() -> None:
@@ -45,6 +46,28 @@ def test_programs_and_auditors_read_their_context(role: str) -> None:
     assert context.audit.startswith(f"/var/lib/govmesh-{role}/")
 
 
+def test_a_witness_reads_its_witness_toml_and_does_not_start_with_what_was_never_filled_in(tmp_path: Path) -> None:
+    config = load_witness_config(NODES / "witness/witness.toml")
+    unit = (NODES / "witness/govmesh-witness.service").read_text()
+    assert "RuntimeDirectory=govmesh-witness\n" in unit
+    assert "LoadCredential=witness.key:" in unit
+    assert (config.witness.key, config.witness.data) == ("/run/govmesh-witness/witness.key", "/var/lib/govmesh-witness")
+    with refuses("config_invalid"):
+        watched(config)
+    (table,) = config.meshes.values()
+    (tmp_path / "roster.json").write_text(vector("statement/roster.json")["envelope"])
+    mesh = msgspec.structs.replace(table, roster=str(tmp_path / "roster.json"))
+    with refuses("wrong_epoch"):
+        watched(msgspec.structs.replace(config, logs=[], policies=[], meshes={"m": mesh}))
+
+
+def test_a_governor_has_no_door_unless_somebody_writes_one() -> None:
+    assert load_config(NODES / "governor/node.toml").outside == OutsideTable()
+    (example,) = re.findall(r"```\n(\[outside\].*?)```", (NODES / "governor/README.md").read_text(), re.DOTALL)
+    text = (NODES / "governor/node.toml").read_text() + "\n" + example
+    assert parse_toml(NodeConfig, text, name="node.toml").outside.witnesses.keys() == {"w1"}
+
+
 def test_the_pin_that_was_never_filled_in_trusts_no_roster() -> None:
     pin = load_config(NODES / "governor/node.toml").trust.pin
     with refuses("wrong_epoch"):
@@ -52,7 +75,7 @@ def test_the_pin_that_was_never_filled_in_trusts_no_roster() -> None:
 
 
 def test_every_key_of_a_configuration_is_explained() -> None:
-    for name in ("governor/node.toml", "auditor/context.toml"):
+    for name in ("governor/node.toml", "auditor/context.toml", "witness/witness.toml"):
         lines = (NODES / name).read_text().splitlines()
         bare = [line for before, line in zip(["", *lines], lines, strict=False) if " = " in line and not before.startswith("#")]
         assert [line.partition(" ")[0] for line in bare if not re.match("(mesh|tenant|password_file) =", line)] == []
@@ -129,7 +152,12 @@ def test_an_auditors_login_is_where_its_context_says() -> None:
 
 
 def test_what_is_written_is_what_is_read() -> None:
-    for kind, name in ((NodeConfig, "governor/node.toml"), (Context, "enforcer/context.toml")):
+    kinds: dict[str, type[NodeConfig | Context | WitnessConfig]] = {
+        "governor/node.toml": NodeConfig,
+        "enforcer/context.toml": Context,
+        "witness/witness.toml": WitnessConfig,
+    }
+    for name, kind in kinds.items():
         value = parse_toml(kind, (NODES / name).read_text(), name=name)
         assert parse_toml(kind, to_toml(value, leave_out=frozenset({"base"})), name=name) == value
 

@@ -41,6 +41,14 @@ sys.argv = ["mesh", *sys.argv[1:]]
 main()
 """
 
+PAGE: Final = """
+import sys
+from pathlib import Path
+from mesh.page.render import render
+proof, roster, page = map(Path, sys.argv[1:])
+page.write_bytes(render(proof.read_bytes(), roster.read_bytes()))
+"""
+
 
 def main() -> int:
     """Check everything in turn."""
@@ -81,7 +89,7 @@ def _check_contents(wheel: Path) -> None:
 
 def _sources() -> Iterator[str]:
     for path in (ROOT / "mesh").rglob("*"):
-        if path.is_file() and (path.suffix == ".py" or path.name == "py.typed"):
+        if path.is_file() and (path.suffix in {".py", ".js", ".css", ".html"} or path.name == "py.typed"):
             yield path.relative_to(ROOT).as_posix()
 
 
@@ -113,6 +121,12 @@ def _check_verify(python: Path, outside: Path) -> None:
         if done.returncode:
             _fail(f"mesh verify {folder.name} exited {done.returncode}:\n{done.stdout}{done.stderr}")
         print(f"mesh verify: {folder.name} in {outside.name}, sockets closed: {done.stdout.strip().splitlines()[0]}")
+        page = outside / f"{folder.name}.html"
+        _run(python, outside, "-c", PAGE, proof, roster, str(page))
+        done = _run(python, outside, "-c", OFFLINE, "verify", str(page), "--trust", roster, check=False)
+        if done.returncode or "not as this version writes" in done.stderr:
+            _fail(f"mesh verify of {folder.name} as a page exited {done.returncode}:\n{done.stdout}{done.stderr}")
+        print(f"mesh verify: {folder.name} as a page of {page.stat().st_size:,} bytes, made by the wheel and read by it")
 
 
 def _run(python: Path, outside: Path, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:

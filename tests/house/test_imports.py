@@ -17,6 +17,7 @@ PLANTED = {
     "a core that knows the machines": ("mesh/core/planted.py", "import mesh.protocol", "downwards"),
     "bytes that know statements": ("mesh/core/bytes/planted.py", "import mesh.core.run", "bytes-first"),
     "a second door to NATS": ("mesh/adapters/planted.py", "import nats", "nats-door"),
+    "a second door to HTTP": ("mesh/adapters/planted.py", "import h11", "http-door"),
     "a second door to SQLite": ("mesh/adapters/planted.py", "import sqlite3", "sqlite-door"),
     "a second door to Cedar": ("mesh/adapters/planted.py", "import cedarpy", "cedar-door"),
     "a second signature check": ("mesh/adapters/planted.py", "import nacl.signing", "signature-door"),

@@ -36,9 +36,9 @@ class Happened:
         self.late = self.deny("ap-1", 3, "action_unknown", action="steal")
         self.mesh.run(6)
 
-    def deny(self, node: str, number: int, code: str, *, account: str = "acme", action: str = "send") -> str:
+    def deny(self, node: str, number: int, code: str, *, account: str = "acme", action: str = "send", amount: int = 10) -> str:
         """Ask for what is denied with ``code``; the intent's id."""
-        name, intent, openings = self.lab.intent(number, account=account, action=action, at_ms=self.mesh.now_ms)
+        name, intent, openings = self.lab.intent(number, amount=amount, account=account, action=action, at_ms=self.mesh.now_ms)
         answer = self.mesh.request(node, self.lab.request(intent, openings))
         assert isinstance(answer, DeniedAnswer)
         assert envelope.read(Denial, bytes(answer.denial)).claims.code == code

@@ -23,6 +23,7 @@ class _Approved(Happened):
         super().__init__()
         self.large = self._pay(11)
         self.urgent = self._pay(12, glass=True)
+        self.lacking = self.deny("us-1", 13, "approval_needed", amount=500, account="vault")
         self.mesh.run(6)
 
     def _pay(self, number: int, *, glass: bool = False) -> str:
@@ -57,6 +58,19 @@ def test_everybody_attests_what_was_approved_and_a_stranger_verifies_by_whom(whi
     assert report.verdict == "VERIFIED", report.checks
     assert _check(report, "approvals") == ("passed", who)
     assert _check(report, "replay")[0] == "passed"
+
+
+def test_a_denial_for_lack_of_approvals_is_proved_with_what_it_lacks() -> None:
+    report = verify(approved().proof(approved().lacking), trust=LAB.roster_envelope, engine=LAB.engine)
+    assert (report.verdict, _check(report, "replay")[0]) == ("VERIFIED", "passed"), report.checks
+    assert isinstance(report.record, DecisionMade)
+    assert report.record.decision.needs == ["2 of security"]
+    bundle = read_proof(approved().proof(approved().lacking))
+    for needs in (["1 of security"], ["1 of finance", "2 of security"]):
+        decision = msgspec.structs.replace(report.record.decision, needs=needs)
+        leaf = encode_record(msgspec.structs.replace(report.record, decision=decision))
+        lie = encode_proof(msgspec.structs.replace(bundle, record=msgspec.Raw(leaf), proof=""))
+        assert _check(verify(lie, trust=LAB.roster_envelope), "decision")[0] == "failed"
 
 
 def test_what_nobody_approved_says_nothing_of_approvals() -> None:

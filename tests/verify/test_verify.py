@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.core.bytes import canonical, envelope
+from mesh.core.law.policy import Manifest
 from mesh.core.law.roster import Role
 from mesh.core.log.bundle import ProofBundle, Proven, encode_proof, read_proof
 from mesh.core.log.note import Note, parse_note
@@ -206,6 +207,17 @@ def test_a_part_that_does_not_belong_fails(change: Change, failure: tuple[str, s
     bundle = read_proof(happened().proof(happened().permitted))
     report = _verify(encode_proof(change(bundle)))
     assert (report.verdict, _failure(report)) == ("FAILED", failure)
+
+
+def test_another_domains_activations_do_not_belong() -> None:
+    lab, bundle = happened().lab, read_proof(happened().proof(happened().forbidden))
+    other = Role(keys=[secret("other's signer").public], threshold=1)
+    both = lab.seal(msgspec.structs.replace(lab.roster, policy={**lab.roster.policy, "other": other}))
+    mine = lab.activation(envelope.read(Manifest, lab.manifest_envelope), ([], 0)).claims
+    theirs = sign(msgspec.structs.replace(mine, domain="other"), secret("other's signer"))
+    assert verify(encode_proof(bundle), trust=both).verdict == "VERIFIED"
+    report = verify(encode_proof(_changed(bundle, activations=[msgspec.Raw(theirs)])), trust=both)
+    assert (report.verdict, _failure(report)) == ("FAILED", ("policy", "digest_mismatch"))
 
 
 def test_a_denial_carries_no_policy() -> None:

@@ -60,7 +60,7 @@ def test_a_domain_is_halted_and_resumed_and_no_promise_is_broken() -> None:
 
 def test_a_restored_disk_breaks_no_promise_and_its_member_works_again() -> None:
     restored = 0
-    for seed in range(12):
+    for seed in range(16):
         world = World(seed, nodes=4, trouble=("restore", "restore"))
         result = world.run()
         assert not result.promise, f"seed {seed}: {result.promise}: {result.message}\n" + "\n".join(result.plan)

@@ -1,0 +1,81 @@
+"""`mesh witness`: a witness of its own as this process, what it is, and what it has caught."""
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from mesh.cli.output import Cli, format_option, pass_cli
+
+__all__ = ["witness"]
+
+_CONFIG = click.option("--config", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Its witness.toml.")
+
+
+@click.group()
+def witness() -> None:
+    """State for others' logs, and nothing else, that they only ever grew."""
+
+
+@witness.command()
+@_CONFIG
+def run(config: Path) -> None:
+    """Answer add-checkpoint over HTTP (C2SP tlog-witness) until SIGTERM or Ctrl-C.
+
+    Prints `ready NAME PORT` to standard error once it answers.
+    """
+    from mesh.roles.witness_run import run_witness
+
+    run_witness(config)
+
+
+@witness.command()
+@_CONFIG
+@format_option
+@pass_cli
+def show(cli: Cli, *, config: Path) -> None:
+    """Its key, as others write it into their configuration, and the logs that it watches."""
+    from mesh.roles.witness import WitnessNode
+    from mesh.roles.witness_config import load_witness_config
+
+    node = WitnessNode(load_witness_config(config), lambda _name: None)
+    logs = [{"origin": origin, "vkey": key.vkey} for origin, keys in sorted(node.logs.items()) for key in keys]
+    if cli.format == "table":
+        cli.value({"name": node.verifier.name, "vkey": node.verifier.vkey})
+        cli.lines([""])
+        cli.rows(("origin", "vkey"), logs)
+    else:
+        cli.value({"name": node.verifier.name, "vkey": node.verifier.vkey, "logs": logs})
+
+
+@witness.command()
+@_CONFIG
+@format_option
+@pass_cli
+def evidence(cli: Cli, *, config: Path) -> int:
+    """Which logs have signed a second history, with the signed checkpoints. The witness must not run meanwhile.
+
+    Ends with 0 if there is nothing, with 5 if there is.
+    """
+    from mesh.adapters.signer import load
+    from mesh.adapters.witnessstore import WitnessStore
+    from mesh.roles.witness_config import load_witness_config
+
+    settings = load_witness_config(config)
+    key_file = settings.path(settings.witness.key)
+    path = settings.path(settings.witness.data) / "witness.db"
+
+    async def read() -> list[dict[str, str]]:
+        store = await WitnessStore.open(path, key=load(key_file).key.public, key_file=key_file)
+        try:
+            cosigned = await store.all()
+            return [
+                {"origin": origin, "cosigned": cosigned[origin].note.decode(), "signed_too": note.decode()}
+                for origin, note in await store.evidence()
+            ]
+        finally:
+            await store.close()
+
+    found = asyncio.run(read())
+    cli.rows(("origin", "cosigned", "signed_too"), found)
+    return 5 if found else 0

@@ -1,0 +1,1 @@
+"""A proof as a page that judges itself in any browser."""

@@ -1,0 +1,63 @@
+"""A governor's log for people without any login: C2SP tlog-tiles over HTTP, read from the file.
+
+Rules
+-----
+1. What is served is what a checkpoint covers that k members attested: a record that nobody vouched for yet is not published.
+2. Tiles and entries never change, and say so; a checkpoint is asked for again; what is not there yet must not be remembered.
+3. At most :data:`LOOKUPS_MAX` requests read the file at a time: people outside never crowd out the mesh.
+4. Leaf data is served as it stands. It holds what is public: parameters that policy marks as committed are in no record.
+
+Not here: HTTP (:mod:`mesh.adapters.httpserver`), external witnesses (:mod:`mesh.roles.cosigners`).
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from mesh.adapters.httpserver import TEXT, Answer, Request
+from mesh.adapters.store import Store
+from mesh.core.log.checkpoint import read_checkpoint
+from mesh.core.log.tiles import Tile, entry_bundle, tile_of
+from mesh.errors import Refused
+
+__all__ = ["LOOKUPS_MAX", "Tiles"]
+
+LOOKUPS_MAX: Final = 2
+_BYTES: Final = "application/octet-stream"
+_FOR_EVER: Final = {"Cache-Control": "public, max-age=31536000, immutable"}
+_AGAIN: Final = {"Cache-Control": "no-cache"}
+_NOT_THERE: Final = {"Cache-Control": "no-store"}
+
+
+class Tiles:
+    """Answers of the door."""
+
+    def __init__(self, store: Callable[[], Store], checkpoint: Callable[[], bytes]) -> None:
+        """Read from ``store``, which may raise while it is closed; ``checkpoint`` is what is published now, empty for nothing yet."""
+        self._store = store
+        self._checkpoint = checkpoint
+        self._looking = asyncio.Semaphore(LOOKUPS_MAX)
+
+    async def answer(self, request: Request) -> Answer:
+        """One answer. Raises as the store does."""
+        if request.method not in {"GET", "HEAD"}:
+            return Answer(405, headers={"Allow": "GET, HEAD"})
+        note = self._checkpoint()
+        if not note:
+            return Answer(404, headers=_NOT_THERE)
+        if request.path == "/checkpoint":
+            return Answer(200, note, TEXT, _AGAIN)
+        checkpoint = read_checkpoint(note)
+        try:
+            tile = tile_of(request.path.removeprefix("/"))
+        except Refused:
+            return Answer(404, headers=_NOT_THERE)
+        if tile.end > checkpoint.size:
+            return Answer(404, headers=_NOT_THERE)
+        async with self._looking:
+            return Answer(200, await self._read(checkpoint.origin, tile), _BYTES, _FOR_EVER)
+
+    async def _read(self, origin: str, tile: Tile) -> bytes:
+        if tile.entries:
+            return entry_bundle(await self._store().records(origin, tile.first, tile.width))
+        return b"".join(await self._store().tile(origin, tile.level, tile.first, tile.width))

@@ -1,0 +1,257 @@
+"""Many records are proved in one file, and judged from it one by one; a sample is what chance has chosen, and nobody else."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesh.core.bytes import canonical
+from mesh.core.bytes.canonical import Payload
+from mesh.core.log.note import Note, parse_note
+from mesh.core.messages import Prove, Proved, pack, unpack
+from mesh.limits import AUDIT_LOGS_MAX, HEADS_BYTES_MAX, SAMPLE_RECORDS_MAX
+from mesh.protocol.sampling import Heads, draw, read_heads
+from tests.cli.shell import Shell
+from tests.core.kit import refuses
+
+
+@pytest.fixture
+def files(shell: Shell, tmp_path: Path) -> tuple[Path, str]:
+    roster = tmp_path / "roster.json"
+    roster.write_bytes(shell.story.lab.roster_envelope)
+    return tmp_path / "proofs.jsonl", str(roster)
+
+
+def _final(shell: Shell) -> int:
+    return sum(node.state.log.certified for node in shell.story.mesh.nodes.values())
+
+
+# ------------------------------------------------------------------------------------------------------------------------ export
+
+
+def test_all_records_are_proved_in_one_file(shell: Shell, files: tuple[Path, str]) -> None:
+    out, roster = files
+    value = shell.json("audit", "export", "--out", str(out))
+    assert (value["verified"], value["partial"], value["failed"], value["lacking"]) == (_final(shell), 0, 0, 0)
+    status, printed, _ = shell.run("verify", str(out), "--trust", roster)
+    assert (status, printed.splitlines()[0]) == (0, f"VERIFIED  {out}")
+    assert f"{_final(shell)} proofs: {_final(shell)} VERIFIED" in printed
+    assert "lab/us-1/e1: 4 records, 0 to 3, none missing between" in printed
+    (whole,) = json.loads(shell.run("verify", "-o", "json", str(out), "--trust", roster)[1])
+    assert (whole["verdict"], whole["proofs"], whole["verified"]) == ("VERIFIED", _final(shell), _final(shell))
+    each = [json.loads(line) for line in shell.run("verify", "-o", "jsonl", str(out), "--trust", roster)[1].splitlines()]
+    assert [value["verdict"] for value in each] == ["VERIFIED"] * (_final(shell) + 1)
+    assert sum(value.get("record", {}).get("record") == "decision" for value in each) == 2
+
+
+def test_a_span_and_a_node_limit_what_is_exported(own: Shell, tmp_path: Path) -> None:
+    lab, mesh = own.story.lab, own.story.mesh
+    late = mesh.now_ms
+    mesh.run(3)
+    for number in (40, 41, 42):
+        mesh.request("sa-1", lab.request(*lab.intent(number, at_ms=mesh.now_ms)[1:]))
+        mesh.run(4)
+    out = str(tmp_path / "some.jsonl")
+
+    def times(ms: int) -> str:
+        from datetime import UTC, datetime
+
+        return datetime.fromtimestamp(ms / 1000, UTC).isoformat()
+
+    value = own.json("audit", "export", "--out", out, "--from", times(late))
+    assert (value["verified"], [log["log"] for log in value["logs"] if log["records"]]) == (3, ["lab/sa-1/e1"])
+    value = own.json("audit", "export", "--out", out, "--from", times(late), "--to", times(late))
+    assert value["verified"] == 0
+    value = own.json("audit", "export", "--out", out, "--to", times(late), "--node", "us-1")
+    assert [(log["log"], log["first"], log["last"]) for log in value["logs"]] == [("lab/us-1/e1", 0, 3)]
+    assert "error[usage]" in own.run("audit", "export", "--out", out, "--from", "yesterday")[2]
+    assert own.run("audit", "export", "--out", out, "--node", "zz-1")[0] == 5
+
+
+def test_an_export_whose_log_nobody_serves_says_so_and_stays_readable(own: Shell, tmp_path: Path) -> None:
+    honest, out = own.ask, tmp_path / "some.jsonl"
+
+    async def ask(member: str, message: Payload) -> bytes:
+        answer = await honest(member, message)
+        if isinstance(message, Prove) and message.origin.startswith("lab/us-1/"):
+            return pack(Proved(batch=unpack(Proved, answer).batch, proof=""))
+        return answer
+
+    own.ask = ask
+    status, _, err = own.run("audit", "export", "--out", str(out))
+    assert status == 4
+    assert "the log lab/us-1/e1 could not be read" in err
+
+
+def test_what_would_fail_is_left_out_and_is_the_exit_status(own: Shell, tmp_path: Path) -> None:
+    out, roster = tmp_path / "some.jsonl", tmp_path / "roster.json"
+    roster.write_bytes(own.story.lab.roster_envelope)
+    for node in own.story.mesh.nodes.values():
+        node.bodies.pop(own.story.permitted)
+    status, _, err = own.run("audit", "export", "--out", str(out))
+    assert status == 5
+    assert "eu-1/2: body_missing" in err
+    status, printed, _ = own.run("verify", str(out), "--trust", str(roster))
+    assert (status, "lab/eu-1/e1: 2 records, 0 to 1" in printed) == (0, True)
+
+
+def test_what_was_erased_is_partial(own: Shell, tmp_path: Path) -> None:
+    for node in own.story.mesh.nodes.values():
+        node.openings.clear()
+    status, _, err = own.run("audit", "export", "--out", str(tmp_path / "some.jsonl"))
+    assert status == 2
+    assert "eu-1/2: PARTIAL, decision: the openings of its committed parameters are not here" in err
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(own: Shell, tmp_path: Path) -> None:
+    assert own.run("audit", "export", "--out", str(tmp_path / "no" / "some.jsonl"))[0] == 3
+    for node in own.story.mesh.nodes.values():
+        node.up = False
+    assert own.run("audit", "export", "--out", str(tmp_path / "some.jsonl"))[0] == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------------------------------------ verify
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "verdict"),
+    [
+        (
+            lambda lines: [line.replace(b'["small-payments"],"effect":"permit"', b'["small-payments"],"effect":"deny"') for line in lines],
+            5,
+            "FAILED",
+        ),
+        (lambda lines: lines[:-1], 3, "UNREADABLE"),
+        (lambda lines: [*lines[:3], b"{}\n", *lines[3:]], 3, "UNREADABLE"),
+        (lambda lines: [lines[0], b'{"line":"end","proofs":0}\n'], 2, "PARTIAL"),
+    ],
+    ids=["lied", "cut short", "something more", "empty"],
+)
+def test_the_worst_of_an_archive_is_its_status(
+    shell: Shell, files: tuple[Path, str], change: Callable[[list[bytes]], list[bytes]], status: int, verdict: str
+) -> None:
+    out, roster = files
+    shell.run("audit", "export", "--out", str(out))
+    out.write_bytes(b"".join(change(out.read_bytes().splitlines(keepends=True))))
+    done, printed, _ = shell.run("verify", "-o", "json", str(out), "--trust", roster)
+    assert (done, verdict in {value["verdict"] for value in json.loads(printed)}) == (status, True)
+    assert shell.run("verify", str(out), "--trust", roster)[0] == status
+
+
+def test_a_record_that_was_left_out_of_an_archive_is_a_gap(shell: Shell, files: tuple[Path, str]) -> None:
+    from mesh.core.log.archive import Packer, Unpacker
+    from mesh.core.log.bundle import read_proof
+
+    out, roster = files
+    shell.run("audit", "export", "--out", str(out), "--node", "us-1")
+    unpacker, packer = Unpacker(), Packer()
+    proofs = [data for line in out.read_bytes().splitlines(keepends=True) if (data := unpacker.take(line)) is not None]
+    out.write_bytes(packer.begin() + b"".join(packer.add(read_proof(data)) for data in (proofs[0], *proofs[2:])) + packer.end())
+    assert "lab/us-1/e1: 3 records, 0 to 3, 1 gaps between" in shell.run("verify", str(out), "--trust", roster)[1]
+
+
+def test_archives_and_proofs_are_judged_in_one_go(shell: Shell, files: tuple[Path, str], tmp_path: Path) -> None:
+    out, roster = files
+    one = tmp_path / "proof.json"
+    shell.run("prove", shell.story.permitted, "-o", str(one))
+    shell.run("audit", "export", "--out", str(out))
+    values = json.loads(shell.run("verify", "-o", "json", str(one), str(out), str(tmp_path / "none"), "--trust", roster)[1])
+    assert [value["verdict"] for value in values] == ["VERIFIED", "VERIFIED", "UNREADABLE"]
+
+
+# ------------------------------------------------------------------------------------------------------------------------ sample
+
+
+def test_a_sample_is_proved_and_drawn_again_from_the_same_certificates(own: Shell, tmp_path: Path) -> None:
+    heads, out, roster = tmp_path / "heads.json", tmp_path / "sample.jsonl", tmp_path / "roster.json"
+    roster.write_bytes(own.story.lab.roster_envelope)
+    first = own.json("audit", "sample", "-n", "5", "--heads-out", str(heads), "--out", str(out))
+    assert (first["verified"], len(first["records"]), first["of"]) == (5, 5, _final(own))
+    assert own.run("verify", str(out), "--trust", str(roster))[0] == 0
+    lab, mesh = own.story.lab, own.story.mesh
+    mesh.request("sa-1", lab.request(*lab.intent(50, at_ms=mesh.now_ms)[1:]))
+    mesh.run(6)
+    again = own.json("audit", "sample", "-n", "5", "--heads", str(heads))
+    assert again["records"] == first["records"]
+    assert own.json("audit", "sample", "-n", "9", "--heads", str(heads))["records"][:5] == first["records"]
+    assert own.json("audit", "sample", "-n", "5", "--heads", str(heads), "--seed", "x")["records"] != first["records"]
+    assert own.json("audit", "sample", "-n", "5")["heads"] != first["heads"], "another certificate, another sample"
+
+
+def test_a_sample_ends_with_a_status_that_cron_understands(own: Shell) -> None:
+    everything = str(_final(own))
+    assert own.run("audit", "sample", "-n", everything)[0] == 0
+    for node in own.story.mesh.nodes.values():
+        node.openings.clear()
+    assert own.run("audit", "sample", "-n", everything)[0] == 2
+    for node in own.story.mesh.nodes.values():
+        node.bodies.pop(own.story.permitted)
+    assert own.run("audit", "sample", "-n", everything)[0] == 5
+    for node in own.story.mesh.nodes.values():
+        node.up = False
+    assert own.run("audit", "sample", "-n", everything)[0] == 4
+
+
+def _heads(shell: Shell) -> Heads:
+    notes = [node.certificate(node.origin, 1) for node in shell.story.mesh.nodes.values()]
+    return Heads.of(found[1] for found in notes if found is not None)
+
+
+def test_certificates_that_are_none_are_not_drawn_from(shell: Shell, tmp_path: Path) -> None:
+    heads = _heads(shell)
+    log = heads.logs[0]
+    note = parse_note(log.note.encode())
+    fewer = Note(note.text, note.lines[:-1]).encode().decode()
+    other = log.note.replace(f"\n{heads.checkpoints[0].size}\n", "\n1\n", 1)
+    path = tmp_path / "heads.json"
+    for wrong, code in ((fewer, "not_final"), (other, "bad_signature")):
+        value = json.loads(canonical.encode(heads))
+        value["logs"][0]["note"] = wrong
+        path.write_bytes(canonical.encode(value))
+        assert f"error[{code}]" in shell.run("audit", "sample", "--heads", str(path))[2]
+
+
+def test_a_file_of_certificates_has_one_spelling(shell: Shell) -> None:
+    heads = _heads(shell)
+    data = canonical.encode(heads)
+    assert read_heads(data) == heads
+    value: dict[str, Any] = json.loads(data)
+    twisted = canonical.encode({**value, "logs": value["logs"][::-1]})
+    swapped = canonical.encode({**value, "logs": [{**value["logs"][0], "origin": "lab/aa-1/e1"}, *value["logs"][1:]]})
+    for wrong in (twisted, swapped, b"{}", data + b"\n", canonical.encode({**value, "logs": value["logs"] * (AUDIT_LOGS_MAX // 4 + 1)})):
+        with refuses("non_canonical", "bad_checkpoint", "malformed"):
+            read_heads(wrong)
+    with refuses("too_large"):
+        read_heads(b"[" * (HEADS_BYTES_MAX + 1))
+    with refuses("malformed"):
+        read_heads(b"[" * HEADS_BYTES_MAX)
+
+
+def test_every_record_is_as_likely_as_any_other_and_drawn_once(shell: Shell) -> None:
+    heads = _heads(shell)
+    everything = {(item.origin, item.index) for item in draw(heads, seed="", count=1_000)}
+    assert everything == {(one.origin, index) for one in heads.checkpoints for index in range(one.size)}
+    assert len(draw(heads, seed="", count=1_000)) == len(everything) == heads.total
+    counted: dict[object, int] = {}
+    for number in range(3_000):
+        (item,) = draw(heads, seed=str(number), count=1)
+        counted[item] = counted.get(item, 0) + 1
+    mean = 3_000 / heads.total
+    assert all(abs(count - mean) < 6 * mean**0.5 for count in counted.values())
+
+
+def test_whoever_carries_certificates_has_no_say_in_the_sample(shell: Shell) -> None:
+    heads = _heads(shell)
+    note = parse_note(heads.logs[0].note.encode())
+    fewer = Note(note.text, note.lines[:-1]).encode()
+    others = Heads.of([fewer, *(log.note.encode() for log in heads.logs[1:])])
+    assert draw(others, seed="", count=9) == draw(heads, seed="", count=9)
+    assert draw(Heads.of([]), seed="", count=9) == []
+
+
+def test_a_sample_has_a_largest_size(shell: Shell) -> None:
+    assert shell.run("audit", "sample", "-n", str(SAMPLE_RECORDS_MAX))[0] == 0
+    assert shell.run("audit", "sample", "-n", str(SAMPLE_RECORDS_MAX + 1))[0] == 64
