@@ -23,6 +23,7 @@ __all__ = [
     "BUNDLE_BYTES_MAX",
     "CLOCK_MS_MAX",
     "CONFLICT_BYTES_MAX",
+    "COSIGNED_HEADS_MAX",
     "DETERMINING_MAX",
     "ENVELOPE_BYTES_MAX",
     "FRONTIER_STREAMS_MAX",
@@ -186,6 +187,8 @@ MEMBERS_MAX: Final = 100
 """Members of one roster; larger meshes use groups."""
 AUDIT_LOGS_MAX: Final = 400
 """Logs of which an auditor remembers how far it has come; of those beyond, whose owners have left, it begins anew."""
+COSIGNED_HEADS_MAX: Final = 128
+"""Trees of other logs that one record names; the others stand in the next one."""
 FRONTIER_STREAMS_MAX: Final = 180
 """Governance streams in one frontier: a heartbeat that names so many, at their longest, still fits one statement."""
 HEADS_BYTES_MAX: Final = 8_000_000

@@ -13,6 +13,7 @@ from mesh.core.bytes import envelope
 from mesh.core.law.governance import Basis, Governance
 from mesh.core.log.record import (
     AttestRefused,
+    Cosigned,
     DecisionMade,
     Denied,
     EnforcerHeard,
@@ -78,6 +79,8 @@ def told(record: Record) -> str:
             return f"will not attest {node_of(refusal.origin)}/{refusal.index}: {refusal.reason}, {refusal.code}"
         case Incident(code=code, detail=detail):
             return f"{code}: {detail}"
+        case Cosigned(heads=heads):
+            return ", ".join(f"{node_of(head.origin)} up to {head.size}" for head in heads)
 
 
 def statements(answer: Proved) -> list[dict[str, Any]]:

@@ -25,6 +25,8 @@ from mesh.core.log.merkle import Frontier, consistency_path, inclusion_path, lea
 from mesh.core.log.note import append_lines, parse_note
 from mesh.core.log.record import (
     AttestRefused,
+    Cosigned,
+    CosignedHead,
     DecisionMade,
     Denied,
     EnforcerHeard,
@@ -229,6 +231,8 @@ class _Teller:
         )
         self._add(AttestRefused, at_ms=start_ms(7), refusal=refusal)
         self._add(Incident, at_ms=start_ms(7), code="replay_mismatch", detail="example/us-1/e1 at 41")
+        head = CosignedHead(origin=log_origin(MESH, "us-1", 1), root=hex32("a tree"), size=41, time_s=start_ms(7) // 1000)
+        self._add(Cosigned, at_ms=start_ms(7), heads=[head])
         return self._sign("refusal", refusal)
 
     # ------------------------------------------------------------------------------------------------------- statements

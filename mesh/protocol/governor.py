@@ -39,6 +39,7 @@ from mesh.protocol.adoption import next_roster
 from mesh.protocol.barrier import Pending
 from mesh.protocol.catching import UNSURE, check_acts, lagging
 from mesh.protocol.documents import Documents
+from mesh.protocol.entangling import entangle
 from mesh.protocol.events import (
     BarrierArrived,
     CosigArrived,
@@ -255,6 +256,8 @@ class _Work:
             if sure:
                 self._adopt(together.attest_held(self.mirrors[origin], context))
                 self._adopt(together.lines_due(self.mirrors[origin], context))
+        if sure:
+            self.log = entangle(self.log, self.mirrors, self.writer, now_ms=self.now_ms)
 
     def _start(self, waiting: Pending) -> None:
         """Ask for what is missing, or go on signing (rule 6); who asked for a signature is told."""

@@ -35,6 +35,7 @@ from mesh.protocol.step import Announce, Append, Effect, Head, HeadUse, NoteDraf
 
 __all__ = [
     "CHECKPOINT_RECORDS_MAX",
+    "Entangled",
     "LogState",
     "Outstanding",
     "Writer",
@@ -64,6 +65,17 @@ class Outstanding(msgspec.Struct, frozen=True):
     sent_ms: int
 
 
+class Entangled(msgspec.Struct, frozen=True):
+    """What this log has said of others (:mod:`mesh.protocol.entangling`)."""
+
+    at_ms: int
+    """When last; before the first time, when this node started."""
+    size: int = 0
+    """Of this log, just behind the record in which it did."""
+    sizes: Mapping[str, int] = {}
+    """Origin to the largest size that was named."""
+
+
 class LogState(msgspec.Struct, frozen=True):
     """What the owner remembers of its log."""
 
@@ -89,6 +101,7 @@ class LogState(msgspec.Struct, frozen=True):
     """The last ones that were signed."""
     closed: Outstanding | None = None
     """The last checkpoint that became a certificate, for lines that still come (rule 6)."""
+    entangled: Entangled = Entangled(0)
 
 
 class Writer:

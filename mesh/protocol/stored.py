@@ -13,7 +13,7 @@ from mesh.core.law.travel import Said
 from mesh.core.log.checkpoint import Checkpoint
 from mesh.core.log.merkle import Frontier
 from mesh.protocol.hearing import NOBODY, Words
-from mesh.protocol.lineage import LogState, Outstanding
+from mesh.protocol.lineage import Entangled, LogState, Outstanding
 from mesh.protocol.mirror import Mirror
 from mesh.protocol.step import Head, HeadUse
 
@@ -84,6 +84,7 @@ def own_log(origin: str, stored: StoredLog, *, now_ms: int) -> LogState:
         signed_s=head.time_s if head is not None else 0,
         marks=stored.marks,
         heads=(head,) if head is not None else (),
+        entangled=Entangled(now_ms),
     )
 
 
