@@ -322,7 +322,8 @@ CODES: Final[dict[str, Code]] = {
     "storage_rolled_back": _code(
         "storage is older than what this node has signed",
         "governor, store",
-        "Start every other member: the node refills its log from them, and signs nothing until all have answered.",
+        "Start every other member: the node refills its log from them, and signs nothing until all have answered. If one is gone for good:"
+        " `mesh roster rotate` with new keys begins a new log.",
         1,
     ),
     "storage_failed": _code(
