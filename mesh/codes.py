@@ -253,6 +253,12 @@ CODES: Final[dict[str, Code]] = {
         "Its data stays as it is. If it was removed, that is all; if its keys were rotated, start it with the new ones.",
         3,
     ),
+    "backlog_full": _code(
+        "too much of this governor's log is not final",
+        "governor",
+        "See in `mesh status` and `mesh lineage ls` who refuses to attest it, and why; ask another governor meanwhile.",
+        4,
+    ),
     "catching_up": _code(
         "it does not hold yet what was final when it started, so its word does not count",
         "governor",

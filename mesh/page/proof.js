@@ -327,8 +327,9 @@ const Proof = (() => {
     const operators = Object.values(roster.operators).map((owner) => owner.key);
     const keys = [...rolesOf(roster).flatMap((role) => role.keys), ...operators, ...roster.members.flatMap(memberKeys)];
     if (new Set(keys).size !== keys.length || !keys.every(admissible)) refuse("bad_key", "a key that is none, or stands there twice");
-    const { stale_ms, skew_ms, heartbeat_ms, certify_ms, revocations_max } = roster.bounds;
+    const { stale_ms, skew_ms, heartbeat_ms, certify_ms, revocations_max, backlog_max } = roster.bounds;
     if (revocations_max < 1 || revocations_max > MAX.said) refuse("roster_unsound", "how much a revoker may say");
+    if (backlog_max < 1) refuse("roster_unsound", "how much need not be final");
     if (stale_ms <= 2 * skew_ms + heartbeat_ms || heartbeat_ms === 0 || certify_ms === 0) {
       refuse("roster_unsound", "its times leave nothing fresh");
     }

@@ -12,7 +12,8 @@ Rules
    cosigned or attested here: what is signed under a time to come binds this node until then. Who asks is refused unsigned, and
    counted. A start is recorded once it is trusted.
 8. Logs of former members are mirrored like those of members, and certified together (:mod:`mesh.protocol.together`).
-9. Until it holds what was final when it started, it decides nothing, and its heartbeats say so (:mod:`mesh.protocol.catching`).
+9. Until it holds what was final when it started, it decides nothing, and its heartbeats say so (:mod:`mesh.protocol.catching`). Nor
+   does it while too much of its own log is not final.
 10. Who goes over to the next roster says so in its state, once that is durable, and begins anew.
 """
 
@@ -37,7 +38,7 @@ from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol import barrier, decide, lineage, mirror, together
 from mesh.protocol.adoption import next_roster
 from mesh.protocol.barrier import Pending
-from mesh.protocol.catching import UNSURE, check_acts, lagging
+from mesh.protocol.catching import FULL, UNSURE, check_acts, lagging
 from mesh.protocol.documents import Documents
 from mesh.protocol.entangling import entangle
 from mesh.protocol.events import (
@@ -182,7 +183,7 @@ class _Work:
         if not intents:
             return
         stale = self._stale()
-        if stale is not None and self._unsure():  # rules 6 and 7
+        if stale is not None and (stale.code == FULL or self._unsure()):  # rules 6, 7 and 9
             self.effects += [refuse(item.waiter, stale.code, stale.detail) for item in intents]
             self._count(stale.code, len(intents))
             return
@@ -285,7 +286,7 @@ class _Work:
             if self.barrier is not None:
                 barrier.check(self.barrier, self.governance, now_ms=self.now_ms)
                 raise Refused(_STARTING, "it is through with this step")
-            check_acts(self.governance, self.fresh, self.mirrors, wall_ms=self.wall_ms, now_ms=self.now_ms)
+            check_acts(self.governance, self.fresh, self.mirrors, self.log, wall_ms=self.wall_ms, now_ms=self.now_ms)
         except Refused as refusal:
             return refusal
         return None

@@ -29,7 +29,7 @@ def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms
         if state.barrier is not None:
             check(state.barrier, governance, now_ms=now_ms)
             raise Refused("barrier_pending", "")
-        check_acts(governance, state.fresh, state.mirrors, wall_ms=performer.clock.wall_ms(), now_ms=now_ms)
+        check_acts(governance, state.fresh, state.mirrors, state.log, wall_ms=performer.clock.wall_ms(), now_ms=now_ms)
     except Refused as refusal:
         code = refusal.code
     return NodeStatus(

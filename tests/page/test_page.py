@@ -149,6 +149,7 @@ def test_whatever_a_root_signs_the_page_believes_no_roster_that_a_node_would_ref
         {"issuers": msgspec.structs.replace(second.issuers, keys=["01" + "00" * 31])},
         {"issuers": msgspec.structs.replace(second.issuers, keys=["ff" * 32])},
         {"bounds": msgspec.structs.replace(second.bounds, revocations_max=0)},
+        {"bounds": msgspec.structs.replace(second.bounds, backlog_max=0)},
         {"bounds": msgspec.structs.replace(second.bounds, revocations_max=second.bounds.revocations_max - 1)},
         {"policy": {DOMAIN: Role(keys=[secret("another signer").public], threshold=1)}},
         {"policy": {DOMAIN: msgspec.structs.replace(second.policy[DOMAIN], threshold=1)}},

@@ -8,14 +8,16 @@ import pytest
 from mesh.core.bytes import envelope
 from mesh.core.law.fold import restore
 from mesh.core.law.heartbeat import Heartbeat
-from mesh.core.messages import DeniedAnswer, pack, unpack
+from mesh.core.log.merkle import Frontier
+from mesh.core.log.record import OutcomeRecorded
+from mesh.core.messages import DeniedAnswer, RefusedAnswer, pack, unpack
 from mesh.core.run.authorization import Denial
 from mesh.errors import Refused
 from mesh.limits import AUDIT_LOGS_MAX, MESSAGE_BYTES_MAX
 from mesh.protocol.adoption import next_roster
 from mesh.protocol.barrier import certificates_in
 from mesh.protocol.catching import check_acts, lagging
-from mesh.protocol.events import BarrierArrived, HeartbeatArrived, IntentArrived, LineageArrived, NoteArrived, Tick
+from mesh.protocol.events import BarrierArrived, HeartbeatArrived, IntentArrived, LineageArrived, NoteArrived, OutcomesArrived, Tick
 from mesh.protocol.freshness import Freshness, check_fresh, hear
 from mesh.protocol.step import Append, Ask, Head, SetHead, Sign
 from mesh.protocol.stored import Stored, StoredLog
@@ -55,7 +57,7 @@ class Newcomer(Start):
 
     def code_(self) -> str:
         try:
-            check_acts(self.state.governance, self.state.fresh, self.state.mirrors, wall_ms=self.now_ms, now_ms=self.now_ms)
+            check_acts(self.state.governance, self.state.fresh, self.state.mirrors, self.state.log, wall_ms=self.now_ms, now_ms=self.now_ms)
         except Refused as refusal:
             return refusal.code
         return ""
@@ -140,14 +142,14 @@ def test_it_says_what_it_lacks_most_of() -> None:
     newcomer = Newcomer(other.note(*K), THEIRS.note(*K))
     assert [held.origin for held in lagging(newcomer.state.mirrors, LAB.governance, now_ms=NOW)] == [THEIRS.origin, other.origin]
     with pytest.raises(Refused) as caught:
-        check_acts(LAB.governance, newcomer.state.fresh, newcomer.state.mirrors, wall_ms=NOW, now_ms=NOW)
+        check_acts(LAB.governance, newcomer.state.fresh, newcomer.state.mirrors, newcomer.state.log, wall_ms=NOW, now_ms=NOW)
     assert (caught.value.code, caught.value.detail) == ("catching_up", f"0 of 3 final records of {THEIRS.origin} are here")
 
 
 def test_a_clock_that_cannot_be_trusted_is_said_first() -> None:
     newcomer = Newcomer(THEIRS.note(*K))
     with pytest.raises(Refused) as caught:
-        check_acts(LAB.governance, newcomer.state.fresh, newcomer.state.mirrors, wall_ms=NOW + 1_000_000, now_ms=NOW)
+        check_acts(LAB.governance, newcomer.state.fresh, newcomer.state.mirrors, newcomer.state.log, wall_ms=NOW + 1_000_000, now_ms=NOW)
     assert caught.value.code == "clock_unsure"
 
 
@@ -242,3 +244,19 @@ def test_a_note_about_a_log_that_was_never_a_members_is_nobodys() -> None:
     stranger = checkpoint(THEIRS.leaves, *K).replace(b"us-1/e1", b"zz-1/e1")
     newcomer.take(NoteArrived(stranger))
     assert newcomer.state.noise == {"unknown_member": 1}
+
+
+def test_a_governor_whose_log_others_do_not_follow_decides_nothing_and_no_answer_lengthens_it() -> None:
+    governor = Newcomer()
+    governor.later()
+    most = BOUNDS.backlog_max
+    full = msgspec.structs.replace(governor.state.log, frontier=Frontier.empty().extend([bytes(32)] * (most + 1)))
+    governor.state = msgspec.structs.replace(governor.state, log=full)
+    started, _ = LAB.lived("aa" * 32, "bb" * 32, at_ms=NOW)
+    governor.take(IntentArrived(7, LAB.request(LAB.intent(9, at_ms=NOW)[1], [])), OutcomesArrived(8, LAB.report([started])))
+    answer = unpack(RefusedAnswer, answers(governor.effects)[7])
+    assert (answer.code, answer.detail) == ("backlog_full", f"{most + 1} records of {full.origin} are not final, at most {most} may be")
+    assert [type(record) for record in governor.records()] == [OutcomeRecorded], "what has happened is still evidence"
+    assert governor.state.noise == {"backlog_full": 1}
+    governor.state = msgspec.structs.replace(governor.state, log=msgspec.structs.replace(governor.state.log, certified=2))
+    assert governor.code_() == "", "as soon as enough of it is final"

@@ -334,7 +334,15 @@ def _roster(lab: Lab, f: int, k: int) -> Roster:
             "board": Role(keys=[key.public for key in lab.board], threshold=2),
         },
         handovers={},
-        bounds=Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000, revocations_max=100_000),
+        bounds=Bounds(
+            heartbeat_ms=500,
+            stale_ms=3_000,
+            skew_ms=300,
+            certify_ms=250,
+            attest_stall_ms=5_000,
+            revocations_max=100_000,
+            backlog_max=50_000,
+        ),
         reason="The first roster.",
         issued_ms=0,
     )

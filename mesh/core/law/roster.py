@@ -100,6 +100,8 @@ class Bounds(Payload):
     """An attestation that is missing for longer is reported."""
     revocations_max: Count
     """How much a revoker key may say until a roster hands its stream over, and twice as much if it forks: what a stolen one can deny."""
+    backlog_max: Count
+    """Records of a governor's own log that are not final, beyond which it decides nothing."""
 
 
 @statement("roster")
@@ -319,6 +321,8 @@ def _check_roles(roster: Roster) -> None:
 def _check_bounds(bounds: Bounds) -> None:
     if not 1 <= bounds.revocations_max <= STREAM_STATEMENTS_MAX:
         raise Refused("roster_unsound", f"revocations_max is 1 to {STREAM_STATEMENTS_MAX}")
+    if bounds.backlog_max < 1:
+        raise Refused("roster_unsound", "backlog_max is at least 1: a decision is not final at once")
     if bounds.stale_ms <= 2 * bounds.skew_ms + bounds.heartbeat_ms or bounds.heartbeat_ms == 0 or bounds.certify_ms == 0:
         raise Refused("roster_unsound", "stale_ms must exceed 2·skew_ms + heartbeat_ms, or nothing would ever be fresh")
 
