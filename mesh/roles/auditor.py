@@ -33,7 +33,8 @@ from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import LineageBatch, NodeStatus, Prove, Proved, Pull, StatusAsked, pack, unpack
 from mesh.errors import MeshError, Unavailable
 from mesh.limits import BATCH_RECORDS_MAX
-from mesh.protocol.audit import Audit, AuditEvent, PullFailed
+from mesh.protocol.alarms import PATIENT, Patience, Standing
+from mesh.protocol.audit import Audit, AuditEvent, MembersTold, PullFailed
 from mesh.protocol.audited import AuditState
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
 from mesh.protocol.step import Ask
@@ -102,6 +103,10 @@ class Auditor:
     def stop(self) -> None:
         """End soon, with the position saved."""
         self._stopping = True
+
+    def standing(self, patience: Patience = PATIENT) -> list[Standing]:
+        """The alarms that stand now."""
+        return self._audit.standing(self.state, now_ms=self._clock.now_ms(), patience=patience)
 
     @property
     def caught_up(self) -> bool:
@@ -236,6 +241,7 @@ class Auditor:
             self._spawn(self._read(region))
         answers = await asyncio.gather(*(self._status(name) for name in members))
         self._reached = sum(answer is not None for answer in answers)
+        await self._queue.put(_Item(MembersTold({answer.node: answer for answer in answers if answer is not None})))
         claims: dict[str, list[tuple[int, str]]] = {origin: [] for origin in self._audit.owners}
         for status in answers:
             for origin, certified in _certified(status):

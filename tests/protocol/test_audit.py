@@ -416,7 +416,7 @@ def test_one_body_that_cannot_be_read_spoils_nothing_beside_it() -> None:
 @pytest.mark.parametrize(
     ("boot", "event", "codes"),
     [
-        ("cc" * 32, Finished(status=0, outputs=[], duration_ms=1), ["record_invalid"]),
+        ("cc" * 32, Finished(status=0, outputs=[], duration_ms=1), ["outcome_foreign"]),
         ("cc" * 32, Unknown(boot="b0" * 32), []),
         ("cc" * 32, Blocked(code="audience", detail=""), []),
         ("b0" * 32, Finished(status=0, outputs=[], duration_ms=1), []),
