@@ -17,74 +17,14 @@ from mesh.core.log.record import Denied
 from mesh.core.messages import Authorized, LineageBatch, Pull, pack, unpack
 from mesh.core.run.decision import EngineRequest, Verdict
 from mesh.core.run.outcome import Blocked, Event, Finished, Outcome, Unknown
-from mesh.protocol.audit import Audit, AuditEvent, PullFailed
-from mesh.protocol.audited import AuditPosition, AuditState
+from mesh.protocol.audit import AuditEvent
+from mesh.protocol.audited import AuditPosition
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
-from mesh.protocol.step import Ask
 from tests.core.kit import refuses
+from tests.support.auditing import Auditing, events_of
 from tests.support.factory import Lab, RuleEngine, sign
 from tests.support.littlemesh import LittleMesh
 from tests.support.proofs import Happened, happened
-
-DOWN: frozenset[str] = frozenset()
-
-
-def events_of(stream: Iterable[tuple[str, bytes]]) -> list[AuditEvent]:
-    kinds = [(subject.split(".")[3], data) for subject, data in stream]
-    return [
-        LineageArrived(data, pulled=False) if kind == "lineage" else NoteArrived(data)
-        for kind, data in kinds
-        if kind in {"lineage", "checkpoint"}
-    ]
-
-
-class Auditing:
-    """An auditor with pulls that are answered at once."""
-
-    def __init__(self, mesh: LittleMesh, position: AuditPosition | None = None, *, down: frozenset[str] = DOWN) -> None:
-        self.mesh, self.down = mesh, down
-        self.audit = Audit(mesh.lab.governance, mesh.lab.engine)
-        self.state: AuditState = self.audit.begin(position)
-        self.now_ms = mesh.now_ms
-        self.asked: list[str] = []
-
-    def feed(self, events: Sequence[AuditEvent]) -> "Auditing":
-        for event in events:
-            self.state = self.audit.step(self.state, [event], now_ms=self.now_ms).state
-        return self
-
-    def pull(self, rounds: int = 12) -> "Auditing":
-        for _ in range(rounds):
-            self.now_ms += 400
-            step = self.audit.step(self.state, [Tick()], now_ms=self.now_ms)
-            self.state = step.state
-            for ask in step.effects:
-                assert isinstance(ask, Ask)
-                self.asked.append(ask.member)
-                self.feed([self._answer(ask.member, ask.origin, ask.first)])
-        return self
-
-    def _answer(self, member: str, origin: str, first: int) -> AuditEvent:
-        if member in self.down:
-            return PullFailed(origin)
-        pull = Pull(origin=origin, first=first, count=128)
-        return LineageArrived(self.mesh.nodes[member].pulled(pull), pulled=True)
-
-    @property
-    def counts(self) -> tuple[int, int, int]:
-        logs = self.state.logs.values()
-        return sum(log.match for log in logs), sum(log.mismatch for log in logs), sum(log.unverifiable for log in logs)
-
-    @property
-    def codes(self) -> list[str]:
-        return [finding.code for finding in self.state.findings]
-
-    @property
-    def done(self) -> bool:
-        logs = self.state.logs
-        return all(log.caught_up for log in logs.values()) and all(
-            logs[node.origin].certified == len(node.logs[node.origin]) for node in self.mesh.nodes.values()
-        )
 
 
 def _audit(story: Happened) -> Auditing:
