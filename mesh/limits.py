@@ -203,7 +203,7 @@ AUDIT_LIVES_MAX: Final = 8_192
 """Executions of which an auditor keeps what it has seen until all has come; in the order in which logs are read few wait for long."""
 AUDIT_PARTS_MAX: Final = 8
 """Authorizations, and outcomes, of one intent that an auditor keeps: an execution has one, and two."""
-AUDIT_KEEP_MS_MAX: Final = 600_000
+AUDIT_KEEP_MS_MAX: Final = 120_000
 """How long an execution that is over is kept, so that a second one of its intent is seen; later it is an outcome without authorization."""
 AUDIT_LAGS_MAX: Final = 1_024
 """Pairs of member and log that lag, of which is remembered since when: with more, the mesh is down."""

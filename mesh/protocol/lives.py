@@ -17,7 +17,8 @@ Rules
 Not here: signatures (verified by then), numbers of outcomes (:mod:`mesh.protocol.numbering`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice, takewhile
 from typing import Annotated, Final
 
 import msgspec
@@ -193,16 +194,21 @@ class Lives:
 
     def forget(self, seen_ms: int) -> None:
         """Rule 6; ``seen_ms`` is up to when every log was read."""
-        for intent in [key for key, life in self.lives.items() if life.over and life.newest_ms + AUDIT_KEEP_MS_MAX < seen_ms]:
+        aged = takewhile(lambda item: item[1].newest_ms + AUDIT_KEEP_MS_MAX < seen_ms, self.lives.items())  # who was touched last is last
+        for intent in [key for key, life in aged if life.over]:
             del self.lives[intent]
-        if len(self.lives) <= AUDIT_LIVES_MAX:
-            return
-        ranked = sorted(self.lives, key=lambda key: (not self.lives[key].over, not self.lives[key].unused))  # stable: oldest first
-        for intent in ranked[: len(self.lives) - AUDIT_LIVES_MAX]:
+        excess = max(0, len(self.lives) - AUDIT_LIVES_MAX)
+        for intent in list(islice(self._least(), excess)):
             life = self.lives.pop(intent)
             if not life.over:
                 self.lost_ms = max(self.lost_ms, life.newest_ms)
                 self._tally(unverifiable=sum(deed.event == "started" and life.permit_of(deed) is None for deed in life.deeds))
+
+    def _least(self) -> Iterator[str]:
+        """Intents in the order in which they are given up."""
+        yield from (key for key, life in self.lives.items() if life.over)
+        yield from (key for key, life in self.lives.items() if life.unused)
+        yield from (key for key, life in self.lives.items() if not life.over and not life.unused)
 
     def unsure(self, deed: Deed) -> bool:
         """Whether what belongs to it may have been forgotten."""
