@@ -64,9 +64,13 @@ class AuditReport:
 
     def end(self, state: AuditState, standing: Sequence[Standing], *, caught_up: bool) -> int:
         """Sum up; the exit status."""
-        behind = [_behind(log.origin, log.frontier.size, log.goal) for log in state.logs.values() if not log.caught_up]
+        behind = [
+            {"log": log.origin, "record": log.ready, "final": log.goal, "held": max(log.wanted, log.held)}
+            for log in state.logs.values()
+            if not log.caught_up or (not caught_up and log.held < log.wanted)
+        ]
         for row in behind:
-            self._cli.say(f"{row['log']} could not be judged from record {row['record']} on: {row['final']} are final")
+            self._cli.say(f"{row['log']} could not be judged from record {row['record']} on: {row['final']} are known to be final")
         self.findings(state)
         self.alarms(standing)
         value = {"caught_up": caught_up, **_numbers(state), "alarms_standing": len(standing)}
@@ -121,7 +125,3 @@ def _alarm(item: Standing) -> dict[str, Any]:
     severity = "tampering" if CODES[item.code].exit == _FOUND else "blind"
     place = f"{telling.node_of(item.origin)}/{item.index}"
     return {"code": item.code, "severity": severity, "record": place, "since": telling.when(item.since_ms), "detail": item.detail}
-
-
-def _behind(origin: str, settled: int, final: int) -> dict[str, Any]:
-    return {"log": origin, "record": settled, "final": final}

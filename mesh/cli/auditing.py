@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from mesh.cli import client
+from mesh.cli.audit_files import audit_files
 from mesh.cli.audit_metrics import write_metrics
 from mesh.cli.audit_report import AuditReport
 from mesh.cli.exporting import export, sample
@@ -42,13 +43,22 @@ audit.add_command(sample)
 
 @audit.command()
 @click.option("--once", is_flag=True, help="End when everything that is known to be final has been judged.")
+@click.option(
+    "--from",
+    "files",
+    multiple=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Audit what this file holds, without a mesh: an export, a proof, a node's file or a copy of it. May be given again.",
+)
 @click.option("--metrics", type=click.Path(dir_okay=False, path_type=Path), help="Write a Prometheus text file here, every ten seconds.")
 @click.option("--late", callback=span, metavar="SPAN", help="After how long a missing record is an alarm, such as 2m, the default.")
 @click.option("--still", callback=span, metavar="SPAN", help="After how long a log or member that stands still is one; 60s by default.")
 @click.option("--longest", callback=span, metavar="SPAN", help="How long an execution may run beyond its lease; 0 by default.")
 @format_option
 @pass_cli
-def run(cli: Cli, *, once: bool, metrics: Path | None, late: int | None, still: int | None, longest: int | None) -> int:
+def run(
+    cli: Cli, *, once: bool, files: tuple[Path, ...], metrics: Path | None, late: int | None, still: int | None, longest: int | None
+) -> int:
     """Follow all logs, from where this context's auditor was last.
 
     Ends with 0 when all is well; with 5 when something was found, or a record is missing that must be there; with 4 when not everything
@@ -69,7 +79,8 @@ def run(cli: Cli, *, once: bool, metrics: Path | None, late: int | None, still: 
         if metrics is not None:
             write_metrics(metrics, state, standing, caught_up=caught_up, now_ms=time.time_ns() // 1_000_000)
 
-    state, standing, caught_up = asyncio.run(_run(cli, report, measure, patience, once=once))
+    work = audit_files(cli, files, patience) if files else _run(cli, report, measure, patience, once=once)
+    state, standing, caught_up = asyncio.run(work)
     measure(state, standing, caught_up)
     return report.end(state, standing, caught_up=caught_up)
 
