@@ -336,6 +336,74 @@ CODES: Final[dict[str, Code]] = {
         "storage failed; the node reloads and signs nothing meanwhile", "store", "See the node's log: disk, space, rights.", 1
     ),
     "storage_corrupt": _code("stored bytes are not what their hash says", "store", "Restore this node from its peers.", 5),
+    # --- what only all logs together show
+    "outcome_conflict": _code(
+        "an enforcer has signed two histories of one boot",
+        "auditor",
+        "Keep the evidence: somebody else has its key, or its file was rolled back. Revoke the key.",
+        5,
+    ),
+    "outcome_foreign": _code(
+        "an authorization was used by another enforcer, boot or domain than it was made for",
+        "auditor",
+        "Keep the evidence, and look at that enforcer's host: it ran what it had to refuse.",
+        5,
+    ),
+    "started_twice": _code(
+        "one intent was started twice", "auditor", "Keep the evidence, and look at both enforcers' hosts and spent files.", 5
+    ),
+    "start_invalid": _code(
+        "an enforcer signed a start that the rules do not allow it", "auditor", "Keep the evidence, and look at that enforcer's host.", 5
+    ),
+    "order_impossible": _code(
+        "what enforcers said of one authorization cannot have happened in that order",
+        "auditor",
+        "Keep the evidence: an enforcer lied, or its file was rolled back. `mesh why INTENT` shows it.",
+        5,
+    ),
+    "outcome_missing": _code(
+        "a number in an enforcer's outcomes stands in no log",
+        "auditor",
+        "A governor swallowed it, or the enforcer skipped it: look for it in the enforcer's file. The alarm ends when it comes.",
+        5,
+    ),
+    "authorization_missing": _code(
+        "an enforcer says that it acted by an authorization that is in no log",
+        "auditor",
+        "Ask the governor that issued it for its log. The alarm ends when it comes.",
+        5,
+    ),
+    "start_missing": _code(
+        "an execution has ended whose start is in no log",
+        "auditor",
+        "As for outcome_missing: somebody kept it back. The alarm ends when it comes.",
+        5,
+    ),
+    "end_missing": _code(
+        "an execution has started, and how it ended is in no log",
+        "auditor",
+        "If it may still run, give --longest. Otherwise look at its enforcer's host: the next start of the enforcer says `unknown`.",
+        4,
+    ),
+    "log_behind": _code(
+        "records that a log's own key has signed cannot be had or judged",
+        "auditor",
+        "Start members that hold them; see who does: `mesh peer ls`.",
+        4,
+    ),
+    "log_silent": _code(
+        "a member does not answer, so what it alone holds was not seen", "auditor", "Start it, or see the bus: `mesh status`.", 4
+    ),
+    "finality_stalled": _code(
+        "records of a log are not final although time has gone by",
+        "auditor",
+        "See which members are down or refuse to attest: `mesh status`.",
+        4,
+    ),
+    "attest_lag": _code("a member has not attested what is final", "auditor", "See that node's log: `mesh status` shows how far it is.", 4),
+    "witness_lag": _code(
+        "a member has not witnessed what is final", "auditor", "See that node's log: `mesh status` shows how far it is.", 4
+    ),
     # --- operating
     "config_invalid": _code("the configuration is not usable", "config", "Mend what is named; if several things are wrong, all are.", 3),
     "key_exposed": _code("a key file can be read by others", "signer", "chmod 600 it.", 3),

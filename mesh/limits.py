@@ -17,7 +17,14 @@ __all__ = [
     "ARCHIVE_LINE_BYTES_MAX",
     "ARCHIVE_SHELF_BYTES_MAX",
     "ASIDE_MAX",
+    "AUDIT_BOOTS_MAX",
+    "AUDIT_HOLES_MAX",
+    "AUDIT_KEEP_MS_MAX",
+    "AUDIT_LAGS_MAX",
+    "AUDIT_LIVES_MAX",
     "AUDIT_LOGS_MAX",
+    "AUDIT_OUTCOMES_MAX",
+    "AUDIT_PARTS_MAX",
     "BATCH_EVENTS_MAX",
     "BATCH_RECORDS_MAX",
     "BUNDLE_BYTES_MAX",
@@ -189,6 +196,20 @@ AUDIT_LOGS_MAX: Final = 400
 """Logs of which an auditor remembers how far it has come; of those beyond, whose owners have left, it begins anew."""
 COSIGNED_HEADS_MAX: Final = 128
 """Trees of other logs that one record names; the others stand in the next one."""
+AUDIT_BOOTS_MAX: Final = 4_096
+"""Boots of enforcers of which an auditor knows how far their outcomes go: a program that is run once a minute makes 1,440 a day."""
+AUDIT_HOLES_MAX: Final = 32
+"""Runs of numbers that lack in one boot; beyond, they are only counted: whoever swallows so much is found anyway."""
+AUDIT_OUTCOMES_MAX: Final = 16_384
+"""Ids of outcomes that an auditor keeps of all boots together, to see a second one of a number: half a megabyte of its file."""
+AUDIT_LIVES_MAX: Final = 8_192
+"""Executions of which an auditor keeps what it has seen until all has come; in the order in which logs are read few wait for long."""
+AUDIT_PARTS_MAX: Final = 8
+"""Authorizations, and outcomes, of one intent that an auditor keeps: an execution has one, and two."""
+AUDIT_KEEP_MS_MAX: Final = 120_000
+"""How long an execution that is over is kept, so that a second one of its intent is seen; later it is an outcome without authorization."""
+AUDIT_LAGS_MAX: Final = 1_024
+"""Pairs of member and log that lag, of which is remembered since when: with more, the mesh is down."""
 FRONTIER_STREAMS_MAX: Final = 180
 """Governance streams in one frontier: a heartbeat that names so many, at their longest, still fits one statement."""
 HEADS_BYTES_MAX: Final = 8_000_000

@@ -21,7 +21,7 @@ class Covered:
         """Nothing yet."""
         self._verdicts = Counter[str]()
         self._logs: dict[str, list[int]] = {}
-        """Origin to first and last index, records and holes, in the order of the file."""
+        """Origin to first and last index, records, holes and the first index that lacks (or -1), in the order of the file."""
 
     def add(self, value: Mapping[str, Any]) -> None:
         """One proof's report, as `mesh verify` says it."""
@@ -32,8 +32,10 @@ class Covered:
         origin, index = record["origin"], record["index"]
         if origin not in self._logs and len(self._logs) >= AUDIT_LOGS_MAX:
             return
-        log = self._logs.setdefault(origin, [index, index - 1, 0, 0])
-        log[3] += index != log[1] + 1
+        log = self._logs.setdefault(origin, [index, index - 1, 0, 0, -1])
+        if index != log[1] + 1:
+            log[3] += 1
+            log[4] = log[1] + 1 if log[4] < 0 else log[4]
         log[1] = index
         log[2] += 1
 
@@ -45,8 +47,8 @@ class Covered:
     def value(self) -> dict[str, Any]:
         """For programs."""
         logs = [
-            {"log": origin, "first": first, "last": last, "records": records, "gaps": gaps}
-            for origin, (first, last, records, gaps) in sorted(self._logs.items())
+            {"log": origin, "first": first, "last": last, "records": records, "gaps": gaps, "lacks": lacks}
+            for origin, (first, last, records, gaps, lacks) in sorted(self._logs.items())
         ]
         return {"proofs": self._verdicts.total(), **{name.lower(): self._verdicts[name] for name in _WORST}, "logs": logs}
 
@@ -55,6 +57,6 @@ class Covered:
         value = self.value()
         told = [f"  {value['proofs']} proofs: " + ", ".join(f"{self._verdicts[name]} {name}" for name in _WORST if self._verdicts[name])]
         for log in value["logs"]:
-            gaps = "none missing between" if not log["gaps"] else f"{log['gaps']} gaps between"
+            gaps = "none missing between" if not log["gaps"] else f"{log['gaps']} gaps between, the first at {log['lacks']}"
             told.append(f"  {log['log']}: {log['records']} records, {log['first']} to {log['last']}, {gaps}")
         return told

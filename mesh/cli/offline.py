@@ -34,7 +34,7 @@ from mesh.protocol.decide import Engine
 from mesh.verify import Report
 from mesh.verify import verify as judge
 
-__all__ = ["engine_for", "report_lines", "report_value", "verify"]
+__all__ = ["engine_for", "proofs_of", "report_lines", "report_value", "verify"]
 
 _EXITS: Final = {"VERIFIED": 0, "PARTIAL": 2, "UNREADABLE": 3, "FAILED": 5}
 """The exit status is the worst of all files."""
@@ -127,6 +127,19 @@ def _told(value: Mapping[str, Any]) -> list[str]:
     if value["verdict"] == "UNREADABLE":
         return [f"  {Refused(value['code'], value['detail'])}"]
     return _check_lines([(check["name"], check["result"], check["detail"], check["code"]) for check in value["checks"]])
+
+
+def proofs_of(cli: Cli, path: Path) -> Iterator[bytes]:
+    """The proofs in a file, whichever kind it is.
+
+    Raises:
+        Refused: ``config_invalid``, and what is wrong with an archive.
+    """
+    with _opened(path) as archive:
+        if archive is None:
+            yield _proof_in(cli, path)
+        else:
+            yield from archive
 
 
 @contextmanager

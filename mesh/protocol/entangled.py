@@ -14,7 +14,7 @@ Not here: the records themselves (:mod:`mesh.protocol.entangling`), proofs by ke
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -28,7 +28,7 @@ _WAITING_MAX: Final = 256
 """Names of one log that wait; the oldest make room."""
 
 
-class _Name(NamedTuple):
+class _Name(msgspec.Struct, frozen=True):
     """What one record says of one log."""
 
     root: str
@@ -37,7 +37,7 @@ class _Name(NamedTuple):
     index: int
 
 
-class Contradiction(NamedTuple):
+class Contradiction(msgspec.Struct, frozen=True):
     """A tree that was named, and that the named log did not have."""
 
     origin: str
