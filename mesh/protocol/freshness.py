@@ -20,11 +20,14 @@ Rules
 6. Who says that it is behind, because it lacks records that were final before it started, tells the time and that it lives, and
    nothing more: it does not vouch, does not answer a start, and does not count among those who hold a roster. So k that are fresh, and
    k by whom a roster is left, have what was final.
+7. Who is caught (:mod:`mesh.core.law.fraud`) does not vouch and answers no start. n, f and k stay. Of its clock and of the rosters that it
+   holds it may still speak: it is one of the f who may lie there anyhow, and a mesh that removes it may need it to go over.
 
 Not here: how heartbeats travel.
 """
 
 from collections.abc import Container, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import msgspec
@@ -187,16 +190,32 @@ def check_clock(state: Freshness, roster: Roster, *, wall_ms: int, now_ms: int) 
 
 
 def check_fresh(
-    state: Freshness, frontier: tuple[StreamHead, ...], roster: Roster, *, now_ms: int, whole: Mapping[str, Container[str]] = NOTHING
+    state: Freshness,
+    frontier: tuple[StreamHead, ...],
+    roster: Roster,
+    *,
+    now_ms: int,
+    whole: Mapping[str, Container[str]] = NOTHING,
+    frozen: AbstractSet[str] = frozenset(),
 ) -> dict[str, str]:
-    """That k members vouch for ``frontier`` now; answers who, by which heartbeat. ``whole`` as in :func:`covers`.
+    """That k members vouch for ``frontier`` now; answers who, by which heartbeat.
+
+    Args:
+        state: what was heard.
+        frontier: what is held here.
+        roster: in force.
+        now_ms: steady time.
+        whole: as in :func:`covers`.
+        frozen: members that are caught (rule 7).
 
     Raises:
         Refused: ``stale``.
     """
     found = vouchers(state, frontier, now_ms=now_ms, bounds=roster.bounds, whole=whole)
-    if len(state.echoed) < roster.k:
-        raise Refused("stale", f"{len(state.echoed)} of {roster.k} members have answered since the start")
+    found = {member: beat for member, beat in found.items() if member not in frozen}
+    echoed = state.echoed - frozen
+    if len(echoed) < roster.k:
+        raise Refused("stale", f"{len(echoed)} of {roster.k} members have answered since the start")
     if len(found) < roster.k:
         raise Refused("stale", f"{len(found)} of {roster.k} members vouch")
     return found

@@ -17,13 +17,14 @@ Rules
 6. Of a note only what was verified is kept: the log's own line, and the lines of a certificate if they make one. A line that
    somebody added or spoilt costs that line.
 7. Two roots signed for one size, or a signed root that another contradicts, are two histories: nothing more is cosigned for that
-   log, the incident is recorded with both.
+   log, the incident is recorded with both. Where both notes are at hand they are a proof (:mod:`mesh.core.law.fraud`) that is handed on.
 8. A leaf that is no record at all is staged too. Once a signed root covers it, it is refused as wrong, and nothing of that log
    is stored from there on.
 9. Where more was cosigned than is held, because storage was set back, records are taken in silence up to there, and must lead to
    the root that was cosigned.
 10. An owner that has left is not asked, and told nothing: lines on its log are for all (:mod:`mesh.protocol.together`).
-11. An owner whose own answers keep leading elsewhere than its signed roots is recorded as an incident, once; it proves nothing.
+11. Of the log of a member that is caught, by whatever proof, no more is taken, cosigned or attested than is known to be final.
+12. An owner whose own answers keep leading elsewhere than its signed roots is recorded as an incident, once; it proves nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,11 +35,13 @@ import msgspec
 
 from mesh.core import subjects
 from mesh.core.bytes import envelope
+from mesh.core.bytes.envelope import Statement
+from mesh.core.law.fraud import Fraud, accuse
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
 from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import Checkpoint, attest_name, log_verifier, read_checkpoint, witness_name
-from mesh.core.log.merkle import Frontier, leaf_hash
+from mesh.core.log.merkle import Frontier, consistency_beyond, leaf_hash
 from mesh.core.log.note import Line, Note, open_note, parse_note
 from mesh.core.log.record import read_record
 from mesh.core.messages import LineageBatch
@@ -52,7 +55,7 @@ from mesh.protocol.refusing import conflict_key, evidence, refused_key, say_refu
 from mesh.protocol.step import Ask, Effect, Head, NoteDraft, PutNote, Send, SetHead, SetMeta, Sign
 from mesh.protocol.witness import grown
 
-__all__ = ["Mirror", "MirrorContext", "pull_due", "take_batch", "take_note"]
+__all__ = ["Mirror", "MirrorContext", "pull_due", "take_batch", "take_note", "taken_sizes"]
 
 _PULL_MS: Final = 300
 """Between two pulls of one log: a round trip and the answer's examination."""
@@ -143,6 +146,13 @@ class MirrorContext(msgspec.Struct, frozen=True):
     documents: Documents
     engine: decide.Engine
     now_ms: int
+    proofs: list[Statement[Fraud]] = msgspec.field(default_factory=list[Statement[Fraud]])
+    """What this step finds is added here; like the writer, a working copy."""
+
+    @property
+    def caught(self) -> bool:
+        """Whether the owner is (rule 11)."""
+        return self.governance.caught(self.owner)
 
 
 def take_batch(state: Mirror, batch: LineageBatch, context: MirrorContext, *, helper: str) -> tuple[Mirror, list[Effect]]:
@@ -175,6 +185,8 @@ def take_note(state: Mirror, note: bytes, context: MirrorContext, *, answer: boo
     known = _root_at(state, checkpoint.size)
     if known not in {None, checkpoint.root}:
         return _two_roots(state, note, context)
+    if context.caught and checkpoint.size > max(state.goal, state.certified) and len(parse_note(note).lines) == 1:
+        return state, []  # rule 11
     if state.witnessed is not None and checkpoint.size == state.witnessed.size <= state.frontier.size:
         state, effects = _certificate(state, note, checkpoint.size)
         return state, effects or (_lines(state, checkpoint, context) if answer else [])
@@ -221,6 +233,8 @@ def pull_due(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect
     """Ask for what is missing (rule 4)."""
     incomplete = next((offset for offset, item in enumerate(state.staged) if item.incomplete), None)
     if state.frozen or (incomplete is None and state.wanted <= state.held):
+        return state, []
+    if context.caught and max(taken_sizes(state, context), default=0) <= state.frontier.size:
         return state, []
     if context.now_ms - state.asked_ms < _PULL_MS:
         return state, []
@@ -310,13 +324,19 @@ def _statement_id(data: bytes) -> str:
         return ""
 
 
+def taken_sizes(state: Mirror, context: MirrorContext) -> list[int]:
+    """The signed sizes up to which records are taken, in order (rule 11)."""
+    final = max(state.goal, state.certified)
+    return sorted(size for size, note in state.signed.items() if not context.caught or size <= final or len(parse_note(note).lines) > 1)
+
+
 def _accept(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
     """Rules 1, 7 and 8: the nearest signed size that the staged records lead to."""
     if state.frozen:
         return state, []
     base, frontier, other = state.frontier.size, state.frontier, 0
     hashes = [*(item.hash for item in state.staged), *state.tail]
-    for size in sorted(state.signed):
+    for size in taken_sizes(state, context):
         if not base < size <= state.held:
             continue
         frontier = frontier.extend(hashes[frontier.size - base : size - base])
@@ -324,6 +344,9 @@ def _accept(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]
             other = other or size
         elif other:
             said = f"{evidence(state.signed[other])} and, of another history, {evidence(state.signed[size])}"
+            root = state.frontier.extend(hashes[: other - base]).root()
+            path = consistency_beyond(state.frontier, hashes, other, size)
+            _prove(state, (state.signed[other], state.signed[size]), context, root=root, path=path)
             return _conflict(state, other, said, context)
         elif size > base + len(state.staged):
             return _unreadable(state, context)
@@ -452,7 +475,18 @@ def _two_roots(state: Mirror, note: bytes, context: MirrorContext) -> tuple[Mirr
     size = read_checkpoint(note).size
     head = state.witnessed
     before = evidence(state.signed[size]) if size in state.signed else f"root {head.root.hex() if head is not None else ''}"
+    if size in state.signed:
+        _prove(state, (state.signed[size], note), context)
     return _conflict(state, size, f"{evidence(note)} and, of another history, {before}", context)
+
+
+def _prove(state: Mirror, notes: Sequence[bytes], context: MirrorContext, *, root: bytes = b"", path: Sequence[bytes] = ()) -> None:
+    """Hand on what proves it (rule 7); once is enough."""
+    if state.conflicted or context.governance.caught(context.owner):
+        return
+    halves = [(note.text, line) for note in map(parse_note, notes) for line in note.lines if line.name == state.origin]
+    proof = accuse(context.governance.roster.mesh, context.owner.log_key, halves, root=root, path=path)
+    context.proofs.append(proof)
 
 
 def _conflict(state: Mirror, size: int, said: str, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
