@@ -36,7 +36,7 @@ from mesh.core.law.heartbeat import NOTHING, Heartbeat, StreamHead, covers
 from mesh.core.law.roster import ROSTERS, Bounds, Roster
 from mesh.errors import Refused
 
-__all__ = ["Freshness", "Heard", "check_clock", "check_fresh", "counts", "hear", "leap", "vouchers"]
+__all__ = ["Freshness", "Heard", "answered", "check_clock", "check_fresh", "counts", "hear", "leap", "vouchers"]
 
 _KEPT_MAX: Final = 16
 """Heartbeats kept per member: Δ/H of any sensible roster, and a bound on what a chatty liar can make us hold."""
@@ -189,6 +189,11 @@ def check_clock(state: Freshness, roster: Roster, *, wall_ms: int, now_ms: int) 
         raise Refused("clock_unsure", f"{late_ms} ms ahead of its peers")
 
 
+def answered(state: Freshness, roster: Roster, frozen: AbstractSet[str]) -> bool:
+    """Whether k members have answered this boot that are not caught (rules 3 and 7): who is caught later must be made up for."""
+    return len(state.echoed - frozen) >= roster.k
+
+
 def check_fresh(
     state: Freshness,
     frontier: tuple[StreamHead, ...],
@@ -213,9 +218,8 @@ def check_fresh(
     """
     found = vouchers(state, frontier, now_ms=now_ms, bounds=roster.bounds, whole=whole)
     found = {member: beat for member, beat in found.items() if member not in frozen}
-    echoed = state.echoed - frozen
-    if len(echoed) < roster.k:
-        raise Refused("stale", f"{len(echoed)} of {roster.k} members have answered since the start")
+    if not answered(state, roster, frozen):
+        raise Refused("stale", f"{len(state.echoed - frozen)} of {roster.k} members have answered since the start")
     if len(found) < roster.k:
         raise Refused("stale", f"{len(found)} of {roster.k} members vouch")
     return found
