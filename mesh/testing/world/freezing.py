@@ -41,7 +41,7 @@ class Freezing:
                 roster, frozen = governor.roster, governor.state.governance.frozen
                 counting = {attest_name(roster.mesh, member.name) for member in roster.members if member.name not in frozen}
                 lines = counting & {line.name for line in parse_note(effect.note).lines}
-                if len(lines) < roster.k and governor.state.barrier is None:
+                if frozen and len(lines) < roster.k and governor.state.barrier is None:
                     raise Violation("I14", f"{governor.name} certifies {origin} at {effect.size} by lines of {sorted(frozen)}")
 
     def _proof(self, governor: Governor, proof: Statement[Fraud], liars: Collection[str]) -> None:

@@ -76,7 +76,7 @@ class Healing:
                 return f"{enforcer.name} has {len(enforcer.unsent)} outcomes that nobody has recorded"
             if enforcer.untold is not None:
                 return f"nobody has recorded what {enforcer.name} has heard"
-        if found := next(filter(None, map(self._held, self._named())), ""):
+        if found := next((said for said in map(self._held, self._named()) if said), ""):
             return found
         governing = {governor.name: governor.state.governance for governor in self._named() if governor.state is not None}
         governing |= {enforcer.name: enforcer.governance for enforcer in stage.enforcers.values()}
