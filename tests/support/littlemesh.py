@@ -196,6 +196,7 @@ class Node:
             policies=policies_of(governance, self.machine.me.region, T0, {}),
             halted=sorted(state.governance.halted),
             conflicts=sum(map(state.governance.forked, state.governance.whole)),
+            frozen=sorted(state.governance.frozen),
             origin=self.origin,
             size=len(self.logs[self.origin]),
             certified=state.log.certified,
@@ -333,14 +334,12 @@ class LittleMesh:
             self._publish(node, item.to, data)
 
     def _publish(self, node: Node, subject: str, data: bytes) -> None:
-        kind = subject.split(".")[2 if subject.startswith(("mesh.v1.hb.", "mesh.v1.law.")) else 3]
+        kind = subject.split(".")[2 if subject.startswith("mesh.v1.hb.") else 3]
         if kind in {"lineage", "checkpoint", "cosig"}:
             self.stream.append((subject, data))
         for name in self.nodes:
             if kind == "hb" and name != node.name:
                 self._queue.append((name, HeartbeatArrived(data)))
-            elif kind == "law" and name != node.name:
-                self._queue.append((name, LawArrived(data)))
             elif kind == "lineage" and name != node.name:
                 self._queue.append((name, LineageArrived(data, pulled=False, node=node.name)))
             elif kind == "checkpoint" and name != node.name:

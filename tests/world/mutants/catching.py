@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mesh.core.law import fraud, governance, travel
-from mesh.protocol import adoption, gossip, lineage
+from mesh.protocol import adoption, freshness, gossip, lineage
 
 
 def believes_any_proof(patch: pytest.MonkeyPatch) -> None:
@@ -25,7 +25,7 @@ def counts_lines_of_who_is_caught(patch: pytest.MonkeyPatch) -> None:
 
 
 def counts_heartbeats_of_who_is_caught(patch: pytest.MonkeyPatch) -> None:
-    real = adoption.check_fresh
+    real = freshness.check_fresh
 
     def check(*arguments: Any, **named: Any) -> dict[str, str]:
         return real(*arguments, **{**named, "frozen": frozenset()})
