@@ -34,14 +34,13 @@ from typing import Final
 import msgspec
 
 from mesh.core import subjects
-from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.fraud import Fraud, accuse
+from mesh.core.law.fraud import Fraud
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
 from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import Checkpoint, attest_name, log_verifier, read_checkpoint, witness_name
-from mesh.core.log.merkle import Frontier, consistency_beyond, leaf_hash
+from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.note import Line, Note, open_note, parse_note
 from mesh.core.log.record import read_record
 from mesh.core.messages import LineageBatch
@@ -50,7 +49,9 @@ from mesh.errors import Refused
 from mesh.protocol import decide
 from mesh.protocol.attester import Examined, Material, examine_records, storing
 from mesh.protocol.documents import Documents
+from mesh.protocol.histories import Recent, proof_of
 from mesh.protocol.lineage import Writer, note_of
+from mesh.protocol.proving import by_id
 from mesh.protocol.refusing import conflict_key, evidence, refused_key, say_refused
 from mesh.protocol.step import Ask, Effect, Head, NoteDraft, PutNote, Send, SetHead, SetMeta, Sign
 from mesh.protocol.witness import grown
@@ -116,6 +117,8 @@ class Mirror(msgspec.Struct, frozen=True):
     """By the roster in force, at ``certified``; empty until there is one."""
     lines: Mapping[int, Mapping[str, Line]] = {}
     """Size to the lines of members that were heard on its checkpoint, by key name."""
+    recent: Recent | None = None
+    """What was stored since this node started, as far as it is remembered."""
     said: int = 0
     """How often my own line was said to all since then; ``said_ms`` when last."""
     said_ms: int = 0
@@ -185,6 +188,8 @@ def take_note(state: Mirror, note: bytes, context: MirrorContext, *, answer: boo
     known = _root_at(state, checkpoint.size)
     if known not in {None, checkpoint.root}:
         return _two_roots(state, note, context)
+    if known is None and state.recent is not None and state.recent.root(checkpoint.size) not in {None, checkpoint.root}:
+        return _older(state, note, checkpoint, state.recent, context)
     if context.caught and checkpoint.size > max(state.goal, state.certified) and len(parse_note(note).lines) == 1:
         return state, []  # rule 11
     if state.witnessed is not None and checkpoint.size == state.witnessed.size <= state.frontier.size:
@@ -286,7 +291,7 @@ def _last_ms(state: Mirror, kept: tuple[Examined, ...]) -> int:
 
 def _examine(leaves: list[bytes], batch: LineageBatch, context: MirrorContext, *, first: int, after_ms: int) -> tuple[list[Examined], str]:
     """The leaves up to the first that is no record, and why it is none."""
-    bodies = {_statement_id(bytes(raw)): bytes(raw) for raw in batch.bodies}
+    bodies = by_id(batch.bodies)
     openings: dict[str, list[Opening]] = {item.intent: item.openings for item in batch.openings}
     examine = partial(
         examine_records,
@@ -316,14 +321,6 @@ def _readable(leaves: list[bytes]) -> tuple[int, str]:
     return len(leaves), ""
 
 
-def _statement_id(data: bytes) -> str:
-    # An unparsable body is under no id; the record that needed it is then incomplete.
-    try:
-        return envelope.identify(data)[1]
-    except Refused:
-        return ""
-
-
 def taken_sizes(state: Mirror, context: MirrorContext) -> list[int]:
     """The signed sizes up to which records are taken, in order (rule 11)."""
     final = max(state.goal, state.certified)
@@ -344,9 +341,8 @@ def _accept(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]
             other = other or size
         elif other:
             said = f"{evidence(state.signed[other])} and, of another history, {evidence(state.signed[size])}"
-            root = state.frontier.extend(hashes[: other - base]).root()
-            path = consistency_beyond(state.frontier, hashes, other, size)
-            _prove(state, (state.signed[other], state.signed[size]), context, root=root, path=path)
+            tree = Recent(state.frontier, tuple(hashes))
+            _prove(state, (state.signed[other], state.signed[size]), context, root=tree.root(other), path=tree.path(other, size))
             return _conflict(state, other, said, context)
         elif size > base + len(state.staged):
             return _unreadable(state, context)
@@ -372,6 +368,7 @@ def _take_in(state: Mirror, frontier: Frontier, context: MirrorContext) -> tuple
     state = msgspec.structs.replace(
         state,
         frontier=frontier,
+        recent=(state.recent or Recent(state.frontier, ())).grown([item.hash for item in records]),
         last_ms=records[-1].record.at_ms,
         staged=state.staged[len(records) :],
         witnessed=head,
@@ -480,13 +477,18 @@ def _two_roots(state: Mirror, note: bytes, context: MirrorContext) -> tuple[Mirr
     return _conflict(state, size, f"{evidence(note)} and, of another history, {before}", context)
 
 
-def _prove(state: Mirror, notes: Sequence[bytes], context: MirrorContext, *, root: bytes = b"", path: Sequence[bytes] = ()) -> None:
-    """Hand on what proves it (rule 7); once is enough."""
-    if state.conflicted or context.governance.caught(context.owner):
-        return
-    halves = [(note.text, line) for note in map(parse_note, notes) for line in note.lines if line.name == state.origin]
-    proof = accuse(context.governance.roster.mesh, context.owner.log_key, halves, root=root, path=path)
-    context.proofs.append(proof)
+def _prove(state: Mirror, notes: Sequence[bytes], context: MirrorContext, *, root: bytes | None = None, path: Sequence[bytes] = ()) -> None:
+    if not state.conflicted:
+        context.proofs.extend(proof_of(state.origin, notes, context.owner, context.governance, root=root, path=path))
+
+
+def _older(state: Mirror, note: bytes, checkpoint: Checkpoint, recent: Recent, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
+    """Rule 7, for a size that was passed long ago: what is held was signed, and does not begin so."""
+    old, before = checkpoint.size, f"root {state.frontier.root().hex()} at {state.frontier.size}"
+    if size := max((size for size in state.signed if old < size <= state.frontier.size), default=0):
+        before = evidence(state.signed[size])
+        _prove(state, (note, state.signed[size]), context, root=recent.root(old), path=recent.path(old, size))
+    return _conflict(state, old, f"{evidence(note)} and, of another history, {before}", context)
 
 
 def _conflict(state: Mirror, size: int, said: str, context: MirrorContext) -> tuple[Mirror, list[Effect]]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+import pytest
 
 from mesh.core.bytes import envelope
 from mesh.core.law.fold import extend
@@ -10,6 +11,7 @@ from mesh.core.law.fraud import Fraud, accuse, judge_fraud
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import Heartbeat
 from mesh.core.log.checkpoint import Checkpoint, attest_name, log_line
+from mesh.core.log.merkle import Frontier, consistency_path, tree_get
 from mesh.core.log.note import Note, parse_note
 from mesh.core.log.record import Incident, read_record
 from mesh.core.messages import Authorized, DeniedAnswer, LawBatch, Offer, Offered, pack, unpack
@@ -21,6 +23,7 @@ from mesh.protocol.enforcer import Running, recheck, watch
 from mesh.protocol.events import LawArrived, NoteArrived, OfferArrived
 from mesh.protocol.freshness import Freshness, answered, check_fresh, hear
 from mesh.protocol.gossip import Gossip
+from mesh.protocol.histories import RECENT_MAX, Recent
 from mesh.protocol.mirror import MirrorContext
 from mesh.protocol.step import PutLaw, PutNote, Send, SetHead, Sign
 from tests.core.kit import refuses
@@ -94,6 +97,47 @@ def test_threat_21_an_older_checkpoint_of_the_same_history_is_no_proof_whatever_
         mine.note(owner.note(size=size))
     assert mine.state.frontier.size == 6
     assert mine.found == []
+
+
+def _grown(owner: Owner, mine: Finder, *sizes: int) -> None:
+    """The owner's log comes to these sizes, one after the other, and the mirror takes them in."""
+    for size in sizes:
+        first = len(owner.leaves)
+        for number in range(first, size):
+            owner.decide(LAB.request(LAB.intent(number, at_ms=NOW)[1], []))
+        mine.batch(batch(owner, first, note=owner.note()))
+        assert mine.state.frontier.size == size
+
+
+@pytest.mark.parametrize("size", range(1, 9))
+def test_threat_19_an_older_checkpoint_of_another_history_that_comes_late_is_a_proof_at_whatever_size(size: int) -> None:
+    owner, mine = _owner(0), Finder()
+    _grown(owner, mine, 3, 5, 9)
+    mine.note(_signed(size, bytes(32)))
+    assert mine.found == ([("same-size", OWNER.name, (size, size))] if size in {3, 5} else [("prefix", OWNER.name, (size, 9))])
+    assert mine.state.conflicted
+
+
+@pytest.mark.parametrize("size", range(1, 10))
+def test_threat_21_an_older_checkpoint_of_this_history_that_comes_late_is_none(size: int) -> None:
+    owner, mine = _owner(0), Finder()
+    _grown(owner, mine, 3, 5, 9)
+    mine.note(owner.note(size=size))
+    assert (mine.found, mine.state.conflicted) == ([], False)
+
+
+def test_what_is_remembered_of_a_log_is_bounded_and_its_roots_are_right() -> None:
+    hashes = [bytes([number % 256]) * 32 for number in range(3_000)]
+    recent, size = Recent(Frontier.empty(), ()), 0
+    while size < len(hashes):
+        recent, size = recent.grown(hashes[size : size + 130]), size + 130
+        assert len(recent.hashes) <= RECENT_MAX
+    first = recent.before.size
+    assert first > 1_000
+    assert recent.root(first - 1) is recent.root(len(hashes) + 1) is Recent(Frontier.empty(), ()).root(0) is None
+    for size in (first, first + 1, 2_900, 3_000):
+        assert recent.root(size) == Frontier.empty().extend(hashes[:size]).root()
+    assert recent.path(first, 3_000) == consistency_path(tree_get(hashes), first, 3_000)
 
 
 def test_lines_of_others_on_both_notes_are_left_out_of_the_proof() -> None:
