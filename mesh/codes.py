@@ -302,6 +302,12 @@ CODES: Final[dict[str, Code]] = {
     "cancelled": _code("whoever asked for it gave up before it began", "enforcer", "Ask again if it is still wanted.", 1),
     # --- logs
     "log_conflict": _code("two histories of one log", "mirror, witness", "Keep the evidence; see `mesh fraud ls`.", 5),
+    "member_frozen": _code(
+        "one of this member's keys has provably signed two histories of a log",
+        "governor, enforcer",
+        "See `mesh fraud ls`, ask another governor. A roster without it, or with other keys, ends that: `mesh roster remove NODE`.",
+        2,
+    ),
     "bad_checkpoint": _code("the checkpoint is not a valid note of this log", "witness, verifier", "Fetch it again from another node.", 5),
     "wrong_size": _code(
         "the proof begins at another size than the one cosigned last", "witness", "Ask again from the size that the witness tells.", 2

@@ -33,6 +33,8 @@ __all__ = [
     "COSIGNED_HEADS_MAX",
     "DETERMINING_MAX",
     "ENVELOPE_BYTES_MAX",
+    "FRAUD_BYTES_MAX",
+    "FRAUD_NOTE_CHARS_MAX",
     "FRONTIER_STREAMS_MAX",
     "GRANT_ACTIONS_MAX",
     "GRANT_LIFE_MS_MAX",
@@ -154,6 +156,10 @@ ARCHIVE_LINE_BYTES_MAX: Final = 8_000_100
 """One line of an archive of proofs, and all new parts of one proof: a proof bundle and what stands around it."""
 ARCHIVE_SHELF_BYTES_MAX: Final = 16_777_216
 """Parts that whoever writes or reads an archive holds for the proofs to come: those of two of the largest proofs."""
+FRAUD_NOTE_CHARS_MAX: Final = 1_024
+"""A checkpoint with the one line that a proof against a member is about: at their longest names some 500."""
+FRAUD_BYTES_MAX: Final = 8_192
+"""A proof against a member: two such notes, and the hashes of one Merkle proof."""
 CONFLICT_BYTES_MAX: Final = 262_400
 """A proof of a conflict: two statements with all their signatures, and what stands around them."""
 BUNDLE_BYTES_MAX: Final = 999_000

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, Final
 
 import click
@@ -35,7 +35,8 @@ def status(cli: Cli) -> int:
     frontiers = Counter(answer.frontier for answer in answers.values() if isinstance(answer, NodeStatus))
     usual = next((digest for digest, _ in frontiers.most_common(1)), "")
     sizes = sizes_of(answers.values())
-    rows = [_node_row(name, answer, usual, sizes) for name, answer in answers.items()]
+    frozen = {member for answer in answers.values() if isinstance(answer, NodeStatus) for member in answer.frozen}
+    rows = [_node_row(name, answer, usual, sizes, frozen) for name, answer in answers.items()]
     cli.rows(("node", "region", "state", "roster_epoch", "policies", "frontier", "log", "final", "lag", "mirrors", "vouched", "up"), rows)
     fresh = sum(isinstance(answer, NodeStatus) and answer.fresh for answer in answers.values())
     cli.say(f"{fresh} of {len(answers)} fresh, {k} needed")
@@ -47,6 +48,11 @@ def status(cli: Cli) -> int:
             f"forked streams: {max(forked.values())}, say {', '.join(forked)}. `mesh fraud ls` shows whose keys said both; the root keys"
             " end it: `mesh resolve`"
         )
+    caught = {name: answer.frozen for name, answer in answers.items() if isinstance(answer, NodeStatus) and answer.frozen}
+    for member in sorted(frozen):
+        who = ", ".join(name for name, names in caught.items() if member in names)
+        cli.say(f"{member} is frozen, say {who}: a key of it has signed two histories of a log. `mesh fraud ls` has the proof")
+        cli.say(f"take it out, or give it other keys: `mesh roster remove {member}`")
     if len(frontiers) > 1:
         others = ", ".join(row["node"] for row in rows if row.get("differs"))
         cli.say(
@@ -56,7 +62,9 @@ def status(cli: Cli) -> int:
     return 0 if fresh >= k else _STALE
 
 
-def _node_row(name: str, answer: NodeStatus | MeshError, usual: str, sizes: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
+def _node_row(
+    name: str, answer: NodeStatus | MeshError, usual: str, sizes: Mapping[str, tuple[str, int]], frozen: Container[str]
+) -> dict[str, Any]:
     if isinstance(answer, MeshError):
         return {"node": name, "state": answer.code, "detail": answer.detail}
     trouble = [telling.node_of(mirror.origin) for mirror in answer.mirrors if mirror.refused or mirror.conflicted]
@@ -65,7 +73,7 @@ def _node_row(name: str, answer: NodeStatus | MeshError, usual: str, sizes: Mapp
     return {
         "node": name,
         "region": answer.region,
-        "state": "fresh" if answer.fresh else answer.code,
+        "state": "frozen" if name in frozen else "fresh" if answer.fresh else answer.code,
         "frontier": answer.frontier[:12] + (" differs" if answer.frontier != usual else ""),
         "log": answer.size,
         "final": answer.certified,
@@ -77,6 +85,7 @@ def _node_row(name: str, answer: NodeStatus | MeshError, usual: str, sizes: Mapp
         "policies": [_told_policy(policy) + (" halted" if policy.domain in answer.halted else "") for policy in answer.policies],
         "halted": answer.halted,
         "conflicts": answer.conflicts,
+        "frozen": answer.frozen,
         "up": f"{answer.uptime_ms // 1000} s",
         "incarnation": answer.incarnation,
         "roster_epoch": answer.roster_epoch,

@@ -13,6 +13,7 @@ from mesh.contracts.notes import ORIGIN, checkpoint_note, cosigned
 from mesh.core.bytes import envelope
 from mesh.core.law.activation import Activation, Ring
 from mesh.core.law.barrier import Barrier, marks_of
+from mesh.core.law.fraud import accuse
 from mesh.core.law.halt import Halt, halt_stream
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.policy import Manifest
@@ -20,7 +21,7 @@ from mesh.core.law.resolve import Resolve
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.log.bundle import Proven, encode_proof, make_proof
 from mesh.core.log.certificate import certificate_note
-from mesh.core.log.checkpoint import AddCheckpoint, log_origin
+from mesh.core.log.checkpoint import AddCheckpoint, Checkpoint, log_line, log_origin
 from mesh.core.log.merkle import Frontier, consistency_path, inclusion_path, leaf_hash, tree_get
 from mesh.core.log.note import append_lines, parse_note
 from mesh.core.log.record import (
@@ -174,6 +175,7 @@ class _Teller:
             self._revocation(),
             *self._halts(),
             self._resolve(),
+            self._fraud(),
             *self._renewal(),
             self._rest(),
         ]
@@ -323,6 +325,14 @@ class _Teller:
         lifts = [halt.draft.id]
         resume = msgspec.structs.replace(plain, sequence=2, previous=lifts[0], lifts=lifts, reason="they do again", issued_ms=start_ms(6))
         return halt, sign("halt-resume", resume, "revoker")
+
+    def _fraud(self) -> Signed:
+        """That a member's log key has signed two roots for one size: nobody's signature stands on the envelope."""
+        liar = key("sa-1/log")
+        origin = log_origin(MESH, "sa-1", 1)
+        texts = [Checkpoint(origin, 2, bytes.fromhex(hex32(f"root {half}"))).to_text() for half in ("one", "other")]
+        proof = accuse(MESH, liar.public, [(text, log_line(origin, liar.public, liar.sign(text))) for text in texts])
+        return sign("fraud", proof.claims)
 
     def _resolve(self) -> Signed:
         """Somebody had halted again under the number of the resume: the resume counts."""

@@ -349,6 +349,8 @@ class NodeStatus(Payload, tag_field="answer", tag="status"):
     """Domains in which a halt is in force."""
     conflicts: Count
     """Streams that have forked, and that the root has not resolved."""
+    frozen: list[Token]
+    """Members of whom it holds a proof that a key of theirs has signed two histories of a log, sorted."""
     origin: Origin
     size: Count
     """Records in its own log."""

@@ -71,7 +71,7 @@ def begin(
         sequence=0,
         governance=governance,
         asking={},
-        untold=(("started", machine.governance.roster_id), *(told(statement) for statement in new)),
+        untold=(("started", machine.governance.roster_id), *(told(statement, governance) for statement in new)),
         news=False,
         log=log,
         mirrors=mirrors,

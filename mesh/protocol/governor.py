@@ -25,7 +25,9 @@ import msgspec
 
 from mesh.core import subjects
 from mesh.core.bytes import canonical, envelope
+from mesh.core.bytes.envelope import Statement
 from mesh.core.law.barrier import shown_beat
+from mesh.core.law.fraud import Fraud
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import Heartbeat
 from mesh.core.law.roster import Member
@@ -136,6 +138,7 @@ class _Work:
         self.effects: list[Effect] = []
         self.seen_outcomes: dict[str, RecordRef] = {}
         self.nonces: list[SyncArrived] = []
+        self.proofs: list[Statement[Fraud]] = []
         self.ticked = False
 
     @property
@@ -156,7 +159,7 @@ class _Work:
                 case NoteArrived(data=data):
                     self._note(data, answer=True)
                 case CosigArrived(data=data):
-                    self.log, effects = lineage.take_lines(self.log, self.roster, self.machine.me, data)
+                    self.log, effects = lineage.take_lines(self.log, self.roster, self.machine.me, data, frozen=self.governance.frozen)
                     self.effects += effects
                 case HeartbeatArrived(data=data):
                     self._heartbeat(data)
@@ -460,13 +463,14 @@ class _Work:
     def _adopt(self, answer: tuple[Mirror, list[Effect]]) -> None:
         held, effects = answer
         self.mirrors[held.origin] = held
+        self.effects += self.gossip.caught(self.proofs)
         self.effects += [*effects, *self.hearing.mirrored(effects, self.governance)]
 
     def _context(self, owner: Member) -> MirrorContext:
         machine, writer = self.machine, self.writer
         if owner.log_key == machine.me.log_key:  # refilling: nothing is said about one's own log
             writer = Writer(self.state.log, mesh=self.roster.mesh, now_ms=self.now_ms)
-        return MirrorContext(self.governance, machine.me, owner, writer, machine.documents, machine.engine, self.now_ms)
+        return MirrorContext(self.governance, machine.me, owner, writer, machine.documents, machine.engine, self.now_ms, self.proofs)
 
     def _outcomes(self, event: OutcomesArrived) -> None:
         stale = self._stale()

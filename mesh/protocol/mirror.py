@@ -17,13 +17,14 @@ Rules
 6. Of a note only what was verified is kept: the log's own line, and the lines of a certificate if they make one. A line that
    somebody added or spoilt costs that line.
 7. Two roots signed for one size, or a signed root that another contradicts, are two histories: nothing more is cosigned for that
-   log, the incident is recorded with both.
+   log, the incident is recorded with both. Where both notes are at hand they are a proof (:mod:`mesh.core.law.fraud`) that is handed on.
 8. A leaf that is no record at all is staged too. Once a signed root covers it, it is refused as wrong, and nothing of that log
    is stored from there on.
 9. Where more was cosigned than is held, because storage was set back, records are taken in silence up to there, and must lead to
    the root that was cosigned.
 10. An owner that has left is not asked, and told nothing: lines on its log are for all (:mod:`mesh.protocol.together`).
-11. An owner whose own answers keep leading elsewhere than its signed roots is recorded as an incident, once; it proves nothing.
+11. Of the log of a member that is caught, by whatever proof, no more is taken, cosigned or attested than is known to be final.
+12. An owner whose own answers keep leading elsewhere than its signed roots is recorded as an incident, once; it proves nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,8 @@ from typing import Final
 import msgspec
 
 from mesh.core import subjects
-from mesh.core.bytes import envelope
+from mesh.core.bytes.envelope import Statement
+from mesh.core.law.fraud import Fraud
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
 from mesh.core.log.certificate import verify_certificate
@@ -47,12 +49,14 @@ from mesh.errors import Refused
 from mesh.protocol import decide
 from mesh.protocol.attester import Examined, Material, examine_records, storing
 from mesh.protocol.documents import Documents
+from mesh.protocol.histories import Recent, proof_of
 from mesh.protocol.lineage import Writer, note_of
+from mesh.protocol.proving import by_id
 from mesh.protocol.refusing import conflict_key, evidence, refused_key, say_refused
 from mesh.protocol.step import Ask, Effect, Head, NoteDraft, PutNote, Send, SetHead, SetMeta, Sign
 from mesh.protocol.witness import grown
 
-__all__ = ["Mirror", "MirrorContext", "pull_due", "take_batch", "take_note"]
+__all__ = ["Mirror", "MirrorContext", "pull_due", "take_batch", "take_note", "taken_sizes"]
 
 _PULL_MS: Final = 300
 """Between two pulls of one log: a round trip and the answer's examination."""
@@ -113,6 +117,8 @@ class Mirror(msgspec.Struct, frozen=True):
     """By the roster in force, at ``certified``; empty until there is one."""
     lines: Mapping[int, Mapping[str, Line]] = {}
     """Size to the lines of members that were heard on its checkpoint, by key name."""
+    recent: Recent | None = None
+    """What was stored since this node started, as far as it is remembered."""
     said: int = 0
     """How often my own line was said to all since then; ``said_ms`` when last."""
     said_ms: int = 0
@@ -143,6 +149,13 @@ class MirrorContext(msgspec.Struct, frozen=True):
     documents: Documents
     engine: decide.Engine
     now_ms: int
+    proofs: list[Statement[Fraud]] = msgspec.field(default_factory=list[Statement[Fraud]])
+    """What this step finds is added here; like the writer, a working copy."""
+
+    @property
+    def caught(self) -> bool:
+        """Whether the owner is (rule 11)."""
+        return self.governance.caught(self.owner)
 
 
 def take_batch(state: Mirror, batch: LineageBatch, context: MirrorContext, *, helper: str) -> tuple[Mirror, list[Effect]]:
@@ -175,6 +188,10 @@ def take_note(state: Mirror, note: bytes, context: MirrorContext, *, answer: boo
     known = _root_at(state, checkpoint.size)
     if known not in {None, checkpoint.root}:
         return _two_roots(state, note, context)
+    if known is None and state.recent is not None and state.recent.root(checkpoint.size) not in {None, checkpoint.root}:
+        return _older(state, note, checkpoint, state.recent, context)
+    if context.caught and checkpoint.size > max(state.goal, state.certified) and len(parse_note(note).lines) == 1:
+        return state, []  # rule 11
     if state.witnessed is not None and checkpoint.size == state.witnessed.size <= state.frontier.size:
         state, effects = _certificate(state, note, checkpoint.size)
         return state, effects or (_lines(state, checkpoint, context) if answer else [])
@@ -221,6 +238,8 @@ def pull_due(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect
     """Ask for what is missing (rule 4)."""
     incomplete = next((offset for offset, item in enumerate(state.staged) if item.incomplete), None)
     if state.frozen or (incomplete is None and state.wanted <= state.held):
+        return state, []
+    if context.caught and max(taken_sizes(state, context), default=0) <= state.frontier.size:
         return state, []
     if context.now_ms - state.asked_ms < _PULL_MS:
         return state, []
@@ -272,7 +291,7 @@ def _last_ms(state: Mirror, kept: tuple[Examined, ...]) -> int:
 
 def _examine(leaves: list[bytes], batch: LineageBatch, context: MirrorContext, *, first: int, after_ms: int) -> tuple[list[Examined], str]:
     """The leaves up to the first that is no record, and why it is none."""
-    bodies = {_statement_id(bytes(raw)): bytes(raw) for raw in batch.bodies}
+    bodies = by_id(batch.bodies)
     openings: dict[str, list[Opening]] = {item.intent: item.openings for item in batch.openings}
     examine = partial(
         examine_records,
@@ -302,12 +321,10 @@ def _readable(leaves: list[bytes]) -> tuple[int, str]:
     return len(leaves), ""
 
 
-def _statement_id(data: bytes) -> str:
-    # An unparsable body is under no id; the record that needed it is then incomplete.
-    try:
-        return envelope.identify(data)[1]
-    except Refused:
-        return ""
+def taken_sizes(state: Mirror, context: MirrorContext) -> list[int]:
+    """The signed sizes up to which records are taken, in order (rule 11)."""
+    final = max(state.goal, state.certified)
+    return sorted(size for size, note in state.signed.items() if not context.caught or size <= final or len(parse_note(note).lines) > 1)
 
 
 def _accept(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
@@ -316,7 +333,7 @@ def _accept(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]
         return state, []
     base, frontier, other = state.frontier.size, state.frontier, 0
     hashes = [*(item.hash for item in state.staged), *state.tail]
-    for size in sorted(state.signed):
+    for size in taken_sizes(state, context):
         if not base < size <= state.held:
             continue
         frontier = frontier.extend(hashes[frontier.size - base : size - base])
@@ -324,6 +341,8 @@ def _accept(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]
             other = other or size
         elif other:
             said = f"{evidence(state.signed[other])} and, of another history, {evidence(state.signed[size])}"
+            tree = Recent(state.frontier, tuple(hashes))
+            _prove(state, (state.signed[other], state.signed[size]), context, root=tree.root(other), path=tree.path(other, size))
             return _conflict(state, other, said, context)
         elif size > base + len(state.staged):
             return _unreadable(state, context)
@@ -349,6 +368,7 @@ def _take_in(state: Mirror, frontier: Frontier, context: MirrorContext) -> tuple
     state = msgspec.structs.replace(
         state,
         frontier=frontier,
+        recent=(state.recent or Recent(state.frontier, ())).grown([item.hash for item in records]),
         last_ms=records[-1].record.at_ms,
         staged=state.staged[len(records) :],
         witnessed=head,
@@ -452,7 +472,23 @@ def _two_roots(state: Mirror, note: bytes, context: MirrorContext) -> tuple[Mirr
     size = read_checkpoint(note).size
     head = state.witnessed
     before = evidence(state.signed[size]) if size in state.signed else f"root {head.root.hex() if head is not None else ''}"
+    if size in state.signed:
+        _prove(state, (state.signed[size], note), context)
     return _conflict(state, size, f"{evidence(note)} and, of another history, {before}", context)
+
+
+def _prove(state: Mirror, notes: Sequence[bytes], context: MirrorContext, *, root: bytes | None = None, path: Sequence[bytes] = ()) -> None:
+    if not state.conflicted:
+        context.proofs.extend(proof_of(state.origin, notes, context.owner, context.governance, root=root, path=path))
+
+
+def _older(state: Mirror, note: bytes, checkpoint: Checkpoint, recent: Recent, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
+    """Rule 7, for a size that was passed long ago: what is held was signed, and does not begin so."""
+    old, before = checkpoint.size, f"root {state.frontier.root().hex()} at {state.frontier.size}"
+    if size := max((size for size in state.signed if old < size <= state.frontier.size), default=0):
+        before = evidence(state.signed[size])
+        _prove(state, (note, state.signed[size]), context, root=recent.root(old), path=recent.path(old, size))
+    return _conflict(state, old, f"{evidence(note)} and, of another history, {before}", context)
 
 
 def _conflict(state: Mirror, size: int, said: str, context: MirrorContext) -> tuple[Mirror, list[Effect]]:

@@ -19,6 +19,8 @@ Rules
 7. While nothing may be signed, because a clock is not trusted or the next roster has begun, records are stored all the same as far as
    a member is behind: or nobody would ever hold what those wait for who would go over. They are attested later.
 
+8. Lines of members that are caught count for no new certificate; one that is shown was made before, or by who did not know.
+
 Not here: what a former certificate is worth (:mod:`mesh.core.law.former`), examining records (:mod:`mesh.protocol.mirror`).
 """
 
@@ -36,7 +38,7 @@ from mesh.core.log.note import Line, Note, Verifier, parse_note, verify_lines
 from mesh.core.messages import LineageBatch
 from mesh.errors import Refused
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
-from mesh.protocol.mirror import Mirror, MirrorContext, take_batch
+from mesh.protocol.mirror import Mirror, MirrorContext, take_batch, taken_sizes
 from mesh.protocol.step import Append, Effect, Locate, NoteDraft, PutBody, PutNote, PutOpenings, Send, SetHead, Sign, Signed
 from mesh.protocol.stored import StoredLog, mirror_of
 from mesh.protocol.witness import grown
@@ -168,6 +170,8 @@ def attest_held(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Eff
     if state.refused >= 0 or state.conflicted or size not in state.signed or (head is not None and head.size >= size):
         return state, []
     checkpoint = read_checkpoint(state.signed[size])
+    if size not in taken_sizes(state, context):
+        return state, []
     if checkpoint.root != state.frontier.root() or (state.witnessed is not None and state.witnessed.size > size):
         return state, []
     head = grown(state.witnessed, checkpoint, time_s=context.now_ms // 1000)
@@ -226,19 +230,21 @@ def take_shared(state: Mirror, data: bytes, context: MirrorContext) -> tuple[Mir
 
 
 def _completed(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
-    """With k lines on one checkpoint, the certificate."""
-    k = context.governance.roster.k
+    """With k lines on one checkpoint of members that are not caught, the certificate."""
+    roster, frozen = context.governance.roster, context.governance.frozen
+    names = {attest_name(roster.mesh, member.name) for member in roster.members if member.name not in frozen}
     full = [
         size
         for size, lines in state.lines.items()
-        if len(lines) >= k and state.certified < size <= state.frontier.size and size in state.signed
+        if len(lines.keys() & names) >= roster.k and state.certified < size <= state.frontier.size and size in state.signed
     ]
     if not full:
         return state, []
     size = max(full)
     text = parse_note(state.signed[size])
     own = next(line for line in text.lines if line.name == state.origin)
-    note = certificate_note(Note(text.text, (own,)).encode(), state.lines[size].values())
+    counting = [line for name, line in state.lines[size].items() if name in names]
+    note = certificate_note(Note(text.text, (own,)).encode(), counting)
     rest = {other: lines for other, lines in state.lines.items() if other > size}
     done = msgspec.structs.replace(state, certified=size, certificate=note, lines=rest, said=0)
     return done, [PutNote("certificate", state.origin, size, note), _show(note, context)]

@@ -14,6 +14,7 @@ from mesh.errors import MeshError
 from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.barrier import asks
 from mesh.protocol.events import BarrierArrived, HeartbeatArrived, LawArrived, LineageArrived
+from mesh.protocol.freshness import answered
 from mesh.protocol.step import Ask, AskLaw
 from mesh.roles.performer import Performer
 
@@ -60,11 +61,14 @@ class Peers:
             self._enqueue(HeartbeatArrived(bytes(unpack(SyncAnswer, answer).heartbeat)))
 
     async def sync_all(self, performer: Performer, wanted: Callable[[], bool]) -> None:
-        """Ask every member for a heartbeat of now, until enough have answered, or it is no longer ``wanted``."""
+        """Ask every member for a heartbeat of now, until enough have answered, also without who is caught later; while it is ``wanted``."""
         roster, nonce = performer.machine.governance.roster, performer.state.fresh.boot
-        while wanted() and len(performer.state.fresh.echoed) < roster.k:
-            await asyncio.gather(*(self.sync(name, nonce) for name in self.others if name not in performer.state.fresh.echoed))
-            await asyncio.sleep(_AGAIN_S)
+        while wanted():
+            state = performer.state
+            enough = answered(state.fresh, roster, state.governance.frozen)
+            if not enough:
+                await asyncio.gather(*(self.sync(name, nonce) for name in self.others if name not in state.fresh.echoed))
+            await asyncio.sleep(_AGAIN_S_MAX if enough else _AGAIN_S)
 
     async def bundle(self, digest: str) -> bytes | None:
         """The policy bundle of that digest, from whichever member gives it; not all nodes ask the same one first."""

@@ -41,6 +41,7 @@ def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms
         policies=policies_of(governance, machine.me.region, now_ms, refused),
         halted=sorted(governance.halted),
         conflicts=sum(map(governance.forked, governance.whole)),
+        frozen=sorted(governance.frozen),
         origin=state.log.origin,
         size=state.log.frontier.size,
         certified=state.log.certified,
@@ -58,7 +59,10 @@ def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms
         ],
         fresh=not code,
         code=code,
-        vouchers=sorted(vouchers(state.fresh, governance.frontier, now_ms=now_ms, bounds=roster.bounds, whole=governance.whole)),
+        vouchers=sorted(
+            vouchers(state.fresh, governance.frontier, now_ms=now_ms, bounds=roster.bounds, whole=governance.whole).keys()
+            - governance.frozen
+        ),
         now_ms=now_ms,
         uptime_ms=max(0, now_ms - started_ms),
         counters=dict(counters),

@@ -266,8 +266,11 @@ def test_an_incident_is_a_finding() -> None:
     mesh.deliver("eu-1", NoteArrived(fork))
     mesh.run(6)
     auditing = _audit(story)
-    assert auditing.codes == ["log_conflict"]
-    assert auditing.state.findings[0].detail.startswith("incident: lab/us-1/e1")
+    assert set(auditing.codes) == {"log_conflict", "member_frozen"}
+    (conflict,) = [finding for finding in auditing.state.findings if finding.code == "log_conflict"]
+    assert conflict.detail.startswith("incident: lab/us-1/e1")
+    caught = [finding.origin for finding in auditing.state.findings if finding.code == "member_frozen"]
+    assert sorted(caught) == ["lab/ap-1/e1", "lab/eu-1/e1", "lab/sa-1/e1", "lab/us-1/e1"], "whoever takes the proof in records that"
 
 
 @pytest.mark.parametrize("truth", [True, False])

@@ -24,6 +24,7 @@ from mesh.core.messages import (
     Found,
     HeardAsked,
     LawAsked,
+    LawBatch,
     LineageBatch,
     Location,
     MirrorStatus,
@@ -52,6 +53,7 @@ from mesh.protocol.events import (
     Event,
     HeartbeatArrived,
     IntentArrived,
+    LawArrived,
     LineageArrived,
     NoteArrived,
     OutcomesArrived,
@@ -105,6 +107,8 @@ class Node:
         self.openings: dict[str, bytes] = {}
         self.notes: dict[tuple[str, str], dict[int, bytes]] = {}
         self.places: list[Location] = []
+        self.law: dict[str, list[bytes]] = {}
+        """Envelopes by stream."""
         self.up = True
 
     def commit(self, effects: Sequence[Persist]) -> None:
@@ -123,7 +127,9 @@ class Node:
                     self.notes.setdefault((effect.space, effect.origin), {})[effect.size] = effect.note
                 case Locate():
                     self.places.append(Location(id=effect.id, origin=effect.origin, index=effect.index))
-                case InsertOnce() | PutBundle() | PutLaw() | SetHead() | SetMeta():
+                case PutLaw():
+                    self.law.setdefault(effect.stream, []).append(effect.envelope)
+                case InsertOnce() | PutBundle() | SetHead() | SetMeta():
                     pass
 
     def certificate(self, origin: str, at_least: int) -> tuple[int, bytes] | None:
@@ -190,6 +196,7 @@ class Node:
             policies=policies_of(governance, self.machine.me.region, T0, {}),
             halted=sorted(state.governance.halted),
             conflicts=sum(map(state.governance.forked, state.governance.whole)),
+            frozen=sorted(state.governance.frozen),
             origin=self.origin,
             size=len(self.logs[self.origin]),
             certified=state.log.certified,
@@ -319,7 +326,8 @@ class LittleMesh:
             for message in announce_batches(item.origin, item.first, leaves, {key: node.bodies[key] for key in ids}, data):
                 self._publish(node, f"mesh.v1.{node.machine.me.region}.lineage.{node.name}", message)
         elif isinstance(item, AskLaw):
-            raise NotImplementedError(item)  # nobody here holds a governance statement that others lack
+            held = [msgspec.Raw(data) for data in self.nodes[item.member].law.get(item.stream, [])]
+            self._queue.append((node.name, LawArrived(pack(LawBatch(statements=held)), item.member)))
         elif isinstance(item.to, Reply):
             self._waiters.pop(item.to.waiter)(data)
         else:

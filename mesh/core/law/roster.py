@@ -34,6 +34,7 @@ __all__ = [
     "assents",
     "check_assents",
     "check_sealed",
+    "frauds_max",
 ]
 
 ROSTERS: Final = "roster"
@@ -193,6 +194,11 @@ class Roster(Payload):
         return {witness_name(self.mesh, member.name): member.witness_key for member in self.members}
 
 
+def frauds_max(roster: Roster) -> int:
+    """How many proofs against its members a frontier names: each of f liars may be caught with three keys; where f is 0, one may."""
+    return 3 * max(roster.f, 1)
+
+
 def admit_roster(statement: Statement[Roster], *, pin: str) -> Roster:
     """A roster to begin with, believed because its id is pinned and its own root threshold signed it; a first one by its operators, too.
 
@@ -308,9 +314,12 @@ def _check_roles(roster: Roster) -> None:
     roles = [roster.root, roster.issuers, roster.revoker, *roster.policy.values(), *roster.approvers.values()]
     if any(not 1 <= role.threshold <= len(role.keys) for role in roles):
         raise Refused("roster_unsound", "a role's threshold is outside 1..number of its keys")
-    streams = 2 + 3 * len(roster.policy) + len(roster.revoker.keys)
+    streams = 2 + 3 * len(roster.policy) + len(roster.revoker.keys) + frauds_max(roster)
     if streams > FRONTIER_STREAMS_MAX:  # what nobody can say in a heartbeat nobody can be fresh in
-        raise Refused("roster_unsound", f"{streams} governance streams, at most {FRONTIER_STREAMS_MAX}: three per domain, one per revoker")
+        raise Refused(
+            "roster_unsound",
+            f"{streams} governance streams, at most {FRONTIER_STREAMS_MAX}: three per domain, one per revoker, three per liar",
+        )
     keys = _all_keys(roster)
     if len(set(keys)) != len(keys):
         raise Refused("bad_key", "one key stands twice in the roster")

@@ -76,12 +76,12 @@ class Healing:
                 return f"{enforcer.name} has {len(enforcer.unsent)} outcomes that nobody has recorded"
             if enforcer.untold is not None:
                 return f"nobody has recorded what {enforcer.name} has heard"
-        for governor in self._named():
-            found = self._held(governor)
-            if found:
-                return found
+        if found := next((said for said in map(self._held, self._named()) if said), ""):
+            return found
         governing = {governor.name: governor.state.governance for governor in self._named() if governor.state is not None}
         governing |= {enforcer.name: enforcer.governance for enforcer in stage.enforcers.values()}
+        if free := stage.watch.freezing.missing(governing):
+            return free
         states = {name: governance.digest for name, governance in governing.items()}
         if len(set(states.values())) > 1:
             return f"not all hold the same law: {states}"

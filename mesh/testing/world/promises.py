@@ -17,6 +17,7 @@ I10 after healing, within a bound: what was acknowledged is final, all hold the 
 I11 the same input gives the same bytes; every recorded decision replays
 I12 every request that reached a living process is answered exactly once
 I13 no two rosters are acted under at once (:mod:`mesh.testing.world.epochs`); nothing starts on the word of who is no member
+I14 who is caught counts for nothing where the proof is held, in the end everywhere (:mod:`mesh.testing.world.freezing`, also I8 of proofs)
 === =====================================================================================================================
 
 Not here: what stirs a world (:mod:`mesh.testing.world.faults`).
@@ -49,6 +50,7 @@ from mesh.testing.world import keys
 from mesh.testing.world.disk import Disk
 from mesh.testing.world.epochs import ROUNDING_MS, Epochs
 from mesh.testing.world.families import Families
+from mesh.testing.world.freezing import Freezing
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Ground, Violation
 from mesh.testing.world.handing import running, said_by, told
@@ -69,6 +71,7 @@ class Watch:
         self._setting = setting
         self.epochs = Epochs(ground, setting.genesis)
         self.families = Families(ground)
+        self.freezing = Freezing(lambda: self.epochs.rosters)
         self.honest: list[Governor] = []
         self.liars: frozenset[str] = frozenset()
         """Members that lie."""
@@ -254,6 +257,7 @@ class Watch:
         self._law_taken.update({effect.id: effect.envelope for effect in effects if isinstance(effect, PutLaw)})
         if governor.member.name in self.liars:
             return
+        self.freezing.kept(governor, effects, self.liars)
         for effect in effects:
             match effect:
                 case PutNote(space="certificate", origin=origin, size=size, note=note):
@@ -291,8 +295,7 @@ class Watch:
             self.final[origin] = list(held)
             self._kept(origin, size, roster)
             self._ground.say(governor.name, "final", f"{origin} {size}")
-        root = self._certified.get((origin, size))
-        if root is None:
+        if (root := self._certified.get((origin, size))) is None:
             root = self._certified[origin, size] = Frontier.empty().extend(held).root()
         if root != checkpoint.root:
             raise Violation("I3", f"{governor.name}: final checkpoint of {origin} at {size} has another root than its records")
@@ -439,13 +442,13 @@ class Watch:
             self._denied(place, roster, "activated", from_us=1_000 * (begins_ms - EPOCH_MS + roster.bounds.skew_ms + ROUNDING_MS))
 
     def _by_members(self, place: str, authorization: Authorization, governance: Governance, heartbeats: Sequence[str]) -> None:
-        """I13, for one start."""
+        """I13 and I14, for one start."""
         self.epochs.acts(place, governance)
-        strangers = {self._beat_of[beat] for beat in heartbeats if beat in self._beat_of} - governance.keys.keys()
+        vouching = {self._beat_of[beat] for beat in heartbeats if beat in self._beat_of}
+        self.freezing.starts(place, authorization, governance, vouching)
+        strangers = vouching - governance.keys.keys()
         if strangers:
-            raise Violation(
-                "I13", f"{place} starts by heartbeats of {len(strangers)} who are no members of epoch {governance.roster.epoch}"
-            )
+            raise Violation("I13", f"{place} starts by heartbeats of {len(strangers)} strangers to epoch {governance.roster.epoch}")
         owner = next((member for member in governance.roster.members if governance.roster.origin(member) == authorization.origin), None)
         if owner is None or authorization.roster_epoch != governance.roster.epoch:
             said = f"{authorization.origin} under epoch {authorization.roster_epoch}"

@@ -36,7 +36,7 @@ from mesh.protocol.step import Commit, Head, InsertOnce, Sending, SetMeta, Step
 from mesh.protocol.stored import INCARNATION
 from mesh.testing.world import clients, steps
 from mesh.testing.world import governor as shell
-from tests.world.mutants import changing
+from tests.world.mutants import catching, changing
 
 __all__ = ["MUTANTS", "Mutant"]
 
@@ -77,8 +77,8 @@ def _unpersisted(made: Step[Any]) -> tuple[Any, ...]:
 def _majority_certifies(patch: pytest.MonkeyPatch) -> None:
     real = lineage.certify
 
-    def certify(state: Any, roster: Any, me: Any) -> Any:
-        return real(state, cast("Any", _Fewer(roster)), me)
+    def certify(state: Any, roster: Any, me: Any, **named: Any) -> Any:
+        return real(state, cast("Any", _Fewer(roster)), me, **named)
 
     patch.setattr(lineage, "certify", certify)
 
@@ -424,6 +424,12 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "names the parent only": _mutant(_cuts_the_line, "I1"),
     "ancestors not checked": _mutant(_forgives_ancestors, "I2", trouble=("revocation",)),
     "cosigns a second history": _mutant(_witness_follows_any_root, "I7", trouble=("twins",)),
+    "freezes without verifying": _mutant(catching.believes_any_proof, "I8", trouble=("slanderer",)),
+    "names whose trees it never compared": _mutant(catching.never_compares_the_trees, "I8", trouble=("slanderer",)),
+    "counts lines of who is caught": _mutant(catching.counts_lines_of_who_is_caught, "I14", trouble=("twins",)),
+    "counts heartbeats of who is caught": _mutant(catching.counts_heartbeats_of_who_is_caught, "I14", trouble=("twins",)),
+    "starts on the word of who is caught": _mutant(catching.starts_on_the_word_of_who_is_caught, "I14", trouble=("twins",)),
+    "never asks for proofs": _mutant(catching.never_asks_for_proofs, "I10", trouble=("twins", "hold", "partition", "isolate")),
     "former certificate by removed keys believed": _mutant(changing.believes_removed_keys, "I3", nodes=1, trouble=("roster",)),
     "a newcomer counts at once": _mutant(changing.counts_at_once, "I10", nodes=1, trouble=("roster", "weather", "weather", "isolate")),
     "nobody certifies the logs of who has left": _mutant(changing.leaves_the_logs_of_who_left, "I10", trouble=("roster",)),
