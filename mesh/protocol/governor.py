@@ -19,6 +19,7 @@ Rules
 
 from collections.abc import Sequence
 from functools import partial
+from operator import methodcaller
 from typing import Final
 
 import msgspec
@@ -396,7 +397,7 @@ class _Work:
             echo=sorted({self.fresh.boot, *(item.nonce for item in asked)}),
         )
         draft = envelope.draft(beat)
-        self.effects += [Sign("decision", draft), Send(subjects.hb(me.name), partial(_statement, draft.id))]
+        self.effects += [Sign("decision", draft), Send(subjects.hb(me.name), methodcaller("statement", draft.id))]
         self.effects += [Send(Reply(item.waiter), partial(_sync_answer, draft.id)) for item in asked]
         # A member vouches for itself like any other: by what it has signed.
         self.fresh = hear(self.fresh, beat, draft.id, now_ms=self.now_ms, bounds=self.roster.bounds, own=True)
@@ -494,10 +495,6 @@ class _Work:
         self.effects += effects
         if noise:
             self._count(noise, 1)
-
-
-def _statement(identity: str, signed: Signed) -> bytes:
-    return signed.statements[identity]
 
 
 def _sync_answer(identity: str, signed: Signed) -> bytes:

@@ -215,6 +215,10 @@ class Signed(msgspec.Struct, frozen=True):
     lines: Mapping[tuple[str, bytes], Line]
     """(key name, note text) to signature line."""
 
+    def statement(self, identity: str) -> bytes:
+        """The envelope of the statement with that id."""
+        return self.statements[identity]
+
 
 class Send(msgspec.Struct, frozen=True):
     """Send what ``build`` makes of the signed things."""

@@ -29,7 +29,7 @@ from mesh.protocol.step import PutLaw, PutNote, Send, SetHead, Sign
 from tests.core.kit import refuses
 from tests.protocol import enforcerkit as kit
 from tests.protocol.enforcerbench import Bench, refused
-from tests.protocol.machines import LAB, ME, NOW, OWNER, Governor, Owner, batch, beat, line, only
+from tests.protocol.machines import LAB, ME, NOW, OWNER, Governor, Owner, batch, beat, empty_log, line, only
 from tests.protocol.test_mirror import MEMBERS, ORIGIN, Holder, _owner
 from tests.support.frauds import frozen, two_roots
 from tests.support.littlemesh import LittleMesh
@@ -230,9 +230,9 @@ def test_a_frozen_member_vouches_for_nothing_and_answers_no_start() -> None:
     assert not answered(state, LAB.roster, frozenset({"us-1"}))
     more = _heard("eu-1", "us-1", "ap-1", "sa-1")
     assert set(check_fresh(more, frontier, LAB.roster, now_ms=NOW, frozen=frozenset({"us-1"}))) == {"eu-1", "ap-1", "sa-1"}
-    check_acts(FROZEN, more, {}, wall_ms=NOW, now_ms=NOW)
+    check_acts(FROZEN, more, {}, empty_log(LAB.roster.origin(ME)), wall_ms=NOW, now_ms=NOW)
     with refuses("stale"):
-        check_acts(FROZEN, state, {}, wall_ms=NOW, now_ms=NOW)
+        check_acts(FROZEN, state, {}, empty_log(LAB.roster.origin(ME)), wall_ms=NOW, now_ms=NOW)
 
 
 def test_lines_of_a_frozen_member_make_no_new_certificate_and_k_others_do() -> None:
