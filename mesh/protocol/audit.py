@@ -275,7 +275,7 @@ class _Work:
         owner, log = self._owner(origin), self.logs[origin]
         verifier = log_verifier(log.origin, owner.log_key)
         checkpoint = open_checkpoint(data, verifier).checkpoint
-        final = self._is_final(data, owner, log.epoch if checkpoint.size >= log.frontier.size else 0)
+        final = self._is_final(data, owner, log.roots.get(checkpoint.size, (b"", log.epoch))[1])
         if checkpoint.size <= log.frontier.size:
             self._compare(log, checkpoint, final=final)
             return
@@ -302,7 +302,7 @@ class _Work:
     def _compare(self, log: Followed, checkpoint: Checkpoint, *, final: bool) -> None:
         """A note about what is settled already."""
         size = checkpoint.size
-        root = log.frontier.root() if size == log.frontier.size else log.roots.get(size)
+        root = log.frontier.root() if size == log.frontier.size else log.roots.get(size, (None, 0))[0]
         if root is None:
             return  # settled as part of something larger: the certificate over that decides
         if root != checkpoint.root:
@@ -350,7 +350,7 @@ class _Work:
                 epoch=_last_epoch(items, log.epoch),
                 staged=log.staged[len(items) :],
                 notes={size: data for size, data in log.notes.items() if size > checkpoint.size},
-                roots={**log.roots, checkpoint.size: checkpoint.root},
+                roots={**log.roots, checkpoint.size: (checkpoint.root, _last_epoch(items, log.epoch))},
                 fruitless=0,
                 without=frozenset(),
                 **tally,

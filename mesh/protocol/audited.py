@@ -96,8 +96,8 @@ class Followed(msgspec.Struct, frozen=True):
     staged: tuple[Examined, ...] = ()
     notes: Mapping[int, bytes] = {}
     """Size to a note that the log signed, beyond what is settled."""
-    roots: Mapping[int, bytes] = {}
-    """Settled sizes that are not final yet, and their roots."""
+    roots: Mapping[int, tuple[bytes, int]] = {}
+    """Settled sizes that are not final yet: their roots, and the roster epoch of the last decision up to there."""
     goal: int = 0
     """The largest size of a certificate seen."""
     wanted: int = 0

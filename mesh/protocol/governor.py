@@ -12,8 +12,7 @@ Rules
    cosigned or attested here: what is signed under a time to come binds this node until then. Who asks is refused unsigned, and
    counted. A start is recorded once it is trusted.
 8. Logs of former members are mirrored like those of members, and certified together (:mod:`mesh.protocol.together`).
-9. Until it holds what was final when it started, it decides nothing, and its heartbeats say so (:mod:`mesh.protocol.catching`). Nor
-   does it while too much of its own log is not final.
+9. It decides nothing until it holds what was final when it started, or while its own log is not followed (:mod:`mesh.protocol.catching`).
 10. Who goes over to the next roster says so in its state, once that is durable, and begins anew.
 """
 

@@ -62,13 +62,15 @@ class Peers:
 
     async def sync_all(self, performer: Performer, wanted: Callable[[], bool]) -> None:
         """Ask every member for a heartbeat of now, until enough have answered, also without who is caught later; while it is ``wanted``."""
-        roster, nonce = performer.machine.governance.roster, performer.state.fresh.boot
+        roster, nonce, wait_s = performer.machine.governance.roster, performer.state.fresh.boot, _AGAIN_S
         while wanted():
             state = performer.state
             enough = answered(state.fresh, roster, state.governance.frozen)
             if not enough:
                 await asyncio.gather(*(self.sync(name, nonce) for name in self.others if name not in state.fresh.echoed))
-            await asyncio.sleep(_AGAIN_S_MAX if enough else _AGAIN_S)
+            wait_s = _AGAIN_S_MAX if enough else wait_s
+            await asyncio.sleep(wait_s)
+            wait_s = _AGAIN_S if enough else min(2 * wait_s, _AGAIN_S_MAX)
 
     async def bundle(self, digest: str) -> bytes | None:
         """The policy bundle of that digest, from whichever member gives it; not all nodes ask the same one first."""
