@@ -15,11 +15,11 @@ from mesh.core.log.merkle import Frontier, consistency_path, tree_get
 from mesh.core.log.note import Note, parse_note
 from mesh.core.log.record import Incident, read_record
 from mesh.core.messages import Authorized, DeniedAnswer, LawBatch, Offer, Offered, pack, unpack
-from mesh.core.run.authorization import Denial
+from mesh.core.run.authorization import Denial, Receipt, RecordRef
 from mesh.protocol import lineage
 from mesh.protocol.catching import check_acts
 from mesh.protocol.documents import Documents
-from mesh.protocol.enforcer import Running, recheck, watch
+from mesh.protocol.enforcer import Running, check_receipt, recheck, watch
 from mesh.protocol.events import LawArrived, NoteArrived, OfferArrived
 from mesh.protocol.freshness import Freshness, answered, check_fresh, hear
 from mesh.protocol.gossip import Gossip
@@ -311,6 +311,16 @@ def test_a_pending_start_is_refused_once_its_governor_is_frozen_and_running_work
     with refuses("member_frozen"):
         watch(Running(grant), place=later.place(), view=later.view())
     assert watch(Running(grant), place=later.place(), view=Caught("bert").view()).uncertain_ms == -1
+
+
+def test_a_receipt_of_a_frozen_member_is_none_for_nothing_there_becomes_final() -> None:
+    view = Caught("bert").view()
+    member = view.governance.roster.member("bert")
+    ref = RecordRef(origin=view.governance.roster.origin(member), index=3, leaf="aa" * 32)
+    receipt = kit.sign(Receipt(mesh=kit.MESH, issuer="bert", statement="55" * 32, record=ref), kit.decision_key("bert"))
+    assert check_receipt(receipt, "55" * 32, kit.governance()) == ref
+    with refuses("member_frozen"):
+        check_receipt(receipt, "55" * 32, view.governance)
 
 
 def test_an_enforcer_counts_no_heartbeat_of_a_frozen_member() -> None:
