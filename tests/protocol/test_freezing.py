@@ -20,7 +20,7 @@ from mesh.protocol import lineage
 from mesh.protocol.catching import check_acts
 from mesh.protocol.documents import Documents
 from mesh.protocol.enforcer import Running, check_receipt, recheck, watch
-from mesh.protocol.events import LawArrived, NoteArrived, OfferArrived
+from mesh.protocol.events import CosigArrived, LawArrived, NoteArrived, OfferArrived
 from mesh.protocol.freshness import Freshness, answered, check_fresh, hear
 from mesh.protocol.gossip import Gossip
 from mesh.protocol.histories import RECENT_MAX, Recent
@@ -180,6 +180,25 @@ def test_threat_19_whoever_sees_two_roots_tells_everybody_and_each_records_it_on
     assert len({node.state.governance.digest for node in mesh.nodes.values()}) == 1
     for name in ("eu-1", "ap-1", "sa-1"):
         assert mesh.nodes[name].state.was_fresh, "k others are enough"
+
+
+@pytest.mark.parametrize("use", ["witness", "attest"])
+def test_who_cosigns_two_trees_of_one_log_is_caught_by_its_owner(use: str) -> None:
+    mesh = LittleMesh(LAB)
+    mesh.run(6)
+    mine = mesh.nodes["eu-1"]
+    closed = mine.state.log.closed
+    assert closed is not None
+    text = Checkpoint(mine.origin, closed.head.size, bytes(32)).to_text()
+    forged = msgspec.structs.replace(line(OWNER, use, text), signature=line(OWNER, use, closed.text).signature)
+    mesh.deliver("eu-1", CosigArrived(Note(text, (forged,)).encode()))
+    assert mine.state.governance.frozen == frozenset(), "a line that it never made is none"
+    mesh.deliver("eu-1", CosigArrived(Note(text, (line(OWNER, use, text),)).encode()))
+    mesh.run(6)
+    assert {frozenset(node.state.governance.frozen) for node in mesh.nodes.values()} == {frozenset({OWNER.name})}
+    assert mine.state.governance.proven == {LAB.keys[OWNER.name][use].public}
+    (kept,) = mine.law[f"fraud/{LAB.keys[OWNER.name][use].public}"]
+    assert judge_fraud(envelope.read(Fraud, kept), LAB.governance.rosters).kind == "witness-conflict"
 
 
 def test_the_proof_is_durable_before_anybody_is_told() -> None:
