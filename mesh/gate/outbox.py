@@ -164,7 +164,7 @@ class Outbox:
         if len(answer.receipts) != len(batch):
             raise Refused("unrecorded", f"{len(answer.receipts)} receipts for {len(batch)} outcomes")
         for item, receipt in zip(batch, answer.receipts, strict=True):
-            self._taken[item.id] = _Taken(check_receipt(bytes(receipt), item.id, self._governance().roster), self._clock.now_ms())
+            self._taken[item.id] = _Taken(check_receipt(bytes(receipt), item.id, self._governance()), self._clock.now_ms())
             self.counters["taken"] += 1
 
     def _rotate(self, why: str) -> None:

@@ -238,14 +238,16 @@ def take_heartbeat(fresh: Freshness, data: bytes, roster: Roster, *, now_ms: int
     return hear(fresh, beat, statement.id, now_ms=now_ms, bounds=roster.bounds)
 
 
-def check_receipt(data: bytes, statement: str, roster: Roster) -> RecordRef:
+def check_receipt(data: bytes, statement: str, governance: Governance) -> RecordRef:
     """Where the statement of that id stands, on the word of a member about its own log.
 
     Raises:
-        Refused: the codec's codes, ``unknown_member``, ``bad_signature``; ``unrecorded`` when the receipt is for something else.
+        Refused: the codec's codes, ``unknown_member``, ``bad_signature``; ``member_frozen``, for nothing in that log becomes final any
+            more; ``unrecorded`` when the receipt is for something else.
     """
-    receipt = envelope.read(Receipt, data)
+    receipt, roster = envelope.read(Receipt, data), governance.roster
     member = roster.member(receipt.claims.issuer)
+    governance.check_unfrozen((member.decision_key,))
     claims = receipt.verify(member.decision_key)
     if (claims.mesh, claims.statement, claims.record.origin) != (roster.mesh, statement, roster.origin(member)):
         raise Refused("unrecorded", "the receipt is for something else")

@@ -159,6 +159,7 @@ class _Work:
                 case NoteArrived(data=data):
                     self._note(data, answer=True)
                 case CosigArrived(data=data):
+                    self.effects += self.gossip.caught(together.cosigned_twice(self.log, data, self.governance))
                     self.log, effects = lineage.take_lines(self.log, self.roster, self.machine.me, data, frozen=self.governance.frozen)
                     self.effects += effects
                 case HeartbeatArrived(data=data):
@@ -463,8 +464,7 @@ class _Work:
     def _adopt(self, answer: tuple[Mirror, list[Effect]]) -> None:
         held, effects = answer
         self.mirrors[held.origin] = held
-        self.effects += self.gossip.caught(self.proofs)
-        self.effects += [*effects, *self.hearing.mirrored(effects, self.governance)]
+        self.effects += [*self.gossip.caught(self.proofs), *effects, *self.hearing.mirrored(effects, self.governance)]
 
     def _context(self, owner: Member) -> MirrorContext:
         machine, writer = self.machine, self.writer

@@ -19,7 +19,8 @@ Rules
 7. While nothing may be signed, because a clock is not trusted or the next roster has begun, records are stored all the same as far as
    a member is behind: or nobody would ever hold what those wait for who would go over. They are attested later.
 
-8. Lines of members that are caught count for no new certificate; one that is shown was made before, or by who did not know.
+8. Who cosigns the own log's tree, and another one of that size for it, has proven that itself.
+9. Lines of members that are caught count for no new certificate; one that is shown was made before, or by who did not know.
 
 Not here: what a former certificate is worth (:mod:`mesh.core.law.former`), examining records (:mod:`mesh.protocol.mirror`).
 """
@@ -30,6 +31,8 @@ from typing import Final
 import msgspec
 
 from mesh.core import subjects
+from mesh.core.bytes.envelope import Statement
+from mesh.core.law.fraud import Fraud, accuse
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member, Roster
 from mesh.core.log.certificate import certificate_note, verify_certificate
@@ -37,7 +40,7 @@ from mesh.core.log.checkpoint import Checkpoint, attest_name, cosigner, log_veri
 from mesh.core.log.note import Line, Note, Verifier, parse_note, verify_lines
 from mesh.core.messages import LineageBatch
 from mesh.errors import Refused
-from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
+from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX, LogState
 from mesh.protocol.mirror import Mirror, MirrorContext, take_batch, taken_sizes
 from mesh.protocol.step import Append, Effect, Locate, NoteDraft, PutBody, PutNote, PutOpenings, Send, SetHead, Sign, Signed
 from mesh.protocol.stored import StoredLog, mirror_of
@@ -46,6 +49,7 @@ from mesh.protocol.witness import grown
 __all__ = [
     "attest_held",
     "behind",
+    "cosigned_twice",
     "is_current",
     "lines_due",
     "logs_of",
@@ -227,6 +231,22 @@ def take_shared(state: Mirror, data: bytes, context: MirrorContext) -> tuple[Mir
     signed = {**state.signed, checkpoint.size: state.signed.get(checkpoint.size, Note(note.text, (own,)).encode())}
     kept = sorted(lines)[-_SIZES_MAX:]
     return _completed(msgspec.structs.replace(state, lines={size: lines[size] for size in kept}, signed=signed), context)
+
+
+def cosigned_twice(log: LogState, data: bytes, governance: Governance) -> list[Statement[Fraud]]:
+    """What lines on another tree of the own log prove of members who have cosigned the one of that size that there is; not judged yet.
+
+    Raises:
+        Refused: for a note that is malformed.
+    """
+    note, roster, found = parse_note(data), governance.roster, list[Statement[Fraud]]()
+    said, keys = Checkpoint.from_text(note.text), {**roster.attest_keys(), **roster.witness_keys()}
+    for known in (log.outstanding, log.closed):
+        if known is None or known.text == note.text or (said.origin, said.size) != (log.origin, known.head.size):
+            continue
+        both = [line for line in note.lines if line.name in keys and line.name in known.lines and keys[line.name] not in governance.proven]
+        found += [accuse(roster.mesh, keys[line.name], [(known.text, known.lines[line.name]), (note.text, line)]) for line in both]
+    return found
 
 
 def _completed(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:

@@ -15,12 +15,12 @@ from mesh.core.log.merkle import Frontier, consistency_path, tree_get
 from mesh.core.log.note import Note, parse_note
 from mesh.core.log.record import Incident, read_record
 from mesh.core.messages import Authorized, DeniedAnswer, LawBatch, Offer, Offered, pack, unpack
-from mesh.core.run.authorization import Denial
+from mesh.core.run.authorization import Denial, Receipt, RecordRef
 from mesh.protocol import lineage
 from mesh.protocol.catching import check_acts
 from mesh.protocol.documents import Documents
-from mesh.protocol.enforcer import Running, recheck, watch
-from mesh.protocol.events import LawArrived, NoteArrived, OfferArrived
+from mesh.protocol.enforcer import Running, check_receipt, recheck, watch
+from mesh.protocol.events import CosigArrived, LawArrived, NoteArrived, OfferArrived
 from mesh.protocol.freshness import Freshness, answered, check_fresh, hear
 from mesh.protocol.gossip import Gossip
 from mesh.protocol.histories import RECENT_MAX, Recent
@@ -182,6 +182,25 @@ def test_threat_19_whoever_sees_two_roots_tells_everybody_and_each_records_it_on
         assert mesh.nodes[name].state.was_fresh, "k others are enough"
 
 
+@pytest.mark.parametrize("use", ["witness", "attest"])
+def test_who_cosigns_two_trees_of_one_log_is_caught_by_its_owner(use: str) -> None:
+    mesh = LittleMesh(LAB)
+    mesh.run(6)
+    mine = mesh.nodes["eu-1"]
+    closed = mine.state.log.closed
+    assert closed is not None
+    text = Checkpoint(mine.origin, closed.head.size, bytes(32)).to_text()
+    forged = msgspec.structs.replace(line(OWNER, use, text), signature=line(OWNER, use, closed.text).signature)
+    mesh.deliver("eu-1", CosigArrived(Note(text, (forged,)).encode()))
+    assert mine.state.governance.frozen == frozenset(), "a line that it never made is none"
+    mesh.deliver("eu-1", CosigArrived(Note(text, (line(OWNER, use, text),)).encode()))
+    mesh.run(6)
+    assert {frozenset(node.state.governance.frozen) for node in mesh.nodes.values()} == {frozenset({OWNER.name})}
+    assert mine.state.governance.proven == {LAB.keys[OWNER.name][use].public}
+    (kept,) = mine.law[f"fraud/{LAB.keys[OWNER.name][use].public}"]
+    assert judge_fraud(envelope.read(Fraud, kept), LAB.governance.rosters).kind == "witness-conflict"
+
+
 def test_the_proof_is_durable_before_anybody_is_told() -> None:
     governor = Governor()
     governor.take(LawArrived(pack(LawBatch(statements=[msgspec.Raw(two_roots(LAB.roster, OWNER.name, KEY).envelope)])), "us-1"))
@@ -311,6 +330,16 @@ def test_a_pending_start_is_refused_once_its_governor_is_frozen_and_running_work
     with refuses("member_frozen"):
         watch(Running(grant), place=later.place(), view=later.view())
     assert watch(Running(grant), place=later.place(), view=Caught("bert").view()).uncertain_ms == -1
+
+
+def test_a_receipt_of_a_frozen_member_is_none_for_nothing_there_becomes_final() -> None:
+    view = Caught("bert").view()
+    member = view.governance.roster.member("bert")
+    ref = RecordRef(origin=view.governance.roster.origin(member), index=3, leaf="aa" * 32)
+    receipt = kit.sign(Receipt(mesh=kit.MESH, issuer="bert", statement="55" * 32, record=ref), kit.decision_key("bert"))
+    assert check_receipt(receipt, "55" * 32, kit.governance()) == ref
+    with refuses("member_frozen"):
+        check_receipt(receipt, "55" * 32, view.governance)
 
 
 def test_an_enforcer_counts_no_heartbeat_of_a_frozen_member() -> None:

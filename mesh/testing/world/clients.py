@@ -253,7 +253,7 @@ class Enforcer:
     def _recorded(self, identity: str, data: bytes) -> None:
         try:
             (receipt,) = unpack(OutcomeAnswer, data).receipts
-            self._watch.acknowledges(check_receipt(bytes(receipt), identity, self.governance.roster))
+            self._watch.acknowledges(check_receipt(bytes(receipt), identity, self.governance))
         except (Refused, ValueError):
             return
         if self.untold is not None and self.untold[0] == identity:
@@ -331,7 +331,7 @@ class Enforcer:
         try:
             receipts = unpack(OutcomeAnswer, data).receipts
             for identity, receipt in zip(ids, receipts, strict=True):
-                self._watch.acknowledges(check_receipt(bytes(receipt), identity, self.governance.roster))
+                self._watch.acknowledges(check_receipt(bytes(receipt), identity, self.governance))
         except (Refused, ValueError):
             return
         self.unsent = [item for item in self.unsent if item[0] not in ids]
