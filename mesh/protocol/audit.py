@@ -377,7 +377,7 @@ class _Work:
         if isinstance(record, DecisionMade) and record.authorization and record.intent in bodies:
             # Also if it should not have been made: it can be used.
             intent = envelope.read(Intent, bodies[record.intent]).claims
-            self.watch.permit(record.intent, permit_of(record, intent, self.audit.governance))
+            self.watch.permit(record.intent, permit_of(record, intent, self.audit.governance, sound=not item.code))
         elif isinstance(record, OutcomeRecorded) and not item.code:
             said = envelope.read(Outcome, bodies[record.outcome])
             self.watch.outcome(Heard(said.id, said.claims, origin, index, record.at_ms))
@@ -423,7 +423,7 @@ def seen_ms(logs: Iterable[Followed], *, now_ms: int) -> int:
     return min((log.last_ms for log in logs if log.signed > log.frontier.size), default=now_ms)
 
 
-def permit_of(record: DecisionMade, intent: Intent, governance: Governance) -> Permit:
+def permit_of(record: DecisionMade, intent: Intent, governance: Governance, *, sound: bool) -> Permit:
     """What a permit of ``intent`` allows an enforcer, as its record says; by the policy it names, if that is held."""
     manifests = [law.manifest for law in governance.laws.get(intent.domain, ()) if law.manifest_id == record.attested.manifest]
     terms = manifests[0].actions.get(intent.action) if manifests else None
@@ -439,6 +439,7 @@ def permit_of(record: DecisionMade, intent: Intent, governance: Governance) -> P
         enforcer=intent.audience.enforcer,
         boot=intent.audience.boot,
         domain=intent.domain,
+        sound=sound,
         k=roster.k,
         skew_ms=roster.bounds.skew_ms,
     )

@@ -37,7 +37,8 @@ def check_lives(governors: Iterable[Governor], governance: Governance, *, whole:
         bodies = governor.disk.held(name for leaf in leaves for name in body_ids(read_record(leaf)))
         for index, record in enumerate(map(read_record, leaves)):
             if isinstance(record, DecisionMade) and record.authorization:
-                watch.permit(record.intent, permit_of(record, envelope.read(Intent, bodies[record.intent]).claims, governance))
+                intent = envelope.read(Intent, bodies[record.intent]).claims
+                watch.permit(record.intent, permit_of(record, intent, governance, sound=True))
             elif isinstance(record, OutcomeRecorded):
                 said = envelope.read(Outcome, bodies[record.outcome])
                 watch.outcome(Heard(said.id, said.claims, origin, index, record.at_ms))
