@@ -65,12 +65,19 @@ class AuditReport:
     def end(self, state: AuditState, standing: Sequence[Standing], *, caught_up: bool) -> int:
         """Sum up; the exit status."""
         behind = [
-            {"log": log.origin, "record": log.ready, "final": log.goal, "held": max(log.wanted, log.held)}
+            {
+                "log": log.origin,
+                "record": log.ready,
+                "final": log.goal,
+                "held": max(log.wanted, log.held),
+                "since": telling.when(log.pace.behind_ms) if log.pace.behind_ms else "",
+            }
             for log in state.logs.values()
             if not log.caught_up or (not caught_up and log.held < log.wanted)
         ]
         for row in behind:
-            self._cli.say(f"{row['log']} could not be judged from record {row['record']} on: {row['final']} are known to be final")
+            since = f", since {row['since']}" if row["since"] else ""
+            self._cli.say(f"{row['log']} could not be judged from record {row['record']} on{since}: {row['final']} are known to be final")
         self.findings(state)
         self.alarms(standing)
         value = {"caught_up": caught_up, **_numbers(state), "alarms_standing": len(standing)}

@@ -50,7 +50,7 @@ from mesh.protocol.progress import moved
 from mesh.protocol.proving import by_id
 from mesh.protocol.step import Ask, Step
 
-__all__ = ["Audit", "AuditEvent", "MembersTold", "PullFailed"]
+__all__ = ["Audit", "AuditEvent", "MembersTold", "PullFailed", "permit_of", "seen_ms"]
 
 _PULL_MS: Final = 300
 _STAGED_MAX: Final = 4_096
@@ -388,7 +388,7 @@ class _Work:
         if isinstance(record, DecisionMade) and record.authorization and record.intent in bodies:
             # Also if it should not have been made: it can be used.
             intent = envelope.read(Intent, bodies[record.intent]).claims
-            self.watch.permit(record.intent, _permit(record, intent, self.audit.governance))
+            self.watch.permit(record.intent, permit_of(record, intent, self.audit.governance, sound=not item.code))
         elif isinstance(record, OutcomeRecorded) and not item.code:
             said = envelope.read(Outcome, bodies[record.outcome])
             self.watch.outcome(Heard(said.id, said.claims, origin, index, record.at_ms))
@@ -434,7 +434,8 @@ def seen_ms(logs: Iterable[Followed], *, now_ms: int) -> int:
     return min((log.last_ms for log in logs if log.signed > log.frontier.size), default=now_ms)
 
 
-def _permit(record: DecisionMade, intent: Intent, governance: Governance) -> Permit:
+def permit_of(record: DecisionMade, intent: Intent, governance: Governance, *, sound: bool) -> Permit:
+    """What a permit of ``intent`` allows an enforcer, as its record says; by the policy it names, if that is held."""
     manifests = [law.manifest for law in governance.laws.get(intent.domain, ()) if law.manifest_id == record.attested.manifest]
     terms = manifests[0].actions.get(intent.action) if manifests else None
     epoch = record.roster_epoch
@@ -449,6 +450,7 @@ def _permit(record: DecisionMade, intent: Intent, governance: Governance) -> Per
         enforcer=intent.audience.enforcer,
         boot=intent.audience.boot,
         domain=intent.domain,
+        sound=sound,
         k=roster.k,
         skew_ms=roster.bounds.skew_ms,
     )

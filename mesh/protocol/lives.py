@@ -6,8 +6,8 @@ Rules
 2. Never lawful, and said at once: an outcome by another enforcer than the intent is meant for; one intent started twice, whoever
    authorized it; two ends; an end that its enforcer numbered before the beginning; a start that is not what its enforcer may sign.
 3. What an enforcer signs as a start *matches* as far as records tell: all eight checks passed, k members vouched (heartbeats are named,
-   and stand in no log), within the authorization's time and after the decision, give or take ε. It is *unverifiable* if its
-   authorization is in no log, or was forgotten.
+   and stand in no log), within the authorization's time and after the decision, give or take ε. It is *unverifiable* if the decision
+   is, or is wrong: what a liar's record says of another's authorization accuses no enforcer. So it is if its authorization is in no log.
 4. That something has not come is never a finding: it is an alarm while it lacks (:mod:`mesh.protocol.alarms`).
 5. ``blocked`` is no part of a life: an enforcer may say it of whatever it is shown, forged papers too.
 6. At most :data:`mesh.limits.AUDIT_LIVES_MAX` are kept: those that are over for :data:`mesh.limits.AUDIT_KEEP_MS_MAX` after they ended.
@@ -48,6 +48,8 @@ class Permit(Payload):
     enforcer: KeyHex
     boot: Hex32
     domain: Token
+    sound: bool
+    """Whether repeating the decision gave this authorization again."""
     k: Count
     """Members whose heartbeats a start rests on."""
     skew_ms: Millis
@@ -121,7 +123,7 @@ class Starts(Payload):
     match: Count
     mismatch: Count
     unverifiable: Count
-    """Not judged when it was forgotten."""
+    """The decision could not be repeated, or did not come before the start was forgotten."""
 
 
 class Lives:
@@ -137,12 +139,15 @@ class Lives:
     def permit(self, intent: str, permit: Permit) -> None:
         """An authorization was issued."""
         life = self._life(intent, permit.at_ms)
-        if len(life.permits) == AUDIT_PARTS_MAX:
+        known = next((one for one in life.permits if one.authorization == permit.authorization), None)
+        others = [one for one in life.permits if one is not known]
+        if (known is not None and (known.sound or not permit.sound)) or len(others) == AUDIT_PARTS_MAX:
             return
         for deed in life.deeds:
             if deed.authorization == permit.authorization:
+                self._tally(unverifiable=-int(known is not None and deed.event == "started"))
                 self._judge(deed, permit)
-        self.lives[intent] = msgspec.structs.replace(life, permits=sorted([*life.permits, permit], key=_place))
+        self.lives[intent] = msgspec.structs.replace(life, permits=sorted([*others, permit], key=_place))
 
     def deed(self, intent: str, deed: Deed) -> None:
         """An enforcer has said something of it."""
@@ -180,8 +185,8 @@ class Lives:
             self._find("outcome_foreign", deed, foreign)
         if deed.event != "started":
             return
-        wrong = foreign or _unsound(deed, permit)
-        self._tally(match=int(not wrong), mismatch=int(bool(wrong)))
+        wrong = foreign or (_unsound(deed, permit) if permit.sound else "")
+        self._tally(match=int(not wrong and permit.sound), mismatch=int(bool(wrong)), unverifiable=int(not wrong and not permit.sound))
         if wrong and not foreign:
             self._find("start_invalid", deed, wrong)
 

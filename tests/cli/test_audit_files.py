@@ -147,7 +147,7 @@ def test_what_was_erased_is_unverifiable_and_no_finding(own: Shell, tmp_path: Pa
     for node in own.story.mesh.nodes.values():
         node.openings.clear()
     status, value, err = _audit(own, _file_of(own.story, "ap-1", tmp_path))
-    assert (status, value["match"], value["unverifiable"], value["starts_match"]) == (0, 1, 1, 1), err
+    assert (status, value["match"], value["unverifiable"], value["starts_unverifiable"]) == (0, 1, 1, 1), err
 
 
 # ------------------------------------------------------------------------------------------------------------------- lies in files

@@ -146,3 +146,8 @@ async def test_an_auditor_that_is_killed_goes_on_without_loss_or_double_counting
     status, value, err = await command(own_mesh, *SOON)
     assert (status, value["match"], value["starts_match"], value["found"]) == (0, 20, 20, 0), err
     assert value["records"] == value["final"]
+    status, value, err = await command(own_mesh, "audit", "run", "--once", "--still", "1s")
+    assert (status, *_codes(value), value["alarms"][0]["record"].split("/")[0]) == (4, [], ["log_silent"], "us-1"), err
+    filed = await command(own_mesh, "audit", "run", "--from", str(own_mesh.files.folder / "nodes" / "eu-1" / "data" / "node.db"))
+    same = ("match", "mismatch", "unverifiable", "starts_match", "found", "final")
+    assert (filed[0], {name: filed[1][name] for name in same}) == (0, {name: value[name] for name in same}), filed[2]

@@ -332,7 +332,7 @@ def test_what_waits_does_not_begin_anew_because_more_comes() -> None:
 def _permit(number: int, **changed: Any) -> Permit:
     said: dict[str, Any] = {
         "authorization": f"{number:064x}", "origin": "lab/eu-1/e1", "index": number, "at_ms": 1_000 + number, "expires_ms": 9_000 + number,
-        "lease_ms": 10, "enforcer": "ee" * 32, "boot": "b0" * 32, "domain": "payments", "k": 3, "skew_ms": 300, **changed,
+        "lease_ms": 10, "enforcer": "ee" * 32, "boot": "b0" * 32, "domain": "payments", "sound": True, "k": 3, "skew_ms": 300, **changed,
     }  # fmt: skip
     return Permit(**said)
 
@@ -354,6 +354,21 @@ def _lives(*numbers: int, over: bool = True) -> Lives:
             lives.deed(f"{number:064x}", _deed(number, "started"))
             lives.deed(f"{number:064x}", _deed(number, "finished"))
     return lives
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_a_liar_records_of_anothers_authorization_accuses_no_enforcer(*, first: bool) -> None:
+    lies = [_permit(1, sound=False, origin="lab/aa-1/e1", at_ms=8_000, expires_ms=8_001), _permit(1)]
+    lives = _lives()
+    one, other = lies if first else lies[::-1]
+    lives.permit("aa" * 32, one)
+    lives.deed("aa" * 32, _deed(1, "started"))
+    lives.permit("aa" * 32, other)
+    assert (lives.troubles, lives.starts) == ([], Starts(match=1, mismatch=0, unverifiable=0))
+    alone = _lives()
+    alone.permit("aa" * 32, lies[0])
+    alone.deed("aa" * 32, _deed(1, "started"))
+    assert (alone.troubles, alone.starts) == ([], Starts(match=0, mismatch=0, unverifiable=1))
 
 
 def test_what_is_over_is_kept_for_a_while_and_then_forgotten() -> None:

@@ -3,6 +3,8 @@
 import base64
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import accumulate, pairwise
 from random import Random
 from typing import Any, Final, NamedTuple, get_args
 
@@ -10,20 +12,25 @@ import msgspec
 import pytest
 
 from mesh.core.bytes import canonical, envelope
+from mesh.core.log.archive import Packer, Unpacker
+from mesh.core.log.bundle import read_proof
 from mesh.core.log.record import AttestRefused, EnforcerHeard, Incident, Noise, OutcomeRecorded, Record, Refusal, encode_record, read_record
 from mesh.core.messages import Authorized, LineageBatch, Openings, pack
 from mesh.core.run.heard import Heard
 from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Intent, Measurement
 from mesh.core.run.outcome import Aborted, Blocked, Event, Failed, Finished, Outcome, Unknown, event_name
+from mesh.errors import Refused
 from mesh.protocol.audit import Audit, AuditEvent
 from mesh.protocol.audited import AuditState
 from mesh.protocol.events import LineageArrived, NoteArrived
 from mesh.protocol.serving import body_ids, opening_ids
+from mesh.verify import verify
 from tests.protocol.machines import checkpoint
 from tests.support.factory import Lab, sign
 from tests.support.heard import word
 from tests.support.kin import Family
+from tests.support.proofs import happened
 from tests.support.spans import Field, fields_of, spans
 
 MEMBERS: Final = {member.name: member for member in Lab().roster.members}
@@ -284,3 +291,36 @@ def test_a_log_that_was_rolled_back_and_goes_on_otherwise_is_two_histories(log: 
         note = checkpoint(rewritten, *lines, owner=owner)
         both = _read(log, leaves, [log.parts[size - 3].note, note])
         assert both.findings == 1 + log.judged(log.before[size - 2]).findings
+
+
+# ------------------------------------------------------------------------------------------------------------- in one file
+
+
+def _unpacked(data: bytes) -> list[bytes]:
+    unpacker = Unpacker()
+    proofs = [proof for line in data.splitlines(keepends=True) if (proof := unpacker.take(line)) is not None]
+    unpacker.close()
+    return proofs
+
+
+def test_one_changed_byte_of_a_file_of_many_proofs_is_seen() -> None:
+    story, random = happened(), Random(4)
+    proofs = [story.proof(name) for name in (story.permitted, story.forbidden, story.late)]
+    packer = Packer()
+    data = packer.begin() + b"".join(packer.add(read_proof(proof)) for proof in proofs) + packer.end()
+    assert _unpacked(data) == proofs
+    lines = [0, *accumulate(len(line) for line in data.splitlines(keepends=True))]
+    places = {random.randrange(start, end) for start, end in pairwise(lines) for _ in range(8)}
+    judged = 0
+    for at in sorted({*places, *random.sample(range(len(data)), 150)}):
+        try:
+            read = _unpacked(_flipped(data, at, random))
+        except Refused:
+            continue
+        assert len(read) == len(proofs)
+        for other in (other for other, proof in zip(read, proofs, strict=True) if other != proof):
+            judged += 1
+            with suppress(Refused):
+                assert verify(other, trust=story.lab.roster_envelope).verdict == "FAILED", at
+        assert read != proofs, at
+    assert judged > 20

@@ -23,6 +23,7 @@ from mesh.testing.world.engine import WorldEngine
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Violation
 from mesh.testing.world.liars import thieves
+from mesh.testing.world.lives import check_lives
 from mesh.testing.world.setting import ENFORCERS
 from mesh.testing.world.stage import Stage
 
@@ -177,6 +178,8 @@ class Healing:
             if owner.name in watch.liars:
                 holding = next(each for each in self._named() if each.disk.size(origin) >= final)
                 self._audit(holding, owner, final)
+        newest = next(each.state.governance for each in self._named() if each.state is not None)
+        check_lives(watch.honest, newest, whole=not watch.liars)
 
     def _audit(self, governor: Governor, member: Member, size: int) -> None:
         states = (each.state for each in self._named())
