@@ -329,6 +329,19 @@ CODES: Final[dict[str, Code]] = {
         "storage failed; the node reloads and signs nothing meanwhile", "store", "See the node's log: disk, space, rights.", 1
     ),
     "storage_corrupt": _code("stored bytes are not what their hash says", "store", "Restore this node from its peers.", 5),
+    "node_running": _code("a node runs on that storage", "backup", "Stop it first; a backup can be made meanwhile, a restore cannot.", 1),
+    "data_exists": _code(
+        "there is something already where this would be put",
+        "backup",
+        "Name another folder; for a restore, --replace moves aside what is there.",
+        3,
+    ),
+    "backup_foreign": _code(
+        "it is the storage of another node, another mesh or other keys",
+        "backup",
+        "Take the backup of this node: `mesh node verify FROM` says whose one is.",
+        3,
+    ),
     # --- operating
     "config_invalid": _code("the configuration is not usable", "config", "Mend what is named; if several things are wrong, all are.", 3),
     "key_exposed": _code("a key file can be read by others", "signer", "chmod 600 it.", 3),

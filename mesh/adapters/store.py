@@ -39,7 +39,7 @@ from mesh.errors import Alarm, MeshError, Refused, Unavailable
 from mesh.limits import SQLITE_WAIT_MS_MAX
 from mesh.protocol.step import Append, InsertOnce, Locate, Persist, PutNote, SetHead
 
-__all__ = ["Conflict", "Duplicate", "File", "Layout", "Session", "Store", "hold"]
+__all__ = ["LAYOUT", "Conflict", "Duplicate", "File", "Layout", "Session", "Store", "failure", "hold", "owned_schema"]
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ class Layout(NamedTuple):
     """How many jobs at most share one transaction."""
 
 
-_LAYOUT: Final = Layout(application=0x6D657368, version=4, journal="wal", synchronous="FULL", schema=SCHEMA, together=1)
+LAYOUT: Final = Layout(application=0x6D657368, version=4, journal="wal", synchronous="FULL", schema=SCHEMA, together=1)
 
 
 class Session:
@@ -314,7 +314,7 @@ class Store(Finding):
             raise Unavailable("storage_failed", f"{path} is in use by another process")
         file: File | None = None
         try:
-            file = await File.open(path, _LAYOUT, owner=owner)
+            file = await File.open(path, LAYOUT, owner=owner)
             index = Index()
             await file.write(lambda session: index.load(session.fetch))
             while await file.write(lambda session: _catch_up(session, index)):
@@ -409,6 +409,11 @@ async def _catch_up(session: Session, index: Index) -> bool:
     return True
 
 
+def owned_schema(layout: Layout) -> tuple[str, ...]:
+    """All statements that make an empty file one of this layout, but for the row that says whose it is."""
+    return (*_OWNED, *layout.schema)
+
+
 def failure(error: Exception) -> MeshError:
     """What a foreign exception is to us."""
     code = getattr(error, "sqlite_errorcode", 0)
@@ -443,7 +448,7 @@ async def _bind(connection: aiosqlite.Connection, layout: Layout, owner: str) ->
     await session.fetch(f"PRAGMA synchronous = {layout.synchronous}")
     await session.fetch("BEGIN IMMEDIATE")
     if await session.fetch("SELECT count(*) FROM sqlite_schema") == [(0,)]:
-        for sql in (*_OWNED, *layout.schema):
+        for sql in owned_schema(layout):
             await session.fetch(sql)
         await session.fetch(f"PRAGMA application_id = {layout.application}")
         await session.fetch(f"PRAGMA user_version = {layout.version}")
