@@ -20,8 +20,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from mesh.adapters.store import LAYOUT, failure, owned_schema
+from mesh.adapters.store import LAYOUT, failure
 from mesh.adapters.store_schema import checksum, fact_sum
+from mesh.adapters.storelayout import owned_schema
 from mesh.adapters.storequeries import Queries
 from mesh.core.bytes import envelope
 from mesh.core.law.policy import bundle_digest

@@ -59,11 +59,11 @@ __all__ = [
 
 
 class Forked(msgspec.Struct, frozen=True):
-    """Two statements that cannot both be are held; to be recorded as an incident."""
+    """To be recorded as an incident: two statements that cannot both be are held, or storage failed."""
 
     code: str
     detail: str
-    """The stream, and the ids of both."""
+    """The stream, and the ids of both; what was wrong with storage."""
 
 
 Told = tuple[Change, str] | Forked

@@ -7,7 +7,7 @@ Rules
 2. Whatever keeps the mesh together (heartbeats, notes, records) is taken before requests, however many wait.
 3. The whole loop runs on a thread with a stack of known size, because policy is evaluated in it.
 4. Storage that fails, or a step that was refused, answers everybody ``unavailable``; the file is opened again and verified, and a
-   new incarnation begins.
+   new incarnation begins. Until it takes something again, what it holds is still served, and nothing is signed.
 5. An alarm ends the node, wherever it was met: nothing more is signed, whoever waits is told ``unavailable``, :meth:`GovernorNode.run`
    raises it. An error that nobody foresaw is an alarm, ``internal_error``, with its traceback in the log;
    but for one met in answering a question, which only whoever asked hears of: nothing was changed by it.
@@ -22,7 +22,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -40,14 +40,12 @@ from mesh.core import subjects
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
 from mesh.core.messages import (
-    BarrierAsked,
     BundleAsked,
     HeardAsked,
     LawAsked,
     NodeStatus,
     Offer,
     RefusedAnswer,
-    StatusAsked,
     Supply,
     Sync,
     pack,
@@ -72,8 +70,9 @@ from mesh.protocol.events import (
     SyncArrived,
     Tick,
 )
+from mesh.protocol.gossip import Forked
 from mesh.protocol.governor import Machine
-from mesh.protocol.step import Announce, Ask, AskLaw, KeyUse, Outgoing, Reply
+from mesh.protocol.step import Announce, Ask, AskLaw, KeyUse, Outgoing, Reply, SetMeta
 from mesh.roles import answers
 from mesh.roles.admission import Admission, admit_stored
 from mesh.roles.config import NodeConfig
@@ -83,8 +82,9 @@ from mesh.roles.loading import admitted_engine, enrolled, load_governance, load_
 from mesh.roles.outbox import Outbox
 from mesh.roles.peers import Peers
 from mesh.roles.performer import USES, Performer
+from mesh.roles.questions import answered
 from mesh.roles.scrubbing import scrub_for_ever, scrub_newest
-from mesh.roles.starting import barrier_answer, fewer_than_signed, watch_start
+from mesh.roles.starting import fewer_than_signed, watch_start
 from mesh.roles.status import node_status
 from mesh.roles.waiters import Waiters, reply
 
@@ -122,6 +122,8 @@ class GovernorNode:
         self._draining = False
         self._looking = {True: 0, False: 0}
         """Questions being looked up: about law, which nobody else's may keep out, and others."""
+        self._ailing = ""
+        """Why storage takes nothing, as a code; empty if it does."""
         self._shared: list[Subscription] = []
         """Where other governors of the region could answer as well."""
         self._fatal: MeshError | None = None
@@ -201,11 +203,13 @@ class GovernorNode:
         if self.performer is not None:
             await self.performer.store.close()
 
-    async def _open(self, engine: CedarEngine) -> None:
+    async def _open(self, engine: CedarEngine, *, found: Sequence[Forked] = ()) -> None:
         folder = self.config.path(self.config.node.data)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         store = await Store.open(folder / "node.db", owner=self.me.name)
         try:
+            if found:  # a start may have nothing to write, and then find only later that nothing can be
+                await store.commit([SetMeta("mended", self.clock.now_ms())])
             governance = await load_governance(store, self.governance)
             roster = governance.roster
             self.me = enrolled(roster, self.me.name, self._public, heard=self.me.region if self._shared else "")
@@ -219,7 +223,7 @@ class GovernorNode:
             )
             boot, now_ms = secrets.token_hex(32), self.clock.now_ms()
             admitted = await admit_stored(governance, engine, store.bundle)
-            await performer.begin(begin(machine, stored, boot=boot, now_ms=now_ms, given=self._given, admitted=admitted))
+            await performer.begin(begin(machine, stored, boot=boot, now_ms=now_ms, given=self._given, admitted=admitted, found=found))
         except BaseException:
             await store.close()
             raise
@@ -236,14 +240,20 @@ class GovernorNode:
         """Rule 4."""
         _log.error("step failed: %s", error)
         self.counters["failed_steps"] += 1
-        await self._let_go()
+        resting = self._performing().store
+        await self._let_go(rest=True)
         while not self._draining:
             try:
-                await self._open(engine)
-                return
+                await self._open(engine, found=[Forked(error.code, error.detail[:200])])
             except (Unavailable, Refused) as again:
                 _log.error("storage: %s", again)
+                self._ailing = again.code
+                await self._tell_waiters()
                 await asyncio.sleep(_REOPEN_S)
+            else:
+                self._ailing = ""
+                await resting.close()
+                return
         raise error
 
     async def _begin_anew(self, engine: CedarEngine) -> None:
@@ -252,16 +262,15 @@ class GovernorNode:
         try:
             await self._let_go()
             await self._open(engine)
-        except Alarm:
-            raise
-        except MeshError as error:
+        except (Refused, Unavailable) as error:
             await self._recover(error, engine)
 
-    async def _let_go(self) -> None:
+    async def _let_go(self, *, rest: bool = False) -> None:
         performer = self._performing()
         await performer.stop()
         await self._tell_waiters()
-        await performer.store.close()
+        with suppress(Unavailable):
+            await (performer.store.rest() if rest else performer.store.close())
 
     async def _tell_waiters(self) -> None:
         """Tell whoever waits now that nothing will come."""
@@ -298,7 +307,7 @@ class GovernorNode:
         if self.outbox is not None:
             counters.update({f"outbox_{name}": count for name, count in self.outbox.counters.items()})
         refused = self.admission.refused if self.admission is not None else {}
-        return node_status(self._performing(), counters, started_ms=self._started_ms, refused=refused)
+        return node_status(self._performing(), counters, started_ms=self._started_ms, refused=refused, ailing=self._ailing)
 
     # ------------------------------------------------------------------------------------------------------------ loop
 
@@ -413,6 +422,8 @@ class GovernorNode:
             refusal = "too_large"
         elif draining and self._draining:
             refusal = "draining"
+        elif draining and self._ailing:
+            refusal = "unavailable"
         elif not fits:
             refusal = "overloaded"
         if refusal:
@@ -425,16 +436,7 @@ class GovernorNode:
         openings = not message.imported
         try:
             performer = self._performing()
-            if isinstance(asked, StatusAsked):
-                answer = pack(self.status())
-            elif isinstance(asked, Supply):
-                answer = self.admission.supplied(bytes(asked.bundle)) if self.admission is not None else b""
-            elif isinstance(asked, BarrierAsked):
-                answer = await barrier_answer(performer, self.signer, asked)
-            elif isinstance(asked, HeardAsked):
-                answer = await answers.heard(performer.store, performer.state.words, asked)
-            else:
-                answer = await answers.looked_up(performer.store, asked, performer.state, openings=openings)
+            answer = await answered(asked, performer, self.admission, self.signer, status=self.status, openings=openings)
         except Alarm:
             await reply(message, pack(RefusedAnswer(code="unavailable", detail="")), self.counters)
             raise  # rule 5
