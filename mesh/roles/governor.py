@@ -16,6 +16,7 @@ Rules
 7. A node that goes over to the next roster begins anew as after a failure of storage, with nothing lost. One that this roster
    does not name any more ends.
 8. What is on the disk is verified at start and again and again after (:mod:`mesh.roles.scrubbing`).
+9. What is found broken at start is put back as it was signed, if a member has it (:mod:`mesh.roles.mending`), or the node ends.
 """
 
 import asyncio
@@ -79,10 +80,11 @@ from mesh.roles.config import NodeConfig
 from mesh.roles.inbox import Inbox
 from mesh.roles.lanes import Lanes
 from mesh.roles.loading import admitted_engine, enrolled, load_governance, load_state
+from mesh.roles.mending import mended, note_broken
 from mesh.roles.outbox import Outbox
 from mesh.roles.peers import Peers
 from mesh.roles.performer import USES, Performer
-from mesh.roles.questions import answered
+from mesh.roles.questions import answered, reply_with
 from mesh.roles.scrubbing import scrub_for_ever, scrub_newest
 from mesh.roles.starting import fewer_than_signed, watch_start
 from mesh.roles.status import node_status
@@ -115,6 +117,7 @@ class GovernorNode:
         self.signer = Signer([load(config.path(config.node.keys) / f"{use}.key") for use in USES])
         self._public: dict[KeyUse, str] = {use: self.signer.public(use) for use in USES}
         self.me: Member = enrolled(self.governance.roster, config.node.name, self._public)
+        self._file = config.path(config.node.data) / "node.db"
         self._failpoint = failpoint
         self._thread = thread
         self._inbox = Inbox()
@@ -153,14 +156,14 @@ class GovernorNode:
             Alarm: rule 5.
         """
         engine = admitted_engine(self.governance, self._thread)
-        name = f"gov-{self.me.name}"
-        self.lanes = await Lanes.connect(bus_options(self.config.bus, name=name, base=self.config.path(".")), wait_ms=30_000)
+        options = bus_options(self.config.bus, name=f"gov-{self.me.name}", base=self.config.path("."))
+        self.lanes = await Lanes.connect(options, wait_ms=30_000)
         self.outbox = Outbox(self.lanes.bulk)
         self.peers = Peers(self.lanes.urgent, self._enqueue)
-        found = self._stored_bundle, self.peers.bundle
-        self.admission = Admission(engine, lambda: self._performing().state.governance, found, self._judged)
+        sources = (lambda digest: self._performing().store.bundle(digest)), self.peers.bundle  # noqa: PLW0108 -- of whichever store is open then
+        self.admission = Admission(engine, lambda: self._performing().state.governance, sources, self._judged)
         try:
-            await self._open(engine)
+            await self._first_open(engine, self.peers)
             await self._subscribe(self.lanes.bulk, self.lanes.urgent)
             self._spawn(self._tick())
             self._spawn(self.admission.run())
@@ -169,6 +172,7 @@ class GovernorNode:
             await self._drain(self.lanes.bulk)
         except MeshError as error:
             _log.critical("stopped: %s", error)
+            note_broken(self._file, error)
             raise
         except Exception as error:
             _log.exception("stopped")
@@ -191,8 +195,7 @@ class GovernorNode:
     async def _close(self, lanes: Lanes, outbox: Outbox) -> None:
         """Sign nothing more, answer whoever waits, let go of everything."""
         self._draining = True
-        tasks = list(self._tasks)
-        for task in tasks:
+        for task in (tasks := list(self._tasks)):
             task.cancel()
         if self.performer is not None:
             await self.performer.stop()
@@ -203,10 +206,18 @@ class GovernorNode:
         if self.performer is not None:
             await self.performer.store.close()
 
+    async def _first_open(self, engine: CedarEngine, peers: Peers) -> None:
+        """Rule 9."""
+        peers.others = [member.name for member in self.governance.roster.members if member.name != self.me.name]
+        found = await mended(self._file, None, peers.records)
+        try:
+            await self._open(engine, found=found)
+        except Alarm as alarm:
+            await self._open(engine, found=[*found, *await mended(self._file, alarm, peers.records)])
+
     async def _open(self, engine: CedarEngine, *, found: Sequence[Forked] = ()) -> None:
-        folder = self.config.path(self.config.node.data)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        store = await Store.open(folder / "node.db", owner=self.me.name)
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store = await Store.open(self._file, owner=self.me.name)
         try:
             if found:  # a start may have nothing to write, and then find only later that nothing can be
                 await store.commit([SetMeta("mended", self.clock.now_ms())])
@@ -434,30 +445,17 @@ class GovernorNode:
     async def _look_up(self, message: Message, asked: answers.Question) -> None:
         # Tenants import this service; what committed parameters hide is for members and auditors.
         openings = not message.imported
+        asking = answered(asked, self._performing, self.admission, self.signer, status=self.status, openings=openings)
         try:
-            performer = self._performing()
-            answer = await answered(asked, performer, self.admission, self.signer, status=self.status, openings=openings)
-        except Alarm:
-            await reply(message, pack(RefusedAnswer(code="unavailable", detail="")), self.counters)
-            raise  # rule 5
-        except MeshError as error:
-            answer = pack(RefusedAnswer(code=error.code, detail=error.detail[:200]))
-        except Exception:  # noqa: BLE001 -- it changed nothing, and nobody may stop a node by asking
-            _log.exception("a question")
-            self.counters["failed_questions"] += 1
-            answer = pack(RefusedAnswer(code="internal_error", detail=""))
+            await reply_with(message, asking, self.counters)
         finally:
             self._looking[isinstance(asked, _ABOUT_LAW)] -= 1
-        await reply(message, answer, self.counters)
 
     # -------------------------------------------------------------------------------------------------------- outbound
 
     def _judged(self, event: PolicyAdmitted | PolicyRefused) -> None:
         self._inbox.judged.append(event)
         self._wake.set()
-
-    async def _stored_bundle(self, digest: str) -> bytes | None:
-        return await self._performing().store.bundle(digest)
 
     async def _deliver(self, item: Outgoing, data: bytes) -> None:
         """Send one thing. A bus that is down loses it: what matters is said again or asked for again."""

@@ -2,14 +2,18 @@
 
 import asyncio
 import resource
+import sqlite3
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
+from mesh.adapters.store import Store
 from mesh.core import subjects
 from mesh.core.log.record import Incident, read_record
 from mesh.core.messages import LineageBatch, Pull, pack, unpack
 from mesh.dev.cluster import Cluster
+from mesh.errors import Unavailable
 from tests.live.kit import BILLING, Client, code_of, command, until_fresh
 
 pytestmark = pytest.mark.asyncio
@@ -38,6 +42,11 @@ async def _mirrored(mesh: Cluster, client: Client) -> int:
                 other, "a mirror", lambda held: any(one.origin == ORIGIN and one.size >= status.size for one in held.mirrors)
             )
     return status.size
+
+
+async def _back(client: Client, size: int) -> int:
+    """Wait until the node says more than it had said, and all of it is final; how much."""
+    return (await client.until(NAME, "back", lambda now: now.fresh and now.size > size and now.certified == now.size, wait_s=30)).size
 
 
 async def _unharmed(mesh: Cluster, client: Client) -> None:
@@ -123,5 +132,108 @@ async def test_a_governor_on_a_full_disk_refuses_what_is_new_serves_what_it_hold
     records = [read_record(bytes(raw)) for raw in unpack(LineageBatch, answer.data).records]
     assert "storage_failed" in [record.code for record in records if isinstance(record, Incident)]
     await _mirrored(own_mesh, client)
+    await _unharmed(own_mesh, client)
+    await client.bus.close()
+
+
+def _tamper(mesh: Cluster, *statements: str) -> None:
+    """Change rows behind the node's back, past what forbids it."""
+    with closing(sqlite3.connect(_file(mesh), isolation_level=None)) as file:
+        triggers = file.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
+        for name, _ in triggers:
+            file.execute(f"DROP TRIGGER {name}")
+        for statement in statements:
+            assert file.execute(statement, NAMES).rowcount > 0, statement
+        for _, sql in triggers:
+            file.execute(sql)
+
+
+NAMES = {"own": ORIGIN, "peer": "dev/eu-1/e1"}
+ROTTEN = {
+    "a record of its own": ("UPDATE record SET data = x'00' WHERE idx = 5 AND log = (SELECT id FROM log WHERE origin = :own)",),
+    "a record of another log": ("UPDATE record SET data = x'00' WHERE idx = 5 AND log = (SELECT id FROM log WHERE origin = :peer)",),
+    "a leaf hash": ("UPDATE record SET leaf = zeroblob(32) WHERE idx = 5 AND log = (SELECT id FROM log WHERE origin = :own)",),
+    "a branch hash": ("UPDATE branch SET hash = zeroblob(32) WHERE level = 8 AND log = (SELECT id FROM log WHERE origin = :own)",),
+    "a statement": ("UPDATE body SET envelope = CAST(envelope || x'20' AS BLOB) WHERE n = 3",),
+    "many at once": (
+        "UPDATE record SET data = x'00' WHERE idx BETWEEN 4 AND 30 AND log = (SELECT id FROM log WHERE origin = :own)",
+        "UPDATE body SET envelope = x'00' WHERE n BETWEEN 3 AND 30",
+        "UPDATE document SET envelope = CAST(envelope || x'20' AS BLOB)",
+    ),
+}
+
+
+FOUND_LATER = {"a record of another log", "a statement"}
+"""When it is scrubbed, or read: a start rests on the own log only."""
+
+
+async def _read_everything(mesh: Cluster, client: Client) -> None:
+    for origin in NAMES.values():
+        for first in range(400):
+            if not mesh.alive(NAME):
+                return
+            with suppress(Unavailable):
+                await client.bus.request(subjects.sync(NAME), pack(Pull(origin=origin, first=first, count=1)), timeout_ms=500)
+
+
+async def test_what_rotted_in_the_file_stops_the_node_and_is_put_back_from_the_others_as_it_was_signed(own_mesh: Cluster) -> None:
+    client = await Client.connect(own_mesh.files.context)
+    await until_fresh(own_mesh)
+    await _asked(client, 260)  # so that there is a branch
+    size = await _mirrored(own_mesh, client)
+    config = str(own_mesh.files.node(NAME))
+    for what, statements in ROTTEN.items():
+        own_mesh.kill(NAME)
+        _tamper(own_mesh, *statements)
+        status, _, _ = await command(own_mesh, "node", "verify", "--config", config)
+        assert status == 5, what
+        own_mesh.start([NAME])
+        if what in FOUND_LATER:
+            await _read_everything(own_mesh, client)
+            assert await asyncio.to_thread(own_mesh.nodes[NAME].wait, 30) == 5, what
+            own_mesh.start([NAME])
+        size = await _back(client, size)
+        status, _, err = await command(own_mesh, "node", "verify", "--config", config)
+        assert status == 0, f"{what}: {err}"
+    assert code_of(await client.ask(region=client.governance.roster.member(NAME).region)) == "authorized"
+    await _mirrored(own_mesh, client)
+    await _unharmed(own_mesh, client)
+    await client.bus.close()
+    own_mesh.stop([NAME])
+    store = await Store.open(_file(own_mesh), owner=NAME)
+    held = (await store.sizes())[ORIGIN]
+    records = [read_record(leaf) for first in range(0, held, 100) for leaf in await store.records(ORIGIN, first, min(100, held - first))]
+    await store.close()
+    incidents = [record.detail for record in records if isinstance(record, Incident)]
+    assert len(incidents) == len(ROTTEN)
+    assert all("put back" in detail for detail in incidents)
+
+
+async def test_a_running_node_that_meets_a_flipped_bit_stops_signing_and_its_next_start_mends_it(own_mesh: Cluster) -> None:
+    client = await Client.connect(own_mesh.files.context)
+    await until_fresh(own_mesh)
+    await _asked(client, 10)
+    size = await _mirrored(own_mesh, client)
+    _tamper(own_mesh, ROTTEN["a record of its own"][0])
+    assert await asyncio.to_thread(own_mesh.nodes[NAME].wait, 30) == 5
+    assert "storage_corrupt" in own_mesh.log(NAME).read_text(encoding="utf-8")
+    own_mesh.start([NAME])
+    await _back(client, size)
+    await _unharmed(own_mesh, client)
+    await client.bus.close()
+
+
+async def test_what_no_signed_root_vouches_for_is_not_made_up_and_the_way_out_is_a_disk_without_it(own_mesh: Cluster) -> None:
+    client = await Client.connect(own_mesh.files.context)
+    await until_fresh(own_mesh)
+    await _asked(client, 10)
+    size = await _mirrored(own_mesh, client)
+    own_mesh.kill(NAME)
+    _tamper(own_mesh, "UPDATE head SET size = size - 1 WHERE use = 'log' AND log = (SELECT id FROM log WHERE origin = :own)")
+    with pytest.raises(Unavailable, match="storage_corrupt"):
+        own_mesh.start([NAME])
+    _file(own_mesh).parent.rename(own_mesh.files.folder / "aside")
+    own_mesh.start([NAME])
+    await _back(client, size)
     await _unharmed(own_mesh, client)
     await client.bus.close()
