@@ -78,6 +78,7 @@ class BrokenFile:
         self._file = sqlite3.connect(path, isolation_level=None)
         self._logs: dict[str, int] = {}
         self._writes: list[tuple[str, tuple[object, ...]]] = []
+        self._given: dict[tuple[str, int], bytes] = {}
 
     def __enter__(self) -> Self:
         """Nothing is looked at by entering."""
@@ -104,11 +105,12 @@ class BrokenFile:
             return [lost for table in _STATEMENTS for lost in self._of_table(table)]
 
     def naming(self, lost: LostStatement) -> Iterator[tuple[str, int]]:
-        """Places of records that may name it, the newest first."""
+        """Places of records that may name it: the newest that are whole, then those that were just given."""
         with _ours():
             names = f'%"{lost.id}"%'
             rows = self._file.execute(_NAMING, (names,)).fetchall()
         yield from rows
+        yield from [place for place, data in self._given.items() if lost.id.encode() in data]
 
     def give_record(self, lost: LostRecord, data: bytes) -> None:
         """The bytes of it were found; :meth:`put_back` writes them.
@@ -118,6 +120,7 @@ class BrokenFile:
         """
         if leaf_hash(data) != lost.leaf:
             raise Alarm("storage_corrupt", f"record {lost.at} of {lost.origin}")
+        self._given[lost.origin, lost.at] = data
         self._writes.append(("UPDATE record SET data = ? WHERE log = ? AND idx = ?", (data, self._logs[lost.origin], lost.at)))
 
     def give_statement(self, lost: LostStatement, data: bytes) -> None:
