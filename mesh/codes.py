@@ -341,7 +341,25 @@ CODES: Final[dict[str, Code]] = {
     "storage_failed": _code(
         "storage failed; the node reloads and signs nothing meanwhile", "store", "See the node's log: disk, space, rights.", 1
     ),
-    "storage_corrupt": _code("stored bytes are not what their hash says", "store", "Restore this node from its peers.", 5),
+    "storage_corrupt": _code(
+        "stored bytes are not what their hash says",
+        "store",
+        "Start the node again: it mends what the others hold. If that does not help, move its data folder away first.",
+        5,
+    ),
+    "node_running": _code("a node runs on that storage", "backup", "Stop it first; a backup can be made meanwhile, a restore cannot.", 1),
+    "data_exists": _code(
+        "there is something already where this would be put",
+        "backup",
+        "Name another folder; for a restore, --replace moves aside what is there.",
+        3,
+    ),
+    "backup_foreign": _code(
+        "it is the storage of another node, another mesh or other keys",
+        "backup",
+        "Take the backup of this node: `mesh node verify FROM` says whose one is.",
+        3,
+    ),
     # --- what only all logs together show
     "outcome_conflict": _code(
         "an enforcer has signed two histories of one boot",

@@ -22,7 +22,7 @@ from mesh.core.law.policy import Bundle
 from mesh.core.law.travel import Said
 from mesh.protocol.barrier import pending
 from mesh.protocol.freshness import Freshness, leap
-from mesh.protocol.gossip import put, told
+from mesh.protocol.gossip import Forked, put, told
 from mesh.protocol.governor import Machine
 from mesh.protocol.state import GovernorState
 from mesh.protocol.step import PutBundle, SetMeta, Step
@@ -40,6 +40,7 @@ def begin(
     now_ms: int,
     given: Sequence[Statement[Said]] = (),
     admitted: Mapping[str, Bundle] = MappingProxyType({}),
+    found: Sequence[Forked] = (),
 ) -> Step[GovernorState]:
     """The first step of a boot.
 
@@ -50,6 +51,7 @@ def begin(
         now_ms: steady time.
         given: governance statements that the node is configured with; ``machine.governance`` believes them.
         admitted: manifest id to the bundle that its engine can decide by already.
+        found: incidents that the log has to say, of what went wrong with storage before.
 
     Raises:
         Alarm: ``storage_rolled_back`` when more was signed than is held, and there is nobody to ask.
@@ -71,7 +73,7 @@ def begin(
         sequence=0,
         governance=governance,
         asking={},
-        untold=(("started", machine.governance.roster_id), *(told(statement, governance) for statement in new)),
+        untold=(("started", machine.governance.roster_id), *(told(statement, governance) for statement in new), *found),
         news=False,
         log=log,
         mirrors=mirrors,

@@ -60,11 +60,11 @@ __all__ = [
 
 
 class Forked(msgspec.Struct, frozen=True):
-    """Two things that cannot both be are held; to be recorded as an incident."""
+    """To be recorded as an incident: two things that cannot both be are held, or storage failed."""
 
     code: str
     detail: str
-    """The stream, and the ids of both; of a member that is caught, the id of the proof."""
+    """The stream, and the ids of both; of a member that is caught, the id of the proof; what was wrong with storage."""
 
 
 Told = tuple[Change, str] | Forked

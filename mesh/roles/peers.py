@@ -9,7 +9,7 @@ from typing import Final
 from mesh.adapters.bus import Bus
 from mesh.core import subjects
 from mesh.core.bytes.canonical import Payload
-from mesh.core.messages import BarrierAsked, BundleAsked, BundleGiven, LawAsked, Pull, Sync, SyncAnswer, pack, unpack
+from mesh.core.messages import BarrierAsked, BundleAsked, BundleGiven, LawAsked, LineageBatch, Pull, Sync, SyncAnswer, pack, unpack
 from mesh.errors import MeshError
 from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.barrier import asks
@@ -77,6 +77,15 @@ class Peers:
         for member in random.sample(self.others, len(self.others)):
             with suppress(MeshError):
                 return bytes(unpack(BundleGiven, await self._request(member, BundleAsked(digest=digest))).bundle)
+        return None
+
+    async def records(self, origin: str, index: int, fits: Callable[[LineageBatch], bool]) -> LineageBatch | None:
+        """The record at ``index`` with its statements, from whichever member has what ``fits``; none if nobody answers so."""
+        for member in self.others:
+            with suppress(MeshError):
+                found = unpack(LineageBatch, await self._request(member, Pull(origin=origin, first=index, count=1)))
+                if (found.origin, found.first, len(found.records)) == (origin, index, 1) and fits(found):
+                    return found
         return None
 
     async def ask_all(self, performer: Performer, wanted: Callable[[], bool]) -> None:
