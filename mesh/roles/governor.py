@@ -75,7 +75,7 @@ from mesh.protocol.gossip import Forked
 from mesh.protocol.governor import Machine
 from mesh.protocol.step import Announce, Ask, AskLaw, KeyUse, Outgoing, Reply, SetMeta
 from mesh.roles import answers
-from mesh.roles.admission import Admission, admit_stored
+from mesh.roles.admission import Admission, Find, admit_stored
 from mesh.roles.config import NodeConfig
 from mesh.roles.inbox import Inbox
 from mesh.roles.lanes import Lanes
@@ -160,8 +160,8 @@ class GovernorNode:
         self.lanes = await Lanes.connect(options, wait_ms=30_000)
         self.outbox = Outbox(self.lanes.bulk)
         self.peers = Peers(self.lanes.urgent, self._enqueue)
-        sources = (lambda digest: self._performing().store.bundle(digest)), self.peers.bundle  # noqa: PLW0108 -- of whichever store is open then
-        self.admission = Admission(engine, lambda: self._performing().state.governance, sources, self._judged)
+        stored: Find = lambda digest: self._performing().store.bundle(digest)  # noqa: E731, PLW0108 -- of whichever store is open then
+        self.admission = Admission(engine, lambda: self._performing().state.governance, (stored, self.peers.bundle), self._judged)
         try:
             await self._first_open(engine, self.peers)
             await self._subscribe(self.lanes.bulk, self.lanes.urgent)

@@ -35,6 +35,7 @@ async def test_killed_at_a_boundary_nothing_answered_is_lost_and_nothing_stands_
     name = single.files.nodes[0]
     client = await Client.connect(single.files.context)
     answered: dict[str, str] = {}
+    requests: list[tuple[str, bytes]] = []
     for round_ in range(KILLS):
         if round_ % 9 == 0:  # an intent is asked for once in each round, and expires
             requests = [client.request(client.intent()) for _ in range(200)]

@@ -66,10 +66,6 @@ def _asks(*numbers: int, memo: str | None = None) -> Do:
     return do
 
 
-async def _checkpoint(desk: Desk) -> None:
-    await desk.take(Tick())
-
-
 def _then(*parts: Do) -> Do:
     async def do(desk: Desk) -> None:
         for part in parts:
