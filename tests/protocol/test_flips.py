@@ -14,7 +14,19 @@ import pytest
 from mesh.core.bytes import canonical, envelope
 from mesh.core.log.archive import Packer, Unpacker
 from mesh.core.log.bundle import read_proof
-from mesh.core.log.record import AttestRefused, EnforcerHeard, Incident, Noise, OutcomeRecorded, Record, Refusal, encode_record, read_record
+from mesh.core.log.record import (
+    AttestRefused,
+    Cosigned,
+    CosignedHead,
+    EnforcerHeard,
+    Incident,
+    Noise,
+    OutcomeRecorded,
+    Record,
+    Refusal,
+    encode_record,
+    read_record,
+)
 from mesh.core.messages import Authorized, LineageBatch, Openings, pack
 from mesh.core.run.heard import Heard
 from mesh.core.run.identity import Identity
@@ -95,6 +107,7 @@ def _parts() -> list[Part]:
         mesh="lab", member="us-1", origin="lab/eu-1/e1", index=3, leaf="ab" * 32, reason="missing", code="body_missing", at_ms=at_ms
     )
     add(AttestRefused, refusal=refusal)
+    add(Cosigned, heads=[CosignedHead(origin="lab/eu-1/e1", root="cd" * 32, size=10**6, time_s=at_ms // 1000)])
     bodies[place] = lab.place_envelope
     return list(_whole(leaves, bodies, node.openings))
 
