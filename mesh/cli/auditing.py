@@ -10,8 +10,9 @@ from typing import Any, Final
 
 import click
 
-from mesh.cli import client, telling
+from mesh.cli import client
 from mesh.cli.exporting import export, sample
+from mesh.cli.naming import Naming
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.protocol.audited import AuditState, Finding, tally
 
@@ -43,9 +44,9 @@ def run(cli: Cli, *, once: bool) -> int:
     logging.basicConfig(
         level=os.environ.get("MESH_LOG", "ERROR"), stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s"
     )
-    state, caught_up = asyncio.run(_run(cli, once=once))
+    state, caught_up, naming = asyncio.run(_run(cli, once=once))
     numbers = tally(state)
-    found = [_finding(finding) for finding in state.findings]
+    found = [_finding(finding, naming) for finding in state.findings]
     if cli.format == "table":
         cli.value({"caught up": caught_up, **_numbers(state)})
         if found:
@@ -56,7 +57,7 @@ def run(cli: Cli, *, once: bool) -> int:
     return _FOUND if numbers.findings else 0 if caught_up else _BEHIND
 
 
-async def _run(cli: Cli, *, once: bool) -> tuple[AuditState, bool]:
+async def _run(cli: Cli, *, once: bool) -> tuple[AuditState, bool, Naming]:
     from mesh.adapters.auditstore import AuditStore
     from mesh.adapters.bus import Bus
     from mesh.adapters.bus_table import bus_options
@@ -68,6 +69,7 @@ async def _run(cli: Cli, *, once: bool) -> tuple[AuditState, bool]:
 
     context = load_context(cli.context)
     library = client.library_of(context.trust, context.path("."))
+    naming = Naming(library.governance)
     thread, store = DecisionThread(), AuditStore.open(context.path(context.audit))
     try:
         engine = CedarEngine(thread)
@@ -77,14 +79,14 @@ async def _run(cli: Cli, *, once: bool) -> tuple[AuditState, bool]:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, auditor.stop)
-            await auditor.run(once=once, changed=_talk(cli, loop.time, silent=once))
-            return auditor.state, auditor.caught_up
+            await auditor.run(once=once, changed=_talk(cli, loop.time, naming, silent=once))
+            return auditor.state, auditor.caught_up, naming
     finally:
         store.close()
         thread.close()
 
 
-def _talk(cli: Cli, now_s: Callable[[], float], *, silent: bool) -> Callable[[AuditState], None]:
+def _talk(cli: Cli, now_s: Callable[[], float], naming: Naming, *, silent: bool) -> Callable[[AuditState], None]:
     """Say each new finding at once, and the numbers now and then."""
     said: set[Finding] = set()
     last_s = now_s()
@@ -94,7 +96,7 @@ def _talk(cli: Cli, now_s: Callable[[], float], *, silent: bool) -> Callable[[Au
         for finding in state.findings:
             if finding not in said:
                 said.add(finding)
-                cli.say(f"found {finding.code} at {telling.node_of(finding.origin)}/{finding.index}: {finding.detail}")
+                cli.say(f"found {finding.code} at {naming.place(finding.origin, finding.index)}: {finding.detail}")
         if not silent and now_s() - last_s > _REPORT_S:
             last_s = now_s()
             cli.say(", ".join(f"{name} {value}" for name, value in _numbers(state).items()))
@@ -116,5 +118,5 @@ def _numbers(state: AuditState) -> dict[str, Any]:
     }
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
-    return {"code": finding.code, "record": f"{telling.node_of(finding.origin)}/{finding.index}", "detail": finding.detail}
+def _finding(finding: Finding, naming: Naming) -> dict[str, Any]:
+    return {"code": finding.code, "record": naming.place(finding.origin, finding.index), "detail": finding.detail}

@@ -18,7 +18,7 @@ from typing import IO, Any, Final
 import click
 import msgspec
 
-from mesh.cli import client, recorded, telling
+from mesh.cli import client, recorded
 from mesh.cli.collecting import Collector, check_handed_out, whole_file
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.cli.times import parse_when
@@ -69,9 +69,13 @@ class _Export:
         self.tally = _Tally()
         self._write(self._packer.begin())
 
+    def name(self, place: client.Place) -> str:
+        """What a record is called."""
+        return self._mesh.naming.place(place.origin, place.index)
+
     async def add(self, place: client.Place) -> str:
         """Prove one record; its verdict, or the code of why there is none."""
-        where = f"{telling.node_of(place.origin)}/{place.index}"
+        where = self.name(place)
         try:
             main = await self._mesh.prove(place)
             self._mesh.attested(main)
@@ -233,8 +237,9 @@ def sample(cli: Cli, count: int, seed: str, given: Path | None, heads_out: Path 
 
 
 async def _row(exporting: _Export, drawn: Drawn) -> dict[str, Any]:
-    verdict = await exporting.add(client.Place(drawn.origin, drawn.index))
-    return {"record": f"{telling.node_of(drawn.origin)}/{drawn.index}", "origin": drawn.origin, "index": drawn.index, "verdict": verdict}
+    place = client.Place(drawn.origin, drawn.index)
+    verdict = await exporting.add(place)
+    return {"record": exporting.name(place), "origin": drawn.origin, "index": drawn.index, "verdict": verdict}
 
 
 async def _certificates(cli: Cli, mesh: client.MeshClient, tally: _Tally) -> Heads:
