@@ -14,6 +14,7 @@ Not here: which records are meant (:mod:`mesh.cli.sifting`), many logs together 
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -22,7 +23,7 @@ from mesh.cli import recorded
 from mesh.cli.client import MeshClient
 from mesh.core.log.merkle import leaf_hash
 from mesh.core.log.record import Record, read_record
-from mesh.core.messages import LineageBatch, NodeStatus
+from mesh.core.messages import NodeStatus
 from mesh.errors import MeshError, Refused, Unavailable
 from mesh.limits import BATCH_RECORDS_MAX, CLOCK_MS_MAX
 from mesh.protocol.proving import by_id
@@ -48,19 +49,21 @@ class Stretch(msgspec.Struct, frozen=True):
 
     records: Sequence[Record]
     final: bool
-    batches: Sequence[LineageBatch]
-    """In which they came, with the statements they name."""
-
-    def bodies(self) -> dict[str, bytes]:
-        """Statement id to envelope."""
-        return {identity: data for batch in self.batches for identity, data in by_id(batch.bodies).items()}
+    member: str
+    """Who served them."""
+    bodies: Mapping[str, bytes]
+    """Statement id to envelope, of what came with them."""
 
 
 class Backward:
     """One log."""
 
-    def __init__(self, mesh: MeshClient, answers: Mapping[str, NodeStatus], origin: str, say: Callable[[str], None]) -> None:
-        """Read ``origin`` from whoever is among ``answers``; ``say`` is told what could not be had."""
+    def __init__(self, mesh: MeshClient, answers: Mapping[str, NodeStatus], origin: str, say: Callable[[str], None], *, bare: bool) -> None:
+        """Read ``origin`` from whoever is among ``answers``; ``say`` is told what could not be had.
+
+        ``bare`` leaves out the statements that records name: :meth:`statements` brings those of some.
+        """
+        self._bare = bare
         self.origin = origin
         self.complete = True
         """Whether all that was asked for could be had."""
@@ -84,6 +87,22 @@ class Backward:
             async for stretch in self._final(head, span):
                 yield stretch
 
+    async def statements(self, stretch: Stretch, records: Sequence[Record]) -> Mapping[str, bytes]:
+        """What ``records`` of a stretch name, by id, as far as who served them gives it."""
+        if not self._bare:
+            return stretch.bodies
+        found, at = dict[str, bytes](), 0
+        with suppress(MeshError):
+            while at < len(records):
+                first = records[at].index
+                batch = await self._mesh.records(stretch.member, self.origin, first, min(BATCH_RECORDS_MAX, records[-1].index - first + 1))
+                if batch.first != first or not batch.records:
+                    break
+                found.update(by_id(batch.bodies))
+                while at < len(records) and records[at].index < first + len(batch.records):
+                    at += 1
+        return found
+
     def _missed(self, text: str) -> None:
         self.complete = False
         self._say(text)
@@ -99,8 +118,8 @@ class Backward:
             try:
                 while end > size:
                     first = max(size, end - BATCH_RECORDS_MAX)
-                    records, batches, _ = await self._read(member, first, end)
-                    yield _within(Stretch(records, final=False, batches=batches), span)
+                    records, bodies, _ = await self._read(member, first, end)
+                    yield _within(Stretch(records, final=False, member=member, bodies=bodies), span)
                     if records[0].at_ms < span.since_ms:
                         return
                     end = first
@@ -152,24 +171,25 @@ class Backward:
     async def _proved(self, member: str, head: recorded.Head, part: tuple[int, int], root: bytes) -> tuple[Stretch, bytes]:
         """The records from ``part[0]`` to before ``part[1]``, where the tree has that root, with the root before them (rule 2)."""
         tree = await recorded.tree_before(self._mesh, member, head, part[0])
-        records, batches, leaves = await self._read(member, *part)
+        records, bodies, leaves = await self._read(member, *part)
         if tree.extend(map(leaf_hash, leaves)).root() != root:
             raise Refused("bad_proof", f"what {member} serves of {self.origin} from {part[0]} on does not lead to the certified root")
-        return Stretch(records, final=True, batches=batches), tree.root()
+        return Stretch(records, final=True, member=member, bodies=bodies), tree.root()
 
-    async def _read(self, member: str, first: int, end: int) -> tuple[list[Record], list[LineageBatch], list[bytes]]:
-        batches, leaves = list[LineageBatch](), list[bytes]()
+    async def _read(self, member: str, first: int, end: int) -> tuple[list[Record], dict[str, bytes], list[bytes]]:
+        ask = self._mesh.leaves if self._bare else self._mesh.records
+        bodies, leaves = dict[str, bytes](), list[bytes]()
         while first + len(leaves) < end:
             at = first + len(leaves)
-            batch = await self._mesh.records(member, self.origin, at, min(BATCH_RECORDS_MAX, end - at))
+            batch = await ask(member, self.origin, at, min(BATCH_RECORDS_MAX, end - at))
             if (batch.origin, batch.first) != (self.origin, at) or not batch.records:
                 raise Refused("not_found", f"{member} does not serve {self.origin} {at}")
-            batches.append(batch)
+            bodies.update(by_id(batch.bodies))
             leaves += [bytes(raw) for raw in batch.records][: end - at]
         records = [read_record(leaf) for leaf in leaves]
         if any((record.origin, record.index) != (self.origin, index) for index, record in enumerate(records, first)):
             raise Refused("malformed", f"{member} serves other records than those of {self.origin} from {first} on")
-        return records, batches, leaves
+        return records, bodies, leaves
 
 
 def _within(stretch: Stretch, span: Span) -> Stretch:

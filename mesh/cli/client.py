@@ -43,6 +43,7 @@ from mesh.core.messages import (
     Found,
     LawAsked,
     LawBatch,
+    Leaves,
     LineageBatch,
     NodeStatus,
     Prove,
@@ -295,6 +296,10 @@ class MeshClient:
     async def records(self, member: str, origin: str, first: int, count: int) -> LineageBatch:
         """Records of a log as one member holds them. Raises as :meth:`ask`."""
         return await self.ask(member, Pull(origin=origin, first=first, count=count), LineageBatch)
+
+    async def leaves(self, member: str, origin: str, first: int, count: int) -> LineageBatch:
+        """The same records without what they name. Raises as :meth:`ask`."""
+        return await self.ask(member, Leaves(origin=origin, first=first, count=count), LineageBatch)
 
     async def each(self, ask: Callable[[str], Awaitable[R]]) -> dict[str, R | MeshError]:
         """What every member comes to, asked so, or why there is nothing, in the roster's order."""

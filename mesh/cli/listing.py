@@ -11,8 +11,7 @@ Not here: what a record says (:mod:`mesh.cli.sifting`).
 """
 
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import click
@@ -23,7 +22,7 @@ from mesh.cli.backward import ALWAYS, Backward, Span, Stretch
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.cli.sifting import KINDS, About, Sieve, about
 from mesh.cli.times import parse_ago
-from mesh.core.log.record import Record
+from mesh.core.log.record import DecisionMade, OutcomeRecorded, Record
 from mesh.core.messages import NodeStatus
 from mesh.errors import Unavailable
 from mesh.limits import LISTED_RECORDS_MAX
@@ -85,7 +84,7 @@ def ls(cli: Cli, /, count: int, only: str | None, *, since: str | None, until: s
 class _Log:
     """One log on its way back: what is meant of it and was not listed yet, and how old what comes next can be at most."""
 
-    def __init__(self, log: Backward, span: Span, sift: Callable[[Stretch], list[Row]]) -> None:
+    def __init__(self, log: Backward, span: Span, sift: Callable[[Backward, Stretch], Awaitable[list[Row]]]) -> None:
         self.log = log
         self.looked_at = 0
         self.ended = False
@@ -112,12 +111,7 @@ class _Log:
         self.looked_at += len(stretch.records)
         if stretch.records:
             self._oldest_ms = min(self._oldest_ms, stretch.records[0].at_ms)
-        self._rows = self._sift(stretch)
-
-    async def close(self) -> None:
-        """No more is wanted."""
-        async with aclosing(self._stretches):  # type: ignore[type-var]  # an async generator
-            pass
+        self._rows = await self._sift(self.log, stretch)
 
 
 class _Listing:
@@ -128,6 +122,8 @@ class _Listing:
         self.lacking = 0
         self.complete = True
         self._cli, self._mesh, self._asked = cli, mesh, asked
+        self._known: dict[str, str] = {}
+        """Identity documents that were read, by id, to whom they name."""
 
     async def read(self) -> None:
         """Rule 1.
@@ -143,7 +139,7 @@ class _Listing:
         if not answers:
             raise Unavailable("unreachable", "no member of the roster answers")
         origins = [origin for origin, name in mesh.naming.logs.items() if asked.only in {None, name}]
-        logs = [_Log(Backward(mesh, answers, origin, self._cli.say), asked.span, self._sift) for origin in origins]
+        logs = [_Log(Backward(mesh, answers, origin, self._cli.say, bare=asked.sieve.bare), asked.span, self._sift) for origin in origins]
         total = sum(log.log.size for log in logs)
         while len(self.rows) < asked.count and (going := [log for log in logs if not log.ended]):
             newest = max(going, key=lambda log: (log.next_ms, log.log.origin))
@@ -156,14 +152,16 @@ class _Listing:
         self._cli.progress("")
         self.complete = all(log.log.complete for log in logs)
 
-    def _sift(self, stretch: Stretch) -> list[Row]:
+    async def _sift(self, log: Backward, stretch: Stretch) -> list[Row]:
         """What is meant, oldest first."""
         sieve = self._asked.sieve
-        chosen = [record for record in stretch.records if sieve.may(record)]
-        bodies = stretch.bodies() if chosen else {}
+        chosen = [record for record in stretch.records if sieve.may(record, self._known)]
+        bodies = await log.statements(stretch, chosen)
         rows = list[Row]()
         for record in chosen:
             said = about(record, bodies)
+            if isinstance(record, DecisionMade | OutcomeRecorded) and said.actor:
+                self._known[record.identity] = said.actor
             if sieve.takes(said):
                 rows.append(self._row(record, said, final=stretch.final))
             elif said.lacking and sieve.reads:

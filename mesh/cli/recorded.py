@@ -146,12 +146,19 @@ def before(index: int, size: int, path: Iterable[bytes]) -> Frontier:
 
 
 async def first_since(mesh: MeshClient, member: str, head: Head, since_ms: int) -> int:
-    """Index of the first record that is not older than the span, as ``member`` says; the log's size if all are."""
+    """Index of the first record that is not older than the span, as ``member`` says; the log's size if all are.
+
+    Raises:
+        Refused: ``not_found``, and what else is wrong with what it answers.
+        Unavailable: ``unreachable``.
+    """
     low, high = 0, head.size
     while low < high:
         middle = (low + high) // 2
-        _, leaves = await _pulled(mesh, member, head, middle, count=1)
-        if read_record(leaves[0]).at_ms < since_ms:
+        leaves = (await mesh.leaves(member, head.origin, middle, 1)).records
+        if len(leaves) != 1:
+            raise Refused("not_found", f"{member} does not serve {head.origin} {middle}")
+        if read_record(bytes(leaves[0])).at_ms < since_ms:
             low = middle + 1
         else:
             high = middle
@@ -172,10 +179,8 @@ async def tree_before(mesh: MeshClient, member: str, head: Head, first: int) -> 
     return before(first, size, proof.path)
 
 
-async def _pulled(
-    mesh: MeshClient, member: str, head: Head, first: int, count: int = BATCH_RECORDS_MAX
-) -> tuple[LineageBatch, list[bytes]]:
-    batch = await mesh.records(member, head.origin, first, min(count, head.size - first))
+async def _pulled(mesh: MeshClient, member: str, head: Head, first: int) -> tuple[LineageBatch, list[bytes]]:
+    batch = await mesh.records(member, head.origin, first, min(BATCH_RECORDS_MAX, head.size - first))
     leaves = [bytes(raw) for raw in batch.records][: head.size - first]
     if (batch.origin, batch.first) != (head.origin, first) or not leaves:
         raise Refused("not_found", f"{member} does not serve {head.origin} {first}")

@@ -74,25 +74,42 @@ class Sieve(msgspec.Struct, frozen=True, kw_only=True):
         """Whether it asks for something that stands in the statements that records name."""
         return bool(self.actor or self.action or self.domain or self.code)
 
-    def may(self, record: Record) -> bool:
-        """Whether the record could be meant, by what it says without the statements it names."""
+    @property
+    def bare(self) -> bool:
+        """Whether of most records that are not meant the records alone say so."""
+        return bool(self.actor or self.effect or self.kind or self.code) and not (self.action or self.domain)
+
+    def may(self, record: Record, known: Mapping[str, str]) -> bool:
+        """Whether the record could be meant, by what it says without the statements it names.
+
+        Args:
+            record: the record.
+            known: identity documents that were read before, by id, to whom they name.
+        """
+        if self.actor and not self._acts(_actor(record, known)):
+            return False
         if self.kind and record.__struct_config__.tag != self.kind:
             return False
         if self.effect and _effect(record) != self.effect:
             return False
         if self.action and not isinstance(record, DecisionMade | Denied):
             return False
-        return not self.code or not isinstance(record, DecisionMade) or record.decision.code == self.code
+        return not self.code or _code(record) in {None, self.code}
 
     def takes(self, said: About) -> bool:
         """Whether a record that :meth:`may` be meant is."""
-        begins = self.actor.endswith("*") and bool(said.actor) and said.actor.startswith(self.actor[:-1])
         return (
-            (not self.actor or begins or said.actor == self.actor)
+            (not self.actor or (bool(said.actor) and self._acts(said.actor)))
             and (not self.action or self.action in {said.action, f"{said.domain}/{said.action}"})
             and (not self.domain or self.domain == said.domain)
             and (not self.code or self.code == said.code)
         )
+
+    def _acts(self, actor: str | None) -> bool:
+        """Whether it is who is meant, or could be because nobody knows yet who it is."""
+        if actor is None or actor == self.actor:
+            return True
+        return self.actor.endswith("*") and actor.startswith(self.actor[:-1]) and actor != ""
 
 
 def about(record: Record, bodies: Mapping[str, bytes]) -> About:
@@ -120,16 +137,42 @@ def about(record: Record, bodies: Mapping[str, bytes]) -> About:
 
 
 def _asked(record: DecisionMade | Denied, bodies: Mapping[str, bytes]) -> About:
-    intent = _read(Intent, record.intent, bodies)
-    subject = record.subject if isinstance(record, Denied) else intent.subject if intent is not None else ""
+    intent, who = _read(Intent, record.intent, bodies), _read(Identity, record.identity, bodies)
+    subject = record.subject if isinstance(record, Denied) else who.subject if who is not None else ""
     return About(
         actor=subject,
         domain=intent.domain if intent is not None else "",
         action=intent.action if intent is not None else "",
         effect=_effect(record),
         code=record.code if isinstance(record, Denied) else record.decision.code,
-        lacking=intent is None,
+        lacking=intent is None or not subject,
     )
+
+
+def _actor(record: Record, known: Mapping[str, str]) -> str | None:
+    """Rule 1, without the document if it was read before; None if it was not."""
+    match record:
+        case Denied(subject=subject) | EnforcerHeard(subject=subject):
+            return subject
+        case DecisionMade(identity=identity) | OutcomeRecorded(identity=identity):
+            return known.get(identity)
+        case _:
+            return ""
+
+
+def _code(record: Record) -> str | None:
+    """Its code; empty for none, None if only a statement says so."""
+    match record:
+        case Denied(code=code) | Noise(code=code) | Incident(code=code):
+            return code
+        case DecisionMade(decision=decision):
+            return decision.code
+        case AttestRefused(refusal=refusal):
+            return refusal.code
+        case OutcomeRecorded(event=event):
+            return None if event in {"blocked", "aborted"} else ""
+        case _:
+            return ""
 
 
 def _effect(record: Record) -> Decided:

@@ -13,7 +13,7 @@ from mesh.cli.sifting import KINDS
 from mesh.cli.telling import when
 from mesh.core.bytes.canonical import Payload
 from mesh.core.log.record import Denied, encode_record, read_record
-from mesh.core.messages import LineageBatch, NodeStatus, Prove, Pull, StatusAsked, pack, unpack
+from mesh.core.messages import Leaves, LineageBatch, NodeStatus, Prove, Pull, StatusAsked, pack, unpack
 from mesh.limits import LISTED_RECORDS_MAX
 from tests.cli.shell import Shell
 from tests.support.factory import T0, Lab
@@ -59,13 +59,13 @@ def _asked(shell: Shell) -> list[Payload]:
     return asked
 
 
-def _bent(shell: Shell, liar: str, bend: Callable[[Pull, LineageBatch], LineageBatch]) -> None:
+def _bent(shell: Shell, liar: str, bend: Callable[[Pull | Leaves, LineageBatch], LineageBatch]) -> None:
     """From now on that member's records are bent so."""
     honest = shell.ask
 
     async def ask(member: str, message: Payload) -> bytes:
         data = await honest(member, message)
-        if member != liar or not isinstance(message, Pull):
+        if member != liar or not isinstance(message, Pull | Leaves):
             return data
         return pack(bend(message, unpack(LineageBatch, data)))
 
@@ -166,7 +166,7 @@ def test_the_edge_of_a_span_is_searched_and_not_read_up_to(many: Shell) -> None:
     oldest = min(row["at_ms"] for row in every)
     asked = _asked(many)
     many.json("lineage", "ls", "--node", "eu-1", "--until", when(oldest + 400))
-    pulls = [message for message in asked if isinstance(message, Pull)]
+    pulls = [message for message in asked if isinstance(message, Pull | Leaves)]
     assert sum(message.count == 1 for message in pulls) <= len(every).bit_length()
     assert sum(message.count > 1 for message in pulls) == 1
     assert sum(isinstance(message, Prove) for message in asked) <= 3
@@ -183,7 +183,8 @@ def test_a_whole_log_is_proved_by_stretches_and_not_record_by_record(many: Shell
     asked = _asked(many)
     assert many.json("lineage", "ls", "--code", "stale") == []
     assert sum(isinstance(message, Prove) for message in asked) <= 12
-    assert sum(isinstance(message, Pull) for message in asked) <= 12
+    assert sum(isinstance(message, Leaves) for message in asked) <= 12
+    assert not any(isinstance(message, Pull) for message in asked), "no statement is wanted"
 
 
 # ------------------------------------------------------------------------------------------------------------- what is believed
@@ -206,7 +207,7 @@ def test_what_is_not_final_is_listed_as_such(own: Shell) -> None:
 def test_a_member_that_changes_a_record_is_not_believed(many: Shell) -> None:
     honest = many.json("lineage", "ls", "-n", "1000")
 
-    def bend(_: Pull, batch: LineageBatch) -> LineageBatch:
+    def bend(_: Pull | Leaves, batch: LineageBatch) -> LineageBatch:
         records = [read_record(bytes(raw)) for raw in batch.records]
         records[-1] = Denied(
             mesh=records[-1].mesh,
@@ -232,7 +233,7 @@ def test_a_member_that_hides_the_end_of_a_span_is_not_believed(many: Shell, shif
     span = ["-n", "1000", "--since", when(times[4]), "--until", when(times[8])]
     honest = many.json("lineage", "ls", *span)
 
-    def bend(message: Pull, batch: LineageBatch) -> LineageBatch:
+    def bend(message: Pull | Leaves, batch: LineageBatch) -> LineageBatch:
         if message.count != 1:
             return batch
         record = read_record(bytes(batch.records[0]))
@@ -248,7 +249,7 @@ def test_a_log_that_nobody_serves_is_named_and_the_others_are_listed(own: Shell)
     honest = own.ask
 
     async def ask(member: str, message: Payload) -> bytes:
-        if isinstance(message, Pull) and message.origin == "lab/us-1/e1":
+        if isinstance(message, Pull | Leaves) and message.origin == "lab/us-1/e1":
             message = msgspec.structs.replace(message, first=10_000)
         return await honest(member, message)
 
@@ -305,3 +306,17 @@ def test_names_lead_back_to_records(many: Shell) -> None:
     for row in many.json("lineage", "ls", "-n", "5"):
         (place,) = asyncio.run(mesh.locate(row["record"]))
         assert mesh.naming.place(place.origin, place.index) == row["record"]
+
+
+def test_statements_are_asked_for_only_of_what_may_be_meant(many: Shell) -> None:
+    asked = _asked(many)
+    (row,) = many.json("lineage", "ls", "--node", "us-1", "--effect", "deny", "-n", "1")
+    (pull,) = [message for message in asked if isinstance(message, Pull)]
+    assert row["actor"] == ANNA
+    assert pull.first + pull.count == int(row["record"].split("/")[1]) + 1
+
+
+def test_whose_documents_were_read_once_are_known(many: Shell) -> None:
+    asked = _asked(many)
+    assert many.json("lineage", "ls", "--actor", "spiffe://lab/agent/nobody") == []
+    assert sum(isinstance(message, Leaves) for message in asked) > sum(isinstance(message, Pull) for message in asked)
