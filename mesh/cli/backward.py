@@ -13,7 +13,8 @@ Rules
 Not here: which records are meant (:mod:`mesh.cli.sifting`), many logs together (:mod:`mesh.cli.listing`).
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -23,7 +24,7 @@ from mesh.cli import recorded
 from mesh.cli.client import MeshClient
 from mesh.core.log.merkle import leaf_hash
 from mesh.core.log.record import Record, read_record
-from mesh.core.messages import NodeStatus
+from mesh.core.messages import LineageBatch, NodeStatus
 from mesh.errors import MeshError, Refused, Unavailable
 from mesh.limits import BATCH_RECORDS_MAX, CLOCK_MS_MAX
 from mesh.protocol.proving import by_id
@@ -84,7 +85,7 @@ class Backward:
         async for stretch in self._beyond(head.size if head is not None else 0, span):
             yield stretch
         if head is not None:
-            async for stretch in self._final(head, span):
+            async for stretch in self.certified(head, span):
                 yield stretch
 
     async def statements(self, stretch: Stretch, records: Sequence[Record]) -> Mapping[str, bytes]:
@@ -135,7 +136,8 @@ class Backward:
 
     # ------------------------------------------------------------------------------------------------------------- final
 
-    async def _final(self, head: recorded.Head, span: Span) -> AsyncIterator[Stretch]:
+    async def certified(self, head: recorded.Head, span: Span) -> AsyncIterator[Stretch]:
+        """The final records of the span, the newest stretch first; some may have none."""
         begun, behind, root = False, head.size, head.root
         failure: MeshError = Unavailable("unreachable", self.origin)
         for member in recorded.readers(self._mesh, self._answers, head):
@@ -179,13 +181,24 @@ class Backward:
     async def _read(self, member: str, first: int, end: int) -> tuple[list[Record], dict[str, bytes], list[bytes]]:
         ask = self._mesh.leaves if self._bare else self._mesh.records
         bodies, leaves = dict[str, bytes](), list[bytes]()
-        while first + len(leaves) < end:
-            at = first + len(leaves)
-            batch = await ask(member, self.origin, at, min(BATCH_RECORDS_MAX, end - at))
-            if (batch.origin, batch.first) != (self.origin, at) or not batch.records:
-                raise Refused("not_found", f"{member} does not serve {self.origin} {at}")
-            bodies.update(by_id(batch.bodies))
-            leaves += [bytes(raw) for raw in batch.records][: end - at]
+
+        def asked(at: int) -> Coroutine[None, None, LineageBatch]:
+            return ask(member, self.origin, at, min(BATCH_RECORDS_MAX, end - at))
+
+        # At once, so that one is read here while the next is looked up there. One that does not hold all is followed by more.
+        ahead = {at: asyncio.create_task(asked(at)) for at in range(first, end, BATCH_RECORDS_MAX)}
+        try:
+            while first + len(leaves) < end:
+                at = first + len(leaves)
+                batch = await (ahead.pop(at) if at in ahead else asked(at))
+                if (batch.origin, batch.first) != (self.origin, at) or not batch.records:
+                    raise Refused("not_found", f"{member} does not serve {self.origin} {at}")
+                bodies.update(by_id(batch.bodies))
+                leaves += [bytes(raw) for raw in batch.records][: end - at]
+        finally:
+            for task in ahead.values():
+                task.cancel()
+            await asyncio.gather(*ahead.values(), return_exceptions=True)
         records = [read_record(leaf) for leaf in leaves]
         if any((record.origin, record.index) != (self.origin, index) for index, record in enumerate(records, first)):
             raise Refused("malformed", f"{member} serves other records than those of {self.origin} from {first} on")
