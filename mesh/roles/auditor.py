@@ -48,7 +48,8 @@ _ASK_MS: Final = 2_000
 _TICK_S: Final = 0.1
 _EVENTS_MAX: Final = 16
 """Messages in one step: each may hold 128 decisions, and the bus must not wait for a second."""
-_QUEUED_MAX: Final = 512
+_QUEUED_MAX: Final = 64
+"""Messages that wait to be judged: each may be a megabyte, and more of them make nothing faster."""
 _SAVE_S: Final = 1.0
 _LEARN_S: Final = 10.0
 _LEARN_AGAIN_S: Final = 1.0
