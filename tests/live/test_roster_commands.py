@@ -80,3 +80,7 @@ def test_a_node_gets_new_keys_by_commands_alone_and_goes_on_with_its_data(tmp_pa
         config.write_text(config.read_text().replace(line, f'pin = "{shown["id"]}"\nstatements = ["{file}"]'))
         cluster.start(["sa-1"])
         _until_all_act_under(said, 2, set(files.nodes))
+        listed = said("lineage", "ls", "--node", "sa-1")[1]
+        assert {"sa-1@e1/0", "sa-1/0"} <= {row["record"] for row in listed}, "its log of before, and the one of now"
+        assert said("lineage", "show", "sa-1@e1/0")[1][0]["record"]["origin"] == "dev/sa-1/e1"
+        assert said("lineage", "show", "sa-1/0")[1][0]["record"]["origin"] == "dev/sa-1/e2"
