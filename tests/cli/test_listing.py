@@ -11,9 +11,11 @@ from mesh.cli import client
 from mesh.cli.output import Cli
 from mesh.cli.sifting import KINDS
 from mesh.cli.telling import when
+from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.log.record import Denied, encode_record, read_record
 from mesh.core.messages import Leaves, LineageBatch, NodeStatus, Prove, Pull, StatusAsked, pack, unpack
+from mesh.core.run.outcome import Blocked
 from mesh.limits import LISTED_RECORDS_MAX
 from tests.cli.shell import Shell
 from tests.support.factory import T0, Lab
@@ -320,3 +322,25 @@ def test_whose_documents_were_read_once_are_known(many: Shell) -> None:
     asked = _asked(many)
     assert many.json("lineage", "ls", "--actor", "spiffe://lab/agent/nobody") == []
     assert sum(isinstance(message, Leaves) for message in asked) > sum(isinstance(message, Pull) for message in asked)
+
+
+def test_why_an_enforcer_started_nothing_is_read_from_what_it_signed(own: Shell) -> None:
+    lab, mesh = own.story.lab, own.story.mesh
+    blocked = lab.outcome(
+        own.story.permitted,
+        own.story.authorization,
+        Blocked(code="stale", detail=""),
+        sequence=2,
+        previous=envelope.identify(own.story.outcomes[1])[1],
+        at_ms=mesh.now_ms,
+    )
+    mesh.report("ap-1", lab.report([blocked]))
+    mesh.run(6)
+    asked = _asked(own)
+    (row,) = own.json("lineage", "ls", "--code", "stale")
+    assert (row["record"], row["actor"], row["domain"], row["final"]) == ("ap-1/4", TILL, "payments", True)
+    assert [message.count for message in asked if isinstance(message, Pull)] == [1]
+    for node in mesh.nodes.values():
+        node.bodies.clear()
+    status, out, err = own.run("lineage", "ls", "--code", "stale")
+    assert (status, "1 records could not be judged" in err, "ap-1/4" in out) == (4, True, False)
