@@ -2,7 +2,8 @@
 
 Rules
 -----
-1. The log's largest proved certificate says what is final. What a member holds beyond is handed on as its word, never as final.
+1. The log's largest proved certificate says what is final. What a member holds beyond is handed on as its word, never as final, and no more
+   of it than :data:`BEYOND_MAX`: whoever invents records can do that without end.
 2. A stretch of records is read with the inclusion proof of its first one. That proof holds the tree before it; with the stretch it must
    become the tree behind it, which is the certified one or was proved with the stretch before. So one certificate is looked at for each
    stretch, none for each record, and nothing is handed on before it was checked.
@@ -29,10 +30,14 @@ from mesh.errors import MeshError, Refused, Unavailable
 from mesh.limits import BATCH_RECORDS_MAX, CLOCK_MS_MAX
 from mesh.protocol.proving import by_id
 
-__all__ = ["ALWAYS", "Backward", "Span", "Stretch"]
+__all__ = ["ALWAYS", "BEYOND_MAX", "Backward", "Span", "Stretch"]
 
 _STRETCH_MAX: Final = 8 * BATCH_RECORDS_MAX
 """Records that are read with one proof, at most; the first stretch is one batch, since most who ask want the newest few."""
+
+
+BEYOND_MAX: Final = 8_192
+"""Records that are not final and yet read: what some minutes without k members leave behind, and a second's work."""
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -115,18 +120,20 @@ class Backward:
         claims = {member: recorded.held(answer, self.origin) for member, answer in self._answers.items()}
         failure: MeshError | None = None
         for member, claimed in sorted(claims.items(), key=lambda claim: -claim[1]):
-            end = claimed
+            end = top = min(claimed, size + BEYOND_MAX)
             try:
                 while end > size:
                     first = max(size, end - BATCH_RECORDS_MAX)
                     records, bodies, _ = await self._read(member, first, end)
+                    if end == top < claimed:
+                        self._missed(f"{member} holds more of {self.origin} that is not final: {claimed - top:,} records were not read")
                     yield _within(Stretch(records, final=False, member=member, bodies=bodies), span)
                     if records[0].at_ms < span.since_ms:
                         return
                     end = first
             except MeshError as error:
                 failure = error
-                if end == claimed:
+                if end == top:
                     continue  # it brought nothing
             else:
                 return

@@ -8,15 +8,16 @@ import msgspec
 import pytest
 
 from mesh.cli import client
+from mesh.cli.backward import BEYOND_MAX
 from mesh.cli.output import Cli
 from mesh.cli.sifting import KINDS
 from mesh.cli.telling import when
 from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload
-from mesh.core.log.record import Denied, encode_record, read_record
+from mesh.core.log.record import Denied, Incident, encode_record, read_record
 from mesh.core.messages import Leaves, LineageBatch, NodeStatus, Prove, Pull, StatusAsked, pack, unpack
 from mesh.core.run.outcome import Blocked
-from mesh.limits import LISTED_RECORDS_MAX
+from mesh.limits import BATCH_RECORDS_MAX, LISTED_RECORDS_MAX
 from tests.cli.shell import Shell
 from tests.support.factory import T0, Lab
 from tests.support.littlemesh import LittleMesh
@@ -344,3 +345,28 @@ def test_why_an_enforcer_started_nothing_is_read_from_what_it_signed(own: Shell)
         node.bodies.clear()
     status, out, err = own.run("lineage", "ls", "--code", "stale")
     assert (status, "1 records could not be judged" in err, "ap-1/4" in out) == (4, True, False)
+
+
+def test_whoever_invents_records_without_end_is_read_so_far_and_no_further(own: Shell) -> None:
+    honest, asked = own.ask, list[int]()
+
+    async def ask(member: str, message: Payload) -> bytes:
+        data = await honest(member, message)
+        if member == "ap-1" and isinstance(message, StatusAsked):
+            said = unpack(NodeStatus, data)
+            return pack(msgspec.structs.replace(said, mirrors=[msgspec.structs.replace(one, size=10**9) for one in said.mirrors]))
+        if member == "ap-1" and isinstance(message, Pull | Leaves) and message.first >= 4:
+            asked.append(message.first)
+            one = Incident(mesh="lab", origin=message.origin, index=0, at_ms=T0, code="invented", detail="")
+            made = [msgspec.structs.replace(one, index=message.first + at) for at in range(message.count)]
+            batch = unpack(LineageBatch, data)
+            return pack(msgspec.structs.replace(batch, first=message.first, records=[msgspec.Raw(encode_record(item)) for item in made]))
+        return data
+
+    own.ask = ask
+    status, out, err = own.run("-o", "json", "lineage", "ls", "--code", "policy_denied", "--node", "us-1")
+    assert (status, json.loads(out)) == (4, [])
+    assert "ap-1 holds more of lab/us-1/e1 that is not final: 999,991,804 records were not read" in err
+    assert len(asked) == BEYOND_MAX // BATCH_RECORDS_MAX
+    rows = json.loads(own.run("-o", "json", "lineage", "ls", "--kind", "incident", "--node", "us-1", "-n", "3")[1])
+    assert [row["final"] for row in rows] == [False] * 3, "what is invented is never called final"
