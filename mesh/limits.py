@@ -51,6 +51,7 @@ __all__ = [
     "INT_MAX",
     "KEY_FILE_BYTES_MAX",
     "LIFTS_MAX",
+    "LISTED_RECORDS_MAX",
     "LIST_ITEMS_MAX",
     "MEASUREMENTS_MAX",
     "MEMBERS_MAX",
@@ -222,6 +223,8 @@ HEADS_BYTES_MAX: Final = 8_000_000
 """Certificates of all logs in one file, of which a sample is drawn: of four hundred logs with a hundred signatures each they are 6 MB."""
 SAMPLE_RECORDS_MAX: Final = 10_000
 """Records of one sample: whoever wants more exports them all."""
+LISTED_RECORDS_MAX: Final = 10_000
+"""Records of one listing, which stand in memory until they are printed: what is older is asked for with ``--until``."""
 HEARD_ENFORCERS_MAX: Final = 1_024
 """Enforcers of which one node knows from one log what they said last that they have heard; beyond, the oldest word is forgotten."""
 LIFTS_MAX: Final = 256

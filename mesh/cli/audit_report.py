@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from mesh.cli import telling
+from mesh.cli.naming import Naming
 from mesh.cli.output import Cli
 from mesh.codes import CODES
 from mesh.errors import MeshError
@@ -32,6 +33,8 @@ class AuditReport:
     def __init__(self, cli: Cli) -> None:
         """Nothing was said yet."""
         self._cli = cli
+        self.naming: Naming | None = None
+        """What records are called by the rosters that are held; without it only the current logs are told apart."""
         self._said = set[Finding]()
         self._standing = set[Standing]()
 
@@ -40,7 +43,7 @@ class AuditReport:
         for finding in state.findings:
             if finding not in self._said:
                 self._said.add(finding)
-                row = _finding(finding)
+                row = self._finding(finding)
                 self._cli.say(f"found {finding.code} at {row['record']}: {finding.detail}")
                 self._line({"kind": "finding", "severity": "finding", **row})
 
@@ -49,7 +52,7 @@ class AuditReport:
         now = set(standing)
         for state, some in (("cleared", self._standing - now), ("raised", now - self._standing)):
             for item in sorted(some):
-                row = _alarm(item)
+                row = self._alarm(item)
                 self._cli.say(f"alarm {state}: {item.code} at {row['record']} since {row['since']}: {item.detail}")
                 self._line({"kind": "alarm", "state": state, **row})
         self._standing = now
@@ -81,7 +84,7 @@ class AuditReport:
         self.findings(state)
         self.alarms(standing)
         value = {"caught_up": caught_up, **_numbers(state), "alarms_standing": len(standing)}
-        found, alarms = [_finding(finding) for finding in state.findings], [_alarm(item) for item in standing]
+        found, alarms = [self._finding(finding) for finding in state.findings], [self._alarm(item) for item in standing]
         if self._cli.format == "table":
             self._cli.value({name.replace("_", " "): item for name, item in value.items()})
             if found:
@@ -99,6 +102,17 @@ class AuditReport:
     def _line(self, value: dict[str, Any]) -> None:
         if self._cli.format == "jsonl":
             self._cli.value(value)
+
+    def _finding(self, finding: Finding) -> dict[str, Any]:
+        return {"code": finding.code, "record": self._place(finding.origin, finding.index), "detail": finding.detail}
+
+    def _alarm(self, item: Standing) -> dict[str, Any]:
+        severity = "tampering" if CODES[item.code].exit == _FOUND else "blind"
+        place, since = self._place(item.origin, item.index), telling.when(item.since_ms)
+        return {"code": item.code, "severity": severity, "record": place, "since": since, "detail": item.detail}
+
+    def _place(self, origin: str, index: int) -> str:
+        return self.naming.place(origin, index) if self.naming is not None else f"{telling.node_of(origin)}/{index}"
 
 
 def status_of(state: AuditState, standing: Sequence[Standing], *, caught_up: bool) -> int:
@@ -122,13 +136,3 @@ def _numbers(state: AuditState) -> dict[str, Any]:
         "findings": numbers.findings,
         "garbage": numbers.garbage,
     }
-
-
-def _finding(finding: Finding) -> dict[str, Any]:
-    return {"code": finding.code, "record": f"{telling.node_of(finding.origin)}/{finding.index}", "detail": finding.detail}
-
-
-def _alarm(item: Standing) -> dict[str, Any]:
-    severity = "tampering" if CODES[item.code].exit == _FOUND else "blind"
-    place = f"{telling.node_of(item.origin)}/{item.index}"
-    return {"code": item.code, "severity": severity, "record": place, "since": telling.when(item.since_ms), "detail": item.detail}

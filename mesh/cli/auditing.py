@@ -17,6 +17,7 @@ from mesh.cli.audit_files import audit_files
 from mesh.cli.audit_metrics import write_metrics
 from mesh.cli.audit_report import AuditReport
 from mesh.cli.exporting import export, sample
+from mesh.cli.naming import Naming
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.cli.spans import span
 from mesh.errors import MeshError
@@ -99,6 +100,7 @@ async def _run(
 
     context = load_context(cli.context)
     library = client.library_of(context.trust, context.path("."))
+    report.naming = Naming(library.governance)
     thread, store = DecisionThread(), AuditStore.open(context.path(context.audit))
     try:
         engine = CedarEngine(thread)
@@ -109,6 +111,7 @@ async def _run(
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, auditor.stop)
             await auditor.run(once=once, changed=_talk(auditor, report, measure, patience, loop.time, silent=once))
+            report.naming = Naming(auditor.governance)
             return auditor.state, auditor.standing(patience), auditor.caught_up
     finally:
         store.close()

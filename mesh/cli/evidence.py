@@ -6,15 +6,17 @@ from collections.abc import Container, Iterable, Mapping
 from typing import Any, Final
 
 import click
+import msgspec
 
 from mesh.cli import client, epochs, telling
+from mesh.cli.answering import Answer, answer_all
 from mesh.cli.graph import graph
+from mesh.cli.listing import ls
 from mesh.cli.output import Cli, format_option, pass_cli
-from mesh.core.log.record import read_record
+from mesh.cli.reaching import attesters, reach_of
 from mesh.core.log.tlogproof import TlogProof
-from mesh.core.messages import NodeStatus, PolicyStatus, Proved
-from mesh.errors import MeshError, Refused, Unavailable
-from mesh.limits import BATCH_RECORDS_MAX
+from mesh.core.messages import NodeStatus, PolicyStatus
+from mesh.errors import MeshError, Refused
 from mesh.protocol.proving import record_of
 
 __all__ = ["lag_of", "lineage", "log", "sizes_of", "status", "why"]
@@ -120,35 +122,7 @@ def lineage() -> None:
 
 
 lineage.add_command(graph)
-
-
-@lineage.command("ls")
-@click.option("-n", "--count", default=20, show_default=True, type=click.IntRange(1, BATCH_RECORDS_MAX), help="How many, newest first.")
-@click.option("--node", "only", metavar="NODE", help="Of this node's log only.")
-@format_option
-@pass_cli
-def ls(cli: Cli, count: int, only: str | None) -> None:
-    """The newest records."""
-
-    async def work(mesh: client.MeshClient, _library: client.Library) -> list[dict[str, Any]]:
-        answers = await mesh.status()
-        if only is not None:
-            mesh.member(only)
-        if not any(isinstance(answer, NodeStatus) for answer in answers.values()):
-            raise Unavailable("unreachable", "no member of the roster answers")
-        sizes = sizes_of(answers.values())
-        rows: list[dict[str, Any]] = []
-        for origin, name in mesh.origins().items():
-            if only in {None, name} and origin in sizes:
-                holder, size = sizes[origin]
-                batch = await mesh.records(holder, origin, max(0, size - count), count)
-                rows += [_record_row(bytes(raw)) for raw in batch.records]
-        return sorted(rows, key=lambda row: (row["at"], row["record"]), reverse=True)[:count]
-
-    rows = client.run(cli, work)
-    cli.rows(("at", "record", "kind", "about", "what"), rows)
-    about = next((row["intent"] for row in rows if row["intent"]), "")
-    cli.next(f"mesh why {about[:12]}" if about else "mesh status")
+lineage.add_command(ls)
 
 
 def sizes_of(answers: Iterable[NodeStatus | MeshError]) -> dict[str, tuple[str, int]]:
@@ -160,19 +134,6 @@ def sizes_of(answers: Iterable[NodeStatus | MeshError]) -> dict[str, tuple[str, 
             if size > sizes.get(origin, ("", 0))[1]:
                 sizes[origin] = (answer.node, size)
     return sizes
-
-
-def _record_row(data: bytes) -> dict[str, Any]:
-    record = read_record(data)
-    intent = client.intent_of(record)
-    return {
-        "at": telling.when(record.at_ms),
-        "record": telling.place_of(record),
-        "kind": telling.kind_of_record(record),
-        "about": intent[:12],
-        "what": telling.told(record),
-        "intent": intent,
-    }
 
 
 @lineage.command("show")
@@ -187,7 +148,7 @@ def show(cli: Cli, name: str) -> None:
         return [
             {
                 "record": json.loads(bytes(answer.batch.records[0])),
-                "attested_by": _attesters(mesh, answer),
+                "attested_by": attesters(mesh, answer),
                 "statements": telling.statements(answer),
             }
             for answer in answers
@@ -199,32 +160,27 @@ def show(cli: Cli, name: str) -> None:
     cli.next(f"mesh prove {name}")
 
 
-def _attesters(mesh: client.MeshClient, answer: Proved) -> list[str]:
-    try:
-        attested = mesh.attested(answer)
-    except Refused:
-        return []
-    return [telling.node_of(signed.verifier.name) for signed in attested.attestations]
-
-
 @click.command()
 @click.argument("name", metavar="ID")
 @format_option
 @pass_cli
 def why(cli: Cli, name: str) -> None:
-    """What happened to the intent that ID belongs to, in all logs, and by what right."""
+    """What happened to the intent that ID belongs to, in all logs, and by what right.
 
-    async def work(mesh: client.MeshClient, library: client.Library) -> telling.Story:
+    First the seven questions, each with what its answer rests on; then its life, stage by stage.
+    """
+
+    async def work(mesh: client.MeshClient, library: client.Library) -> tuple[dict[str, Answer], telling.Story]:
         answers = await mesh.execution(name)
-        final = {telling.place_of(record_of(answer)): _attesters(mesh, answer) for answer in answers}
         known = await epochs.knowing(cli, mesh, library, map(record_of, answers))
-        return telling.Story(answers, final, known.governance)
+        reach = await reach_of(mesh, answers)
+        return answer_all(answers, reach, known.governance), telling.Story(answers, reach, known.governance)
 
-    story = client.run(cli, work)
+    questions, story = client.run(cli, work)
     if cli.format == "table":
-        cli.lines(story.lines())
+        cli.lines([*(line for answer in questions.values() for line in answer.lines()), *([""] if questions else []), *story.lines()])
     else:
-        cli.rows((), story.stages)
+        cli.value({"questions": {key: msgspec.to_builtins(answer) for key, answer in questions.items()}, "stages": story.stages})
     cli.next(f"mesh prove {name} --out proof.json")
 
 

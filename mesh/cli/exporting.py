@@ -2,7 +2,8 @@
 
 Rules
 -----
-1. Each log is read up to the largest certificate that a member can prove, and as it was certified (:mod:`mesh.cli.recorded`).
+1. Of each log the span is read, and nothing behind it, as it was certified (:mod:`mesh.cli.backward`): up to the largest certificate that a
+   member can prove.
 2. Records are proved one after the other, and written as they are: memory does not grow with their number.
 3. The file stands under its name only once it is whole. What could not be had or would fail is named, left out, and is an exit status.
 4. A sample is drawn from the certificates themselves (:mod:`mesh.protocol.sampling`): whoever has them draws the same one.
@@ -11,14 +12,15 @@ Not here: judging such a file (:mod:`mesh.cli.archives`).
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
 import click
 import msgspec
 
-from mesh.cli import client, recorded, telling
+from mesh.cli import client, recorded
+from mesh.cli.backward import Backward, Span
 from mesh.cli.collecting import Collector, check_handed_out, whole_file
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.cli.times import parse_when
@@ -69,9 +71,13 @@ class _Export:
         self.tally = _Tally()
         self._write(self._packer.begin())
 
+    def name(self, place: client.Place) -> str:
+        """What a record is called."""
+        return self._mesh.naming.place(place.origin, place.index)
+
     async def add(self, place: client.Place) -> str:
         """Prove one record; its verdict, or the code of why there is none."""
-        where = f"{telling.node_of(place.origin)}/{place.index}"
+        where = self.name(place)
         try:
             main = await self._mesh.prove(place)
             self._mesh.attested(main)
@@ -125,7 +131,9 @@ def export(cli: Cli, out: Path, since: str | None, until: str | None, only: str 
     async def work(mesh: client.MeshClient, library: client.Library) -> tuple[_Tally, list[dict[str, Any]]]:
         with whole_file(out) as file:
             exporting = _Export(cli, mesh, library, file)
-            logs = [await _log(exporting, head, mesh, since_ms, until_ms) async for head in _heads(cli, mesh, exporting.tally, only)]
+            logs = [
+                await _log(cli, exporting, head, mesh, Span(since_ms, until_ms)) async for head in _heads(cli, mesh, exporting.tally, only)
+            ]
             exporting.end()
             return exporting.tally, logs
 
@@ -139,8 +147,10 @@ def export(cli: Cli, out: Path, since: str | None, until: str | None, only: str 
     return tally.status()
 
 
-async def _heads(cli: Cli, mesh: client.MeshClient, tally: _Tally, only: str | None) -> AsyncIterator[tuple[recorded.Head, list[str]]]:
-    """How far each log is final, proved, and who serves it."""
+async def _heads(
+    cli: Cli, mesh: client.MeshClient, tally: _Tally, only: str | None
+) -> AsyncIterator[tuple[recorded.Head, Mapping[str, NodeStatus]]]:
+    """How far each log is final, proved, and how the members say they are."""
     answers = {name: answer for name, answer in (await mesh.status()).items() if isinstance(answer, NodeStatus)}
     if not answers:
         raise Unavailable("unreachable", "no member of the roster answers")
@@ -156,30 +166,23 @@ async def _heads(cli: Cli, mesh: client.MeshClient, tally: _Tally, only: str | N
             cli.say(f"the log {origin} could not be read: {error}")
             continue
         if head is not None:
-            yield head, recorded.readers(mesh, answers, head)
+            yield head, answers
 
 
 async def _log(
-    exporting: _Export, found: tuple[recorded.Head, list[str]], mesh: client.MeshClient, since_ms: int, until_ms: int
+    cli: Cli, exporting: _Export, found: tuple[recorded.Head, Mapping[str, NodeStatus]], mesh: client.MeshClient, span: Span
 ) -> dict[str, Any]:
     """One log's records of that span; which they are is said by the owner's log as it was certified, not by whoever serves it."""
-    head, members = found
+    head, answers = found
     row: dict[str, Any] = {"log": head.origin, "first": -1, "last": -1, "records": 0}
+    log = Backward(mesh, answers, head.origin, cli.say, bare=True)
     first = end = -1
-    failure: MeshError = Unavailable("unreachable", head.origin)
-    for member in members:
-        first = end = -1
-        try:
-            async for page in recorded.pages(mesh, member, head, since_ms):
-                ours = sum(record.at_ms < until_ms for record in page.records)
-                first = page.first if first < 0 and ours else first
-                end = page.first + ours if ours else end
-            break
-        except MeshError as error:
-            failure = error
-    else:
+    async for stretch in log.certified(head, span):
+        if stretch.records:
+            first, end = stretch.records[0].index, max(end, stretch.records[-1].index + 1)
+    if not log.complete:
         exporting.tally.lacking += 1
-        return {**row, "error": str(failure)}
+        return {**row, "error": f"{head.origin} could not all be read"}
     for index in range(first, end) if first >= 0 else ():
         await exporting.add(client.Place(head.origin, index))
     return row if first < 0 else {**row, "first": first, "last": end - 1, "records": end - first}
@@ -233,8 +236,9 @@ def sample(cli: Cli, count: int, seed: str, given: Path | None, heads_out: Path 
 
 
 async def _row(exporting: _Export, drawn: Drawn) -> dict[str, Any]:
-    verdict = await exporting.add(client.Place(drawn.origin, drawn.index))
-    return {"record": f"{telling.node_of(drawn.origin)}/{drawn.index}", "origin": drawn.origin, "index": drawn.index, "verdict": verdict}
+    place = client.Place(drawn.origin, drawn.index)
+    verdict = await exporting.add(place)
+    return {"record": exporting.name(place), "origin": drawn.origin, "index": drawn.index, "verdict": verdict}
 
 
 async def _certificates(cli: Cli, mesh: client.MeshClient, tally: _Tally) -> Heads:

@@ -39,6 +39,8 @@ class _Gathered(msgspec.Struct, frozen=True):
     outcomes: int
     left_out: int
     """Outcomes that are not final yet."""
+    place: str
+    """What the record is called."""
 
 
 @click.command()
@@ -124,7 +126,8 @@ async def _gather(cli: Cli, mesh: client.MeshClient, library: client.Library, na
     answers = [await mesh.prove(place) for place in sorted(await mesh.locate(name))]
     main = min(answers, key=lambda answer: _rank(record_of(answer), name))
     found = await Collector(cli, mesh, library).collect(main)
-    return _Gathered(encode_proof(found.bundle), main, library.roster, found.outcomes, found.left_out)
+    place = record_of(main).origin, record_of(main).index
+    return _Gathered(encode_proof(found.bundle), main, library.roster, found.outcomes, found.left_out, mesh.naming.place(*place))
 
 
 def _rank(record: Record, name: str) -> tuple[bool, bool, bool, int]:
@@ -148,14 +151,14 @@ def replay(cli: Cli, name: str) -> int:
     found = client.run(cli, work)
     record = record_of(found.main)
     if not isinstance(record, DecisionMade):
-        raise Refused("not_found", f"{telling.place_of(record)} is no decision: {telling.told(record)}")
+        raise Refused("not_found", f"{found.place} is no decision: {telling.told(record)}")
     with engine_for(found.data) as engine:
         report = verify(found.data, trust=found.roster, engine=engine)
     repeated = next(check for check in report.checks if check.name == "replay")
     mismatch = report.verdict == "FAILED"
     verdict = "mismatch" if mismatch else "match" if repeated.result == "passed" else "unverifiable"
     if cli.format == "table":
-        cli.lines([f"{verdict}  {telling.place_of(record)}  {telling.told(record)}", *report_lines(report)])
+        cli.lines([f"{verdict}  {found.place}  {telling.told(record)}", *report_lines(report)])
     else:
         cli.value({"result": verdict, **report_value(report)})
     cli.next(f"mesh why {record.intent[:12]}")

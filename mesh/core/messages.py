@@ -44,6 +44,7 @@ __all__ = [
     "IntentRequest",
     "LawAsked",
     "LawBatch",
+    "Leaves",
     "LineageBatch",
     "Location",
     "MirrorStatus",
@@ -171,6 +172,17 @@ class BarrierAsked(Payload, tag_field="ask", tag="barrier"):
 
 class Pull(Payload, tag_field="ask", tag="pull"):
     """Give me records of a log from ``first`` on, as many as fit."""
+
+    origin: Origin
+    first: Count
+    count: Count
+
+
+class Leaves(Payload, tag_field="ask", tag="leaves"):
+    """Give me records of a log from ``first`` on, as many as fit, without any statement beside them and without a note.
+
+    For whoever searches or counts: of most records it wants nothing else, and the answer costs a fifth.
+    """
 
     origin: Origin
     first: Count
@@ -365,7 +377,7 @@ class NodeStatus(Payload, tag_field="answer", tag="status"):
     counters: dict[Text, Count]
 
 
-Asked = Sync | Pull | Find | Prove | StatusAsked | Offer | LawAsked | BundleAsked | Supply | BarrierAsked | HeardAsked
+Asked = Sync | Pull | Leaves | Find | Prove | StatusAsked | Offer | LawAsked | BundleAsked | Supply | BarrierAsked | HeardAsked
 """What may be asked on a ``sync`` subject."""
 
 

@@ -21,6 +21,7 @@ from mesh.core.messages import (
     HeardAsked,
     LawAsked,
     LawBatch,
+    Leaves,
     LineageBatch,
     Location,
     Prove,
@@ -41,7 +42,7 @@ from mesh.roles.recent import Recent
 
 __all__ = ["FIND_MAX", "Question", "announcement", "bundle", "found", "heard", "law", "looked_up", "proved", "pulled", "shown"]
 
-Question = Pull | Find | Prove | StatusAsked | LawAsked | BundleAsked | Supply | BarrierAsked | HeardAsked
+Question = Pull | Leaves | Find | Prove | StatusAsked | LawAsked | BundleAsked | Supply | BarrierAsked | HeardAsked
 """What is answered without a step."""
 FIND_MAX: Final = 1_000
 _LAW_FRAME_BYTES: Final = 64
@@ -60,7 +61,9 @@ async def announcement(store: Store, recent: Recent, origin: str, first: int, si
     return announce_batches(origin, first, leaves, await store.bodies(_ids(leaves)), note)
 
 
-async def looked_up(store: Store, asked: Pull | Find | Prove | LawAsked | BundleAsked, state: GovernorState, *, openings: bool) -> bytes:
+async def looked_up(
+    store: Store, asked: Pull | Leaves | Find | Prove | LawAsked | BundleAsked, state: GovernorState, *, openings: bool
+) -> bytes:
     """The answer to a question.
 
     Args:
@@ -75,6 +78,8 @@ async def looked_up(store: Store, asked: Pull | Find | Prove | LawAsked | Bundle
     match asked:
         case Pull(origin=origin):
             return await pulled(store, asked, state.log.note if origin == state.log.origin else b"", openings=openings)
+        case Leaves(origin=origin, first=first, count=count):
+            return pull_answer(origin, first, await store.records(origin, first, min(count, BATCH_RECORDS_MAX)), {}, {}, b"")
         case Find():
             return await found(store, asked)
         case Prove():

@@ -49,7 +49,8 @@ _ASK_MS: Final = 2_000
 _TICK_S: Final = 0.1
 _EVENTS_MAX: Final = 16
 """Messages in one step: each may hold 128 decisions, and the bus must not wait for a second."""
-_QUEUED_MAX: Final = 512
+_QUEUED_MAX: Final = 64
+"""Messages that wait to be judged: each may be a megabyte, and more of them make nothing faster."""
 _SAVE_S: Final = 1.0
 _SAVE_SHARE: Final = 20
 """Saving takes a twentieth of the time at most: with thousands of executions open a position is some megabytes."""
@@ -105,6 +106,11 @@ class Auditor:
     def stop(self) -> None:
         """End soon, with the position saved."""
         self._stopping = True
+
+    @property
+    def governance(self) -> Governance:
+        """What it judges by now."""
+        return self._audit.governance
 
     def standing(self, patience: Patience = PATIENT) -> list[Standing]:
         """The alarms that stand now."""

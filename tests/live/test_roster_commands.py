@@ -90,3 +90,7 @@ def test_a_node_whose_storage_was_set_back_goes_on_in_a_new_log_under_new_keys_a
         _until_all_act_under(said, 2, {*files.nodes} - {"us-1"})
         status, shown, err = said("log", "checkpoint", "sa-1")
         assert (status, shown["origin"].rpartition("/")[2], len(shown["attested_by"]) >= 4) == (0, "e2", True), err
+        listed = said("lineage", "ls", "--node", "sa-1")[1]
+        assert {"sa-1@e1/0", "sa-1/0"} <= {row["record"] for row in listed}, "its log of before, and the one of now"
+        assert said("lineage", "show", "sa-1@e1/0")[1][0]["record"]["origin"] == "dev/sa-1/e1"
+        assert said("lineage", "show", "sa-1/0")[1][0]["record"]["origin"] == "dev/sa-1/e2"

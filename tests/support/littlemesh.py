@@ -25,6 +25,7 @@ from mesh.core.messages import (
     HeardAsked,
     LawAsked,
     LawBatch,
+    Leaves,
     LineageBatch,
     Location,
     MirrorStatus,
@@ -162,6 +163,8 @@ class Node:
         match asked:
             case Pull():
                 return self.pulled(asked)
+            case Leaves(origin=origin, first=first, count=count):
+                return pull_answer(origin, first, self.logs.get(origin, [])[first : first + min(count, 128)], {}, {}, b"")
             case Find(prefix=prefix, count=count):
                 return pack(Found(records=[place for place in reversed(self.places) if place.id.startswith(prefix)][:count]))
             case Prove():
