@@ -179,7 +179,7 @@ class Healing:
                 holding = next(each for each in self._named() if each.disk.size(origin) >= final)
                 self._audit(holding, owner, final)
         newest = next(each.state.governance for each in self._named() if each.state is not None)
-        check_lives(watch.honest, newest, whole=not watch.liars)
+        check_lives(watch.honest, newest, whole=not (watch.liars or watch.restored))
 
     def _audit(self, governor: Governor, member: Member, size: int) -> None:
         states = (each.state for each in self._named())

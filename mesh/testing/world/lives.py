@@ -25,7 +25,7 @@ _EVER: Final = 1 << 50
 
 
 def check_lives(governors: Iterable[Governor], governance: Governance, *, whole: bool) -> None:
-    """Judge the logs of these honest governors; ``whole`` if there are no others. What still runs has no end yet.
+    """Judge the logs of these honest governors; ``whole`` if there are no others and none lost anything. What still runs has no end yet.
 
     Raises:
         Violation: I11.

@@ -324,17 +324,15 @@ class Watch:
 
     def _line(self, governor: Governor, use: KeyUse, checkpoint: Checkpoint, time_s: int) -> None:
         name, origin, size, root = governor.name, checkpoint.origin, checkpoint.size, checkpoint.root
-        heads: dict[str, Head | None] = {key: head for (key, log), head in governor.disk.heads.items() if log == origin}
-        head = heads.get(use)
+        head: Head | None = {key: head for (key, log), head in governor.disk.heads.items() if log == origin}.get(use)
         if head is None or head.size < size or (head.size == size and (head.root, head.time_s) != (root, time_s or head.time_s)):
             raise Violation("I7", f"{name} signs {use} of {origin} at {size}, which its disk does not know")
         if self._roots.setdefault((name, origin, size), root) != root:
             raise Violation("I7", f"{name} signs two roots of {origin} at {size}")
         if use == "log":
             return
-        if (
-            self._lines.setdefault((name, use, origin, size), (time_s, root)) != (time_s, root) and name not in self.restored
-        ):  # nobody may know when
+        said = self._lines.setdefault((name, use, origin, size), (time_s, root))
+        if said != (time_s, root) and name not in self.restored:  # whom nobody may be able to tell when
             raise Violation("I7", f"{name} signs {use} of {origin} at {size} twice, with different times")
         newest_size, newest_s = self._newest.get((name, use, origin), (0, 0))
         if size > newest_size:
