@@ -44,7 +44,7 @@ from mesh.core.run.heard import Heard
 from mesh.errors import Alarm, Refused
 from mesh.protocol.events import Event, IntentArrived, OfferArrived, OutcomesArrived, SyncArrived
 from mesh.protocol.state import Facts, GovernorState
-from mesh.protocol.step import Append, Head, InsertOnce, KeyUse, Persist, PutLaw, PutNote, Reply, Send, SetMeta, Sign, Step
+from mesh.protocol.step import Append, InsertOnce, KeyUse, Persist, PutLaw, PutNote, Reply, Send, SetMeta, Sign, Step
 from mesh.protocol.stored import INCARNATION, ROSTER_EPOCH
 from mesh.testing.world import keys
 from mesh.testing.world.disk import Disk
@@ -324,7 +324,7 @@ class Watch:
 
     def _line(self, governor: Governor, use: KeyUse, checkpoint: Checkpoint, time_s: int) -> None:
         name, origin, size, root = governor.name, checkpoint.origin, checkpoint.size, checkpoint.root
-        head: Head | None = {key: head for (key, log), head in governor.disk.heads.items() if log == origin}.get(use)
+        head = next((head for known, head in governor.disk.heads.items() if known == (use, origin)), None)
         if head is None or head.size < size or (head.size == size and (head.root, head.time_s) != (root, time_s or head.time_s)):
             raise Violation("I7", f"{name} signs {use} of {origin} at {size}, which its disk does not know")
         if self._roots.setdefault((name, origin, size), root) != root:
