@@ -116,7 +116,7 @@ def test_a_row_says_who_asked_for_what_and_why_not(shell: Shell) -> None:
 
 
 def test_every_kind_of_record_can_be_asked_for(shell: Shell) -> None:
-    assert set(KINDS) == {"attest_refused", "decision", "denied", "governance", "heard", "incident", "noise", "outcome"}
+    assert set(KINDS) == {"attest_refused", "cosigned", "decision", "denied", "governance", "heard", "incident", "noise", "outcome"}
     for kind in KINDS:
         assert all(row["kind"] == kind for row in shell.json("lineage", "ls", "--kind", kind))
 
