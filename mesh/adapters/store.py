@@ -9,7 +9,8 @@ Rules
 4. A key that is not new is a :class:`Conflict`; what the file itself refuses (:mod:`mesh.adapters.store_schema`) is an alarm.
    Both leave nothing of the step and the store usable.
 5. Any other failure ends the store: whether the last bytes are on the disk is unknown, and asking again would not tell (a
-   failed fsync is reported once). Every call is then ``storage_failed`` until the file is opened again.
+   failed fsync is reported once). Every call is then ``storage_failed`` until the file is opened again. Opening it again reads back
+   what may stand in memory only, so the whole journal is written into the file and synced before anything is read.
 6. Whoever waits when the store ends or is closed is answered.
 
 :class:`File` is the part of this that :mod:`mesh.adapters.spent` shares. Foreign exceptions become ours here and nowhere else.
@@ -180,8 +181,8 @@ class File:
         self._task = asyncio.create_task(self._run(), name=f"writer of {path.name}")
 
     @classmethod
-    async def open(cls, path: Path, layout: Layout, *, owner: str) -> "File":
-        """Create the file, or open one of this layout and owner.
+    async def open(cls, path: Path, layout: Layout, *, owner: str, create: bool = True) -> "File":
+        """Create the file, or open one of this layout and owner; without ``create`` one that is missing or empty is a failure.
 
         Raises:
             Refused: ``config_invalid`` when it is another's.
@@ -190,9 +191,11 @@ class File:
         """
         opened = list[aiosqlite.Connection]()
         try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE))  # SQLite would let others read it
+            flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+            os.close(os.open(path, flags, _PRIVATE))  # SQLite would let others read it
             writer = await _connect(path, opened)
-            await _bind(writer, layout, owner)
+            await _bind(writer, layout, owner, create=create)
+            await _settle(writer, layout)
             reader = await _connect(path, opened)
             await reader.execute("PRAGMA query_only = ON")  # and so it never checkpoints: see rule 2
             return cls(path, layout, writer, reader)
@@ -434,7 +437,7 @@ async def _connect(path: Path, opened: list[aiosqlite.Connection]) -> aiosqlite.
     return connection
 
 
-async def _bind(connection: aiosqlite.Connection, layout: Layout, owner: str) -> None:
+async def _bind(connection: aiosqlite.Connection, layout: Layout, owner: str, *, create: bool) -> None:
     """Make it a file of this layout and owner if it is empty; otherwise it must be one. Writes only what is not there yet."""
     session = Session(connection)
     found = await session.fetch(f"PRAGMA journal_mode = {layout.journal}")
@@ -443,6 +446,8 @@ async def _bind(connection: aiosqlite.Connection, layout: Layout, owner: str) ->
     await session.fetch(f"PRAGMA synchronous = {layout.synchronous}")
     await session.fetch("BEGIN IMMEDIATE")
     if await session.fetch("SELECT count(*) FROM sqlite_schema") == [(0,)]:
+        if not create:
+            raise Unavailable("storage_failed", "the file is empty")
         for sql in (*_OWNED, *layout.schema):
             await session.fetch(sql)
         await session.fetch(f"PRAGMA application_id = {layout.application}")
@@ -457,6 +462,14 @@ async def _bind(connection: aiosqlite.Connection, layout: Layout, owner: str) ->
     if version != sqlite3.sqlite_version:  # what wrote last is the first question after a corruption
         await session.fetch("UPDATE owner SET sqlite = ?", (sqlite3.sqlite_version,))
     await connection.commit()
+
+
+async def _settle(connection: aiosqlite.Connection, layout: Layout) -> None:
+    """Rule 5: what a journal holds whose fsync failed is read back from memory, but a fsync of the file itself has not failed yet."""
+    if layout.journal == "wal":
+        ((_, frames, written),) = await Session(connection).fetch("PRAGMA wal_checkpoint(TRUNCATE)")
+        if frames != written:  # somebody else reads an old state, or both are -1: it is no such journal
+            raise Unavailable("storage_failed", f"only {written} of {frames} pages of the journal could be made durable")
 
 
 async def _abandon(*connections: aiosqlite.Connection) -> None:
