@@ -279,17 +279,17 @@ class MeshClient:
         """Everything recorded about the execution that ``name`` belongs to, in all logs, oldest first; decisions before outcomes.
 
         Raises:
-            Refused: as :meth:`locate`.
+            Refused: as :meth:`locate` and :meth:`prove_all`.
             Unavailable: ``unreachable``.
         """
-        first = await self._prove_all(await self.locate(name))
+        first = await self.prove_all(await self.locate(name))
         intents = {intent_of(record_of(answer)) for answer in first} - {""}
         if not intents:
             return first
         places: set[Place] = set()
         for intent in intents:
             places |= (await self.find(intent)).get(intent, set())
-        return await self._prove_all(places)
+        return await self.prove_all(places)
 
     async def records(self, member: str, origin: str, first: int, count: int) -> LineageBatch:
         """Records of a log as one member holds them. Raises as :meth:`ask`."""
@@ -307,8 +307,21 @@ class MeshClient:
         names = [member.name for member in self.roster.members]
         return dict(zip(names, await asyncio.gather(*(one(name) for name in names)), strict=True))
 
-    async def _prove_all(self, places: Iterable[Place]) -> list[Proved]:
-        answers = await asyncio.gather(*(self.prove(place) for place in sorted(places)))
+    async def prove_all(self, places: Iterable[Place]) -> list[Proved]:
+        """The records at these places, in the order of :meth:`execution`, without places that no member has a record of.
+
+        Any one member could have made such a place up.
+
+        Raises:
+            MeshError: as :meth:`prove`, if there is no record at any of them.
+        """
+        asked = await asyncio.gather(*(self.prove(place) for place in sorted(places)), return_exceptions=True)
+        answers = list[Proved]()
+        for answer in asked:
+            if isinstance(answer, Proved):
+                answers.append(answer)
+            elif not isinstance(answer, MeshError) or not any(isinstance(other, Proved) for other in asked):
+                raise answer
         return sorted(answers, key=lambda answer: _when(record_of(answer)))
 
 

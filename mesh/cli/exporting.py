@@ -78,14 +78,16 @@ class _Export:
             found = await self._collector.collect(main)
             data = encode_proof(found.bundle)
             report = verify(data, trust=self._collector.library.roster)
-            if report.verdict == "FAILED":
-                self.tally.failed += 1
-                check_handed_out(report)
-        except MeshError as error:
+        except MeshError as error:  # a member may have written its words: they decide nothing
             self._cli.say(f"{where}: {error}")
-            if not (isinstance(error, Refused) and "is no proof" in error.detail):
-                self.tally.lacking += 1
+            self.tally.lacking += 1
             return error.code
+        try:
+            check_handed_out(report)
+        except Refused as refusal:
+            self._cli.say(f"{where}: {refusal}")
+            self.tally.failed += 1
+            return refusal.code
         self._write(self._packer.add(found.bundle))
         if report.verdict == "PARTIAL":
             self.tally.partial += 1

@@ -121,7 +121,7 @@ def _tlog(answer: Proved) -> bytes:
 
 async def _gather(cli: Cli, mesh: client.MeshClient, library: client.Library, name: str) -> _Gathered:
     """The record that ``name`` means, with the final outcomes of it if it is a permit."""
-    answers = [await mesh.prove(place) for place in sorted(await mesh.locate(name))]
+    answers = await mesh.prove_all(await mesh.locate(name))
     main = min(answers, key=lambda answer: _rank(record_of(answer), name))
     found = await Collector(cli, mesh, library).collect(main)
     return _Gathered(encode_proof(found.bundle), main, library.roster, found.outcomes, found.left_out)

@@ -5,12 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Payload
 from mesh.core.log.note import Note, parse_note
-from mesh.core.messages import Prove, Proved, pack, unpack
+from mesh.core.messages import Find, Found, Prove, Proved, RefusedAnswer, pack, unpack
+from mesh.errors import Unavailable
 from mesh.limits import AUDIT_LOGS_MAX, HEADS_BYTES_MAX, SAMPLE_RECORDS_MAX
 from mesh.protocol.sampling import Heads, draw, read_heads
 from tests.cli.shell import Shell
@@ -95,6 +97,42 @@ def test_what_would_fail_is_left_out_and_is_the_exit_status(own: Shell, tmp_path
     assert "eu-1/2: body_missing" in err
     status, printed, _ = own.run("verify", str(out), "--trust", str(roster))
     assert (status, "lab/eu-1/e1: 2 records, 0 to 1" in printed) == (0, True)
+
+
+@pytest.mark.parametrize("command", ["export", "sample"])
+def test_no_words_of_a_member_take_a_record_out_unseen(own: Shell, tmp_path: Path, command: str) -> None:
+    honest, liar = own.ask, own.story.lab.roster.members[-1].name  # asked last: its words are what is told
+
+    async def ask(member: str, message: Payload) -> bytes:
+        if isinstance(message, Prove) and message.origin.startswith("lab/eu-1/") and message.index == 1:
+            if member == liar:
+                return pack(RefusedAnswer(code="not_found", detail="what the nodes answered is no proof"))
+            raise Unavailable("unreachable", member)
+        return await honest(member, message)
+
+    own.ask = ask
+    more = ["-n", str(_final(own))] if command == "sample" else []
+    status, _, err = own.run("audit", command, "--out", str(tmp_path / "some.jsonl"), *more)
+    assert (status, "1 lacking" in err, "0 failed" in err) == (4, True, True), err
+
+
+def test_a_place_that_one_member_made_up_takes_no_permit_out(own: Shell, tmp_path: Path) -> None:
+    honest = own.ask
+
+    async def ask(member: str, message: Payload) -> bytes:
+        answer = await honest(member, message)
+        if member == "ap-1" and isinstance(message, Find):
+            found = unpack(Found, answer)
+            more = [msgspec.structs.replace(place, index=999_999) for place in found.records[:1]]
+            return pack(msgspec.structs.replace(found, records=[*found.records, *more]))
+        return answer
+
+    own.ask = ask
+    for name in ("eu-1/2", own.story.permitted):
+        ended = own.run("prove", name, "-o", str(tmp_path / f"{name[:4]}.json"))
+        assert ended[0] == 0, ended
+    assert own.json("audit", "export", "--out", str(tmp_path / "some.jsonl"))["verified"] == _final(own)
+    assert own.run("why", own.story.permitted)[0] == 0
 
 
 def test_what_was_erased_is_partial(own: Shell, tmp_path: Path) -> None:
