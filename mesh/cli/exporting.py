@@ -11,7 +11,7 @@ Not here: judging such a file (:mod:`mesh.cli.archives`).
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -210,11 +210,11 @@ def sample(cli: Cli, count: int, seed: str, given: Path | None, heads_out: Path 
         drawn = draw(heads, seed=seed, count=count)
         if out is None:
             exporting = _Export(cli, mesh, library, None)
-            rows = [await _row(exporting, place) for place in drawn]
+            rows = await _rows(exporting, drawn)
         else:
             with whole_file(out) as file:
                 exporting = _Export(cli, mesh, library, file)
-                rows = [await _row(exporting, place) for place in drawn]
+                rows = await _rows(exporting, drawn)
                 exporting.end()
         exporting.tally.lacking += tally.lacking
         return exporting.tally, heads, rows
@@ -232,6 +232,12 @@ def sample(cli: Cli, count: int, seed: str, given: Path | None, heads_out: Path 
     status = tally.status()
     cli.next(f"mesh explain {'record_invalid' if status == _FAILED else 'not_final'}" if status else "mesh audit run --once")
     return status
+
+
+async def _rows(exporting: _Export, drawn: Sequence[Drawn]) -> list[dict[str, Any]]:
+    """In the order in which they were drawn; proved, and written, in the order of their logs, as every such file has them."""
+    found = {place: await _row(exporting, place) for place in sorted(drawn, key=lambda place: (place.origin, place.index))}
+    return [found[place] for place in drawn]
 
 
 async def _row(exporting: _Export, drawn: Drawn) -> dict[str, Any]:

@@ -310,6 +310,9 @@ const Proof = (() => {
       [[`halt/${domain}`, roster.revoker], [`policy/${domain}`, role], [`activate/${domain}`, role]]),
   ]);
 
+  /* How many proofs against members a frontier names (frauds_max). */
+  const fraudsMax = (roster) => 3 * Math.max(roster.f, 1);
+
   /* That its numbers make quorums which share an honest member, and no key stands in it twice (mesh/core/law/roster.py). */
   const checkRoster = (roster) => {
     const [n, f, k] = [roster.members.length, roster.f, roster.k];
@@ -323,7 +326,7 @@ const Proof = (() => {
     if (rolesOf(roster).some((role) => role.threshold < 1 || role.threshold > role.keys.length)) {
       refuse("roster_unsound", "a role's threshold");
     }
-    if (voicesOf(roster).size + 1 > MAX.streams) refuse("roster_unsound", "too many streams");
+    if (voicesOf(roster).size + 1 + fraudsMax(roster) > MAX.streams) refuse("roster_unsound", "too many streams");
     const operators = Object.values(roster.operators).map((owner) => owner.key);
     const keys = [...rolesOf(roster).flatMap((role) => role.keys), ...operators, ...roster.members.flatMap(memberKeys)];
     if (new Set(keys).size !== keys.length || !keys.every(admissible)) refuse("bad_key", "a key that is none, or stands there twice");
@@ -335,6 +338,10 @@ const Proof = (() => {
     }
     const handovers = Object.values(roster.handovers);
     if (roster.epoch <= 1 && handovers.length) refuse("roster_unsound", "the first roster takes nothing over from anybody");
+    if ("roster" in roster.handovers) refuse("roster_unsound", "nobody hands the stream of the rosters over");
+    for (const [stream, { sequence }] of Object.entries(roster.handovers)) {
+      if (sequence >= (stream.startsWith("activate/") ? MAX.activations : MAX.said)) refuse("roster_unsound", `no room behind number ${sequence}`);
+    }
     if (handovers.some(({ sequence, head }) => (sequence === 0) !== (head === ""))) refuse("roster_unsound", "a stream goes on behind nothing");
   };
 
@@ -433,8 +440,8 @@ const Proof = (() => {
     return roster;
   };
   const checkHeeded = (chain, stream, since, at, epoch) => {
-    const start = since ? chain.findIndex((one) => one.id === since) + 1 : 1;
-    if (start < 1) refuse("handed_over", `${stream} since another roster`);
+    const start = since ? chain.slice(0, epoch).findIndex((one) => one.id === since) + 1 : 1;
+    if (start < 1) refuse("policy_unknown", `${stream} since a roster that does not count under epoch ${epoch}`);
     for (const { claims } of chain.slice(start, epoch)) {
       if (stream in claims.handovers && at > claims.handovers[stream].sequence) refuse("handed_over", `${stream}, number ${at}`);
     }
@@ -740,10 +747,15 @@ const Proof = (() => {
   /* Python's strip() */
   const BLANK = "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]+";
   const strip = (written) => written.replace(new RegExp(`^${BLANK}|${BLANK}$`, "g"), "");
-  const demands = (annotation) => annotation.split(",").map((part) => {
-    const match = /^([1-9][0-9]?) of ([a-z0-9][a-z0-9-]{0,31})$/.exec(part.replace(/^ +| +$/g, "")) ?? refuse("engine_unavailable", "@approval");
-    return { least: Number(match[1]), group: match[2] };
-  });
+  const demands = (annotation) => {
+    const found = annotation.split(",").map((part) => {
+      const match = /^([1-9][0-9]?) of ([a-z0-9][a-z0-9-]{0,31})$/.exec(part.replace(/^ +| +$/g, "")) ?? refuse("engine_unavailable", "@approval");
+      return { least: Number(match[1]), group: match[2] };
+    });
+    if (found.length > MAX.approvals) refuse("policy_invalid", "@approval names more groups than approvals come");
+    if (new Set(found.map(({ group }) => group)).size !== found.length) refuse("policy_invalid", "@approval names a group twice");
+    return found;
+  };
   const isOf = (declared, value) => {
     const scalar = { bool: "boolean", int: "number", string: "string" };
     if (declared in scalar) return typeof value === scalar[declared];
@@ -769,6 +781,13 @@ const Proof = (() => {
     }
     if (left.size) refuse("opening_mismatch", `no opening for ${[...left.keys()][0]}`);
     for (const name of Object.keys(values)) if (!isOf(declared.get(name).type, values[name])) refuse("params_mismatch", name);
+  };
+
+  /* That nothing is named twice, of which readers might take either (policy.py, read_bundle). */
+  const checkNames = (bundle) => {
+    const lists = [bundle.principal, bundle.types, bundle.actions, ...bundle.actions.map((action) => action.params)];
+    const names = [bundle.policies.map((one) => one.id), bundle.entities.map((one) => `${one.type}::${one.id}`), ...lists.map((list) => list.map((one) => one.name))];
+    if (names.some((list) => new Set(list).size !== list.length)) refuse("policy_invalid", "something stands twice in the bundle");
   };
 
   /* Principal, resource and all their ancestors, sorted: what the engine is shown (decide.py). */
@@ -959,8 +978,11 @@ const Proof = (() => {
         if (!at) continue;
         await checkSigners(statement, chain[at - 1].claims);
         for (const before of chain.slice(0, at)) checkLogs(before.claims, statement.claims);
-        const streams = new Set(["roster", ...chain.slice(0, at + 1).flatMap((one) => [...voicesOf(one.claims).keys()])]);
-        if (streams.size > MAX.streams) refuse("roster_unsound", "too many streams");
+        const upto = chain.slice(0, at + 1).map((one) => one.claims);
+        const streams = new Set(["roster", ...upto.flatMap((roster) => [...voicesOf(roster).keys()])]);
+        const handed = Object.keys(statement.claims.handovers);
+        if (!handed.every((stream) => streams.has(stream))) refuse("roster_unsound", "it hands a stream over that nobody has");
+        if (streams.size + handed.length + Math.max(...upto.map(fraudsMax)) > MAX.streams) refuse("roster_unsound", "too many streams");
       }
       believed = chain;
     };
@@ -1050,7 +1072,7 @@ const Proof = (() => {
       await governed();
       if (!namedBy) refuse("wrong_epoch", "the roster that named its signers is not of this chain");
       if (manifest.claims.mesh !== trusted.claims.mesh) refuse("wrong_mesh", manifest.claims.mesh);
-      if (manifest.claims.epoch < 1 || (manifest.claims.epoch === 1) !== (manifest.claims.previous === "")) {
+      if (manifest.claims.epoch < 1 || manifest.claims.epoch > MAX.said || (manifest.claims.epoch === 1) !== (manifest.claims.previous === "")) {
         refuse("malformed", "a manifest's number");
       }
       const content = utf8(canonical(bundle.bundles[0]));
@@ -1059,6 +1081,7 @@ const Proof = (() => {
         refuse("digest_mismatch", "manifest, bundle and record do not name one another");
       }
       checked({ $ref: "#/$defs/Bundle" }, parse(content, MAX.policy), "policy bundle");
+      checkNames(bundle.bundles[0]);
       if (bundle.bundles[0].domain !== domain) refuse("policy_invalid", "bundle of another domain");
       const activations = [];
       for (const envelope of bundle.activations) activations.push(await activated(await read(envelope, "activate"), domain, last(activations)));

@@ -10,6 +10,8 @@ import pytest
 
 from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Payload
+from mesh.core.log.archive import Packer, Unpacker
+from mesh.core.log.bundle import read_proof
 from mesh.core.log.note import Note, parse_note
 from mesh.core.messages import Find, Found, Prove, Proved, RefusedAnswer, pack, unpack
 from mesh.errors import Unavailable
@@ -198,6 +200,55 @@ def test_archives_and_proofs_are_judged_in_one_go(shell: Shell, files: tuple[Pat
     shell.run("audit", "export", "--out", str(out))
     values = json.loads(shell.run("verify", "-o", "json", str(one), str(out), str(tmp_path / "none"), "--trust", roster)[1])
     assert [value["verdict"] for value in values] == ["VERIFIED", "VERIFIED", "UNREADABLE"]
+
+
+def _repacked(path: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
+    unpacker, packer = Unpacker(), Packer()
+    proofs = [data for line in path.read_bytes().splitlines(keepends=True) if (data := unpacker.take(line)) is not None]
+    packed = [packer.add(read_proof(data)) for data in change(proofs)]
+    path.write_bytes(packer.begin() + b"".join(packed) + packer.end())
+
+
+@pytest.mark.parametrize(
+    ("change", "option", "missing"),
+    [
+        (lambda proofs: [proofs[0], *proofs[2:]], "--whole", 1),
+        (lambda proofs: [proofs[0], *proofs[2:]], "--range", 1),
+        (lambda proofs: proofs[1:], "--range", 0),
+        (lambda proofs: proofs[:-1], "--range", -1),
+        (lambda _: [], "--range", 0),
+    ],
+    ids=["a gap", "a gap in a range", "the beginning", "the end", "everything"],
+)
+def test_a_record_that_must_be_there_and_is_not_fails_and_is_named(
+    shell: Shell, files: tuple[Path, str], change: Callable[[list[bytes]], list[bytes]], option: str, missing: int
+) -> None:
+    out, roster = files
+    count = shell.json("audit", "export", "--out", str(out), "--node", "us-1")["verified"]
+    span = f"lab/us-1/e1=0..{count - 1}"
+    given = ["--whole"] if option == "--whole" else ["--range", span]
+    assert shell.run("verify", str(out), "--trust", roster, *given)[0] == 0
+    _repacked(out, change)
+    status, printed, _ = shell.run("verify", str(out), "--trust", roster, *given)
+    assert (status, f"record {missing % count} of lab/us-1/e1 is not there" in printed) == (5, True), printed
+
+
+@pytest.mark.parametrize("change", [lambda proofs: [*proofs, proofs[0]], lambda proofs: proofs[::-1]], ids=["twice", "backwards"])
+def test_records_that_are_not_in_their_order_are_refused(
+    shell: Shell, files: tuple[Path, str], change: Callable[[list[bytes]], list[bytes]]
+) -> None:
+    out, roster = files
+    shell.run("audit", "export", "--out", str(out), "--node", "us-1")
+    _repacked(out, change)
+    status, printed, _ = shell.run("verify", str(out), "--trust", roster)
+    assert (status, "non_canonical" in printed or "stands behind record" in printed) == (3, True), printed
+
+
+def test_a_range_that_is_none_is_refused(shell: Shell, files: tuple[Path, str]) -> None:
+    out, roster = files
+    shell.run("audit", "export", "--out", str(out), "--node", "us-1")
+    for written in ("us-1", "lab/us-1/e1=3..1", "lab/us-1/e1=a..b"):
+        assert "error[usage]" in shell.run("verify", str(out), "--trust", roster, "--range", written)[2]
 
 
 # ------------------------------------------------------------------------------------------------------------------------ sample
