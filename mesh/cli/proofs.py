@@ -72,7 +72,7 @@ def prove(cli: Cli, name: str, out: Path | None, form: str, key: Path | None) ->
     if found.left_out:
         cli.say(f"{found.left_out} outcomes are not final yet and were left out")
     if form == "html":
-        cli.say(f"its reader is asked for the id of a roster that they trust; a link may carry it: #pin={report.roster}")
+        cli.say(f"its reader is asked for the id of a roster that they trust; a link may fill it in: #pin={report.roster}")
     cli.next(f"mesh prove {name} -o proof.json" if signer is not None else f"mesh verify {out or 'FILE'} --trust ROSTER")
 
 

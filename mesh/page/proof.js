@@ -939,8 +939,12 @@ const Proof = (() => {
 
   // ------------------------------------------------------------------------------------------------------------- the ladder
 
-  /* Judge a proof bundle (bytes) by a roster (bytes of its envelope). `pinned`: whether the reader gave that roster's id. */
-  const judge = async (bytes, anchor, pinned) => {
+  const CLAIMED = {
+    file: "as this file itself says: whoever wrote the file may have made it up. Give the id of the roster that you trust",
+    link: "as the link names it: whoever made the link may have made it up. If that is the id of the roster that you trust, confirm it below",
+  };
+  /* Judge a proof bundle (bytes) by a roster (bytes of its envelope). `by`: who named that roster: its "reader", the "link", the "file". */
+  const judge = async (bytes, anchor, by) => {
     const checks = [];
     const report = { verdict: "FAILED", checks, mesh: "", as_of: 0, roster: "", record: null, bundle: null };
     const check = async (name, work) => {
@@ -959,8 +963,7 @@ const Proof = (() => {
       chain = [trusted];
       Object.assign(report, { mesh: trusted.claims.mesh, as_of: trusted.claims.epoch, roster: trusted.id });
       const told = `roster of ${trusted.claims.mesh}, epoch ${trusted.claims.epoch}`;
-      const claimed = "as this file itself says: whoever wrote the file may have made it up. Give the id of the roster that you trust";
-      return pinned ? told : skip(`${told}, ${claimed}`);
+      return by === "reader" ? told : skip(`${told}, ${CLAIMED[by]}`);
     });
     if (!await knowsEd25519()) await check("signatures", () => skip("this browser cannot check Ed25519: no signature was checked"));
     const readable = await check("file", () => {
@@ -1211,7 +1214,7 @@ const Page = (() => {
   const at = (id) => document.getElementById(id);
   const carried = (id) => Proof.fromBase64(at(id).textContent.trim());
   const when = (ms) => new Date(ms).toISOString().replace("T", " ").replace("Z", " UTC");
-  const LINE_ENDS = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+  const LINE_ENDS = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g; // and what cannot be seen
   const plain = (value) => String(value).replace(LINE_ENDS, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
   const make = (name, given = {}, ...inside) => {
     const element = document.createElement(name);
@@ -1223,9 +1226,18 @@ const Page = (() => {
     VERIFIED: "Every check passed, under the roster that you named.",
     PARTIAL: "Nothing is wrong, but something could not be checked here.",
     FAILED: "This is not a proof. Do not rely on anything it says.",
+    BLIND: "This browser can check no signature, so nothing here is proved. Use another browser, or mesh verify.",
+    LINK: "Nothing is wrong, but the link chose the roster, not you. Confirm its id below if you know it from somebody you trust.",
+  };
+  const WHOSE = {
+    reader: "the id that you gave",
+    link: "the link names it, and nobody else says so: compare it, then confirm",
+    file: "nobody but this file itself says so",
   };
   const SIGNS = { passed: "✓", failed: "✗", skipped: "–" };
-  let shown = null; // {bytes, anchor, name}: what is being judged
+  let given = null; // {bytes, anchor, name}: what is judged now, or next
+  let shown = null; // the same of what stands on the page
+  let [turn, reading, confirmed] = [0, 0, ""]; // only the newest may write onto the page; the pin that the reader, not a link, gave
 
   const payload = (envelope) => {
     try { return JSON.parse(Proof.text(Proof.fromBase64(envelope.payload))); } catch { return {}; }
@@ -1274,10 +1286,22 @@ const Page = (() => {
     make("td", { class: "sign", title: check.result }, SIGNS[check.result]), make("th", { scope: "row" }, check.name),
     make("td", {}, check.code ? make("code", {}, check.code) : "", check.code ? " " : "", check.detail)));
 
-  const show = (report, pin) => {
+  const sentence = (report, by) => {
+    if (report.verdict === "FAILED") return WORDS.FAILED;
+    if (report.checks.some((check) => check.name === "signatures")) return WORDS.BLIND;
+    const others = report.checks.filter((check) => check.result === "skipped" && !["replay", "trust"].includes(check.name));
+    return by === "link" && !others.length ? WORDS.LINK : WORDS[report.verdict];
+  };
+  const wait = () => {
+    document.body.dataset.verdict = "";
+    at("verdict").replaceChildren("…");
+    at("sentence").replaceChildren("It is being checked.");
+    for (const id of ["reasons", "story", "checks", "raw", "whose", "source"]) at(id).replaceChildren();
+  };
+  const show = (report, by) => {
     document.body.dataset.verdict = report.verdict;
     at("verdict").replaceChildren(report.verdict);
-    at("sentence").replaceChildren(plain(WORDS[report.verdict]));
+    at("sentence").replaceChildren(plain(sentence(report, by)));
     at("source").replaceChildren(plain(shown.name));
     const lacking = report.checks.filter((check) => check.result === "skipped" && check.name !== "replay" && check.detail !== "not reached");
     const failed = report.checks.filter((check) => check.result === "failed");
@@ -1289,28 +1313,36 @@ const Page = (() => {
     at("mesh").replaceChildren(plain(report.mesh || "?"));
     at("as-of").replaceChildren(plain(report.as_of || "?"));
     at("roster").replaceChildren(plain(report.roster || "?"));
-    at("whose").replaceChildren(pin ? "the id that you gave" : "nobody but this file itself says so");
+    at("whose").replaceChildren(WHOSE[by]);
     at("raw").replaceChildren(report.bundle ? plainJson(report.bundle) : "");
   };
   /* Pretty, with what could paint over other text shown as escapes. */
   const plainJson = (value) => JSON.stringify(value, null, 2).split("\n").map(plain).join("\n");
 
   const pinned = () => /^#pin=([0-9a-f]{64})$/.exec(location.hash)?.[1] ?? "";
-  const judge = async () => {
-    const pin = pinned();
+  let latest = null; // the newest judgement, as a promise
+  const judge = () => latest = judged();
+  const judged = async () => {
+    const [mine, pin, one] = [turn += 1, pinned(), given];
+    const by = !pin ? "file" : pin === confirmed ? "reader" : "link";
     at("pin").value = pin;
+    at("confirm").replaceChildren(by === "link" ? "I trust this id" : "Check again");
+    wait();
     let report;
     try {
       if (!globalThis.crypto?.subtle) throw new Error("this browser offers no cryptography to this page: open it as a file or by https");
       if (location.hash.startsWith("#pin=") && !pin) throw new Error("the pin is not 64 lowercase hex digits");
-      const anchor = await Proof.anchorOf(shown.bytes, shown.anchor, pin);
+      const anchor = await Proof.anchorOf(one.bytes, one.anchor, pin);
       if (anchor === null) throw new Error("wrong_epoch: no roster of the pinned id is in this file");
-      report = await Proof.judge(shown.bytes, anchor, pin !== "");
+      report = await Proof.judge(one.bytes, anchor, by);
     } catch (error) {
       const checks = [{ name: "trust", result: "failed", code: "", detail: String(error.message) }];
       report = { verdict: "FAILED", checks, mesh: "", as_of: 0, roster: "", record: null, bundle: null };
     }
-    show(report, pin);
+    if (mine === turn) { // else something else was asked for meanwhile: its pin and its file stand there
+      shown = one;
+      show(report, by);
+    }
     return report;
   };
 
@@ -1322,20 +1354,23 @@ const Page = (() => {
   };
   /* Another proof, a bundle or a page like this, judged by this page's program and its reader's pin. */
   const load = async (file) => {
+    const mine = reading += 1;
     const bytes = new Uint8Array(await file.arrayBuffer());
+    if (mine !== reading) return undefined;
     const written = new TextDecoder().decode(bytes);
     const held = (id) => new RegExp(`<script type="application/octet-stream" id="${id}">([A-Za-z0-9+/=\\s]*)<\\/script>`);
     const inside = (id) => held(id).exec(written)?.[1].trim();
     const [bundle, anchor] = [inside("bundle"), inside("anchor")];
-    shown = { name: file.name, bytes: bundle ? Proof.fromBase64(bundle) : bytes, anchor: anchor ? Proof.fromBase64(anchor) : shown.anchor };
+    given = { name: file.name, bytes: bundle ? Proof.fromBase64(bundle) : bytes, anchor: anchor ? Proof.fromBase64(anchor) : given.anchor };
     return judge();
   };
 
   const begin = () => {
-    shown = { name: "the proof in this page", bytes: carried("bundle"), anchor: carried("anchor") };
+    given = shown = { name: "the proof in this page", bytes: carried("bundle"), anchor: carried("anchor") };
     at("trust-form").addEventListener("submit", (event) => {
       event.preventDefault();
       const pin = at("pin").value.trim();
+      confirmed = pin;
       if (location.hash === `#pin=${pin}` || (!pin && !location.hash)) judge();
       else location.hash = pin ? `pin=${pin}` : "";
     });
@@ -1344,5 +1379,5 @@ const Page = (() => {
     at("other").addEventListener("change", (event) => event.target.files[0] && load(event.target.files[0]));
     return judge();
   };
-  return { ready: begin(), judge, load };
+  return { ready: begin(), judge, load, latest: () => latest };
 })();

@@ -5,8 +5,8 @@ Source: github.com/in-toto/attestation, spec v1. The envelope is DSSE, as for ev
 Rules
 -----
 1. The subject is what was executed: each measurement of the intent under its name, its digest under in-toto's name for the algorithm
-   (``sha256``) or, as in-toto allows, under the algorithm's own (``blake3``). Where nothing was measured, or nothing shows that it began, it
-   is the intent itself, named by its statement id: SHA-256 over its PAE.
+   (``sha256``) or, as in-toto allows, under the algorithm's own (``blake3``). Where nothing was measured, or nothing shows that it
+   began, it is the intent itself, named by its statement id: SHA-256 over its PAE.
 2. The predicate says what was decided and by what right, and how it ended; and which proof bundle shows it. It holds no parameter: the
    bundle does, as far as they are public.
 3. Whoever signs says that they have judged that bundle, with this verdict, by this roster. The authority is not theirs: it is in what the

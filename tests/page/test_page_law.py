@@ -140,12 +140,14 @@ def test_a_bundle_that_names_something_twice_is_refused_by_both(judge: Judge, ch
 
 def _seen(monkeypatch: pytest.MonkeyPatch, law: _Lawful) -> None:
     """Make the record say what would follow, if an annotation were read only up to its first comma."""
-    digest, draft, demands = decide.input_digest, attester.authorization_draft, decide.demands
+    decided: Any = decide
+    attesting: Any = attester
+    digest, draft, demands = decided.input_digest, attesting.authorization_draft, decided.demands
     seen = dict[str, str]()
     trust = more().lab.roster_envelope
     with monkeypatch.context() as patch:
-        patch.setattr(decide, "demands", lambda annotation: demands(annotation.partition(",")[0]))
-        patch.setattr(decide, "input_digest", lambda *given, **more_: seen.setdefault("input", digest(*given, **more_)))
+        patch.setattr(decided, "demands", lambda annotation: demands(annotation.partition(",")[0]))
+        patch.setattr(decided, "input_digest", lambda *given, **more_: seen.setdefault("input", digest(*given, **more_)))
         said_here(law.proof(), trust)
         law.record["decision"]["input"] = seen["input"]
 
@@ -154,7 +156,7 @@ def _seen(monkeypatch: pytest.MonkeyPatch, law: _Lawful) -> None:
             seen["id"] = made.id
             return made
 
-        patch.setattr(attester, "authorization_draft", drafted)
+        patch.setattr(attesting, "authorization_draft", drafted)
         said_here(law.proof(), trust)
         law.record["authorization"] = seen.get("id", "")
 
