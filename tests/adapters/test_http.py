@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mesh.adapters import httpserver
 from mesh.adapters.httpclient import Reply, admit_url, ask
-from mesh.adapters.httpserver import Answer, HttpServer, Request, listen_address
+from mesh.adapters.httpserver import SMALL_BYTES, Answer, HttpServer, Request, listen_address
 from mesh.errors import Alarm, Unavailable
 from mesh.limits import (
     HTTP_ANSWERS_BYTES_MAX,
@@ -222,6 +222,57 @@ async def test_answers_that_nobody_reads_are_bounded_together(monkeypatch: pytes
         assert (await opened.get()).status == 503
         for one in slow:
             one.close()
+
+
+async def test_small_answers_are_given_however_many_large_ones_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httpserver, "SLOW_S", 60.0)
+
+    async def some(request: Request) -> Answer:
+        return Answer(200, bytes({"/x": SMALL_BYTES, "/y": SMALL_BYTES + 1}.get(request.path, HTTP_ANSWERS_BYTES_MAX)))
+
+    async with door(some) as opened:
+        with socket.create_connection(("127.0.0.1", opened.server.port)) as slow:
+            slow.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda: opened.server._held == HTTP_ANSWERS_BYTES_MAX)
+            assert (await opened.get()).status == 200
+            assert status(await opened.knock(b"GET /y HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")) == 503
+
+
+async def test_who_has_been_written_to_longest_makes_room_for_a_large_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httpserver, "SLOW_S", 0.3)
+    half = HTTP_ANSWERS_BYTES_MAX // 2
+
+    async def much(_: Request) -> Answer:
+        return Answer(200, bytes(half))
+
+    async with door(much) as opened:
+        slow = list[socket.socket]()
+        for count in (1, 2):
+            slow.append(socket.create_connection(("127.0.0.1", opened.server.port)))
+            slow[-1].sendall(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda count=count: len(opened.server._written) == count)  # type: ignore[misc]
+        first, second = opened.server._written
+        await asyncio.sleep(0.4)
+        assert (await opened.get(bytes_max=half)).status == 200
+        await until(first.done)
+        assert (second.done(), opened.counters["http_made_room"]) == (False, 1)
+        for one in slow:
+            one.close()
+
+
+@pytest.mark.parametrize(
+    "sent", [b"garbage\r\n\r\n", b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"], ids=["refused", "answered"]
+)
+async def test_who_was_answered_and_only_lingers_makes_room(sent: bytes) -> None:
+    async with door() as opened:
+        held = [await asyncio.open_connection("127.0.0.1", opened.server.port) for _ in range(HTTP_CONNECTIONS_MAX)]
+        for _, writer in held:
+            writer.write(sent)
+        await until(lambda: len(opened.server._lingering) == HTTP_CONNECTIONS_MAX)
+        assert (await opened.get()).status == 200
+        assert opened.counters["http_turned_away"] == 0
+        for _, writer in held:
+            writer.transport.abort()
 
 
 async def test_a_connection_has_so_many_requests() -> None:
