@@ -61,7 +61,7 @@ class Request(msgspec.Struct, frozen=True):
 
     method: str
     path: str
-    """As it was sent, without a query."""
+    """As it was sent, without a query, and without the host in front that a proxy may send (RFC 9112, 3.2.2)."""
     body: bytes
 
 
@@ -245,7 +245,7 @@ class HttpServer:
                 if len(body) > self._body_bytes_max or pieces > HTTP_PIECES_MAX:
                     raise _Unfit(413)
             elif isinstance(event, h11.EndOfMessage) and head is not None:
-                return Request(head.method.decode(), head.target.partition(b"?")[0].decode("ascii", "replace"), bytes(body))
+                return Request(head.method.decode(), _path(head.target), bytes(body))
             else:
                 return None
 
@@ -298,6 +298,14 @@ async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
             left = _LINGER_BYTES
             while left > 0 and (data := await reader.read(_READ_BYTES)):
                 left -= len(data)
+
+
+def _path(target: bytes) -> str:
+    path = target.partition(b"?")[0]
+    scheme, colon, rest = path.partition(b"://")
+    if colon and scheme.lower() in {b"http", b"https"}:
+        path = b"/" + rest.partition(b"/")[2]
+    return path.decode("ascii", "replace")
 
 
 def _me() -> "asyncio.Task[None]":

@@ -157,8 +157,10 @@ async def _heads(cli: Cli, mesh: client.MeshClient, tally: _Tally, only: str | N
             tally.lacking += 1
             cli.say(f"the log {origin} could not be read: {error}")
             continue
-        if head is not None:
-            yield head, recorded.readers(mesh, answers, head)
+        if head is None:
+            cli.say(f"the log {origin} has no certificate yet: nothing in it is final")
+            continue
+        yield head, recorded.readers(mesh, answers, head)
 
 
 async def _log(
@@ -206,7 +208,7 @@ def sample(cli: Cli, count: int, seed: str, given: Path | None, heads_out: Path 
 
     async def work(mesh: client.MeshClient, library: client.Library) -> tuple[_Tally, Heads, list[dict[str, Any]]]:
         tally = _Tally()
-        heads = await _certificates(cli, mesh, tally) if given is None else _given(mesh, given)
+        heads = await _certificates(cli, mesh, tally) if given is None else _given(cli, mesh, given)
         drawn = draw(heads, seed=seed, count=count)
         if out is None:
             exporting = _Export(cli, mesh, library, None)
@@ -255,13 +257,15 @@ async def _certificates(cli: Cli, mesh: client.MeshClient, tally: _Tally) -> Hea
     return Heads.of(notes)
 
 
-def _given(mesh: client.MeshClient, path: Path) -> Heads:
-    """Certificates from a file, each of which must be one."""
+def _given(cli: Cli, mesh: client.MeshClient, path: Path) -> Heads:
+    """Certificates from a file, each of which must be one; logs of which it has none are named."""
     from mesh.adapters.trustfiles import read_bounded
 
     heads = read_heads(read_bounded(path, HEADS_BYTES_MAX))
     for log in heads.logs:
         _check_certificate(mesh, log.note.encode())
+    for origin in sorted(mesh.origins().keys() - {read_checkpoint(log.note.encode()).origin for log in heads.logs}):
+        cli.say(f"{path} has no certificate of the log {origin}: nothing is drawn from it")
     return heads
 
 

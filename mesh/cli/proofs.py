@@ -68,6 +68,10 @@ def prove(cli: Cli, name: str, out: Path | None, form: str, key: Path | None) ->
         click.echo(data, nl=False)
     else:
         _write(out, data)
+        if signer is not None:  # the attestation names these very bytes; the next proof may hold a newer certificate
+            beside = out.with_name(f"{out.name}.proof.json")
+            _write(beside, found.data)
+            cli.say(f"{beside}: the proof that it names")
         cli.say(f"{out}: {len(data):,} bytes, {telling.told(record_of(found.main))}, {found.outcomes} outcomes")
     if found.left_out:
         cli.say(f"{found.left_out} outcomes are not final yet and were left out")

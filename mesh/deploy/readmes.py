@@ -68,8 +68,8 @@ final, and every auditor sees it; but the execution may have happened.
 It is a process of its own. Roster and policy come from files that node.toml names; a change takes effect after a restart.
 
 With a table more in node.toml it serves its log to people without any login, as C2SP tlog-tiles over plain HTTP, below the log's
-name (a TLS proxy or a CDN belongs in front), and asks external witnesses to cosign what it publishes. Their lines never count to k. Without the table there is
-neither.
+name (a TLS proxy or a CDN belongs in front), and asks external witnesses to cosign what it publishes. Their lines never count to k.
+Without the table there is neither.
 
 ```
 [outside]

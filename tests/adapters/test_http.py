@@ -2,15 +2,17 @@
 
 import asyncio
 import socket
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mesh.adapters import httpserver
+from mesh.adapters import httpclient, httpserver
 from mesh.adapters.httpclient import Reply, admit_url, ask
 from mesh.adapters.httpserver import SMALL_BYTES, Answer, HttpServer, Request, listen_address
 from mesh.errors import Alarm, Unavailable
@@ -368,6 +370,16 @@ async def test_what_nobody_foresaw_is_answered_and_an_alarm_is_told() -> None:
         assert [alarm.code for alarm in opened.alarms] == ["storage_corrupt"]
 
 
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [("http://x/a/b?c", "/a/b"), ("HTTPS://x", "/"), ("http://x:1/", "/"), ("/http://x/a", "/http://x/a"), ("*", "*")],
+)
+async def test_a_host_in_front_is_no_part_of_the_path(target: str, path: str) -> None:
+    async with door() as opened:
+        await opened.knock(f"OPTIONS {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert opened.seen[0].path == path
+
+
 async def test_a_query_is_no_part_of_the_path() -> None:
     async with door() as opened:
         await opened.knock(b"GET /x?y=z HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -480,3 +492,29 @@ async def test_nobody_there_and_a_wrong_certificate_are_unreachable() -> None:
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with refuses("config_invalid"):
         admit_url(url)
+
+
+async def test_names_that_are_looked_up_without_end_keep_nothing_else_from_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    real = socket.getaddrinfo
+
+    def slow(name: str, *given: Any, **more: Any) -> Any:
+        if name.endswith(".slow"):
+            release.wait(20)
+            raise socket.gaierror("at last")
+        return real(name, *given, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    try:
+        async with host(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as url:
+            asked = [ask(f"http://{number}.slow", wait_ms=300, bytes_max=9) for number in range(httpclient.LOOKUPS_MAX - 1)]
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            assert [getattr(answer, "code", "") for answer in answers] == ["unreachable"] * len(asked)
+            assert await asyncio.wait_for(asyncio.to_thread(len, "free"), 1) == 4
+            assert (await ask(url, wait_ms=2_000, bytes_max=9)).status == 200
+            with pytest.raises(Unavailable, match="no answer within"):
+                await ask("http://last.slow", wait_ms=100, bytes_max=9)
+            with pytest.raises(Unavailable, match="looked up already"):
+                await ask("http://more.slow", wait_ms=9_000, bytes_max=9)
+    finally:
+        release.set()

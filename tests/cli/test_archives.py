@@ -270,6 +270,15 @@ def test_a_sample_is_proved_and_drawn_again_from_the_same_certificates(own: Shel
     assert own.json("audit", "sample", "-n", "5")["heads"] != first["heads"], "another certificate, another sample"
 
 
+def test_a_log_that_a_sample_leaves_out_is_named(own: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "heads.json"
+    own.run("audit", "sample", "--heads-out", str(path))
+    heads = read_heads(path.read_bytes())
+    path.write_bytes(canonical.encode(msgspec.structs.replace(heads, logs=[log for log in heads.logs if "lab/us-1/e1" not in log.note])))
+    status, _, err = own.run("audit", "sample", "--heads", str(path))
+    assert (status, f"{path} has no certificate of the log lab/us-1/e1" in err) == (0, True), err
+
+
 def test_a_sample_ends_with_a_status_that_cron_understands(own: Shell) -> None:
     everything = str(_final(own))
     assert own.run("audit", "sample", "-n", everything)[0] == 0

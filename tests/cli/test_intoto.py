@@ -77,6 +77,13 @@ def test_the_predicate_says_what_the_proof_says_and_fits_its_schema(shell: Shell
     assert "for the flat" not in json.dumps(predicate), "no parameter is in it"
 
 
+def test_the_proof_that_an_attestation_names_is_written_beside_it(shell: Shell, key: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run.dsse"
+    assert shell.run("prove", shell.story.permitted, "--format", "in-toto", "--sign", str(key), "-o", str(out))[0] == 0
+    named = _read(out.read_text())["predicate"]["proof"]["digest"]["sha256"]
+    assert canonical.sha256_hex((tmp_path / "run.dsse.proof.json").read_bytes()) == named
+
+
 def test_where_nothing_was_measured_the_subject_is_the_intent(shell: Shell, key: Path) -> None:
     said = _read(shell.run("prove", shell.story.forbidden, "--format", "in-toto", "--sign", str(key))[1])
     assert said["subject"] == [{"digest": {"sha256": shell.story.forbidden}, "name": "intent"}]
