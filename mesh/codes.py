@@ -206,7 +206,7 @@ CODES: Final[dict[str, Code]] = {
     ),
     "engine_unavailable": _code("the policy engine gave no answer for complete inputs", "governor", "See the node's log.", 4),
     "stale": _code("fewer than k members vouch for this view", "governor, enforcer", "Wait for the mesh to heal; see `mesh status`.", 4),
-    "clock_unsure": _code("the clock cannot be trusted now", "governor, enforcer", "Mend time synchronisation on this host.", 4),
+    "clock_unsure": _code("the clock cannot be trusted now", "governor, enforcer, witness", "Mend time synchronisation on this host.", 4),
     # --- governance
     "stream_full": _code("this author has said as much as every node will hold", "governor", "Sign with another revoker key.", 2),
     "stream_forked": _code(

@@ -9,7 +9,8 @@ Rules
 4. A key that is not new is a :class:`Conflict`; what the file itself refuses (:mod:`mesh.adapters.store_schema`) is an alarm.
    Both leave nothing of the step and the store usable.
 5. Any other failure ends the store: whether the last bytes are on the disk is unknown, and asking again would not tell (a
-   failed fsync is reported once). Every call is then ``storage_failed`` until the file is opened again.
+   failed fsync is reported once). Every call is then ``storage_failed`` until the file is opened again. Opening it again reads back
+   what may stand in memory only, so the whole journal is written into the file and synced before anything is read.
 6. Whoever waits when the store ends or is closed is answered.
 7. What took no more can rest: it answers questions from what is durable, and writes nothing.
 
@@ -34,7 +35,7 @@ import aiosqlite
 from mesh.adapters.store_schema import ADD_BODIES, ADD_ORIGINS, ADD_PLACES, ADD_USES, DROP_LAW, FORGET, SCHEMA, rows
 from mesh.adapters.storefind import Finding
 from mesh.adapters.storeindex import Index
-from mesh.adapters.storelayout import Layout, bind
+from mesh.adapters.storelayout import Layout, bind, settle
 from mesh.adapters.storequeries import Queries
 from mesh.core.log.merkle import Branch, Frontier
 from mesh.errors import Alarm, MeshError, Refused, Unavailable
@@ -170,8 +171,8 @@ class File:
         self._task = asyncio.create_task(self._run(), name=f"writer of {path.name}")
 
     @classmethod
-    async def open(cls, path: Path, layout: Layout, *, owner: str) -> "File":
-        """Create the file, or open one of this layout and owner.
+    async def open(cls, path: Path, layout: Layout, *, owner: str, create: bool = True) -> "File":
+        """Create the file, or open one of this layout and owner; without ``create`` one that is missing or empty is a failure.
 
         Raises:
             Refused: ``config_invalid`` when it is another's.
@@ -180,9 +181,11 @@ class File:
         """
         opened = list[aiosqlite.Connection]()
         try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE))  # SQLite would let others read it
+            flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+            os.close(os.open(path, flags, _PRIVATE))  # SQLite would let others read it
             writer = await _connect(path, opened)
-            await bind(writer, layout, owner)
+            await bind(writer, layout, owner, create=create)
+            await settle(writer, layout)
             reader = await _connect(path, opened)
             await reader.execute("PRAGMA query_only = ON")  # and so it never checkpoints: see rule 2
             return cls(path, layout, writer, reader)

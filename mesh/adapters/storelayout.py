@@ -11,7 +11,7 @@ import aiosqlite
 
 from mesh.errors import Refused, Unavailable
 
-__all__ = ["Layout", "bind", "owned_schema"]
+__all__ = ["Layout", "bind", "owned_schema", "settle"]
 
 _OWNED: Final = ("CREATE TABLE owner (name TEXT NOT NULL, sqlite TEXT NOT NULL) STRICT",)
 
@@ -35,8 +35,8 @@ def owned_schema(layout: Layout) -> tuple[str, ...]:
     return (*_OWNED, *layout.schema)
 
 
-async def bind(connection: aiosqlite.Connection, layout: Layout, owner: str) -> None:
-    """Make it a file of this layout and owner if it is empty; otherwise it must be one. Writes only what is not there yet."""
+async def bind(connection: aiosqlite.Connection, layout: Layout, owner: str, *, create: bool) -> None:
+    """Make it a file of this layout and owner if it is empty and to be one; otherwise it must be one. Writes only what is not there yet."""
 
     async def fetch(sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in await connection.execute_fetchall(sql, values)]
@@ -47,6 +47,8 @@ async def bind(connection: aiosqlite.Connection, layout: Layout, owner: str) -> 
     await fetch(f"PRAGMA synchronous = {layout.synchronous}")
     await fetch("BEGIN IMMEDIATE")
     if await fetch("SELECT count(*) FROM sqlite_schema") == [(0,)]:
+        if not create:
+            raise Unavailable("storage_failed", "the file is empty")
         for sql in owned_schema(layout):
             await fetch(sql)
         await fetch(f"PRAGMA application_id = {layout.application}")
@@ -61,3 +63,18 @@ async def bind(connection: aiosqlite.Connection, layout: Layout, owner: str) -> 
     if version != sqlite3.sqlite_version:  # what wrote last is the first question after a corruption
         await fetch("UPDATE owner SET sqlite = ?", (sqlite3.sqlite_version,))
     await connection.commit()
+
+
+async def settle(connection: aiosqlite.Connection, layout: Layout) -> None:
+    """Write the whole journal into the file and sync that, before anything is read.
+
+    What a journal holds whose fsync failed is read back from memory, but a fsync of the file itself has not failed yet.
+
+    Raises:
+        Unavailable: ``storage_failed``.
+    """
+    if layout.journal == "wal":
+        rows = await connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+        ((_, frames, written),) = [tuple(row) for row in rows]
+        if frames != written:  # somebody else reads an old state, or both are -1: it is no such journal
+            raise Unavailable("storage_failed", f"only {written} of {frames} pages of the journal could be made durable")

@@ -281,17 +281,17 @@ class MeshClient:
         """Everything recorded about the execution that ``name`` belongs to, in all logs, oldest first; decisions before outcomes.
 
         Raises:
-            Refused: as :meth:`locate`.
+            Refused: as :meth:`locate` and :meth:`prove_all`.
             Unavailable: ``unreachable``.
         """
         places = await self.locate(name)
-        first = await self._prove_all(places)
+        first = await self.prove_all(places)
         intents = {intent_of(record_of(answer)) for answer in first} - {"", name}  # of an intent's own id all was found just now
         if not intents:
             return first
         for intent in intents:
             places |= (await self.find(intent)).get(intent, set())
-        return await self._prove_all(places, first)
+        return await self.prove_all(places, first)
 
     async def records(self, member: str, origin: str, first: int, count: int) -> LineageBatch:
         """Records of a log as one member holds them. Raises as :meth:`ask`."""
@@ -313,10 +313,21 @@ class MeshClient:
         names = [member.name for member in self.roster.members]
         return dict(zip(names, await asyncio.gather(*(one(name) for name in names)), strict=True))
 
-    async def _prove_all(self, places: Iterable[Place], had: Iterable[Proved] = ()) -> list[Proved]:
+    async def prove_all(self, places: Iterable[Place], had: Iterable[Proved] = ()) -> list[Proved]:
+        """The records at these places, in the order of :meth:`execution`, without places that no member has a record of.
+
+        Any one member could have made such a place up. What was ``had`` already is not asked for again.
+
+        Raises:
+            MeshError: as :meth:`prove`, if there is no record at any of them.
+        """
         held = {Place(record.origin, record.index): answer for answer in had for record in [record_of(answer)]}
-        asked = [place for place in sorted(places) if place not in held]
-        answers = [*held.values(), *await asyncio.gather(*(self.prove(place) for place in asked))]
+        wanted = [place for place in sorted(places) if place not in held]
+        asked = await asyncio.gather(*(self.prove(place) for place in wanted), return_exceptions=True)
+        answers = [*held.values(), *(answer for answer in asked if isinstance(answer, Proved))]
+        for answer in asked:
+            if isinstance(answer, BaseException) and not (answers and isinstance(answer, MeshError)):
+                raise answer
         return sorted(answers, key=lambda answer: _when(record_of(answer)))
 
 

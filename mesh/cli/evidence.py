@@ -144,7 +144,7 @@ def show(cli: Cli, name: str) -> None:
     """Everything about the records of an intent, authorization or outcome, or about one record."""
 
     async def work(mesh: client.MeshClient, _library: client.Library) -> list[dict[str, Any]]:
-        answers = [await mesh.prove(place) for place in sorted(await mesh.locate(name))]
+        answers = await mesh.prove_all(await mesh.locate(name))
         return [
             {
                 "record": json.loads(bytes(answer.batch.records[0])),

@@ -12,7 +12,7 @@ Not here: judging such a file (:mod:`mesh.cli.archives`).
 """
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -84,14 +84,16 @@ class _Export:
             found = await self._collector.collect(main)
             data = encode_proof(found.bundle)
             report = verify(data, trust=self._collector.library.roster)
-            if report.verdict == "FAILED":
-                self.tally.failed += 1
-                check_handed_out(report)
-        except MeshError as error:
+        except MeshError as error:  # a member may have written its words: they decide nothing
             self._cli.say(f"{where}: {error}")
-            if not (isinstance(error, Refused) and "is no proof" in error.detail):
-                self.tally.lacking += 1
+            self.tally.lacking += 1
             return error.code
+        try:
+            check_handed_out(report)
+        except Refused as refusal:
+            self._cli.say(f"{where}: {refusal}")
+            self.tally.failed += 1
+            return refusal.code
         self._write(self._packer.add(found.bundle))
         if report.verdict == "PARTIAL":
             self.tally.partial += 1
@@ -165,8 +167,10 @@ async def _heads(
             tally.lacking += 1
             cli.say(f"the log {origin} could not be read: {error}")
             continue
-        if head is not None:
-            yield head, answers
+        if head is None:
+            cli.say(f"the log {origin} has no certificate yet: nothing in it is final")
+            continue
+        yield head, answers
 
 
 async def _log(
@@ -207,15 +211,15 @@ def sample(cli: Cli, count: int, seed: str, given: Path | None, heads_out: Path 
 
     async def work(mesh: client.MeshClient, library: client.Library) -> tuple[_Tally, Heads, list[dict[str, Any]]]:
         tally = _Tally()
-        heads = await _certificates(cli, mesh, tally) if given is None else _given(mesh, given)
+        heads = await _certificates(cli, mesh, tally) if given is None else _given(cli, mesh, given)
         drawn = draw(heads, seed=seed, count=count)
         if out is None:
             exporting = _Export(cli, mesh, library, None)
-            rows = [await _row(exporting, place) for place in drawn]
+            rows = await _rows(exporting, drawn)
         else:
             with whole_file(out) as file:
                 exporting = _Export(cli, mesh, library, file)
-                rows = [await _row(exporting, place) for place in drawn]
+                rows = await _rows(exporting, drawn)
                 exporting.end()
         exporting.tally.lacking += tally.lacking
         return exporting.tally, heads, rows
@@ -235,6 +239,12 @@ def sample(cli: Cli, count: int, seed: str, given: Path | None, heads_out: Path 
     return status
 
 
+async def _rows(exporting: _Export, drawn: Sequence[Drawn]) -> list[dict[str, Any]]:
+    """In the order in which they were drawn; proved, and written, in the order of their logs, as every such file has them."""
+    found = {place: await _row(exporting, place) for place in sorted(drawn, key=lambda place: (place.origin, place.index))}
+    return [found[place] for place in drawn]
+
+
 async def _row(exporting: _Export, drawn: Drawn) -> dict[str, Any]:
     place = client.Place(drawn.origin, drawn.index)
     verdict = await exporting.add(place)
@@ -251,13 +261,15 @@ async def _certificates(cli: Cli, mesh: client.MeshClient, tally: _Tally) -> Hea
     return Heads.of(notes)
 
 
-def _given(mesh: client.MeshClient, path: Path) -> Heads:
-    """Certificates from a file, each of which must be one."""
+def _given(cli: Cli, mesh: client.MeshClient, path: Path) -> Heads:
+    """Certificates from a file, each of which must be one; logs of which it has none are named."""
     from mesh.adapters.trustfiles import read_bounded
 
     heads = read_heads(read_bounded(path, HEADS_BYTES_MAX))
     for log in heads.logs:
         _check_certificate(mesh, log.note.encode())
+    for origin in sorted(mesh.origins().keys() - {read_checkpoint(log.note.encode()).origin for log in heads.logs}):
+        cli.say(f"{path} has no certificate of the log {origin}: nothing is drawn from it")
     return heads
 
 

@@ -70,11 +70,15 @@ def prove(cli: Cli, name: str, out: Path | None, form: str, key: Path | None) ->
         click.echo(data, nl=False)
     else:
         _write(out, data)
+        if signer is not None:  # the attestation names these very bytes; the next proof may hold a newer certificate
+            beside = out.with_name(f"{out.name}.proof.json")
+            _write(beside, found.data)
+            cli.say(f"{beside}: the proof that it names")
         cli.say(f"{out}: {len(data):,} bytes, {telling.told(record_of(found.main))}, {found.outcomes} outcomes")
     if found.left_out:
         cli.say(f"{found.left_out} outcomes are not final yet and were left out")
     if form == "html":
-        cli.say(f"its reader is asked for the id of a roster that they trust; a link may carry it: #pin={report.roster}")
+        cli.say(f"its reader is asked for the id of a roster that they trust; a link may fill it in: #pin={report.roster}")
     cli.next(f"mesh prove {name} -o proof.json" if signer is not None else f"mesh verify {out or 'FILE'} --trust ROSTER")
 
 
@@ -123,7 +127,7 @@ def _tlog(answer: Proved) -> bytes:
 
 async def _gather(cli: Cli, mesh: client.MeshClient, library: client.Library, name: str) -> _Gathered:
     """The record that ``name`` means, with the final outcomes of it if it is a permit."""
-    answers = [await mesh.prove(place) for place in sorted(await mesh.locate(name))]
+    answers = await mesh.prove_all(await mesh.locate(name))
     main = min(answers, key=lambda answer: _rank(record_of(answer), name))
     found = await Collector(cli, mesh, library).collect(main)
     place = record_of(main).origin, record_of(main).index

@@ -2,17 +2,19 @@
 
 import asyncio
 import socket
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mesh.adapters import httpserver
+from mesh.adapters import httpclient, httpserver
 from mesh.adapters.httpclient import Reply, admit_url, ask
-from mesh.adapters.httpserver import Answer, HttpServer, Request, listen_address
+from mesh.adapters.httpserver import SMALL_BYTES, Answer, HttpServer, Request, listen_address
 from mesh.errors import Alarm, Unavailable
 from mesh.limits import (
     HTTP_ANSWERS_BYTES_MAX,
@@ -224,6 +226,57 @@ async def test_answers_that_nobody_reads_are_bounded_together(monkeypatch: pytes
             one.close()
 
 
+async def test_small_answers_are_given_however_many_large_ones_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httpserver, "SLOW_S", 60.0)
+
+    async def some(request: Request) -> Answer:
+        return Answer(200, bytes({"/x": SMALL_BYTES, "/y": SMALL_BYTES + 1}.get(request.path, HTTP_ANSWERS_BYTES_MAX)))
+
+    async with door(some) as opened:
+        with socket.create_connection(("127.0.0.1", opened.server.port)) as slow:
+            slow.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda: opened.server._held == HTTP_ANSWERS_BYTES_MAX)
+            assert (await opened.get()).status == 200
+            assert status(await opened.knock(b"GET /y HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")) == 503
+
+
+async def test_who_has_been_written_to_longest_makes_room_for_a_large_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httpserver, "SLOW_S", 0.3)
+    half = HTTP_ANSWERS_BYTES_MAX // 2
+
+    async def much(_: Request) -> Answer:
+        return Answer(200, bytes(half))
+
+    async with door(much) as opened:
+        slow = list[socket.socket]()
+        for count in (1, 2):
+            slow.append(socket.create_connection(("127.0.0.1", opened.server.port)))
+            slow[-1].sendall(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda count=count: len(opened.server._written) == count)  # type: ignore[misc]
+        first, second = opened.server._written
+        await asyncio.sleep(0.4)
+        assert (await opened.get(bytes_max=half)).status == 200
+        await until(first.done)
+        assert (second.done(), opened.counters["http_made_room"]) == (False, 1)
+        for one in slow:
+            one.close()
+
+
+@pytest.mark.parametrize(
+    "sent", [b"garbage\r\n\r\n", b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"], ids=["refused", "answered"]
+)
+async def test_who_was_answered_and_only_lingers_makes_room(sent: bytes) -> None:
+    async with door() as opened:
+        held = [await asyncio.open_connection("127.0.0.1", opened.server.port) for _ in range(HTTP_CONNECTIONS_MAX)]
+        for _, writer in held:
+            writer.write(sent)
+        await until(lambda: len(opened.server._lingering) == HTTP_CONNECTIONS_MAX)
+        assert (await opened.get()).status == 200
+        assert opened.counters["http_turned_away"] == 0
+        for _, writer in held:
+            writer.transport.abort()
+
+
 async def test_a_connection_has_so_many_requests() -> None:
     async with door() as opened:
         answers = await opened.knock(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n" * (HTTP_REQUESTS_MAX + 5), wait_s=30)
@@ -315,6 +368,16 @@ async def test_what_nobody_foresaw_is_answered_and_an_alarm_is_told() -> None:
         assert codes == [500, 503, 503]
         assert opened.counters["http_failed"] == 1
         assert [alarm.code for alarm in opened.alarms] == ["storage_corrupt"]
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [("http://x/a/b?c", "/a/b"), ("HTTPS://x", "/"), ("http://x:1/", "/"), ("/http://x/a", "/http://x/a"), ("*", "*")],
+)
+async def test_a_host_in_front_is_no_part_of_the_path(target: str, path: str) -> None:
+    async with door() as opened:
+        await opened.knock(f"OPTIONS {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert opened.seen[0].path == path
 
 
 async def test_a_query_is_no_part_of_the_path() -> None:
@@ -429,3 +492,29 @@ async def test_nobody_there_and_a_wrong_certificate_are_unreachable() -> None:
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with refuses("config_invalid"):
         admit_url(url)
+
+
+async def test_names_that_are_looked_up_without_end_keep_nothing_else_from_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    real = socket.getaddrinfo
+
+    def slow(name: str, *given: Any, **more: Any) -> Any:
+        if name.endswith(".slow"):
+            release.wait(20)
+            raise socket.gaierror("at last")
+        return real(name, *given, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    try:
+        async with host(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as url:
+            asked = [ask(f"http://{number}.slow", wait_ms=300, bytes_max=9) for number in range(httpclient.LOOKUPS_MAX - 1)]
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            assert [getattr(answer, "code", "") for answer in answers] == ["unreachable"] * len(asked)
+            assert await asyncio.wait_for(asyncio.to_thread(len, "free"), 1) == 4
+            assert (await ask(url, wait_ms=2_000, bytes_max=9)).status == 200
+            with pytest.raises(Unavailable, match="no answer within"):
+                await ask("http://last.slow", wait_ms=100, bytes_max=9)
+            with pytest.raises(Unavailable, match="looked up already"):
+                await ask("http://more.slow", wait_ms=9_000, bytes_max=9)
+    finally:
+        release.set()
