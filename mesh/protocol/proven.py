@@ -5,7 +5,7 @@ Rules
 1. Up to the *aim*, the certificate that was shown at the start (the *goal*), or a later one of a log that is too far ahead or whose
    owner has left, records are stored that lead to its root, or to that of another certificate that is believed by the rosters held.
    An answer to a pull shows that by the consistency path from where it ends; so what one answer brings is stored at once, however far
-   the certificate is, and one that proves nothing costs one pull.
+   the certificate is, and one that proves nothing, or little, costs one pull.
 2. Nothing is signed for it, and no head is kept, until the aim itself is reached. Then it is attested if every record was right.
 3. A record that is wrong in my eyes is stored like the others: others have made it final. It is refused once, signed, and nothing of
    that log is attested from there on. One that is incomplete is waited for. One that cannot be read is refused and not stored: who
@@ -32,6 +32,7 @@ from mesh.core.log.merkle import Frontier, leaf_hash, verify_consistency
 from mesh.core.log.note import Note, parse_note
 from mesh.core.messages import LineageBatch
 from mesh.errors import Refused
+from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.attester import Examined, storing
 from mesh.protocol.histories import Recent, proof_of
 from mesh.protocol.holding import (
@@ -172,7 +173,7 @@ def _store(state: Mirror, leaves: list[bytes], batch: LineageBatch, context: Mir
         recent=(state.recent or Recent(state.frontier, ())).grown([item.hash for item in records]),
         last_ms=records[-1].record.at_ms,
         asked_ms=0,
-        **{**MOVED, "asked": state.asked - 1 + state.asked % 2 if state.asked else 0},
+        **{**MOVED, "asked": _asked_after(state, len(records))},
     )
     if clash:
         state, more = _cosigned_other(state, context)
@@ -184,6 +185,11 @@ def _store(state: Mirror, leaves: list[bytes], batch: LineageBatch, context: Mir
         return state, effects
     state, more = attest_held(state, context)
     return state, [*effects, *more]
+
+
+def _asked_after(state: Mirror, count: int) -> int:
+    """Who brings a whole page is asked again; who brings less may be one that wants this to take for ever."""
+    return state.asked - 1 + state.asked % 2 if state.asked and count >= BATCH_RECORDS_MAX else state.asked + state.asked % 2
 
 
 def _cosigned_other(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:

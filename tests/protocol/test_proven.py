@@ -93,6 +93,17 @@ def test_a_certificate_may_be_further_than_any_staging_reaches_and_one_spoilt_pa
     assert (held.frontier.size, held.certified, asked) == (4_200, 4_200, 1 + -(-4_200 // PAGE))
 
 
+def test_an_owner_that_answers_with_one_record_at_a_time_delays_by_its_own_turns_only() -> None:
+    far = _simple("far", 1_280)
+    newcomer, note, asked = Newcomer(far.note(*K)), far.note(*K), list[str]()
+    for _ in range(40):
+        for ask in only(Ask, newcomer.later(350)):
+            asked.append(ask.member)
+            _bring(newcomer, _page(far, ask.first, note, 1 if ask.member == far.member.name else PAGE), ask.member)
+    assert newcomer.state.mirrors[far.origin].frontier.size == 1_280
+    assert asked == [far.member.name, *[asked[1]] * 10], "whoever brings a whole page is asked on"
+
+
 def test_who_fell_far_behind_later_catches_up_by_a_certificate_too_and_counts_meanwhile() -> None:
     far, newcomer = _simple("far", 4_200), Newcomer()
     newcomer.take(NoteArrived(far.note(*K)))
