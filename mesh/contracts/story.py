@@ -466,7 +466,14 @@ def _messages(said: _Said, outcomes: _Outcomes, leaves: tuple[bytes, ...], seen:
         "OutcomeAnswer": OutcomeAnswer(receipts=[Raw(item.envelope) for item in outcomes.receipts]),
         "HeardRequest": HeardRequest(heard=Raw(said.heard.envelope), identity=enforcer),
         "LineageBatch": LineageBatch(
-            origin=ORIGIN, first=0, records=[Raw(leaf) for leaf in leaves[:_SEEN]], bodies=bodies, openings=[], checkpoint=seen.decode()
+            origin=ORIGIN,
+            first=0,
+            records=[Raw(leaf) for leaf in leaves[:_SEEN]],
+            bodies=bodies,
+            openings=[],
+            path=[],
+            start=[],
+            checkpoint=seen.decode(),
         ),
         "Asked-sync": Sync(nonce=hex32("boot")),
         "Asked-pull": Pull(origin=ORIGIN, first=0, count=128),

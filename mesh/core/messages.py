@@ -24,6 +24,7 @@ from mesh.limits import (
     MESSAGE_BYTES_MAX,
     NOTE_BYTES_MAX,
     PARAMS_MAX,
+    PROOF_HASHES_MAX,
 )
 
 __all__ = [
@@ -154,6 +155,10 @@ class LineageBatch(Payload):
     """Only in answers to a pull: what is published is kept by streams and could not be erased."""
     checkpoint: _Note
     """The owner's signed note over at least these records, if there is one yet; else empty."""
+    path: Annotated[list[Hex32], msgspec.Meta(max_length=PROOF_HASHES_MAX)]
+    """In an answer to a pull with a certificate: the consistency path (RFC 9162, 2.1.4) from where the batch ends to that; else empty."""
+    start: Annotated[list[Hex32], msgspec.Meta(max_length=PROOF_HASHES_MAX + 1)]
+    """The same from where the batch begins, behind the root there, for whoever holds another history; else empty."""
 
 
 class Sync(Payload, tag_field="ask", tag="sync"):

@@ -24,10 +24,11 @@ from mesh.protocol.barrier import pending
 from mesh.protocol.freshness import Freshness, leap
 from mesh.protocol.gossip import Forked, put, told
 from mesh.protocol.governor import Machine
+from mesh.protocol.members import logs_of
 from mesh.protocol.state import GovernorState
 from mesh.protocol.step import PutBundle, SetMeta, Step
 from mesh.protocol.stored import INCARNATION, Stored, own_log
-from mesh.protocol.together import logs_of, resumed
+from mesh.protocol.together import resumed
 
 __all__ = ["begin"]
 
@@ -61,7 +62,7 @@ def begin(
     waiting = pending(roster, me, stored, boot=boot, now_ms=now_ms)
     log = own_log(origin, stored.own, now_ms=now_ms)
     others = [name for name in logs_of(machine.governance) if name != origin]
-    mirrors = {name: resumed(name, stored.mirrors.get(name), machine.governance, now_ms=now_ms) for name in others}
+    mirrors = {name: resumed(name, stored.mirrors.get(name), machine.governance) for name in others}
     governance = restore(machine.governance, stored.law)
     for manifest, bundle in admitted.items():
         governance = with_bundle(governance, manifest, bundle)

@@ -9,8 +9,8 @@ Rules
    or cannot, must not go on for ever. It still records outcomes; who asks is refused unsigned, and counted, or each no would lengthen it.
 
 Why at the start, and in what a member says itself: whoever comes later or comes back is one and the same case, and an honest member
-that says when it counts is enough, since f of k may lie anyhow. A roster is left by the heartbeats of k, so none is before k that
-count have what was final in the one before.
+that says when it counts is enough, since f of k may lie anyhow. A roster is left by the heartbeats of k, so none is before all honest
+ones of k have what they were shown at their start to be final.
 
 Not here: what must be held (:mod:`mesh.protocol.together`).
 """
@@ -22,9 +22,9 @@ from mesh.core.law.governance import Governance
 from mesh.errors import Refused
 from mesh.protocol.adoption import check_view
 from mesh.protocol.freshness import Freshness
+from mesh.protocol.holding import Mirror
 from mesh.protocol.lineage import LogState
-from mesh.protocol.mirror import Mirror
-from mesh.protocol.together import behind
+from mesh.protocol.proven import behind
 
 __all__ = ["FULL", "UNSURE", "check_acts", "lagging"]
 
@@ -35,11 +35,9 @@ UNSURE: Final = frozenset({"clock_unsure", "roster_pending", "roster_conflict"})
 """Why not even what was seen may be signed now."""
 
 
-def lagging(mirrors: Mapping[str, Mirror], governance: Governance, *, now_ms: int) -> list[Mirror]:
+def lagging(mirrors: Mapping[str, Mirror]) -> list[Mirror]:
     """The mirrors that do not hold yet what was final when this node started; most is lacking of the first."""
-    stall_ms = governance.roster.bounds.attest_stall_ms
-    found = [held for held in mirrors.values() if behind(held, stall_ms=stall_ms, now_ms=now_ms)]
-    return sorted(found, key=lambda held: held.frontier.size - held.goal)
+    return sorted((held for held in mirrors.values() if behind(held)), key=lambda held: held.frontier.size - held.goal)
 
 
 def check_acts(
@@ -57,7 +55,7 @@ def check_acts(
         if refused.code in UNSURE:
             raise
         refusal = refused
-    for held in lagging(mirrors, governance, now_ms=now_ms):
+    for held in lagging(mirrors):
         raise Refused("catching_up", f"{held.frontier.size} of {held.goal} final records of {held.origin} are here")
     if refusal is not None:
         raise refusal

@@ -18,8 +18,8 @@ import msgspec
 
 from mesh.core.log.record import Cosigned, CosignedHead
 from mesh.limits import COSIGNED_HEADS_MAX
+from mesh.protocol.holding import Mirror
 from mesh.protocol.lineage import Entangled, LogState, Writer
-from mesh.protocol.mirror import Mirror
 
 __all__ = ["ENTANGLE_MS", "entangle"]
 

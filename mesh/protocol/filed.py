@@ -71,6 +71,8 @@ class Filed:
             bodies=[msgspec.Raw(body) for body in self._bodies],
             openings=self._openings,
             checkpoint="",
+            path=[],
+            start=[],
         )
         self._origin, self._first = self._origin, self._first + len(self._records)
         self._records, self._bodies, self._openings, self._bytes = [], {}, [], 0
@@ -109,5 +111,5 @@ def _opened(intent: str, openings: list[Opening]) -> Openings | None:
 
 
 def _empty(ask: Ask) -> AuditEvent:
-    batch = LineageBatch(origin=ask.origin, first=ask.first, records=[], bodies=[], openings=[], checkpoint="")
+    batch = LineageBatch(origin=ask.origin, first=ask.first, records=[], bodies=[], openings=[], path=[], start=[], checkpoint="")
     return LineageArrived(pack(batch), pulled=True)

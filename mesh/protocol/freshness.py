@@ -18,8 +18,9 @@ Rules
    * when the wall clock is ahead of the steady time by more than ε: it was set forward, and nobody has borne it out yet;
    * when time made a leap (:func:`leap`), until more than f were heard after it.
 6. Who says that it is behind, because it lacks records that were final before it started, tells the time and that it lives, and
-   nothing more: it does not vouch, does not answer a start, and does not count among those who hold a roster. So k that are fresh, and
-   k by whom a roster is left, have what was final.
+   nothing more: it does not vouch, does not answer a start, and does not count among those who hold a roster. So of k that are fresh,
+   and of k by whom a roster is left, all but those that lie have what was final when they started; but for a log whose owner is proven
+   to have two histories, of which some were shown the other one (:mod:`mesh.protocol.proven`).
 7. Who is caught (:mod:`mesh.core.law.fraud`) does not vouch and answers no start. n, f and k stay. Of its clock and of the rosters that it
    holds it may still speak: it is one of the f who may lie there anyhow, and a mesh that removes it may need it to go over.
 

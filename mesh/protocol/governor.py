@@ -37,7 +37,7 @@ from mesh.core.messages import LineageBatch, SyncAnswer, unpack
 from mesh.core.run.authorization import RecordRef
 from mesh.errors import Refused
 from mesh.limits import BATCH_EVENTS_MAX
-from mesh.protocol import barrier, decide, lineage, mirror, together
+from mesh.protocol import barrier, decide, lineage, members, mirror, proven, together
 from mesh.protocol.adoption import next_roster
 from mesh.protocol.barrier import Pending
 from mesh.protocol.catching import FULL, UNSURE, check_acts, lagging
@@ -64,9 +64,9 @@ from mesh.protocol.events import (
 from mesh.protocol.freshness import Heard, hear, leap
 from mesh.protocol.gossip import Forked, Gossip
 from mesh.protocol.hearing import Hearing, is_heard
+from mesh.protocol.holding import Mirror, MirrorContext
 from mesh.protocol.intake import Intake, refuse
 from mesh.protocol.lineage import Writer
-from mesh.protocol.mirror import Mirror, MirrorContext
 from mesh.protocol.outcomes import take_outcomes
 from mesh.protocol.state import Facts, GovernorState
 from mesh.protocol.step import Effect, PutNote, Reply, Send, SetMeta, Sign, Signed, Step
@@ -168,7 +168,7 @@ class _Work:
                     self.nonces.append(event)
                 case BarrierArrived(data=data):
                     if self.barrier is not None:
-                        chain = together.rosters_of(self.machine.governance)
+                        chain = members.rosters_of(self.machine.governance)
                         self.barrier = barrier.take_answer(self.barrier, data, self.roster, self.machine.me, chain)
                 case Shed(code=code, count=count):
                     self._count(code, count)
@@ -254,12 +254,12 @@ class _Work:
 
     def _mirror(self, *, sure: bool) -> None:
         """What is due of other logs; while nothing may be signed, only what this node must hold is fetched."""
-        lacking = {held.origin for held in lagging(self.mirrors, self.governance, now_ms=self.now_ms)}
+        lacking = {held.origin for held in lagging(self.mirrors)}
         for origin in self.mirrors if sure else lacking:
             context = self._context(self._owner(origin))
             self._adopt(mirror.pull_due(self.mirrors[origin], context))
             if sure:
-                self._adopt(together.attest_held(self.mirrors[origin], context))
+                self._adopt(proven.attest_held(self.mirrors[origin], context))
                 self._adopt(together.lines_due(self.mirrors[origin], context))
         if sure:
             self.log = entangle(self.log, self.mirrors, self.writer, now_ms=self.now_ms)
@@ -282,7 +282,7 @@ class _Work:
             held = self.mirrors[origin]
             self.mirrors[origin] = msgspec.structs.replace(held, witnessed=head, wanted=max(held.wanted, head.size))
         for origin, note in through.goals.items():
-            self.mirrors[origin] = together.seek(self.mirrors[origin], note, self.governance)
+            self._adopt(together.seek(self.mirrors[origin], note, self._context(self._owner(origin), silent=True)))
         self.effects += through.effects
 
     def _stale(self) -> Refused | None:
@@ -393,7 +393,7 @@ class _Work:
             frontier=list(self.governance.frontier),
             policies=self.governance.standings(me.region, self.now_ms),
             checkpoint=self.log.note.decode(),
-            behind=bool(lagging(self.mirrors, self.governance, now_ms=self.now_ms)),
+            behind=bool(lagging(self.mirrors)),
             echo=sorted({self.fresh.boot, *(item.nonce for item in asked)}),
         )
         draft = envelope.draft(beat)
@@ -437,7 +437,7 @@ class _Work:
         """Whose log it is that is held here."""
         if origin != self.log.origin and origin not in self.mirrors:
             raise Refused("unknown_member", origin[:80])
-        return together.owner_of(self.machine.governance, origin)
+        return members.owner_of(self.machine.governance, origin)
 
     def _recognize(self, note: bytes) -> None:
         if self.barrier is None:  # before that, what others know of this log is asked for
@@ -452,9 +452,7 @@ class _Work:
             held, helper = self.mirrors[batch.origin], event.node if event.pulled else ""
             self._adopt(mirror.take_batch(held, batch, self._context(owner), helper=helper))
         elif not own and self.barrier is None and event.pulled:
-            writer = Writer(self.state.log, mesh=self.roster.mesh, now_ms=self.now_ms)  # nothing is recorded for it
-            context = msgspec.structs.replace(self._context(owner), writer=writer)
-            self._adopt(together.take_quietly(self.mirrors[batch.origin], batch, context, helper=event.node))
+            self._adopt(proven.take_proven(self.mirrors[batch.origin], batch, self._context(owner, silent=True), quiet=True))
         elif own and self.barrier is not None and event.pulled:
             self.barrier, effects = barrier.refill(self.barrier, batch, self._context(owner), helper=event.node)
             self.effects += [*effects, *self.hearing.mirrored(effects, self.governance)]
@@ -466,9 +464,9 @@ class _Work:
         self.mirrors[held.origin] = held
         self.effects += [*self.gossip.caught(self.proofs), *effects, *self.hearing.mirrored(effects, self.governance)]
 
-    def _context(self, owner: Member) -> MirrorContext:
+    def _context(self, owner: Member, *, silent: bool = False) -> MirrorContext:
         machine, writer = self.machine, self.writer
-        if owner.log_key == machine.me.log_key:  # refilling: nothing is said about one's own log
+        if silent or owner.log_key == machine.me.log_key:  # refilling: nothing is said about one's own log
             writer = Writer(self.state.log, mesh=self.roster.mesh, now_ms=self.now_ms)
         return MirrorContext(self.governance, machine.me, owner, writer, machine.documents, machine.engine, self.now_ms, self.proofs)
 

@@ -140,7 +140,7 @@ def test_it_says_what_it_lacks_most_of() -> None:
     other = Owner(LAB.roster.member("ap-1"))
     other.decide(LAB.request(LAB.intent(5, at_ms=NOW)[1], []))
     newcomer = Newcomer(other.note(*K), THEIRS.note(*K))
-    assert [held.origin for held in lagging(newcomer.state.mirrors, LAB.governance, now_ms=NOW)] == [THEIRS.origin, other.origin]
+    assert [held.origin for held in lagging(newcomer.state.mirrors)] == [THEIRS.origin, other.origin]
     with pytest.raises(Refused) as caught:
         check_acts(LAB.governance, newcomer.state.fresh, newcomer.state.mirrors, newcomer.state.log, wall_ms=NOW, now_ms=NOW)
     assert (caught.value.code, caught.value.detail) == ("catching_up", f"0 of 3 final records of {THEIRS.origin} are here")
@@ -219,11 +219,14 @@ def test_that_somebody_has_gone_over_is_believed_of_whoever_is_behind_too() -> N
 
 
 def test_an_answer_holds_as_many_certificates_as_may_be_and_not_one_more() -> None:
-    assert len(certificates_in([b"x"] * AUDIT_LOGS_MAX)) == AUDIT_LOGS_MAX
-    assert len(certificates_in([b"x"] * (AUDIT_LOGS_MAX + 1))) == AUDIT_LOGS_MAX
+    def shown(notes: list[bytes], by: str = OTHERS[0]) -> list[str]:
+        return certificates_in(notes, by=by, nonce=BOOT)
+
+    assert len(shown([b"x"] * AUDIT_LOGS_MAX)) == AUDIT_LOGS_MAX
+    assert len(shown([b"x"] * (AUDIT_LOGS_MAX + 1))) == AUDIT_LOGS_MAX
     half = b"x" * (MESSAGE_BYTES_MAX // 4)
-    assert len(certificates_in([half] * 2)) == 2
-    assert len(certificates_in([half, half, b"x"])) == 2
+    assert len(shown([half] * 2)) == 2
+    assert len(shown([half] * 3)) == 2
     start = Start()
     note = THEIRS.note(*K).decode()
     start.hear(told(OTHERS[0], certificates=[note] * AUDIT_LOGS_MAX))

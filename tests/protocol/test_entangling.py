@@ -16,8 +16,8 @@ from mesh.protocol import entangling
 from mesh.protocol.attester import Material, examine_records
 from mesh.protocol.documents import Documents
 from mesh.protocol.entangling import ENTANGLE_MS, entangle
+from mesh.protocol.holding import Mirror
 from mesh.protocol.lineage import LogState, Writer
-from mesh.protocol.mirror import Mirror
 from mesh.protocol.step import Append, Head
 from mesh.protocol.stored import mirror_of
 from mesh.testing.world.world import World

@@ -156,6 +156,8 @@ class Log:
                 bodies=raws,
                 openings=list(part.openings),
                 checkpoint="",
+                path=[],
+                start=[],
             )
             events: list[AuditEvent] = [LineageArrived(pack(batch), pulled=False), NoteArrived(part.note)]
         except UnicodeDecodeError:
@@ -276,7 +278,14 @@ def _read(log: Log, leaves: Sequence[bytes], notes: Sequence[bytes]) -> Judged:
     openings = [one for part in log.parts for one in part.openings]
     raws = [msgspec.Raw(leaf) for leaf in leaves]
     batch = LineageBatch(
-        origin=ORIGIN, first=0, records=raws, bodies=[msgspec.Raw(body) for body in bodies], openings=openings, checkpoint=""
+        origin=ORIGIN,
+        first=0,
+        records=raws,
+        bodies=[msgspec.Raw(body) for body in bodies],
+        openings=openings,
+        path=[],
+        start=[],
+        checkpoint="",
     )
     events: list[AuditEvent] = [LineageArrived(pack(batch), pulled=False), *(NoteArrived(note) for note in notes)]
     return log.judged(log.audit.step(log.audit.begin(None), events, now_ms=log.now_ms).state)

@@ -24,7 +24,7 @@ from mesh.protocol.events import CosigArrived, LawArrived, NoteArrived, OfferArr
 from mesh.protocol.freshness import Freshness, answered, check_fresh, hear
 from mesh.protocol.gossip import Gossip
 from mesh.protocol.histories import RECENT_MAX, Recent
-from mesh.protocol.mirror import MirrorContext
+from mesh.protocol.holding import MirrorContext
 from mesh.protocol.step import PutLaw, PutNote, Send, SetHead, Sign
 from tests.core.kit import refuses
 from tests.protocol import enforcerkit as kit

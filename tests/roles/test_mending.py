@@ -57,6 +57,8 @@ class Peer:
             records=[msgspec.Raw(leaf)],
             bodies=[msgspec.Raw(data) for data in bodies],
             openings=[],
+            path=[],
+            start=[],
             checkpoint="",
         )
         answer = self.lie(given)

@@ -62,7 +62,7 @@ from mesh.protocol.events import (
     Tick,
 )
 from mesh.protocol.governor import Machine
-from mesh.protocol.serving import announce_batches, body_ids, opening_ids, pull_answer
+from mesh.protocol.serving import announce_batches, body_ids, fitting, opening_ids, pull_answer, shown_paths
 from mesh.protocol.state import Facts, GovernorState
 from mesh.protocol.step import (
     Announce,
@@ -147,7 +147,11 @@ class Node:
         found = self.certificate(ask.origin, ask.first + 1)
         note = found[1] if found else self.state.log.note if ask.origin == self.origin else b""
         bodies = {key: self.bodies[key] for key in sorted(ids)}
-        return pull_answer(ask.origin, ask.first, leaves, bodies, {key: self.openings[key] for key in sorted(opened)}, note)
+        openings = {key: self.openings[key] for key in sorted(opened)}
+        leaves = leaves[: fitting(leaves, bodies, openings, note)]
+        hashes = [leaf_hash(leaf) for leaf in self.logs.get(ask.origin, [])]
+        path, start = shown_paths(hashes, ask.first, ask.first + len(leaves), found[0] if found else 0)
+        return pull_answer(ask.origin, ask.first, leaves, bodies, openings, note, path=path, start=start)
 
     def told(self, asker: str, boot: str) -> bytes:
         """What it answers to another's first start."""

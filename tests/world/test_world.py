@@ -152,7 +152,7 @@ def test_an_exception_of_a_machine_ends_the_world_as_a_broken_promise(monkeypatc
 def test_the_first_broken_promise_is_written_down_event_by_event(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(mirror, "_lines", lambda *_: [])
+    monkeypatch.setattr(mirror, "my_lines", lambda *_: [])
     arguments = ["-o", "json", "world", "run", "--seeds", "0..1", "--nodes", "4", "--jobs", "1", "--logs", str(tmp_path)]
     assert command(arguments) == 1
     said = json.loads(capsys.readouterr().out)

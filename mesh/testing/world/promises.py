@@ -18,6 +18,7 @@ I11 the same input gives the same bytes; every recorded decision replays
 I12 every request that reached a living process is answered exactly once
 I13 no two rosters are acted under at once (:mod:`mesh.testing.world.epochs`); nothing starts on the word of who is no member
 I14 who is caught counts for nothing where the proof is held, in the end everywhere (:mod:`mesh.testing.world.freezing`, also I8 of proofs)
+I15 who was shown what is final takes no other records up to there, and counts once it holds them (:mod:`mesh.testing.world.goals`)
 === =====================================================================================================================
 
 Not here: what stirs a world (:mod:`mesh.testing.world.faults`).
@@ -51,11 +52,12 @@ from mesh.testing.world.disk import Disk
 from mesh.testing.world.epochs import ROUNDING_MS, Epochs
 from mesh.testing.world.families import Families
 from mesh.testing.world.freezing import Freezing
+from mesh.testing.world.goals import Goals
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Ground, Violation
 from mesh.testing.world.handing import running, said_by, told
 from mesh.testing.world.message import Message
-from mesh.testing.world.reading import expected, read, same_step, unpae, what_it_denies
+from mesh.testing.world.reading import decided_at, expected, read, same_step, unpae, what_it_denies
 from mesh.testing.world.setting import DOMAIN, EPOCH_MS, Setting
 
 __all__ = ["Watch"]
@@ -83,6 +85,7 @@ class Watch:
         """(origin, index) to leaf hash, of what a client was told is recorded."""
         self.final: dict[str, list[bytes]] = {}
         """Leaf hashes of the longest final prefix of each log."""
+        self.goals = Goals(self.final)
         self._final: dict[str, Frontier] = {}
         self._certified: dict[tuple[str, int], bytes] = {}
         self._roots: dict[tuple[str, str, int], bytes] = {}
@@ -258,6 +261,7 @@ class Watch:
         if governor.member.name in self.liars:
             return
         self.freezing.kept(governor, effects, self.liars)
+        self.goals.kept(governor, effects)
         for effect in effects:
             match effect:
                 case PutNote(space="certificate", origin=origin, size=size, note=note):
@@ -343,14 +347,16 @@ class Watch:
     def _statement(self, governor: Governor, kind: str, payload: bytes) -> None:
         name = governor.name
         if kind == "heartbeat":
-            self._heartbeat(governor, read(Heartbeat, payload))
+            beat = read(Heartbeat, payload)
+            self.goals.said(governor, beat, self.liars)
+            self._heartbeat(governor, beat)
             return
         if governor.member.name in self.liars:
             return
         if kind == "authorization":
             authorization = read(Authorization, payload)
             identity = envelope.draft(authorization).id
-            if ("intent", authorization.intent) not in governor.disk.keys or self._decided_at(governor, authorization, identity) is None:
+            if ("intent", authorization.intent) not in governor.disk.keys or decided_at(governor.disk, authorization, identity) is None:
                 raise Violation("I7", f"{name} authorizes what its disk does not know")
             self._once(name, kind, authorization.intent, payload)
         elif kind == "receipt":
@@ -369,15 +375,6 @@ class Watch:
         owners = [item for item in self.honest if item.roster.origin(item.member) == refusal.origin]
         log = owners[0].disk.hashes(refusal.origin) if owners else []
         return refusal.reason == "missing" and refusal.index < len(log) and log[refusal.index].hex() == refusal.leaf
-
-    def _decided_at(self, governor: Governor, authorization: Authorization, identity: str) -> str | None:
-        """The leaf hash of the record that an authorization says it has, if its issuer's disk has that record there."""
-        log = governor.disk.logs.get(authorization.origin)
-        if log is None or authorization.index >= len(log.leaves):
-            return None
-        record = read_record(log.leaves[authorization.index])
-        fits = isinstance(record, DecisionMade) and record.authorization == identity
-        return log.hashes[authorization.index].hex() if fits else None
 
     def _recorded_at(self, governor: Governor, ref: RecordRef) -> None:
         hashes = governor.disk.hashes(ref.origin)
@@ -476,7 +473,7 @@ class Watch:
         if claims.issuer in self.liars:
             return
         (issuer,) = (item for item in self.honest if item.roster.origin(item.member) == claims.origin)
-        leaf = self._decided_at(issuer, claims, authorization.id)
+        leaf = decided_at(issuer.disk, claims, authorization.id)
         if leaf is None and claims.issuer in self.restored:
             return  # it was on its way when the record was lost
         if leaf is None:

@@ -11,13 +11,15 @@ from mesh.core.law.fraud import Fraud, admit_fraud
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.succession import Rosters
 from mesh.core.law.travel import Said, read_law
-from mesh.core.log.record import Incident
+from mesh.core.log.record import DecisionMade, Incident, read_record
+from mesh.core.run.authorization import Authorization
 from mesh.errors import Refused
 from mesh.limits import STATEMENT_BYTES_MAX
 from mesh.protocol.state import GovernorState
 from mesh.protocol.step import Send, Step
+from mesh.testing.world.disk import Disk
 
-__all__ = ["expected", "read", "same_step", "unpae", "what_it_denies"]
+__all__ = ["decided_at", "expected", "read", "same_step", "unpae", "what_it_denies"]
 
 P = TypeVar("P", bound=Payload)
 
@@ -74,3 +76,13 @@ def what_it_denies(statement: Statement[Said]) -> tuple[str, str]:
     """What a statement denies; or which it is."""
     claims = statement.claims
     return (claims.target.type, claims.target.value) if isinstance(claims, Revocation) else ("halt", statement.id)
+
+
+def decided_at(disk: Disk, authorization: Authorization, identity: str) -> str | None:
+    """The leaf hash of the record that an authorization says it has, if its issuer's disk has that record there."""
+    log = disk.logs.get(authorization.origin)
+    if log is None or authorization.index >= len(log.leaves):
+        return None
+    record = read_record(log.leaves[authorization.index])
+    fits = isinstance(record, DecisionMade) and record.authorization == identity
+    return log.hashes[authorization.index].hex() if fits else None
