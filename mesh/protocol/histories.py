@@ -4,7 +4,7 @@ Rules
 -----
 1. Of each log the hashes of its last records are remembered, so that an older checkpoint that comes late is compared with the tree that is
    held: what others were shown instead may be of any size.
-2. What is further back than that, or from before this start, is not compared: somebody else's is.
+2. What is further back than that, or than the certificate that was held at the start, is not compared: somebody else's is.
 3. A proof is made of notes that the log's own key has signed, and only of a member that is not caught yet.
 
 Not here: what follows for the mirror (:mod:`mesh.protocol.mirror`), what a proof is (:mod:`mesh.core.law.fraud`).
@@ -29,7 +29,7 @@ RECENT_MAX: Final = 1_024
 
 
 class Recent(msgspec.Struct, frozen=True):
-    """The last records of a log that were stored since this node started."""
+    """The last records of a log that are stored."""
 
     before: Frontier
     """Of the records before them."""

@@ -8,12 +8,15 @@ import pytest
 from mesh.core.bytes import envelope
 from mesh.core.law.fold import restore
 from mesh.core.law.heartbeat import Heartbeat
+from mesh.core.log.certificate import verify_certificate
+from mesh.core.log.checkpoint import read_checkpoint
 from mesh.core.log.merkle import Frontier
 from mesh.core.log.record import OutcomeRecorded
 from mesh.core.messages import DeniedAnswer, RefusedAnswer, pack, unpack
 from mesh.core.run.authorization import Denial
 from mesh.errors import Refused
 from mesh.limits import AUDIT_LOGS_MAX, MESSAGE_BYTES_MAX
+from mesh.protocol import barrier
 from mesh.protocol.adoption import next_roster
 from mesh.protocol.barrier import certificates_in
 from mesh.protocol.catching import check_acts, lagging
@@ -21,7 +24,7 @@ from mesh.protocol.events import BarrierArrived, HeartbeatArrived, IntentArrived
 from mesh.protocol.freshness import Freshness, check_fresh, hear
 from mesh.protocol.step import Append, Ask, Head, SetHead, Sign
 from mesh.protocol.stored import Stored, StoredLog
-from tests.protocol.machines import BOOT, LAB, ME, NOW, OWNER, Owner, answers, batch, beat, checkpoint, only, told
+from tests.protocol.machines import BOOT, LAB, ME, NOW, OWNER, Owner, answers, batch, beat, checkpoint, only, secret, told
 from tests.protocol.startkit import NEW, OTHERS, Start
 from tests.support.epochs import successor
 
@@ -234,6 +237,43 @@ def test_an_answer_holds_as_many_certificates_as_may_be_and_not_one_more() -> No
     start = Start()
     start.hear(told(OTHERS[0], certificates=[note] * (AUDIT_LOGS_MAX + 1)))
     assert (start.waiting.answers, start.waiting.goals) == ({}, {})
+
+
+def test_where_not_all_fit_each_member_shows_others_so_that_all_are_shown() -> None:
+    notes = [b"%d " % number + b"x" * (MESSAGE_BYTES_MAX // 20) for number in range(30)]
+    shown = [set(certificates_in(notes, by=f"node-{number}", nonce=BOOT)) for number in range(20)]
+    assert all(len(some) < 15 for some in shown)
+    assert len(set().union(*shown)) == 30
+    assert certificates_in(notes, by="node-1", nonce=BOOT) != certificates_in(notes, by="node-1", nonce="ab" * 32)
+
+
+def test_of_one_answer_the_largest_certificate_of_each_log_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, real = list[int](), verify_certificate
+
+    def verify(note: bytes, **named: Any) -> Any:
+        looked.append(read_checkpoint(note).size)
+        return real(note, **named)
+
+    monkeypatch.setattr("mesh.protocol.barrier.verify_certificate", verify)
+    start = Start()
+    start.hear(told(OTHERS[0], certificates=[THEIRS.note(*K, size=size).decode() for size in (1, 3, 2)]))
+    assert looked == [3]
+
+
+def test_a_certificate_that_is_believed_is_a_goal_though_n_has_grown_since() -> None:
+    """Of seven members any five need not have an honest one of the four who attested it; but one of those is there."""
+    one = LAB.roster.members[0]
+    uses = ("log", "witness", "attest", "decision")
+    later = [
+        msgspec.structs.replace(one, name=f"new-{number}", **{f"{use}_key": secret(f"{number} {use}").public for use in uses})
+        for number in range(3)
+    ]
+    grown = msgspec.structs.replace(LAB.roster, epoch=2, members=[*LAB.roster.members, *later], f=2, k=5)
+    for by, goal in ((LAB.roster.members, True), (K, False)):
+        start = Start()
+        data = told(OTHERS[0], certificates=[THEIRS.note(*by).decode()])
+        taken = barrier.take_answer(start.waiting, data, LAB.roster, ME, (LAB.roster, grown))
+        assert bool(taken.goals) is goal
 
 
 def test_an_answer_is_taken_with_or_without_a_note_that_says_nothing() -> None:
