@@ -468,7 +468,7 @@ async def _settle(connection: aiosqlite.Connection, layout: Layout) -> None:
     """Rule 5: what a journal holds whose fsync failed is read back from memory, but a fsync of the file itself has not failed yet."""
     if layout.journal == "wal":
         ((_, frames, written),) = await Session(connection).fetch("PRAGMA wal_checkpoint(TRUNCATE)")
-        if frames != written:  # somebody else reads an old state, or both are -1: it is no such journal
+        if frames < 0 or frames != written:  # it is no such journal, or somebody else reads an old state of it
             raise Unavailable("storage_failed", f"only {written} of {frames} pages of the journal could be made durable")
 
 
