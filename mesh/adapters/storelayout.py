@@ -76,5 +76,5 @@ async def settle(connection: aiosqlite.Connection, layout: Layout) -> None:
     if layout.journal == "wal":
         rows = await connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
         ((_, frames, written),) = [tuple(row) for row in rows]
-        if frames != written:  # somebody else reads an old state, or both are -1: it is no such journal
+        if frames < 0 or frames != written:  # it is no such journal, or somebody else reads an old state of it
             raise Unavailable("storage_failed", f"only {written} of {frames} pages of the journal could be made durable")

@@ -145,7 +145,7 @@ def export(cli: Cli, out: Path, since: str | None, until: str | None, only: str 
     else:
         cli.value({"file": str(out), "bytes": out.stat().st_size, **tally.value(), "logs": logs})
     cli.say(f"{out}: {out.stat().st_size:,} bytes, {', '.join(f'{count} {what}' for what, count in tally.value().items())}")
-    cli.next(f"mesh verify {out} --trust ROSTER")
+    cli.next(f"mesh verify {out} --trust ROSTER --whole")  # what was left out lacks there too
     return tally.status()
 
 

@@ -67,6 +67,14 @@ async def door(handle: Callable[[Request], Awaitable[Answer]] | None = None) -> 
         await opened.server.close()
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("it never became so")
+
+
 def post(body: bytes, *headers: str, length: int | None = None) -> bytes:
     more = "".join(f"{header}\r\n" for header in headers)
     size = len(body) if length is None else length
@@ -403,14 +411,3 @@ async def test_an_address_that_cannot_be_had_is_refused() -> None:
         for address in (f"127.0.0.1:{opened.server.port}", "192.0.2.1:1", "no.such.host.invalid:1"):
             with refuses("config_invalid"):
                 await Door().server.listen(address)
-
-
-# ------------------------------------------------------------------------------------------------------------------- asking
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("it never became so")

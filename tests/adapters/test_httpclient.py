@@ -14,8 +14,6 @@ from mesh.adapters.httpclient import Reply, admit_url, ask
 from mesh.errors import Unavailable
 from tests.core.kit import refuses
 
-LIMIT = 1_000
-
 
 @asynccontextmanager
 async def host(answer: bytes, *, hold: bool = False) -> AsyncIterator[str]:
