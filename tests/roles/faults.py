@@ -149,9 +149,10 @@ def _wrong() -> Owner:
     return owner
 
 
-def _mirrors(owner: Owner) -> Do:
+def _mirrors(owner: Owner, size: int | None = None) -> Do:
     async def do(desk: Desk) -> None:
-        await desk.take(LineageArrived(pack(batch(owner, note=owner.note())), pulled=True, node=OWNER.name))
+        taken = len(owner.leaves) if size is None else size
+        await desk.take(LineageArrived(pack(batch(owner, 0, taken, note=owner.note(size=taken))), pulled=True, node=OWNER.name))
 
     return do
 
@@ -224,6 +225,10 @@ STEPS: Final = (
     ),
     Row("mirror", "another log's certificate is kept", ("PutNote certificate",), _mirrors(_THEIRS), _final),
     Row("attester", "a record is refused", ("SetMeta refused", "Append own"), _nothing, _mirrors(_wrong())),
+    Row(
+        "attester", "a record is refused behind what was attested", ("SetMeta refused", "PutNote attested", "Append own"),
+        _mirrors(_wrong(), 1), _mirrors(_wrong()),
+    ),
     Row("mirror", "a log shows two histories", ("SetMeta conflict", "Append own"), _mirrors(_THEIRS), _forked),
     Row("witness", "another member's incarnation rises", ("PutNote heartbeat",), _nothing, _risen),
 )  # fmt: skip
