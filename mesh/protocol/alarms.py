@@ -22,7 +22,7 @@ from mesh.core.bytes.canonical import Count, Millis, Payload
 from mesh.core.law.roster import Roster
 from mesh.core.messages import NodeStatus
 from mesh.limits import AUDIT_BOOTS_MAX, AUDIT_LAGS_MAX, AUDIT_LIVES_MAX, MEMBERS_MAX
-from mesh.protocol.lives import Deed, Life, Lives, Permit, Starts, by_intent, deed_of
+from mesh.protocol.lives import ENDS, Deed, Life, Lives, Permit, Starts, by_intent, deed_of
 from mesh.protocol.numbering import Boot, Heard, Numbering, Trouble, keyed
 from mesh.protocol.progress import Lag, Pace, Silence, lagging, silent
 
@@ -225,7 +225,7 @@ def _life(state: Watched, life: Life, late: _Late, more_ms: int) -> Iterator[Sta
             yield Standing("authorization_missing", deed.origin, deed.index, deed.recorded_ms, f"{about}: authorized in no log")
         if deed.ends and deed.event != "unknown" and not life.has(deed, "started") and late(deed.recorded_ms) and not _unsure(state, deed):
             yield Standing("start_missing", deed.origin, deed.index, deed.recorded_ms, f"{about}: its start stands in no log")
-        over = deed.event != "started" or life.has(deed, "finished", "failed", "aborted", "unknown")
+        over = deed.event != "started" or life.has(deed, *ENDS)
         if not over and late(deed.recorded_ms, more_ms + (permit.lease_ms if permit is not None else 0)):
             yield Standing("end_missing", deed.origin, deed.index, deed.recorded_ms, f"{about}: its end stands in no log")
 

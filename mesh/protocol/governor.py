@@ -62,7 +62,7 @@ from mesh.protocol.events import (
     Tick,
 )
 from mesh.protocol.freshness import Heard, hear, leap
-from mesh.protocol.gossip import Forked, Gossip
+from mesh.protocol.gossip import Gossip, ToldIncident
 from mesh.protocol.hearing import Hearing, is_heard
 from mesh.protocol.holding import Mirror, MirrorContext
 from mesh.protocol.intake import Intake, refuse
@@ -319,7 +319,7 @@ class _Work:
         """What happened before the clock could be trusted, the start first."""
         if self.gossip.untold and not self._unsure():
             for told in self.gossip.untold:
-                if isinstance(told, Forked):
+                if isinstance(told, ToldIncident):
                     self.writer.alarm(told.code, told.detail)
                 else:
                     self._govern(*told)
@@ -448,16 +448,17 @@ class _Work:
         owner, own = self._owner(batch.origin), batch.origin == self.log.origin
         if not event.pulled and (event.node != owner.name or (not own and self.mirrors[batch.origin].left)):
             raise Refused("record_invalid", f"records of {batch.origin} published by {event.node[:32]!r}")
-        if not own and not self._unsure():
+        if own:
+            if self.barrier is not None and event.pulled:
+                self.barrier, effects = barrier.refill(self.barrier, batch, self._context(owner), helper=event.node)
+                self.effects += [*effects, *self.hearing.mirrored(effects, self.governance)]
+            elif batch.checkpoint:
+                self._recognize(batch.checkpoint.encode())
+        elif not self._unsure():
             held, helper = self.mirrors[batch.origin], event.node if event.pulled else ""
             self._adopt(mirror.take_batch(held, batch, self._context(owner), helper=helper))
-        elif not own and self.barrier is None and event.pulled:
+        elif self.barrier is None and event.pulled:
             self._adopt(proven.take_proven(self.mirrors[batch.origin], batch, self._context(owner, silent=True), quiet=True))
-        elif own and self.barrier is not None and event.pulled:
-            self.barrier, effects = barrier.refill(self.barrier, batch, self._context(owner), helper=event.node)
-            self.effects += [*effects, *self.hearing.mirrored(effects, self.governance)]
-        elif own and batch.checkpoint:
-            self._recognize(batch.checkpoint.encode())
 
     def _adopt(self, answer: tuple[Mirror, list[Effect]]) -> None:
         held, effects = answer
@@ -466,9 +467,11 @@ class _Work:
 
     def _context(self, owner: Member, *, silent: bool = False) -> MirrorContext:
         machine, writer = self.machine, self.writer
-        if silent or owner.log_key == machine.me.log_key:  # refilling: nothing is said about one's own log
+        if silent or owner.log_key == machine.me.log_key:  # nothing may be recorded yet; of one's own log nothing is said at all
             writer = Writer(self.state.log, mesh=self.roster.mesh, now_ms=self.now_ms)
-        return MirrorContext(self.governance, machine.me, owner, writer, machine.documents, machine.engine, self.now_ms, self.proofs)
+        later = self.gossip.untold if silent else None
+        known = self.governance, machine.me, owner, writer, machine.documents, machine.engine
+        return MirrorContext(*known, self.now_ms, self.proofs, later)
 
     def _outcomes(self, event: OutcomesArrived) -> None:
         stale = self._stale()

@@ -39,6 +39,7 @@ __all__ = [
     "LogState",
     "Outstanding",
     "Writer",
+    "as_is",
     "certify",
     "checkpoint_due",
     "member_verifiers",
@@ -289,9 +290,10 @@ def certify(state: LogState, roster: Roster, me: Member, *, frozen: Container[st
     return done, [
         PutNote("certificate", state.origin, pending.head.size, certificate),
         *_cosigned(pending, roster, me, pending.lines),
-        Send(subject, partial(_as_is, certificate), durable=True),
+        Send(subject, partial(as_is, certificate), durable=True),
     ]
 
 
-def _as_is(data: bytes, _signed: Signed) -> bytes:
+def as_is(data: bytes, _signed: Signed) -> bytes:
+    """What is sent without anything newly signed in it."""
     return data

@@ -30,9 +30,9 @@ from mesh.limits import AUDIT_KEEP_MS_MAX, AUDIT_LIVES_MAX, AUDIT_PARTS_MAX, INT
 from mesh.protocol.belonging import Meant, misfit, said_by
 from mesh.protocol.numbering import Heard, Trouble
 
-__all__ = ["Deed", "Life", "Lives", "Permit", "Starts", "by_intent", "deed_of"]
+__all__ = ["ENDS", "Deed", "Life", "Lives", "Permit", "Starts", "by_intent", "deed_of"]
 
-_ENDS: Final = frozenset({"finished", "failed", "aborted", "unknown"})
+ENDS: Final = frozenset({"finished", "failed", "aborted", "unknown"})
 
 
 class Permit(Payload):
@@ -81,7 +81,7 @@ class Deed(Payload):
     @property
     def ends(self) -> bool:
         """Whether it says that the execution is over."""
-        return self.event in _ENDS
+        return self.event in ENDS
 
 
 class Life(Payload):
@@ -113,7 +113,7 @@ class Life(Payload):
 
     def _whole(self, deed: Deed) -> bool:
         if deed.event == "started":
-            return self.has(deed, *_ENDS)
+            return self.has(deed, *ENDS)
         return deed.event == "unknown" or self.has(deed, "started")
 
 

@@ -339,7 +339,7 @@ def _check_bounds(bounds: Bounds) -> None:
 def _check_handovers(roster: Roster) -> None:
     if roster.epoch <= 1 and roster.handovers:
         raise Refused("roster_unsound", "the first roster takes nothing over from anybody")
-    if len(roster.handovers.keys() & {ROSTERS}):
+    if ROSTERS in roster.handovers:
         raise Refused("roster_unsound", "the stream of the rosters goes by its own rule: nobody hands it over")
     for name, handover in roster.handovers.items():
         if handover.sequence >= (ACTIVATIONS_MAX if name.startswith("activate/") else STREAM_STATEMENTS_MAX):
