@@ -38,9 +38,9 @@ from mesh.core.run.authorization import RecordRef
 from mesh.errors import Refused
 from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol import barrier, decide, lineage, members, mirror, proven, together
-from mesh.protocol.adoption import next_roster
+from mesh.protocol.adoption import is_sure, next_roster
 from mesh.protocol.barrier import Pending
-from mesh.protocol.catching import FULL, UNSURE, check_acts, lagging
+from mesh.protocol.catching import FULL, check_acts, lagging
 from mesh.protocol.documents import Documents
 from mesh.protocol.entangling import entangle
 from mesh.protocol.events import (
@@ -296,10 +296,7 @@ class _Work:
         return None
 
     def _unsure(self) -> bool:
-        if self.barrier is not None:
-            return True
-        refusal = self._stale()
-        return refusal is not None and refusal.code in UNSURE
+        return self.barrier is not None or not is_sure(self.governance, self.fresh, wall_ms=self.wall_ms, now_ms=self.now_ms)
 
     def _law(self, event: OfferArrived | LawArrived | PolicyAdmitted | PolicyRefused) -> None:
         if isinstance(event, PolicyAdmitted | PolicyRefused):

@@ -280,8 +280,7 @@ def certify(state: LogState, roster: Roster, me: Member, *, frozen: Container[st
     pending = state.outstanding
     if pending is None:
         return state, []
-    counting = (attest_name(roster.mesh, member.name) for member in roster.members if member.name not in frozen)
-    attested = [name for name in counting if name in pending.lines]
+    attested = roster.attest_keys(without=frozen).keys() & pending.lines.keys()
     if len(attested) < roster.k or state.origin not in pending.lines:
         return state, []
     certificate = Note(pending.text, tuple(pending.lines[name] for name in (state.origin, *sorted(attested)))).encode()

@@ -177,8 +177,8 @@ def cosigned_twice(log: LogState, data: bytes, governance: Governance) -> list[S
 
 def _completed(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
     """With k lines on one checkpoint of members that are not caught, the certificate."""
-    roster, frozen = context.governance.roster, context.governance.frozen
-    names = {attest_name(roster.mesh, member.name) for member in roster.members if member.name not in frozen}
+    roster = context.governance.roster
+    names = roster.attest_keys(without=context.governance.frozen).keys()
     full = [
         (size, root)
         for (size, root), lines in state.lines.items()
