@@ -122,6 +122,12 @@ CODES: Final[dict[str, Code]] = {
     "action_unknown": _code("the domain declares no such action", "governor", "Declare it in the policy's domain.toml.", 2),
     "audience_unknown": _code("the domain does not list this enforcer", "governor", "Add the enforcer to the policy.", 2),
     "params_mismatch": _code("the parameters are not those the action declares", "governor", "Match names, types and privacy classes.", 2),
+    "erased": _code(
+        "what its committed parameters hid was erased by the root's word",
+        "governor, verifier",
+        "Nothing is wrong: it cannot be repeated any more. To do it again, sign a new intent.",
+        2,
+    ),
     "opening_mismatch": _code(
         "an opening is missing or does not match its commitment", "governor, verifier", "Send the openings you signed.", 2
     ),

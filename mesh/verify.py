@@ -358,7 +358,7 @@ class _Judge:
         self._then(record)
         intent = envelope.read(Intent, bytes(bundle.bodies[0]))
         if intent.claims.committed and not bundle.openings:
-            raise _Skipped("the openings of its committed parameters are not here")
+            raise _Skipped(f"the openings of its committed parameters are not here: {', '.join(sorted(intent.claims.committed))}")
         if [opening.name for opening in bundle.openings] != sorted(opening.name for opening in bundle.openings):
             raise Refused("non_canonical", "the openings are not in their order")
         if engine.profile != record.decision.profile:

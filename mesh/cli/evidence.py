@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 from mesh.cli import client, epochs, telling
+from mesh.cli.erasing import erase
 from mesh.cli.graph import graph
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.log.record import read_record
@@ -111,6 +112,7 @@ def lineage() -> None:
 
 
 lineage.add_command(graph)
+lineage.add_command(erase)
 
 
 @lineage.command("ls")

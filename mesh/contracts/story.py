@@ -13,6 +13,7 @@ from mesh.contracts.notes import ORIGIN, checkpoint_note, cosigned
 from mesh.core.bytes import envelope
 from mesh.core.law.activation import Activation, Ring
 from mesh.core.law.barrier import Barrier, marks_of
+from mesh.core.law.erase import Erase
 from mesh.core.law.halt import Halt, halt_stream
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.policy import Manifest
@@ -172,6 +173,7 @@ class _Teller:
             self._revocation(),
             *self._halts(),
             self._resolve(),
+            self._erase(intent),
             *self._renewal(),
             self._rest(),
         ]
@@ -332,6 +334,14 @@ class _Teller:
             reason=f"both follow {halt.draft.id[:12]}", issued_ms=start_ms(7),
         )  # fmt: skip
         return sign("resolve", said, "root-1", "root-2")
+
+    def _erase(self, intent: Signed) -> Signed:
+        """What the customer bought is nobody's business any more."""
+        said = Erase(
+            mesh=MESH, sequence=1, previous="", since="", intents=[intent.draft.id],
+            reason="the customer asked for it", issued_ms=start_ms(8),
+        )  # fmt: skip
+        return sign("erase", said, "root-1", "root-2")
 
     def _renewal(self) -> tuple[Signed, Signed]:
         """The same policy for another year, and from when."""

@@ -36,6 +36,7 @@ from mesh.errors import Refused
 from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol import barrier, decide, lineage, mirror, together
 from mesh.protocol.adoption import next_roster
+from mesh.protocol.attester import located_ids
 from mesh.protocol.barrier import Pending
 from mesh.protocol.catching import UNSURE, check_acts, lagging
 from mesh.protocol.documents import Documents
@@ -49,6 +50,7 @@ from mesh.protocol.events import (
     LineageArrived,
     NoteArrived,
     OfferArrived,
+    OpeningsErased,
     OutcomesArrived,
     PolicyAdmitted,
     PolicyRefused,
@@ -65,7 +67,7 @@ from mesh.protocol.lineage import Writer
 from mesh.protocol.mirror import Mirror, MirrorContext
 from mesh.protocol.outcomes import take_outcomes
 from mesh.protocol.state import Facts, GovernorState
-from mesh.protocol.step import Effect, PutNote, Reply, Send, SetMeta, Sign, Signed, Step
+from mesh.protocol.step import Effect, Locate, PutNote, Reply, Send, SetMeta, Sign, Signed, Step
 from mesh.protocol.stored import ROSTER_EPOCH, own_log
 
 __all__ = ["Machine"]
@@ -147,7 +149,7 @@ class _Work:
             match event:
                 case OutcomesArrived():
                     self._outcomes(event)
-                case OfferArrived() | LawArrived() | PolicyAdmitted() | PolicyRefused():
+                case OfferArrived() | LawArrived() | PolicyAdmitted() | PolicyRefused() | OpeningsErased():
                     self._law(event)
                 case LineageArrived():
                     self._lineage(event)
@@ -293,8 +295,8 @@ class _Work:
         refusal = self._stale()
         return refusal is not None and refusal.code in UNSURE
 
-    def _law(self, event: OfferArrived | LawArrived | PolicyAdmitted | PolicyRefused) -> None:
-        if isinstance(event, PolicyAdmitted | PolicyRefused):
+    def _law(self, event: OfferArrived | LawArrived | PolicyAdmitted | PolicyRefused | OpeningsErased) -> None:
+        if isinstance(event, PolicyAdmitted | PolicyRefused | OpeningsErased):
             self.effects += self.gossip.judged(event)
             return
         try:
@@ -332,16 +334,11 @@ class _Work:
 
     def _govern(self, change: Change, about: str) -> None:
         writer = self.writer
-        writer.append(
-            GovernanceChanged(
-                mesh=writer.mesh,
-                origin=writer.origin,
-                index=writer.index,
-                at_ms=writer.at_ms,
-                change=change,
-                about=about[:200],
-            )
+        record = GovernanceChanged(
+            mesh=writer.mesh, origin=writer.origin, index=writer.index, at_ms=writer.at_ms, change=change, about=about[:200]
         )
+        ref = writer.append(record)
+        self.effects += [Locate(identity, ref.origin, ref.index) for identity in located_ids(record)]
 
     def _count(self, code: str, count: int) -> None:
         if not self.noise:

@@ -47,6 +47,7 @@ from mesh.errors import Refused
 from mesh.protocol import decide
 from mesh.protocol.attester import Examined, Material, examine_records, storing
 from mesh.protocol.documents import Documents
+from mesh.protocol.gone import ERASED, Certified, certified, passes, reached
 from mesh.protocol.lineage import Writer, note_of
 from mesh.protocol.refusing import conflict_key, evidence, refused_key, say_refused
 from mesh.protocol.step import Ask, Effect, Head, NoteDraft, PutNote, Send, SetHead, SetMeta, Sign
@@ -113,6 +114,8 @@ class Mirror(msgspec.Struct, frozen=True):
     """By the roster in force, at ``certified``; empty until there is one."""
     lines: Mapping[int, Mapping[str, Line]] = {}
     """Size to the lines of members that were heard on its checkpoint, by key name."""
+    final: Mapping[int, Certified] = {}
+    """Sizes beyond what is stored that are known to be final, by whichever roster; only looked at where openings were erased."""
     said: int = 0
     """How often my own line was said to all since then; ``said_ms`` when last."""
     said_ms: int = 0
@@ -169,7 +172,7 @@ def take_note(state: Mirror, note: bytes, context: MirrorContext, *, answer: boo
     Raises:
         Refused: for a note that the log's key did not sign.
     """
-    note, checkpoint = _believed(state, note, context)
+    whole, (note, checkpoint) = note, _believed(state, note, context)
     if state.left and checkpoint.size > max(state.goal, state.certified) + state.room and len(parse_note(note).lines) == 1:
         return state, []  # its former owner goes on alone
     known = _root_at(state, checkpoint.size)
@@ -179,7 +182,9 @@ def take_note(state: Mirror, note: bytes, context: MirrorContext, *, answer: boo
         state, effects = _certificate(state, note, checkpoint.size)
         return state, effects or (_lines(state, checkpoint, context) if answer else [])
     if checkpoint.size > state.frontier.size:
-        state = msgspec.structs.replace(state, wanted=max(state.wanted, checkpoint.size), signed=_remember(state, note, checkpoint.size))
+        final = certified(state.final, whole, checkpoint, context.governance, context.owner, stored=state.frontier.size)
+        signed = _remember(state, note, checkpoint.size)
+        state = msgspec.structs.replace(state, wanted=max(state.wanted, checkpoint.size), signed=signed, final=final)
     return _accept(state, context)
 
 
@@ -224,12 +229,17 @@ def pull_due(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect
         return state, []
     if context.now_ms - state.asked_ms < _PULL_MS:
         return state, []
-    if incomplete is not None:
+    first = state.held
+    if incomplete is not None and state.staged[incomplete].code == ERASED:
+        # Its owner may still have the openings; if it is final, what shows that may stand far behind it.
+        first = first if state.asked % 2 and first < state.wanted else state.frontier.size + incomplete
+    elif incomplete is not None:
         state = msgspec.structs.replace(state, staged=state.staged[:incomplete], tail=())
+        first = state.held
     if state.alone and state.asked % 2 == 0:
         state = msgspec.structs.replace(state, staged=(), tail=())
     asked = msgspec.structs.replace(state, asked_ms=context.now_ms, asked=state.asked + 1)
-    return asked, [Ask(_asked_last(asked, context), state.origin, asked.held)]
+    return asked, [Ask(_asked_last(asked, context), state.origin, min(first, asked.held))]
 
 
 def _asked_last(state: Mirror, context: MirrorContext) -> str:
@@ -336,7 +346,9 @@ def _take_in(state: Mirror, frontier: Frontier, context: MirrorContext) -> tuple
     """Rules 1 and 2: these staged records are what the log has signed."""
     first, note = state.frontier.size, state.signed[frontier.size]
     checkpoint, records = read_checkpoint(note), state.staged[: frontier.size - first]
-    incomplete = next((offset for offset, item in enumerate(records) if item.incomplete), None)
+    reach = reached(state.final, state.frontier, state.staged, state.tail)
+    waits = (item.incomplete and not passes(item, at, reach) for at, item in enumerate(records, first))
+    incomplete = next((offset for offset, waiting in enumerate(waits) if waiting), None)
     if incomplete is not None:
         return _wait(state, records[incomplete], first + incomplete, context)
     if not _leads_through(state, records, frontier.size):
@@ -355,7 +367,7 @@ def _take_in(state: Mirror, frontier: Frontier, context: MirrorContext) -> tuple
         moved_ms=context.now_ms,
         **_MOVED,
     )
-    wrong = next((offset for offset, item in enumerate(records) if item.code), None)
+    wrong = next((offset for offset, item in enumerate(records) if item.code and not item.incomplete), None)
     if wrong is not None and state.refused < 0:
         item = records[wrong]
         effects += [

@@ -29,14 +29,14 @@ def _rosters(domains: int, revokers: int) -> Rosters:
 
 def test_a_roster_with_more_streams_than_a_heartbeat_can_name_is_unsound() -> None:
     domains = 50
-    most = FRONTIER_STREAMS_MAX - 2 - 3 * domains
+    most = FRONTIER_STREAMS_MAX - 3 - 3 * domains
     assert len(streams_of(_rosters(domains, most))) == FRONTIER_STREAMS_MAX
     with refuses("roster_unsound"):
         _roster(domains, most + 1)
 
 
 def test_the_largest_heartbeat_fits_a_statement() -> None:
-    names = sorted(in_reign(name, "ab" * 32) for name in streams_of(_rosters(0, FRONTIER_STREAMS_MAX - 2)))
+    names = sorted(in_reign(name, "ab" * 32) for name in streams_of(_rosters(0, FRONTIER_STREAMS_MAX - 3)))
     heads = [StreamHead(stream=name, sequence=INT_MAX, head="ab" * 32, forked=False, held="cd" * 32) for name in names]
     beat = Heartbeat(
         mesh="m" * 32,

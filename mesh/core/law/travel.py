@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, admit_activation
+from mesh.core.law.erase import Erase, admit_erase
 from mesh.core.law.halt import Halt, admit_halt
 from mesh.core.law.policy import Manifest, admit_manifest
 from mesh.core.law.reign import base_of, in_reign
@@ -25,17 +26,18 @@ from mesh.limits import FRONTIER_STREAMS_MAX
 
 __all__ = ["TRAVELLING", "Said", "admit_law", "admit_next", "cursor_of", "link_of", "read_law", "streams_of"]
 
-Said = Roster | Revocation | Halt | Manifest | Activation | Resolve
+Said = Roster | Revocation | Halt | Manifest | Activation | Resolve | Erase
 """What may be said in a stream."""
 
 
 _Admit = Callable[[Statement[Any], Roster], object]
-_KINDS: Final[Mapping[type[Revocation | Halt | Manifest | Activation | Resolve], _Admit]] = {
+_KINDS: Final[Mapping[type[Revocation | Halt | Manifest | Activation | Resolve | Erase], _Admit]] = {
     Revocation: admit_revocation,
     Halt: admit_halt,
     Manifest: admit_manifest,
     Activation: admit_activation,
     Resolve: admit_resolve,
+    Erase: admit_erase,
 }
 """Besides rosters, which are judged by one another: what raises unless a roster lets its signers say it."""
 TRAVELLING: Final = (Roster, *_KINDS)
@@ -64,7 +66,7 @@ def admit_law(statement: Statement[Said], rosters: Rosters) -> None:
     _admission(type(claims))(statement, rosters.appointed(base_of(stream), claims.since, sequence, previous))
 
 
-def _admission(kind: type[Revocation | Halt | Manifest | Activation | Resolve]) -> _Admit:
+def _admission(kind: type[Revocation | Halt | Manifest | Activation | Resolve | Erase]) -> _Admit:
     return _KINDS[kind]
 
 
