@@ -11,6 +11,7 @@ from mesh.cli import client, epochs, telling
 from mesh.cli.erasing import erase
 from mesh.cli.graph import graph
 from mesh.cli.output import Cli, format_option, pass_cli
+from mesh.cli.tilefolder import archive
 from mesh.core.log.record import read_record
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import NodeStatus, PolicyStatus, Proved
@@ -113,6 +114,7 @@ def lineage() -> None:
 
 lineage.add_command(graph)
 lineage.add_command(erase)
+lineage.add_command(archive)
 
 
 @lineage.command("ls")

@@ -20,6 +20,7 @@ import click
 from mesh.adapters.trustfiles import read_bounded
 from mesh.cli.covered import Covered
 from mesh.cli.output import Cli, format_option, pass_cli
+from mesh.cli.tilefolder import folder_value, judge_folder
 from mesh.core.bytes import envelope
 from mesh.core.law.governance import Law
 from mesh.core.law.policy import Manifest, read_bundle
@@ -42,7 +43,7 @@ _SIGNS: Final = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("files", nargs=-1, required=True, metavar="FILE|DIR...", type=click.Path(path_type=Path))
 @click.option(
     "--trust",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -53,7 +54,10 @@ _SIGNS: Final = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
 @format_option
 @pass_cli
 def verify(cli: Cli, files: tuple[Path, ...], trust: Path | None, pin: str | None, *, replay: bool) -> int:
-    """Check proofs. VERIFIED ends with 0, PARTIAL with 2, what cannot be read with 3, FAILED with 5."""
+    """Check proofs, and folders of `mesh lineage archive`.
+
+    VERIFIED ends with 0, PARTIAL with 2, what cannot be read with 3, FAILED with 5.
+    """
     roster, pin = _pinned(cli, pin) if trust is None else (read_bounded(trust, ENVELOPE_BYTES_MAX), pin)
     anchor = envelope.read(Roster, roster)
     admit_roster(anchor, pin=pin or anchor.id)
@@ -86,6 +90,9 @@ class _Judging:
     def file(self, path: Path) -> Iterator[dict[str, Any]]:
         """What came of it; of an archive first each proof that is not VERIFIED, or each at all as lines of JSON, then all together."""
         try:
+            if path.is_dir():
+                yield from self._said(folder_value(str(path), judge_folder(path, self._roster, self._pin)))
+                return
             with _opened(path) as archive:
                 if archive is None:
                     yield from self._said(self._judged(str(path), _proof_in(self._cli, path)))
