@@ -212,7 +212,7 @@ CODES: Final[dict[str, Code]] = {
     ),
     "engine_unavailable": _code("the policy engine gave no answer for complete inputs", "governor", "See the node's log.", 4),
     "stale": _code("fewer than k members vouch for this view", "governor, enforcer", "Wait for the mesh to heal; see `mesh status`.", 4),
-    "clock_unsure": _code("the clock cannot be trusted now", "governor, enforcer", "Mend time synchronisation on this host.", 4),
+    "clock_unsure": _code("the clock cannot be trusted now", "governor, enforcer, witness", "Mend time synchronisation on this host.", 4),
     # --- governance
     "stream_full": _code("this author has said as much as every node will hold", "governor", "Sign with another revoker key.", 2),
     "stream_forked": _code(
@@ -259,6 +259,12 @@ CODES: Final[dict[str, Code]] = {
         "Its data stays as it is. If it was removed, that is all; if its keys were rotated, start it with the new ones.",
         3,
     ),
+    "backlog_full": _code(
+        "too much of this governor's log is not final",
+        "governor",
+        "See in `mesh status` and `mesh lineage ls` who refuses to attest it, and why; ask another governor meanwhile.",
+        4,
+    ),
     "catching_up": _code(
         "it does not hold yet what was final when it started, so its word does not count",
         "governor",
@@ -302,6 +308,12 @@ CODES: Final[dict[str, Code]] = {
     "cancelled": _code("whoever asked for it gave up before it began", "enforcer", "Ask again if it is still wanted.", 1),
     # --- logs
     "log_conflict": _code("two histories of one log", "mirror, witness", "Keep the evidence; see `mesh fraud ls`.", 5),
+    "member_frozen": _code(
+        "one of this member's keys has provably signed two histories of a log",
+        "governor, enforcer",
+        "See `mesh fraud ls`, ask another governor. A roster without it, or with other keys, ends that: `mesh roster remove NODE`.",
+        2,
+    ),
     "bad_checkpoint": _code("the checkpoint is not a valid note of this log", "witness, verifier", "Fetch it again from another node.", 5),
     "wrong_size": _code(
         "the proof begins at another size than the one cosigned last", "witness", "Ask again from the size that the witness tells.", 2
@@ -328,13 +340,100 @@ CODES: Final[dict[str, Code]] = {
     "storage_rolled_back": _code(
         "storage is older than what this node has signed",
         "governor, store",
-        "Start every other member: the node refills its log from them, and signs nothing until all have answered.",
+        "Start every other member: the node refills its log from them, and signs nothing until all have answered. If one is gone for good:"
+        " `mesh roster rotate` with new keys begins a new log.",
         1,
     ),
     "storage_failed": _code(
         "storage failed; the node reloads and signs nothing meanwhile", "store", "See the node's log: disk, space, rights.", 1
     ),
-    "storage_corrupt": _code("stored bytes are not what their hash says", "store", "Restore this node from its peers.", 5),
+    "storage_corrupt": _code(
+        "stored bytes are not what their hash says",
+        "store",
+        "Start the node again: it mends what the others hold. If that does not help, move its data folder away first.",
+        5,
+    ),
+    "node_running": _code("a node runs on that storage", "backup", "Stop it first; a backup can be made meanwhile, a restore cannot.", 1),
+    "data_exists": _code(
+        "there is something already where this would be put",
+        "backup",
+        "Name another folder; for a restore, --replace moves aside what is there.",
+        3,
+    ),
+    "backup_foreign": _code(
+        "it is the storage of another node, another mesh or other keys",
+        "backup",
+        "Take the backup of this node: `mesh node verify FROM` says whose one is.",
+        3,
+    ),
+    # --- what only all logs together show
+    "outcome_conflict": _code(
+        "an enforcer has signed two histories of one boot",
+        "auditor",
+        "Keep the evidence: somebody else has its key, or its file was rolled back. Revoke the key.",
+        5,
+    ),
+    "outcome_foreign": _code(
+        "an authorization was used by another enforcer, boot or domain than it was made for",
+        "auditor",
+        "Keep the evidence, and look at that enforcer's host: it ran what it had to refuse.",
+        5,
+    ),
+    "started_twice": _code(
+        "one intent was started twice", "auditor", "Keep the evidence, and look at both enforcers' hosts and spent files.", 5
+    ),
+    "start_invalid": _code(
+        "an enforcer signed a start that the rules do not allow it", "auditor", "Keep the evidence, and look at that enforcer's host.", 5
+    ),
+    "order_impossible": _code(
+        "what enforcers said of one authorization cannot have happened in that order",
+        "auditor",
+        "Keep the evidence: an enforcer lied, or its file was rolled back. `mesh why INTENT` shows it.",
+        5,
+    ),
+    "outcome_missing": _code(
+        "a number in an enforcer's outcomes stands in no log",
+        "auditor",
+        "A governor swallowed it, or the enforcer skipped it: look for it in the enforcer's file. The alarm ends when it comes.",
+        5,
+    ),
+    "authorization_missing": _code(
+        "an enforcer says that it acted by an authorization that is in no log",
+        "auditor",
+        "Ask the governor that issued it for its log. The alarm ends when it comes.",
+        5,
+    ),
+    "start_missing": _code(
+        "an execution has ended whose start is in no log",
+        "auditor",
+        "As for outcome_missing: somebody kept it back. The alarm ends when it comes.",
+        5,
+    ),
+    "end_missing": _code(
+        "an execution has started, and how it ended is in no log",
+        "auditor",
+        "If it may still run, give --longest. Otherwise look at its enforcer's host: the next start of the enforcer says `unknown`.",
+        4,
+    ),
+    "log_behind": _code(
+        "records that a log's own key has signed cannot be had or judged",
+        "auditor",
+        "Start members that hold them; see who does: `mesh peer ls`.",
+        4,
+    ),
+    "log_silent": _code(
+        "a member does not answer, so what it alone holds was not seen", "auditor", "Start it, or see the bus: `mesh status`.", 4
+    ),
+    "finality_stalled": _code(
+        "records of a log are not final although time has gone by",
+        "auditor",
+        "See which members are down or refuse to attest: `mesh status`.",
+        4,
+    ),
+    "attest_lag": _code("a member has not attested what is final", "auditor", "See that node's log: `mesh status` shows how far it is.", 4),
+    "witness_lag": _code(
+        "a member has not witnessed what is final", "auditor", "See that node's log: `mesh status` shows how far it is.", 4
+    ),
     # --- operating
     "config_invalid": _code("the configuration is not usable", "config", "Mend what is named; if several things are wrong, all are.", 3),
     "key_exposed": _code("a key file can be read by others", "signer", "chmod 600 it.", 3),

@@ -17,14 +17,24 @@ __all__ = [
     "ARCHIVE_LINE_BYTES_MAX",
     "ARCHIVE_SHELF_BYTES_MAX",
     "ASIDE_MAX",
+    "AUDIT_BOOTS_MAX",
+    "AUDIT_HOLES_MAX",
+    "AUDIT_KEEP_MS_MAX",
+    "AUDIT_LAGS_MAX",
+    "AUDIT_LIVES_MAX",
     "AUDIT_LOGS_MAX",
+    "AUDIT_OUTCOMES_MAX",
+    "AUDIT_PARTS_MAX",
     "BATCH_EVENTS_MAX",
     "BATCH_RECORDS_MAX",
     "BUNDLE_BYTES_MAX",
     "CLOCK_MS_MAX",
     "CONFLICT_BYTES_MAX",
+    "COSIGNED_HEADS_MAX",
     "DETERMINING_MAX",
     "ENVELOPE_BYTES_MAX",
+    "FRAUD_BYTES_MAX",
+    "FRAUD_NOTE_CHARS_MAX",
     "FRONTIER_STREAMS_MAX",
     "GRANT_ACTIONS_MAX",
     "GRANT_LIFE_MS_MAX",
@@ -41,6 +51,7 @@ __all__ = [
     "INT_MAX",
     "KEY_FILE_BYTES_MAX",
     "LIFTS_MAX",
+    "LISTED_RECORDS_MAX",
     "LIST_ITEMS_MAX",
     "MEASUREMENTS_MAX",
     "MEMBERS_MAX",
@@ -146,6 +157,10 @@ ARCHIVE_LINE_BYTES_MAX: Final = 8_000_100
 """One line of an archive of proofs, and all new parts of one proof: a proof bundle and what stands around it."""
 ARCHIVE_SHELF_BYTES_MAX: Final = 16_777_216
 """Parts that whoever writes or reads an archive holds for the proofs to come: those of two of the largest proofs."""
+FRAUD_NOTE_CHARS_MAX: Final = 1_024
+"""A checkpoint with the one line that a proof against a member is about: at their longest names some 500."""
+FRAUD_BYTES_MAX: Final = 8_192
+"""A proof against a member: two such notes, and the hashes of one Merkle proof."""
 CONFLICT_BYTES_MAX: Final = 262_400
 """A proof of a conflict: two statements with all their signatures, and what stands around them."""
 BUNDLE_BYTES_MAX: Final = 999_000
@@ -186,12 +201,30 @@ MEMBERS_MAX: Final = 100
 """Members of one roster; larger meshes use groups."""
 AUDIT_LOGS_MAX: Final = 400
 """Logs of which an auditor remembers how far it has come; of those beyond, whose owners have left, it begins anew."""
+COSIGNED_HEADS_MAX: Final = 128
+"""Trees of other logs that one record names; the others stand in the next one."""
+AUDIT_BOOTS_MAX: Final = 4_096
+"""Boots of enforcers of which an auditor knows how far their outcomes go: a program that is run once a minute makes 1,440 a day."""
+AUDIT_HOLES_MAX: Final = 32
+"""Runs of numbers that lack in one boot; beyond, they are only counted: whoever swallows so much is found anyway."""
+AUDIT_OUTCOMES_MAX: Final = 16_384
+"""Ids of outcomes that an auditor keeps of all boots together, to see a second one of a number: half a megabyte of its file."""
+AUDIT_LIVES_MAX: Final = 8_192
+"""Executions of which an auditor keeps what it has seen until all has come; in the order in which logs are read few wait for long."""
+AUDIT_PARTS_MAX: Final = 8
+"""Authorizations, and outcomes, of one intent that an auditor keeps: an execution has one, and two."""
+AUDIT_KEEP_MS_MAX: Final = 120_000
+"""How long an execution that is over is kept, so that a second one of its intent is seen; later it is an outcome without authorization."""
+AUDIT_LAGS_MAX: Final = 1_024
+"""Pairs of member and log that lag, of which is remembered since when: with more, the mesh is down."""
 FRONTIER_STREAMS_MAX: Final = 180
 """Governance streams in one frontier: a heartbeat that names so many, at their longest, still fits one statement."""
 HEADS_BYTES_MAX: Final = 8_000_000
 """Certificates of all logs in one file, of which a sample is drawn: of four hundred logs with a hundred signatures each they are 6 MB."""
 SAMPLE_RECORDS_MAX: Final = 10_000
 """Records of one sample: whoever wants more exports them all."""
+LISTED_RECORDS_MAX: Final = 10_000
+"""Records of one listing, which stand in memory until they are printed: what is older is asked for with ``--until``."""
 HEARD_ENFORCERS_MAX: Final = 1_024
 """Enforcers of which one node knows from one log what they said last that they have heard; beyond, the oldest word is forgotten."""
 LIFTS_MAX: Final = 256

@@ -347,7 +347,8 @@ class _Judge:
         if law.bundle is None or named != (record.attested.manifest, record.decision.bundle, record.attested.policy_epoch):
             raise Refused("digest_mismatch", "manifest, bundle and record do not name one another")
         before = ["", *(item.id for item in activations)]
-        if [item.claims.previous for item in activations] != before[:-1] or record.attested.activation != before[-1]:
+        places = [(item.claims.domain, item.claims.sequence, item.claims.previous) for item in activations]
+        if places != [(domain, at, name) for at, name in enumerate(before[:-1], 1)] or record.attested.activation != before[-1]:
             raise Refused("digest_mismatch", "the activations are not those from the first to the one that the record names")
         laws.append(governance)
         return f"{law.manifest.domain} epoch {law.manifest.epoch}, signed by {len(manifest.signatures)}, {needed} needed"

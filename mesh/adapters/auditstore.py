@@ -27,8 +27,8 @@ from mesh.protocol.audited import AuditPosition
 
 __all__ = ["AuditStore"]
 
-_BYTES_MAX: Final = 4_000_000
-"""A thousand findings and a hundred logs are half of it."""
+_BYTES_MAX: Final = 32_000_000
+"""A thousand findings and four hundred logs are 2 MB; executions and boots, as many as are ever kept, some 20."""
 _PRIVATE: Final = 0o600
 
 

@@ -1,13 +1,17 @@
 """One HTTP/1.1 question to a host that is not trusted: one connection, one answer of bounded size, within a bounded time.
 
 Redirects are not followed, nothing is kept between questions, and a proxy of the environment is not asked. h11 reads the protocol.
+Names are looked up in threads of its own, :data:`LOOKUPS_MAX` at a time: one that hangs cannot be ended, and must keep neither others
+from their threads nor the process from ending.
 An ``https`` host must show a certificate that this machine trusts.
 
 Not here: what is asked, and what the answer is worth.
 """
 
 import asyncio
+import socket
 import ssl
+import threading
 from contextlib import suppress
 from functools import cache
 from typing import Final, NamedTuple
@@ -18,10 +22,12 @@ import h11
 from mesh.errors import Refused, Unavailable
 from mesh.limits import HTTP_HEAD_BYTES_MAX, HTTP_PIECES_MAX
 
-__all__ = ["Reply", "admit_url", "ask"]
+__all__ = ["LOOKUPS_MAX", "Reply", "admit_url", "ask"]
 
+LOOKUPS_MAX: Final = 8
 _READ_BYTES: Final = 65_536
 _PORTS: Final = {"http": 80, "https": 443}
+_lookups = threading.BoundedSemaphore(LOOKUPS_MAX)
 
 
 class Reply(NamedTuple):
@@ -76,7 +82,7 @@ def _tls() -> ssl.SSLContext:
 async def _exchange(parts: SplitResult, method: str, body: bytes, bytes_max: int) -> Reply:
     tls = _tls() if parts.scheme == "https" else None
     port = parts.port or _PORTS[parts.scheme]
-    reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=tls, limit=_READ_BYTES)
+    reader, writer = await _connected(parts.hostname or "", port, tls)
     try:
         connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=HTTP_HEAD_BYTES_MAX)
         headers = [("Host", parts.netloc), ("Content-Length", str(len(body))), ("Connection", "close"), ("User-Agent", "govmesh")]
@@ -88,6 +94,48 @@ async def _exchange(parts: SplitResult, method: str, body: bytes, bytes_max: int
         return await _reply(connection, reader, bytes_max)
     finally:
         writer.transport.abort()
+
+
+async def _connected(host: str, port: int, tls: ssl.SSLContext | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    failure: OSError = socket.gaierror(f"{host} has no address")
+    for address in await _addresses(host, port):
+        try:
+            return await asyncio.open_connection(address, port, ssl=tls, server_hostname=host if tls else None, limit=_READ_BYTES)
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+async def _addresses(host: str, port: int) -> list[str]:
+    """What the name stands for.
+
+    Raises:
+        OSError: nothing, or too many names are being looked up.
+    """
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[list[str]] = loop.create_future()
+
+    def tell(addresses: list[str], error: OSError | UnicodeError | None) -> None:
+        if not found.done() and error is None:
+            found.set_result(addresses)
+        elif not found.done() and error is not None:
+            found.set_exception(error)
+
+    def look_up() -> None:
+        addresses, failed = list[str](), None
+        try:
+            addresses = [str(each[4][0]) for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        except (OSError, UnicodeError) as error:
+            failed = error
+        finally:
+            _lookups.release()
+        with suppress(RuntimeError):  # nobody waits any more: the loop has ended
+            loop.call_soon_threadsafe(tell, list(dict.fromkeys(addresses)), failed)
+
+    if not _lookups.acquire(blocking=False):
+        raise OSError(f"{LOOKUPS_MAX} names are being looked up already")
+    threading.Thread(target=look_up, name=f"looks up {host[:40]}", daemon=True).start()
+    return await found
 
 
 async def _reply(connection: h11.Connection, reader: asyncio.StreamReader, bytes_max: int) -> Reply:

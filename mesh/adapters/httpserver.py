@@ -7,8 +7,9 @@ Rules
    says beforehand that it is larger is refused before it is read.
 3. Times: a request must be whole, and an answer read, within :data:`mesh.limits.HTTP_WAIT_MS_MAX`. Trickling bytes do not
    prolong it.
-4. Places: at :data:`mesh.limits.HTTP_CONNECTIONS_MAX` the connection that has waited longest without a request makes room; answers
-   that slow clients have not read are bounded together.
+4. Places: at :data:`mesh.limits.HTTP_CONNECTIONS_MAX` a connection that was answered and only lingers makes room, else the one that has
+   waited longest without a request. Large answers that slow clients have not read are bounded together: who has been written to longest,
+   and for :data:`SLOW_S` at least, makes room. Small ones are bounded by the places.
 5. An error that nobody foresaw is answered 500 and counted, and the door goes on: nobody may stop a node by asking. An alarm is told
    to the door's owner.
 
@@ -39,10 +40,14 @@ from mesh.limits import (
     HTTP_WAIT_MS_MAX,
 )
 
-__all__ = ["TEXT", "Answer", "HttpServer", "Request", "listen_address"]
+__all__ = ["SLOW_S", "SMALL_BYTES", "TEXT", "Answer", "HttpServer", "Request", "listen_address"]
 
 TEXT: Final = "text/plain; charset=utf-8"
+SMALL_BYTES: Final = 16_384
+"""Answers up to here are given however many large ones wait to be read: a checkpoint, a tile of hashes."""
+SLOW_S: Final = 1.0
 _READ_BYTES: Final = 65_536
+_WRITE_BYTES: Final = 262_144
 _WAIT_S: Final = HTTP_WAIT_MS_MAX / 1000
 _LINGER_S: Final = 2.0
 _LINGER_BYTES: Final = 16 << 20
@@ -56,7 +61,7 @@ class Request(msgspec.Struct, frozen=True):
 
     method: str
     path: str
-    """As it was sent, without a query."""
+    """As it was sent, without a query, and without the host in front that a proxy may send (RFC 9112, 3.2.2)."""
     body: bytes
 
 
@@ -93,8 +98,10 @@ class HttpServer:
         self._tasks = set[asyncio.Task[None]]()
         self._waiting = dict[asyncio.Task[None], asyncio.StreamWriter]()
         """Connections without a whole request, the one that has waited longest first."""
-        self._held = 0
-        """Bytes of answers that are being written."""
+        self._lingering = dict[asyncio.Task[None], asyncio.StreamWriter]()
+        """Connections that were answered, and are closed once their clients have read that."""
+        self._written = dict[asyncio.Task[None], tuple[int, float]]()
+        """Bytes of large answers that are being written, and since when; the one that has been for longest first."""
         self._counters = counters
         self.port = 0
 
@@ -141,11 +148,27 @@ class HttpServer:
 
     def _make_room(self) -> None:
         """Rule 4."""
-        for task in self._waiting:
+        for task in (*self._lingering, *self._waiting):
             if not task.cancelling():
                 self._counters["http_made_room"] += 1
                 task.cancel()
                 return
+
+    @property
+    def _held(self) -> int:
+        return sum(size for size, _ in self._written.values())
+
+    def _has_room(self, size: int) -> bool:
+        """Whether an answer of that size may be written: rule 4."""
+        now = asyncio.get_running_loop().time()
+        while size > SMALL_BYTES and self._held + size > HTTP_ANSWERS_BYTES_MAX:
+            task = next(iter(self._written), None)
+            if task is None or now - self._written[task][1] < SLOW_S:
+                return False
+            self._counters["http_made_room"] += 1
+            del self._written[task]
+            task.cancel()
+        return True
 
     def _ending(self) -> list[asyncio.Task[None]]:
         return [task for task in self._tasks if task.cancelling()]
@@ -158,6 +181,7 @@ class HttpServer:
         try:
             for number in range(HTTP_REQUESTS_MAX):
                 if not await self._exchange(connection, reader, writer, last=number == HTTP_REQUESTS_MAX - 1):
+                    self._lingering[_me()] = writer
                     await _linger(reader, writer)
                     break
                 connection.start_next_cycle()
@@ -169,6 +193,7 @@ class HttpServer:
             self._counters["http_failed"] += 1
         finally:
             self._waiting.pop(_me(), None)
+            self._lingering.pop(_me(), None)
 
     async def _exchange(
         self, connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, last: bool
@@ -189,15 +214,16 @@ class HttpServer:
             answer, last = unfit.answer, True
         if connection.our_state is h11.ERROR:
             return False
-        if self._held + len(answer.body) > HTTP_ANSWERS_BYTES_MAX:
+        if not self._has_room(len(answer.body)):
             answer, last = Answer(503, headers=_LATER), True
         self._counters[f"http_{answer.status}"] += 1
-        self._held += len(answer.body)
+        if len(answer.body) > SMALL_BYTES:
+            self._written[_me()] = len(answer.body), asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(_WAIT_S):
                 await _write(connection, writer, answer, head=request is not None and request.method == "HEAD", last=last)
         finally:
-            self._held -= len(answer.body)
+            self._written.pop(_me(), None)
         return connection.our_state is h11.DONE and connection.their_state is h11.DONE
 
     async def _request(self, connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request | None:
@@ -219,7 +245,7 @@ class HttpServer:
                 if len(body) > self._body_bytes_max or pieces > HTTP_PIECES_MAX:
                     raise _Unfit(413)
             elif isinstance(event, h11.EndOfMessage) and head is not None:
-                return Request(head.method.decode(), head.target.partition(b"?")[0].decode("ascii", "replace"), bytes(body))
+                return Request(head.method.decode(), _path(head.target), bytes(body))
             else:
                 return None
 
@@ -253,10 +279,14 @@ async def _write(connection: h11.Connection, writer: asyncio.StreamWriter, answe
     headers = {"Content-Type": answer.kind, "Content-Length": str(len(answer.body)), "X-Content-Type-Options": "nosniff", **answer.headers}
     if last:
         headers["Connection"] = "close"
-    events: list[h11.Event] = [h11.Response(status_code=answer.status, headers=list(headers.items()))]
-    if answer.body and not head:
-        events.append(h11.Data(data=answer.body))
-    writer.write(b"".join(connection.send(event) or b"" for event in (*events, h11.EndOfMessage())))
+    begun = connection.send(h11.Response(status_code=answer.status, headers=list(headers.items()))) or b""
+    body = b"" if head else answer.body
+    parts = [h11.Data(data=body[at : at + _WRITE_BYTES]) for at in range(0, len(body), _WRITE_BYTES)]
+    for part in parts[:-1]:  # piece by piece: others have their turn between
+        writer.write(begun + (connection.send(part) or b""))
+        begun = b""
+        await writer.drain()
+    writer.write(b"".join([begun, *(connection.send(event) or b"" for event in (*parts[-1:], h11.EndOfMessage()))]))
     await writer.drain()
 
 
@@ -268,6 +298,14 @@ async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
             left = _LINGER_BYTES
             while left > 0 and (data := await reader.read(_READ_BYTES)):
                 left -= len(data)
+
+
+def _path(target: bytes) -> str:
+    path = target.partition(b"?")[0]
+    scheme, colon, rest = path.partition(b"://")
+    if colon and scheme.lower() in {b"http", b"https"}:
+        path = b"/" + rest.partition(b"/")[2]
+    return path.decode("ascii", "replace")
 
 
 def _me() -> "asyncio.Task[None]":

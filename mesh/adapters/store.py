@@ -9,8 +9,10 @@ Rules
 4. A key that is not new is a :class:`Conflict`; what the file itself refuses (:mod:`mesh.adapters.store_schema`) is an alarm.
    Both leave nothing of the step and the store usable.
 5. Any other failure ends the store: whether the last bytes are on the disk is unknown, and asking again would not tell (a
-   failed fsync is reported once). Every call is then ``storage_failed`` until the file is opened again.
+   failed fsync is reported once). Every call is then ``storage_failed`` until the file is opened again. Opening it again reads back
+   what may stand in memory only, so the whole journal is written into the file and synced before anything is read.
 6. Whoever waits when the store ends or is closed is answered.
+7. What took no more can rest: it answers questions from what is durable, and writes nothing.
 
 :class:`File` is the part of this that :mod:`mesh.adapters.spent` shares. Foreign exceptions become ours here and nowhere else.
 
@@ -26,7 +28,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import aiosqlite
 
@@ -34,13 +36,14 @@ from mesh.adapters.store_schema import ADD_BODIES, ADD_ORIGINS, ADD_PLACES, ADD_
 from mesh.adapters.storeerase import blank, emptied
 from mesh.adapters.storefind import Finding
 from mesh.adapters.storeindex import Index
+from mesh.adapters.storelayout import Layout, bind, settle
 from mesh.adapters.storequeries import Queries
 from mesh.core.log.merkle import Branch, Frontier
 from mesh.errors import Alarm, MeshError, Refused, Unavailable
 from mesh.limits import SQLITE_WAIT_MS_MAX
 from mesh.protocol.step import Append, InsertOnce, Locate, Persist, PutNote, SetHead
 
-__all__ = ["Conflict", "Duplicate", "File", "Layout", "Session", "Store", "hold"]
+__all__ = ["LAYOUT", "Conflict", "Duplicate", "File", "Layout", "Session", "Store", "failure", "hold"]
 
 T = TypeVar("T")
 
@@ -59,7 +62,6 @@ _PRAGMAS: Final = (
     "page_size = 4096",
     "wal_autocheckpoint = 4096",  # pages, so 16 MiB: more makes the stall longer, less makes every commit dearer (both measured)
 )
-_OWNED: Final = ("CREATE TABLE owner (name TEXT NOT NULL, sqlite TEXT NOT NULL) STRICT",)
 _OF_A_LOG: Final = (Append, SetHead, Locate, PutNote)
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -83,21 +85,7 @@ class Duplicate(Exception):
         self.position = position
 
 
-class Layout(NamedTuple):
-    """What kind of file it is."""
-
-    application: int
-    """SQLite's application_id: a file of another kind is refused."""
-    version: int
-    """Of the schema."""
-    journal: Literal["wal", "delete"]
-    synchronous: Literal["FULL", "EXTRA"]
-    schema: Sequence[str]
-    together: int
-    """How many jobs at most share one transaction."""
-
-
-_LAYOUT: Final = Layout(application=0x6D657368, version=5, journal="wal", synchronous="FULL", schema=SCHEMA, together=1)
+LAYOUT: Final = Layout(application=0x6D657368, version=5, journal="wal", synchronous="FULL", schema=SCHEMA, together=1)
 
 
 class Session:
@@ -180,11 +168,14 @@ class File:
         self._waiting = deque[_Waiting[Any]]()
         self._wake = asyncio.Event()
         self._over = ""
+        self._resting = asyncio.Event()
+        """Nothing is written any more, and the writing connection is closed."""
+        self._closing = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name=f"writer of {path.name}")
 
     @classmethod
-    async def open(cls, path: Path, layout: Layout, *, owner: str) -> "File":
-        """Create the file, or open one of this layout and owner.
+    async def open(cls, path: Path, layout: Layout, *, owner: str, create: bool = True) -> "File":
+        """Create the file, or open one of this layout and owner; without ``create`` one that is missing or empty is a failure.
 
         Raises:
             Refused: ``config_invalid`` when it is another's.
@@ -193,9 +184,11 @@ class File:
         """
         opened = list[aiosqlite.Connection]()
         try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE))  # SQLite would let others read it
+            flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+            os.close(os.open(path, flags, _PRIVATE))  # SQLite would let others read it
             writer = await _connect(path, opened)
-            await _bind(writer, layout, owner)
+            await bind(writer, layout, owner, create=create)
+            await settle(writer, layout)
             reader = await _connect(path, opened)
             await reader.execute("PRAGMA query_only = ON")  # and so it never checkpoints: see rule 2
             return cls(path, layout, writer, reader)
@@ -234,10 +227,24 @@ class File:
             self._require()  # closed in the meantime
             raise (failure(error) if _busy(error) else self._end(failure(error))) from None
 
-    async def close(self) -> None:
-        """End: a running transaction is finished, who waits behind it is refused."""
+    async def read_on(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """The same, whatever became of writing, until it is closed."""
+        try:
+            return [tuple(row) for row in await self._reader.execute_fetchall(sql, values)]
+        except (sqlite3.Error, ValueError) as error:
+            raise failure(error) from None
+
+    async def rest(self) -> None:
+        """End writing: a running transaction is finished, who waits behind it is refused."""
         self._over = self._over or "it was closed"
         self._wake.set()
+        await self._resting.wait()
+
+    async def close(self) -> None:
+        """End reading, too."""
+        self._over = self._over or "it was closed"
+        self._wake.set()
+        self._closing.set()
         await asyncio.shield(self._task)
 
     def _require(self) -> None:
@@ -250,6 +257,13 @@ class File:
         return error
 
     async def _run(self) -> None:
+        try:
+            await self._write_on()
+            await self._closing.wait()  # with the last connection goes what a full disk would let nobody make again, and so read
+        finally:  # also when the loop is torn down and cancels its tasks
+            await _abandon(self._reader)
+
+    async def _write_on(self) -> None:
         group = list[_Waiting[Any]]()
         try:
             while not self._over:
@@ -261,13 +275,14 @@ class File:
                 else:
                     self._wake.clear()
                     await self._wake.wait()
-        finally:  # also when the loop is torn down and cancels its tasks
+        finally:  # as above
             self._over = self._over or "its writer was stopped"
             for item in (*group, *self._waiting):
                 if not item.done.done():
                     item.refuse(Unavailable("storage_failed", f"{self._path.name}: {self._over}"))
             self._waiting.clear()
-            await _abandon(self._reader, self._writer)
+            await _abandon(self._writer)
+            self._resting.set()
 
     async def _transact(self, group: Sequence[_Waiting[Any]]) -> None:
         session, begun = Session(self._writer), False
@@ -323,7 +338,7 @@ class Store(Finding):
             raise Unavailable("storage_failed", f"{path} is in use by another process")
         file: File | None = None
         try:
-            file = await File.open(path, _LAYOUT, owner=owner)
+            file = await File.open(path, LAYOUT, owner=owner)
             index = Index()
             await file.write(lambda session: index.load(session.fetch))
             while await file.write(lambda session: _catch_up(session, index)):
@@ -352,6 +367,21 @@ class Store(Finding):
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    async def rest(self) -> None:
+        """Let go of the file but for a connection that reads (rule 7), until :meth:`close`; it may be opened again meanwhile.
+
+        Raises:
+            Unavailable: ``storage_failed``: nor can it be read.
+            Alarm: ``storage_corrupt``.
+        """
+        await self._file.rest()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        index = Index()
+        await index.remember(self._file.read_on)
+        self._fetch, self._index = self._file.read_on, index
 
     async def forget(self, streams: Collection[str]) -> None:
         """Delete what was said in these streams, of which nothing counts any more.
@@ -450,31 +480,6 @@ async def _connect(path: Path, opened: list[aiosqlite.Connection]) -> aiosqlite.
     for pragma in _PRAGMAS:
         await connection.execute(f"PRAGMA {pragma}")
     return connection
-
-
-async def _bind(connection: aiosqlite.Connection, layout: Layout, owner: str) -> None:
-    """Make it a file of this layout and owner if it is empty; otherwise it must be one. Writes only what is not there yet."""
-    session = Session(connection)
-    found = await session.fetch(f"PRAGMA journal_mode = {layout.journal}")
-    if found != [(layout.journal,)]:
-        raise Unavailable("storage_failed", f"the file system cannot do journal mode {layout.journal}: {found}")
-    await session.fetch(f"PRAGMA synchronous = {layout.synchronous}")
-    await session.fetch("BEGIN IMMEDIATE")
-    if await session.fetch("SELECT count(*) FROM sqlite_schema") == [(0,)]:
-        for sql in (*_OWNED, *layout.schema):
-            await session.fetch(sql)
-        await session.fetch(f"PRAGMA application_id = {layout.application}")
-        await session.fetch(f"PRAGMA user_version = {layout.version}")
-        await session.fetch("INSERT INTO owner (name, sqlite) VALUES (?, ?)", (owner, sqlite3.sqlite_version))
-    kind = (await session.fetch("PRAGMA application_id"))[0] + (await session.fetch("PRAGMA user_version"))[0]
-    if kind != (layout.application, layout.version):
-        raise Refused("config_invalid", f"a file of another kind or version: {kind}")
-    ((name, version),) = await session.fetch("SELECT name, sqlite FROM owner")
-    if name != owner:
-        raise Refused("config_invalid", f"the file belongs to {name}, not to {owner}")
-    if version != sqlite3.sqlite_version:  # what wrote last is the first question after a corruption
-        await session.fetch("UPDATE owner SET sqlite = ?", (sqlite3.sqlite_version,))
-    await connection.commit()
 
 
 async def _abandon(*connections: aiosqlite.Connection) -> None:

@@ -183,19 +183,38 @@ class Index:
         self._runs, self._next = runs, max(runs, default=0) + 1
         self.bodies, self.places = bodies, places
 
+    async def remember(self, fetch: Fetch) -> None:
+        """:meth:`load`, and all rows since, where nothing can be written: what would be is kept in memory.
+
+        Raises:
+            Alarm: as :meth:`behind`.
+        """
+
+        async def only_read(sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+            return [] if sql.startswith("DELETE") else await fetch(sql, values)
+
+        await self.load(only_read)
+        while (rows := await self._rows_behind(fetch)) != ([], []):
+            self.adopt(Turn(*rows, runs={}, parts=[], gone=[]))
+
     async def behind(self, fetch: Fetch) -> Turn | None:
         """The next rows that it does not lead to yet, as a turn to be written; None when there are no more.
 
         Raises:
             Alarm: ``storage_corrupt`` when a row is missing.
         """
+        bodies, places = await self._rows_behind(fetch)
+        if not bodies and not places:
+            return None
+        return await self.turn(fetch, bodies, places)
+
+    async def _rows_behind(self, fetch: Fetch) -> tuple[list[bytes], list[bytes]]:
+        """Ids of the next rows of ``body`` and ``located``."""
         bodies = await fetch("SELECT n, id FROM body WHERE n > ? ORDER BY n LIMIT ?", (self.bodies, CAPACITY // 4))
         places = await fetch("SELECT n, id FROM located WHERE n > ? ORDER BY n LIMIT ?", (self.places, CAPACITY // 4))
         for name, known, rows in (("body", self.bodies, bodies), ("located", self.places, places)):
             _believe([n for n, _ in rows] == list(range(known + 1, known + 1 + len(rows))), f"a row of {name} is missing beyond {known}")
-        if not bodies and not places:
-            return None
-        return await self.turn(fetch, [key for _, key in bodies], [key for _, key in places])
+        return [key for _, key in bodies], [key for _, key in places]
 
     async def turn(self, fetch: Fetch, bodies: Sequence[bytes], places: Sequence[bytes]) -> Turn:
         """What to write in the transaction in which these ids take the next rows of ``body`` and ``located``.

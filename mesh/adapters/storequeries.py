@@ -11,8 +11,9 @@ Rules
 Not here: how a query reaches SQLite (``fetch`` is handed in), and what is asked by statement id (:mod:`mesh.adapters.storefind`).
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 from mesh.adapters.store_schema import LEVELS, checksum, fact_sum, head_sum, statement_key
@@ -29,6 +30,7 @@ KEYS_MAX: Final = 512
 """Keys in one query: SQLite bounds its variables, and a statement is kept for each count."""
 _ORIGIN: Final = "(SELECT id FROM log WHERE origin = ?)"
 _EMPTY: Final = bytes(32)
+_NONE: Final[Mapping[int, Collection[bytes]]] = MappingProxyType({})
 
 
 class StoredNote(NamedTuple):
@@ -113,7 +115,7 @@ class Queries:
 
     async def note(
         self,
-        space: Literal["checkpoint", "certificate", "cosigned", "outside", "heartbeat"],
+        space: Literal["checkpoint", "attested", "certificate", "cosigned", "outside", "heartbeat"],
         origin: str,
         *,
         member: str = "",
@@ -182,24 +184,25 @@ class Queries:
         known = await self._hashes(origin, [(LEVELS * level, first, first + count)])
         return tuple(known[LEVELS * level, number] for number in range(first, first + count))
 
-    async def scrub(self, origin: str) -> int:
+    async def scrub(self, origin: str, stated: Mapping[int, Collection[bytes]] = _NONE) -> int:
         """The whole of :meth:`scrubbing` at once; the number of records. Raises as it does."""
         size = 0
-        async for done in self.scrubbing(origin):
+        async for done in self.scrubbing(origin, stated):
             size = done
         return size
 
-    async def scrubbing(self, origin: str) -> AsyncGenerator[int, None]:
+    async def scrubbing(self, origin: str, stated: Mapping[int, Collection[bytes]] = _NONE) -> AsyncGenerator[int, None]:
         """Hash every record held now of a log again, and compare all stored hashes and every head with that.
 
         Yields how many records are done after each few, so that the caller may pause; the log may grow meanwhile.
+        ``stated`` are more roots that must be met, by size; of sizes that are not held nothing is known.
 
         Raises:
             Alarm: ``storage_corrupt``, or ``storage_rolled_back`` when fewer records are held than were signed or attested.
         """
         heads = await self.heads()  # before the size: what is signed later may be beyond it
         size = await self._size(origin)
-        roots = dict[int, set[bytes]]()
+        roots = {at: set(more) for at, more in stated.items() if 0 < at <= size}
         for (use, name), head in heads.items():
             if name == origin and head.size <= size:
                 roots.setdefault(head.size, set()).add(head.root)

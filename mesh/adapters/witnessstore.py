@@ -3,7 +3,8 @@
 Rules
 -----
 1. One file, one key, one process: the file belongs to a public key for ever, a lock beside it is held for life, and so is a lock
-   on the key file: a second witness with the same key, wherever its own file is, does not start.
+   on the key file: a second witness with the same key, wherever its own file is, does not start. It is made once, on request: a file
+   that is missing or empty is a failure, because a witness that forgot would sign another history.
 2. :meth:`WitnessStore.advance` compares and swaps in one transaction: it writes only if the file still holds what was judged.
 3. The file refuses a smaller size, another root at one size, an earlier time and any deletion, whoever writes into it.
 4. What contradicts a cosigned checkpoint under the log's own signature is kept: of each log,
@@ -68,22 +69,27 @@ class WitnessStore:
         self._locks = list(locks)
 
     @classmethod
-    async def open(cls, path: Path, *, key: str, key_file: Path) -> "WitnessStore":
-        """Create the file of the witness with the public key ``key`` (hex), or open it (rule 1).
+    async def open(cls, path: Path, *, key: str, key_file: Path, create: bool = False) -> "WitnessStore":
+        """Open the file of the witness with the public key ``key`` (hex), or create it: only that (rule 1).
 
         Raises:
-            Refused: ``config_invalid`` when it is another's.
-            Unavailable: ``storage_failed``, also when another process has the file or the key.
+            Refused: ``config_invalid`` when it is another's, or there already and was to be created.
+            Unavailable: ``storage_failed``, also when another process has the file or the key, or it is not there.
             Alarm: ``storage_corrupt``.
         """
         locks = list[int]()
         try:
+            there = _there(path)
+            if create and there:
+                raise Refused("config_invalid", f"{path} is there already")
+            if not create and not there:
+                raise Unavailable("storage_failed", f"{path} is missing or empty; `mesh witness init` makes it, once for each key")
             locks.append(_lock_key(key_file))
             lock = hold(path.with_name(f"{path.name}.lock"))
             if lock is None:
                 raise Unavailable("storage_failed", f"{path} is in use by another process")
             locks.append(lock)
-            return cls(await File.open(path, _LAYOUT, owner=key), locks)
+            return cls(await File.open(path, _LAYOUT, owner=key, create=create), locks)
         except BaseException:
             for lock in locks:
                 os.close(lock)
@@ -170,6 +176,15 @@ def _row(one: Cosigned) -> tuple[Any, ...]:
 
 def _sum(origin: str, one: Cosigned) -> int:
     return checksum(repr((origin, *_row(one))).encode())
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise Unavailable("storage_failed", f"{path}: {error.strerror}") from None
 
 
 def _lock_key(path: Path) -> int:

@@ -274,8 +274,7 @@ class _Plan:
         self.roster = mesh.roster
         needs, held = set[str](), dict[str, bytes]()
         wanted = ""
-        for place in sorted(await mesh.locate(self.asked.target)):
-            answer = await mesh.prove(place)
+        for answer in await mesh.prove_all(await mesh.locate(self.asked.target)):
             record = record_of(answer)
             wanted = client.intent_of(record) or wanted
             held.update(bodies_of(answer))

@@ -5,7 +5,7 @@ Rules
 1. Whoever answers first does not win: searches ask all members and merge, proofs are asked for until one is final.
 2. Finality, heartbeats and governance statements are checked here, with the keys of the rosters that are held: those of the context's
    files, and those that members show (:mod:`mesh.cli.succeeding`). What was final under one of them stays final.
-3. A name is an id, a unique beginning of one, or ``NODE/INDEX``.
+3. A name is an id, a unique beginning of one, or ``NODE/INDEX`` (:mod:`mesh.cli.naming`).
 
 Not here: how it is printed.
 """
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 
 from mesh.cli import succeeding
+from mesh.cli.naming import Naming
 from mesh.cli.output import Cli
 from mesh.codes import CODES
 from mesh.core.bytes import envelope
@@ -42,6 +43,7 @@ from mesh.core.messages import (
     Found,
     LawAsked,
     LawBatch,
+    Leaves,
     LineageBatch,
     NodeStatus,
     Prove,
@@ -65,7 +67,6 @@ __all__ = ["Ask", "Library", "MeshClient", "Place", "client_of", "files", "inten
 
 ASK_MS: Final = 2_000
 _FIND_MAX: Final = 200
-_PLACE: Final = re.compile(r"([a-z0-9-]{1,32})/([0-9]{1,15})")
 _ID: Final = re.compile(r"[0-9a-f]{1,64}")
 _REFUSED: Final = b'{"answer":"refused",'
 Ask = Callable[[str, Payload], Awaitable[bytes]]
@@ -105,6 +106,7 @@ class MeshClient:
         """Ask by ``ask``: (member, message) to the answer's bytes, or :class:`~mesh.errors.Unavailable`."""
         self.roster = governance.roster
         self.rosters = governance.rosters
+        self.naming = Naming(governance)
         self._send = ask
 
     def under(self, governance: Governance) -> "MeshClient":
@@ -129,7 +131,7 @@ class MeshClient:
 
     def origins(self) -> dict[str, str]:
         """Every log of whoever is or was a member, to its node."""
-        return {roster.origin(member): member.name for roster in (self.roster, *self.rosters.chain) for member in roster.members}
+        return self.naming.logs
 
     def _any(self, find: Callable[[Roster], R]) -> R:
         """As the roster in force has it, else as the newest of all."""
@@ -210,9 +212,9 @@ class MeshClient:
             Refused: ``not_found``, ``ambiguous``, ``unknown_member``.
             Unavailable: ``unreachable``.
         """
-        place = _PLACE.fullmatch(name)
+        place = self.naming.find(name)
         if place is not None:
-            return {Place(self.roster.origin(self.member(place[1])), int(place[2]))}
+            return {Place(*place)}
         if _ID.fullmatch(name) is None:
             raise Refused("not_found", f"{name[:80]!r} is neither an id in lowercase hex nor NODE/INDEX")
         found = await self.find(name)
@@ -279,21 +281,25 @@ class MeshClient:
         """Everything recorded about the execution that ``name`` belongs to, in all logs, oldest first; decisions before outcomes.
 
         Raises:
-            Refused: as :meth:`locate`.
+            Refused: as :meth:`locate` and :meth:`prove_all`.
             Unavailable: ``unreachable``.
         """
-        first = await self._prove_all(await self.locate(name))
-        intents = {intent_of(record_of(answer)) for answer in first} - {""}
+        places = await self.locate(name)
+        first = await self.prove_all(places)
+        intents = {intent_of(record_of(answer)) for answer in first} - {"", name}  # of an intent's own id all was found just now
         if not intents:
             return first
-        places: set[Place] = set()
         for intent in intents:
             places |= (await self.find(intent)).get(intent, set())
-        return await self._prove_all(places)
+        return await self.prove_all(places, first)
 
     async def records(self, member: str, origin: str, first: int, count: int) -> LineageBatch:
         """Records of a log as one member holds them. Raises as :meth:`ask`."""
         return await self.ask(member, Pull(origin=origin, first=first, count=count), LineageBatch)
+
+    async def leaves(self, member: str, origin: str, first: int, count: int) -> LineageBatch:
+        """The same records without what they name. Raises as :meth:`ask`."""
+        return await self.ask(member, Leaves(origin=origin, first=first, count=count), LineageBatch)
 
     async def each(self, ask: Callable[[str], Awaitable[R]]) -> dict[str, R | MeshError]:
         """What every member comes to, asked so, or why there is nothing, in the roster's order."""
@@ -307,8 +313,21 @@ class MeshClient:
         names = [member.name for member in self.roster.members]
         return dict(zip(names, await asyncio.gather(*(one(name) for name in names)), strict=True))
 
-    async def _prove_all(self, places: Iterable[Place]) -> list[Proved]:
-        answers = await asyncio.gather(*(self.prove(place) for place in sorted(places)))
+    async def prove_all(self, places: Iterable[Place], had: Iterable[Proved] = ()) -> list[Proved]:
+        """The records at these places, in the order of :meth:`execution`, without places that no member has a record of.
+
+        Any one member could have made such a place up. What was ``had`` already is not asked for again.
+
+        Raises:
+            MeshError: as :meth:`prove`, if there is no record at any of them.
+        """
+        held = {Place(record.origin, record.index): answer for answer in had for record in [record_of(answer)]}
+        wanted = [place for place in sorted(places) if place not in held]
+        asked = await asyncio.gather(*(self.prove(place) for place in wanted), return_exceptions=True)
+        answers = [*held.values(), *(answer for answer in asked if isinstance(answer, Proved))]
+        for answer in asked:
+            if isinstance(answer, BaseException) and not (answers and isinstance(answer, MeshError)):
+                raise answer
         return sorted(answers, key=lambda answer: _when(record_of(answer)))
 
 

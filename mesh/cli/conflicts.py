@@ -3,23 +3,28 @@
 Rules
 -----
 1. Only streams of which two members say different things, or one that it has forked, are asked for: in a quiet mesh that is none.
-2. A conflict counts only once both statements were seen, from whichever members, and believed by the context's roster.
-3. Conflicts are numbered by stream and place. Another one that becomes known later may come between two.
+2. A conflict counts only once both statements were seen, from whichever members, and believed by the context's roster; a proof
+   against a member once it was verified here.
+3. Conflicts are numbered by stream and place, proofs against members behind them, by key. One that becomes known later may come between.
 
-Not here: what a conflict is, and whom it names (:mod:`mesh.core.law.conflict`).
+Not here: what a conflict is, and whom it names (:mod:`mesh.core.law.conflict`), what is proved against a member
+(:mod:`mesh.cli.caught`).
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
-from mesh.cli import client, saying
+from mesh.cli import caught, client, saying
+from mesh.cli.caught import Accused, accused_of
 from mesh.cli.fraud import facts, told
 from mesh.cli.gathering import Frontiers, gather, holders
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.law.conflict import Conflict, conflicts_of, encode_conflict
+from mesh.core.law.fraud import PREFIX, encode_fraud
 from mesh.core.law.streams import Fork
 from mesh.errors import Refused
 
@@ -37,26 +42,30 @@ class _Found(NamedTuple):
 @format_option
 @pass_cli
 def ls(cli: Cli) -> None:
-    """All conflicts that members can show: whose keys said both, whether the root has resolved them, who holds both halves."""
+    """All conflicts that members can show: whose keys said both, whether the root has resolved them, who holds both halves.
+
+    And every proof that a member's key has signed two histories of one log: whoever holds it has frozen that member.
+    """
     found, members = client.run(cli, lambda mesh, library: _search(cli, mesh, library))
     rows = [_row(number, item, members) for number, item in enumerate(found, 1)]
     cli.rows(("n", "kind", "stream", "numbers", "said_both", "state", "held"), rows)
     if not rows:
         cli.say("no conflict is shown by any member that answered")
         return
-    open_ = next((item for item in found if not item.resolved), None)
-    cli.next("mesh fraud show N -o FILE" + (f"; then: mesh resolve {open_.conflict.stream} --head ID" if open_ is not None else ""))
+    open_ = next((f"mesh resolve {item.conflict.stream} --head ID" for item in found if isinstance(item, _Found) and not item.resolved), "")
+    frozen = next((f"mesh roster remove {item.caught.member}" for item in found if isinstance(item, Accused) and item.frozen), "")
+    cli.next("; then: ".join(filter(None, ("mesh fraud show N -o FILE", open_, frozen))))
 
 
 @click.command("show")
-@click.argument("name", metavar="STREAM|N")
+@click.argument("name", metavar="STREAM|MEMBER|N")
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file; by default to standard output.")
 @pass_cli
 def show(cli: Cli, name: str, out: Path | None) -> None:
-    """Write the proof of a conflict: of the only one in STREAM, or of number N in `mesh fraud ls`."""
+    """Write the proof of a conflict: of the only one in STREAM or against MEMBER, or of number N in `mesh fraud ls`."""
     found, _ = client.run(cli, lambda mesh, library: _search(cli, mesh, library))
-    conflict = _chosen([item.conflict for item in found], name)
-    data = encode_conflict(conflict)
+    chosen = _chosen(found, name)
+    data = encode_fraud(chosen.proof) if isinstance(chosen, Accused) else encode_conflict(chosen.conflict)
     if out is None:
         click.echo(data, nl=False)
     else:
@@ -65,13 +74,13 @@ def show(cli: Cli, name: str, out: Path | None) -> None:
         except OSError as error:
             raise Refused("config_invalid", f"{out}: {error.strerror}") from None
         cli.say(f"{out}: {len(data):,} bytes")
-    for line in told(conflict):
+    for line in caught.told(chosen.caught) if isinstance(chosen, Accused) else told(chosen.conflict):
         cli.say(line)
     cli.next(f"mesh fraud verify {out or 'FILE'} --trust ROSTER")
 
 
-def _chosen(found: list[Conflict], name: str) -> Conflict:
-    """The conflict that is meant.
+def _chosen(found: Sequence[_Found | Accused], name: str) -> _Found | Accused:
+    """The one that is meant.
 
     Raises:
         Refused: ``not_found``, ``ambiguous``.
@@ -80,9 +89,13 @@ def _chosen(found: list[Conflict], name: str) -> Conflict:
         if not 1 <= int(name[:9]) <= len(found):
             raise Refused("not_found", f"members show {len(found)} conflicts, none of them is number {name[:9]}")
         return found[int(name[:9]) - 1]
-    meant = [number for number, conflict in enumerate(found, 1) if conflict.stream == name]
+    meant = [
+        number
+        for number, item in enumerate(found, 1)
+        if (caught.is_meant(item, name) if isinstance(item, Accused) else item.conflict.stream == name)
+    ]
     if not meant:
-        raise Refused("not_found", f"no member shows a conflict in {name[:80]}")
+        raise Refused("not_found", f"no member shows a conflict in {name[:80]}, or a proof against a member of that name")
     if len(meant) > 1:
         raise Refused(
             "ambiguous", f"{len(meant)} conflicts in {name}: say which, {', '.join(map(str, meant[:8]))}, as `mesh fraud ls` does"
@@ -90,19 +103,21 @@ def _chosen(found: list[Conflict], name: str) -> Conflict:
     return found[meant[0] - 1]
 
 
-async def _search(cli: Cli, mesh: client.MeshClient, library: client.Library) -> tuple[list[_Found], int]:
+async def _search(cli: Cli, mesh: client.MeshClient, library: client.Library) -> tuple[list[_Found | Accused], int]:
     """Every conflict, in order, and how many members there are."""
     claimed = saying.frontiers_of(await saying.hear(cli, mesh))
     doubtful = _doubtful(claimed)
-    gathered = await gather(mesh, claimed, library.governance, streams=doubtful.__contains__)
+    gathered = await gather(mesh, claimed, library.governance, streams=lambda name: name in doubtful or name.startswith(PREFIX))
     for member, stream in gathered.withheld:
         cli.say(f"{member} claims more of {stream[:40]} than it shows")
-    found = list[_Found]()
+    found = list[_Found | Accused]()
     for name, held in sorted(gathered.governance.streams.items()):
         if isinstance(held, Fork):
             resolved, by = not gathered.governance.forked(name), holders(gathered, claimed, name, 0)
             conflicts = conflicts_of(item for item in gathered.statements if item.claims.link[0] == name)
             found += [_Found(conflict, resolved, by) for conflict in conflicts]
+    held_by = {name: holders(gathered, claimed, name, 1) for name in gathered.governance.streams if name.startswith(PREFIX)}
+    found += accused_of(gathered.statements, gathered.governance.rosters, gathered.governance, held_by)
     return found, len(mesh.roster.members)
 
 
@@ -113,7 +128,17 @@ def _doubtful(claimed: Frontiers) -> set[str]:
     return {head.stream for head in heads if head.forked or head.held or count[head.stream] > 1}
 
 
-def _row(number: int, item: _Found, members: int) -> dict[str, Any]:
+def _row(number: int, item: _Found | Accused, members: int) -> dict[str, Any]:
+    if isinstance(item, Accused):
+        who = item.caught
+        return {
+            **caught.facts(who, item.proof.claims.mesh),
+            "n": number,
+            "state": "frozen" if item.frozen else "over",
+            "said_both": [f"{who.member} ({who.use})"],
+            "held": f"{len(item.held_by)} of {members}",
+            "held_by": item.held_by,
+        }
     conflict = item.conflict
     return {
         "n": number,

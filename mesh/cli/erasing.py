@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from mesh.adapters.clock import wall_ms
-from mesh.cli import client, recorded, saying, signed, spreading, telling
+from mesh.cli import client, recorded, saying, signed, spreading
 from mesh.cli.gathering import gather_about
 from mesh.cli.output import Cli, fail, format_option, pass_cli
 from mesh.cli.times import parse_when
@@ -247,7 +247,7 @@ async def _record(mesh: client.MeshClient, name: str, identity: str) -> str:
                 mesh.attested(answer)
                 record = record_of(answer)
                 if isinstance(record, GovernanceChanged) and (record.change, record.about) == ("erased", identity):
-                    return telling.place_of(record)
+                    return mesh.naming.place(record.origin, record.index)
     except MeshError:
         return ""
     return ""

@@ -2,21 +2,23 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, Final
 
 import click
+import msgspec
 
 from mesh.cli import client, epochs, telling
+from mesh.cli.answering import Answer, answer_all
 from mesh.cli.erasing import erase
 from mesh.cli.graph import graph
+from mesh.cli.listing import ls
 from mesh.cli.output import Cli, format_option, pass_cli
+from mesh.cli.reaching import attesters, reach_of
 from mesh.cli.tilefolder import archive
-from mesh.core.log.record import read_record
 from mesh.core.log.tlogproof import TlogProof
-from mesh.core.messages import NodeStatus, PolicyStatus, Proved
-from mesh.errors import MeshError, Refused, Unavailable
-from mesh.limits import BATCH_RECORDS_MAX
+from mesh.core.messages import NodeStatus, PolicyStatus
+from mesh.errors import MeshError, Refused
 from mesh.protocol.proving import record_of
 
 __all__ = ["lag_of", "lineage", "log", "sizes_of", "status", "why"]
@@ -37,7 +39,8 @@ def status(cli: Cli) -> int:
     frontiers = Counter(answer.frontier for answer in answers.values() if isinstance(answer, NodeStatus))
     usual = next((digest for digest, _ in frontiers.most_common(1)), "")
     sizes = sizes_of(answers.values())
-    rows = [_node_row(name, answer, usual, sizes) for name, answer in answers.items()]
+    frozen = {member for answer in answers.values() if isinstance(answer, NodeStatus) for member in answer.frozen}
+    rows = [_node_row(name, answer, usual, sizes, frozen) for name, answer in answers.items()]
     cli.rows(("node", "region", "state", "roster_epoch", "policies", "frontier", "log", "final", "lag", "mirrors", "vouched", "up"), rows)
     fresh = sum(isinstance(answer, NodeStatus) and answer.fresh for answer in answers.values())
     cli.say(f"{fresh} of {len(answers)} fresh, {k} needed")
@@ -49,6 +52,11 @@ def status(cli: Cli) -> int:
             f"forked streams: {max(forked.values())}, say {', '.join(forked)}. `mesh fraud ls` shows whose keys said both; the root keys"
             " end it: `mesh resolve`"
         )
+    caught = {name: answer.frozen for name, answer in answers.items() if isinstance(answer, NodeStatus) and answer.frozen}
+    for member in sorted(frozen):
+        who = ", ".join(name for name, names in caught.items() if member in names)
+        cli.say(f"{member} is frozen, say {who}: a key of it has signed two histories of a log. `mesh fraud ls` has the proof")
+        cli.say(f"take it out, or give it other keys: `mesh roster remove {member}`")
     if len(frontiers) > 1:
         others = ", ".join(row["node"] for row in rows if row.get("differs"))
         cli.say(
@@ -58,7 +66,9 @@ def status(cli: Cli) -> int:
     return 0 if fresh >= k else _STALE
 
 
-def _node_row(name: str, answer: NodeStatus | MeshError, usual: str, sizes: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
+def _node_row(
+    name: str, answer: NodeStatus | MeshError, usual: str, sizes: Mapping[str, tuple[str, int]], frozen: Container[str]
+) -> dict[str, Any]:
     if isinstance(answer, MeshError):
         return {"node": name, "state": answer.code, "detail": answer.detail}
     trouble = [telling.node_of(mirror.origin) for mirror in answer.mirrors if mirror.refused or mirror.conflicted]
@@ -67,7 +77,7 @@ def _node_row(name: str, answer: NodeStatus | MeshError, usual: str, sizes: Mapp
     return {
         "node": name,
         "region": answer.region,
-        "state": "fresh" if answer.fresh else answer.code,
+        "state": "frozen" if name in frozen else "fresh" if answer.fresh else answer.code,
         "frontier": answer.frontier[:12] + (" differs" if answer.frontier != usual else ""),
         "log": answer.size,
         "final": answer.certified,
@@ -79,6 +89,7 @@ def _node_row(name: str, answer: NodeStatus | MeshError, usual: str, sizes: Mapp
         "policies": [_told_policy(policy) + (" halted" if policy.domain in answer.halted else "") for policy in answer.policies],
         "halted": answer.halted,
         "conflicts": answer.conflicts,
+        "frozen": answer.frozen,
         "up": f"{answer.uptime_ms // 1000} s",
         "incarnation": answer.incarnation,
         "roster_epoch": answer.roster_epoch,
@@ -113,37 +124,9 @@ def lineage() -> None:
 
 
 lineage.add_command(graph)
+lineage.add_command(ls)
 lineage.add_command(erase)
 lineage.add_command(archive)
-
-
-@lineage.command("ls")
-@click.option("-n", "--count", default=20, show_default=True, type=click.IntRange(1, BATCH_RECORDS_MAX), help="How many, newest first.")
-@click.option("--node", "only", metavar="NODE", help="Of this node's log only.")
-@format_option
-@pass_cli
-def ls(cli: Cli, count: int, only: str | None) -> None:
-    """The newest records."""
-
-    async def work(mesh: client.MeshClient, _library: client.Library) -> list[dict[str, Any]]:
-        answers = await mesh.status()
-        if only is not None:
-            mesh.member(only)
-        if not any(isinstance(answer, NodeStatus) for answer in answers.values()):
-            raise Unavailable("unreachable", "no member of the roster answers")
-        sizes = sizes_of(answers.values())
-        rows: list[dict[str, Any]] = []
-        for origin, name in mesh.origins().items():
-            if only in {None, name} and origin in sizes:
-                holder, size = sizes[origin]
-                batch = await mesh.records(holder, origin, max(0, size - count), count)
-                rows += [_record_row(bytes(raw)) for raw in batch.records]
-        return sorted(rows, key=lambda row: (row["at"], row["record"]), reverse=True)[:count]
-
-    rows = client.run(cli, work)
-    cli.rows(("at", "record", "kind", "about", "what"), rows)
-    about = next((row["intent"] for row in rows if row["intent"]), "")
-    cli.next(f"mesh why {about[:12]}" if about else "mesh status")
 
 
 def sizes_of(answers: Iterable[NodeStatus | MeshError]) -> dict[str, tuple[str, int]]:
@@ -157,19 +140,6 @@ def sizes_of(answers: Iterable[NodeStatus | MeshError]) -> dict[str, tuple[str, 
     return sizes
 
 
-def _record_row(data: bytes) -> dict[str, Any]:
-    record = read_record(data)
-    intent = client.intent_of(record)
-    return {
-        "at": telling.when(record.at_ms),
-        "record": telling.place_of(record),
-        "kind": telling.kind_of_record(record),
-        "about": intent[:12],
-        "what": telling.told(record),
-        "intent": intent,
-    }
-
-
 @lineage.command("show")
 @click.argument("name", metavar="ID|NODE/INDEX")
 @format_option
@@ -178,11 +148,11 @@ def show(cli: Cli, name: str) -> None:
     """Everything about the records of an intent, authorization or outcome, or about one record."""
 
     async def work(mesh: client.MeshClient, _library: client.Library) -> list[dict[str, Any]]:
-        answers = [await mesh.prove(place) for place in sorted(await mesh.locate(name))]
+        answers = await mesh.prove_all(await mesh.locate(name))
         return [
             {
                 "record": json.loads(bytes(answer.batch.records[0])),
-                "attested_by": _attesters(mesh, answer),
+                "attested_by": attesters(mesh, answer),
                 "statements": telling.statements(answer),
             }
             for answer in answers
@@ -194,32 +164,27 @@ def show(cli: Cli, name: str) -> None:
     cli.next(f"mesh prove {name}")
 
 
-def _attesters(mesh: client.MeshClient, answer: Proved) -> list[str]:
-    try:
-        attested = mesh.attested(answer)
-    except Refused:
-        return []
-    return [telling.node_of(signed.verifier.name) for signed in attested.attestations]
-
-
 @click.command()
 @click.argument("name", metavar="ID")
 @format_option
 @pass_cli
 def why(cli: Cli, name: str) -> None:
-    """What happened to the intent that ID belongs to, in all logs, and by what right."""
+    """What happened to the intent that ID belongs to, in all logs, and by what right.
 
-    async def work(mesh: client.MeshClient, library: client.Library) -> telling.Story:
+    First the seven questions, each with what its answer rests on; then its life, stage by stage.
+    """
+
+    async def work(mesh: client.MeshClient, library: client.Library) -> tuple[dict[str, Answer], telling.Story]:
         answers = await mesh.execution(name)
-        final = {telling.place_of(record_of(answer)): _attesters(mesh, answer) for answer in answers}
         known = await epochs.knowing(cli, mesh, library, map(record_of, answers))
-        return telling.Story(answers, final, known.governance)
+        reach = await reach_of(mesh, answers)
+        return answer_all(answers, reach, known.governance), telling.Story(answers, reach, known.governance)
 
-    story = client.run(cli, work)
+    questions, story = client.run(cli, work)
     if cli.format == "table":
-        cli.lines(story.lines())
+        cli.lines([*(line for answer in questions.values() for line in answer.lines()), *([""] if questions else []), *story.lines()])
     else:
-        cli.rows((), story.stages)
+        cli.value({"questions": {key: msgspec.to_builtins(answer) for key, answer in questions.items()}, "stages": story.stages})
     cli.next(f"mesh prove {name} --out proof.json")
 
 

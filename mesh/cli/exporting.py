@@ -2,7 +2,8 @@
 
 Rules
 -----
-1. Each log is read up to the largest certificate that a member can prove, and as it was certified (:mod:`mesh.cli.recorded`).
+1. Of each log the span is read, and nothing behind it, as it was certified (:mod:`mesh.cli.backward`): up to the largest certificate that a
+   member can prove.
 2. Records are proved one after the other, and written as they are: memory does not grow with their number.
 3. The file stands under its name only once it is whole. What could not be had or would fail is named, left out, and is an exit status.
 4. A sample is drawn from the certificates themselves (:mod:`mesh.protocol.sampling`): whoever has them draws the same one.
@@ -11,14 +12,15 @@ Not here: judging such a file (:mod:`mesh.cli.archives`).
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
 import click
 import msgspec
 
-from mesh.cli import client, recorded, telling
+from mesh.cli import client, recorded
+from mesh.cli.backward import Backward, Span
 from mesh.cli.collecting import Collector, check_handed_out, whole_file
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.cli.times import parse_when
@@ -69,23 +71,29 @@ class _Export:
         self.tally = _Tally()
         self._write(self._packer.begin())
 
+    def name(self, place: client.Place) -> str:
+        """What a record is called."""
+        return self._mesh.naming.place(place.origin, place.index)
+
     async def add(self, place: client.Place) -> str:
         """Prove one record; its verdict, or the code of why there is none."""
-        where = f"{telling.node_of(place.origin)}/{place.index}"
+        where = self.name(place)
         try:
             main = await self._mesh.prove(place)
             self._mesh.attested(main)
             found = await self._collector.collect(main)
             data = encode_proof(found.bundle)
             report = verify(data, trust=self._collector.library.roster)
-            if report.verdict == "FAILED":
-                self.tally.failed += 1
-                check_handed_out(report)
-        except MeshError as error:
+        except MeshError as error:  # a member may have written its words: they decide nothing
             self._cli.say(f"{where}: {error}")
-            if not (isinstance(error, Refused) and "is no proof" in error.detail):
-                self.tally.lacking += 1
+            self.tally.lacking += 1
             return error.code
+        try:
+            check_handed_out(report)
+        except Refused as refusal:
+            self._cli.say(f"{where}: {refusal}")
+            self.tally.failed += 1
+            return refusal.code
         self._write(self._packer.add(found.bundle))
         if report.verdict == "PARTIAL":
             self.tally.partial += 1
@@ -125,7 +133,9 @@ def export(cli: Cli, out: Path, since: str | None, until: str | None, only: str 
     async def work(mesh: client.MeshClient, library: client.Library) -> tuple[_Tally, list[dict[str, Any]]]:
         with whole_file(out) as file:
             exporting = _Export(cli, mesh, library, file)
-            logs = [await _log(exporting, head, mesh, since_ms, until_ms) async for head in _heads(cli, mesh, exporting.tally, only)]
+            logs = [
+                await _log(cli, exporting, head, mesh, Span(since_ms, until_ms)) async for head in _heads(cli, mesh, exporting.tally, only)
+            ]
             exporting.end()
             return exporting.tally, logs
 
@@ -135,12 +145,14 @@ def export(cli: Cli, out: Path, since: str | None, until: str | None, only: str 
     else:
         cli.value({"file": str(out), "bytes": out.stat().st_size, **tally.value(), "logs": logs})
     cli.say(f"{out}: {out.stat().st_size:,} bytes, {', '.join(f'{count} {what}' for what, count in tally.value().items())}")
-    cli.next(f"mesh verify {out} --trust ROSTER")
+    cli.next(f"mesh verify {out} --trust ROSTER --whole")  # what was left out lacks there too
     return tally.status()
 
 
-async def _heads(cli: Cli, mesh: client.MeshClient, tally: _Tally, only: str | None) -> AsyncIterator[tuple[recorded.Head, list[str]]]:
-    """How far each log is final, proved, and who serves it."""
+async def _heads(
+    cli: Cli, mesh: client.MeshClient, tally: _Tally, only: str | None
+) -> AsyncIterator[tuple[recorded.Head, Mapping[str, NodeStatus]]]:
+    """How far each log is final, proved, and how the members say they are."""
     answers = {name: answer for name, answer in (await mesh.status()).items() if isinstance(answer, NodeStatus)}
     if not answers:
         raise Unavailable("unreachable", "no member of the roster answers")
@@ -155,31 +167,26 @@ async def _heads(cli: Cli, mesh: client.MeshClient, tally: _Tally, only: str | N
             tally.lacking += 1
             cli.say(f"the log {origin} could not be read: {error}")
             continue
-        if head is not None:
-            yield head, recorded.readers(mesh, answers, head)
+        if head is None:
+            cli.say(f"the log {origin} has no certificate yet: nothing in it is final")
+            continue
+        yield head, answers
 
 
 async def _log(
-    exporting: _Export, found: tuple[recorded.Head, list[str]], mesh: client.MeshClient, since_ms: int, until_ms: int
+    cli: Cli, exporting: _Export, found: tuple[recorded.Head, Mapping[str, NodeStatus]], mesh: client.MeshClient, span: Span
 ) -> dict[str, Any]:
     """One log's records of that span; which they are is said by the owner's log as it was certified, not by whoever serves it."""
-    head, members = found
+    head, answers = found
     row: dict[str, Any] = {"log": head.origin, "first": -1, "last": -1, "records": 0}
+    log = Backward(mesh, answers, head.origin, cli.say, bare=True)
     first = end = -1
-    failure: MeshError = Unavailable("unreachable", head.origin)
-    for member in members:
-        first = end = -1
-        try:
-            async for page in recorded.pages(mesh, member, head, since_ms):
-                ours = sum(record.at_ms < until_ms for record in page.records)
-                first = page.first if first < 0 and ours else first
-                end = page.first + ours if ours else end
-            break
-        except MeshError as error:
-            failure = error
-    else:
+    async for stretch in log.certified(head, span):
+        if stretch.records:
+            first, end = stretch.records[0].index, max(end, stretch.records[-1].index + 1)
+    if not log.complete:
         exporting.tally.lacking += 1
-        return {**row, "error": str(failure)}
+        return {**row, "error": f"{head.origin} could not all be read"}
     for index in range(first, end) if first >= 0 else ():
         await exporting.add(client.Place(head.origin, index))
     return row if first < 0 else {**row, "first": first, "last": end - 1, "records": end - first}
@@ -204,15 +211,15 @@ def sample(cli: Cli, count: int, seed: str, given: Path | None, heads_out: Path 
 
     async def work(mesh: client.MeshClient, library: client.Library) -> tuple[_Tally, Heads, list[dict[str, Any]]]:
         tally = _Tally()
-        heads = await _certificates(cli, mesh, tally) if given is None else _given(mesh, given)
+        heads = await _certificates(cli, mesh, tally) if given is None else _given(cli, mesh, given)
         drawn = draw(heads, seed=seed, count=count)
         if out is None:
             exporting = _Export(cli, mesh, library, None)
-            rows = [await _row(exporting, place) for place in drawn]
+            rows = await _rows(exporting, drawn)
         else:
             with whole_file(out) as file:
                 exporting = _Export(cli, mesh, library, file)
-                rows = [await _row(exporting, place) for place in drawn]
+                rows = await _rows(exporting, drawn)
                 exporting.end()
         exporting.tally.lacking += tally.lacking
         return exporting.tally, heads, rows
@@ -232,9 +239,16 @@ def sample(cli: Cli, count: int, seed: str, given: Path | None, heads_out: Path 
     return status
 
 
+async def _rows(exporting: _Export, drawn: Sequence[Drawn]) -> list[dict[str, Any]]:
+    """In the order in which they were drawn; proved, and written, in the order of their logs, as every such file has them."""
+    found = {place: await _row(exporting, place) for place in sorted(drawn, key=lambda place: (place.origin, place.index))}
+    return [found[place] for place in drawn]
+
+
 async def _row(exporting: _Export, drawn: Drawn) -> dict[str, Any]:
-    verdict = await exporting.add(client.Place(drawn.origin, drawn.index))
-    return {"record": f"{telling.node_of(drawn.origin)}/{drawn.index}", "origin": drawn.origin, "index": drawn.index, "verdict": verdict}
+    place = client.Place(drawn.origin, drawn.index)
+    verdict = await exporting.add(place)
+    return {"record": exporting.name(place), "origin": drawn.origin, "index": drawn.index, "verdict": verdict}
 
 
 async def _certificates(cli: Cli, mesh: client.MeshClient, tally: _Tally) -> Heads:
@@ -247,13 +261,15 @@ async def _certificates(cli: Cli, mesh: client.MeshClient, tally: _Tally) -> Hea
     return Heads.of(notes)
 
 
-def _given(mesh: client.MeshClient, path: Path) -> Heads:
-    """Certificates from a file, each of which must be one."""
+def _given(cli: Cli, mesh: client.MeshClient, path: Path) -> Heads:
+    """Certificates from a file, each of which must be one; logs of which it has none are named."""
     from mesh.adapters.trustfiles import read_bounded
 
     heads = read_heads(read_bounded(path, HEADS_BYTES_MAX))
     for log in heads.logs:
         _check_certificate(mesh, log.note.encode())
+    for origin in sorted(mesh.origins().keys() - {read_checkpoint(log.note.encode()).origin for log in heads.logs}):
+        cli.say(f"{path} has no certificate of the log {origin}: nothing is drawn from it")
     return heads
 
 

@@ -1,6 +1,7 @@
 """`mesh fraud`, and `mesh fraud verify`: a file is judged by the roster alone; the base install is enough, and no network is touched.
 
-Not here: finding conflicts among what members hold (:mod:`mesh.cli.conflicts`), judging (:mod:`mesh.core.law.conflict`).
+Not here: finding conflicts among what members hold (:mod:`mesh.cli.conflicts`), judging (:mod:`mesh.core.law.conflict`,
+:mod:`mesh.core.law.fraud`).
 """
 
 from collections.abc import Mapping
@@ -10,11 +11,12 @@ from typing import Any, Final
 import click
 
 from mesh.adapters.trustfiles import read_bounded
-from mesh.cli import Entry, LazyGroup
+from mesh.cli import Entry, LazyGroup, caught
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.conflict import Conflict, read_conflict
+from mesh.core.law.fraud import FORMAT, judge_fraud, read_fraud
 from mesh.core.law.roster import Roster, admit_roster
 from mesh.core.law.succession import Rosters
 from mesh.core.law.travel import Said
@@ -25,7 +27,7 @@ from mesh.limits import CONFLICT_BYTES_MAX, ENVELOPE_BYTES_MAX
 __all__ = ["facts", "fraud", "told", "verify"]
 
 _COMMANDS: Final[Mapping[str, Entry]] = {
-    "ls": Entry("mesh.cli.conflicts:ls", "Which streams have forked, and whose keys said both."),
+    "ls": Entry("mesh.cli.conflicts:ls", "Which streams and logs have two histories, and whose keys said both."),
     "show": Entry("mesh.cli.conflicts:show", "Write the proof of a conflict to a file."),
     "verify": Entry("mesh.cli.fraud:verify", "Judge such files without any network."),
 }
@@ -51,7 +53,7 @@ def fraud() -> None:
 @format_option
 @pass_cli
 def verify(cli: Cli, files: tuple[Path, ...], trust: Path, pin: str | None, more: tuple[Path, ...]) -> int:
-    """Judge proofs of conflicts. PROVED ends with 0, NOTHING PROVED with 2, what cannot be read with 3, FORGED with 5.
+    """Judge proofs of conflicts, and against members. PROVED ends with 0, NOTHING PROVED with 2, what cannot be read with 3, FORGED with 5.
 
     Nothing is proved by two genuine statements that can both be. Named are only keys that said both, and may be none: two sets of
     signers without a common member fork a stream too. A statement is judged by the roster that named its signers: give those between the
@@ -71,15 +73,25 @@ def verify(cli: Cli, files: tuple[Path, ...], trust: Path, pin: str | None, more
 
 def _one(cli: Cli, path: Path, rosters: Rosters) -> dict[str, Any]:
     try:
-        conflict = read_conflict(read_bounded(path, CONFLICT_BYTES_MAX), rosters)
+        words, value = _judged(read_bounded(path, CONFLICT_BYTES_MAX), rosters)
     except Refused as refusal:
         verdict = "NOTHING PROVED" if refusal.code == "no_conflict" else "UNREADABLE" if refusal.code in _UNREADABLE else "FORGED"
         if cli.format == "table":
             cli.lines([f"{verdict}  {path}", f"  {refusal}"])
         return {"file": str(path), "verdict": verdict, "code": refusal.code, "detail": refusal.detail}
     if cli.format == "table":
-        cli.lines([f"PROVED  {path}", *(f"  {line}" for line in told(conflict))])
-    return {"file": str(path), "verdict": "PROVED", **facts(conflict)}
+        cli.lines([f"PROVED  {path}", *(f"  {line}" for line in words)])
+    return {"file": str(path), "verdict": "PROVED", **value}
+
+
+def _judged(data: bytes, rosters: Rosters) -> tuple[list[str], dict[str, Any]]:
+    """What a file proves, in words and for programs. Which format it has, it says itself."""
+    if f'"format":"{FORMAT}"'.encode() in data:
+        proof = read_fraud(data)
+        caught_ = judge_fraud(proof, rosters)
+        return caught.told(caught_), caught.facts(caught_, proof.claims.mesh)
+    conflict = read_conflict(data, rosters)
+    return told(conflict), facts(conflict)
 
 
 def facts(conflict: Conflict) -> dict[str, Any]:

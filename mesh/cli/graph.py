@@ -16,7 +16,7 @@ from typing import Final, Literal, get_args
 import click
 import msgspec
 
-from mesh.cli import client, telling
+from mesh.cli import client
 from mesh.cli.output import Cli, format_option, one_line, pass_cli
 from mesh.core.bytes import envelope
 from mesh.core.log.record import DecisionMade, OutcomeRecorded
@@ -109,7 +109,7 @@ class _Search:
             id=_id(record),
             what=what,
             state=max(events, key=_ORDER.index, default="authorized" if record.authorization else "denied"),
-            record=telling.place_of(record),
+            record=self.mesh.naming.place(record.origin, record.index),
             final=self.mesh.is_final(decided),
         )
 

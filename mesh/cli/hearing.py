@@ -18,6 +18,7 @@ import click
 from mesh.adapters.clock import wall_ms
 from mesh.cli import telling
 from mesh.cli.client import MeshClient
+from mesh.cli.naming import Naming
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance
@@ -101,7 +102,7 @@ class _Listener:
             for item in [] if isinstance(answer, MeshError) else answer:
                 key = bytes(item.heard), bytes(item.identity)
                 if key not in seen:
-                    seen[key] = self._known[key] if key in self._known else _believed(item, self._mesh.roster)
+                    seen[key] = self._known[key] if key in self._known else _believed(item, self._mesh.roster, self._mesh.naming)
                 word = seen[key]
                 if word is not None and (word.claims.enforcer not in found or found[word.claims.enforcer].order < word.order):
                     found[word.claims.enforcer] = word
@@ -120,7 +121,7 @@ class _Listener:
         return words
 
 
-def _believed(item: HeardWord, roster: Roster) -> Word | None:
+def _believed(item: HeardWord, roster: Roster, naming: Naming) -> Word | None:
     """Rule 1."""
     try:
         document = envelope.read(Identity, bytes(item.identity))
@@ -130,7 +131,7 @@ def _believed(item: HeardWord, roster: Roster) -> Word | None:
         check_identity(place, role="enforcer", subject=None, key=claims.enforcer, now_ms=claims.at_ms)
     except Refused:
         return None
-    return Word(place.subject, claims, said.id, f"{telling.node_of(item.origin)}/{item.index}", place.expires_ms)
+    return Word(place.subject, claims, said.id, naming.place(item.origin, item.index), place.expires_ms)
 
 
 class Ears:

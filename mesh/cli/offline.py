@@ -10,7 +10,7 @@ import importlib.util
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final
 import click
 
 from mesh.adapters.trustfiles import read_bounded
-from mesh.cli.covered import Covered
+from mesh.cli.covered import Covered, span_of
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.cli.tilefolder import folder_value, judge_folder
 from mesh.core.bytes import envelope
@@ -35,7 +35,7 @@ from mesh.protocol.decide import Engine
 from mesh.verify import Report
 from mesh.verify import verify as judge
 
-__all__ = ["engine_for", "report_lines", "report_value", "verify"]
+__all__ = ["engine_for", "proofs_of", "report_lines", "report_value", "verify"]
 
 _EXITS: Final = {"VERIFIED": 0, "PARTIAL": 2, "UNREADABLE": 3, "FAILED": 5}
 """The exit status is the worst of all files."""
@@ -51,20 +51,28 @@ _SIGNS: Final = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
 )
 @click.option("--pin", help="Statement id of that roster, if you have it by another way.")
 @click.option("--replay/--no-replay", default=True, show_default=True, help="Repeat the decision too, where an engine is installed.")
+@click.option("--whole", is_flag=True, help="Of a file of many: between the records of each log none may be missing.")
+@click.option(
+    "--range", "ranges", metavar="LOG=FIRST..LAST", multiple=True, help="Of a file of many: these records of that log must be there."
+)
 @format_option
 @pass_cli
-def verify(cli: Cli, files: tuple[Path, ...], trust: Path | None, pin: str | None, *, replay: bool) -> int:
+def verify(
+    cli: Cli, files: tuple[Path, ...], trust: Path | None, pin: str | None, ranges: tuple[str, ...], *, replay: bool, whole: bool
+) -> int:
     """Check proofs, and folders of `mesh lineage archive`.
 
-    VERIFIED ends with 0, PARTIAL with 2, what cannot be read with 3, FAILED with 5.
+    VERIFIED ends with 0, PARTIAL with 2, what cannot be read with 3, FAILED with 5. A file of many proofs says of which logs it holds
+    which records. Where you know which ones there must be, say so with --range, or with --whole: one that is missing is FAILED, and named.
     """
+    spans = [span_of(written) for written in ranges]
     roster, pin = _pinned(cli, pin) if trust is None else (read_bounded(trust, ENVELOPE_BYTES_MAX), pin)
     anchor = envelope.read(Roster, roster)
     admit_roster(anchor, pin=pin or anchor.id)
     if pin is None:
         cli.say(f"trusting the roster {anchor.id} because it was given; --pin says which one it must be")
     with _Engines(wanted=replay) as engines:
-        judging = _Judging(cli, roster, pin, engines)
+        judging = _Judging(cli, roster, pin, engines, lambda: Covered(spans, whole=whole))
         values = [value for path in files for value in judging.file(path)]
     if cli.format == "json":
         cli.rows((), values)
@@ -83,8 +91,8 @@ def _pinned(cli: Cli, pin: str | None) -> tuple[bytes, str]:
 class _Judging:
     """Judges files one after the other; what was said in a table or as lines of JSON is not kept."""
 
-    def __init__(self, cli: Cli, roster: bytes, pin: str | None, engines: "_Engines") -> None:
-        self._cli, self._roster, self._pin, self._engines = cli, roster, pin, engines
+    def __init__(self, cli: Cli, roster: bytes, pin: str | None, engines: "_Engines", counting: Callable[[], Covered]) -> None:
+        self._cli, self._roster, self._pin, self._engines, self._counting = cli, roster, pin, engines, counting
         self.status = 0
 
     def file(self, path: Path) -> Iterator[dict[str, Any]]:
@@ -102,7 +110,7 @@ class _Judging:
             yield from self._said({"file": str(path), "verdict": "UNREADABLE", "code": error.code, "detail": error.detail})
 
     def _archive(self, path: Path, archive: Iterator[bytes]) -> Iterator[dict[str, Any]]:
-        covered = Covered()
+        covered = self._counting()
         for number, data in enumerate(archive):
             try:
                 value = self._judged(f"{path}#{number}", data)
@@ -134,6 +142,19 @@ def _told(value: Mapping[str, Any]) -> list[str]:
     if value["verdict"] == "UNREADABLE":
         return [f"  {Refused(value['code'], value['detail'])}"]
     return _check_lines([(check["name"], check["result"], check["detail"], check["code"]) for check in value["checks"]])
+
+
+def proofs_of(cli: Cli, path: Path) -> Iterator[bytes]:
+    """The proofs in a file, whichever kind it is.
+
+    Raises:
+        Refused: ``config_invalid``, and what is wrong with an archive.
+    """
+    with _opened(path) as archive:
+        if archive is None:
+            yield _proof_in(cli, path)
+        else:
+            yield from archive
 
 
 @contextmanager

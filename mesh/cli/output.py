@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar, cast, get_args
@@ -28,6 +29,7 @@ Row = Mapping[str, object]
 F = TypeVar("F", bound=Callable[..., Any])
 _GAP: Final = "  "
 _OPERATIONAL: Final = 1
+_PATIENCE_S: Final = 1.0
 
 
 class Cli:
@@ -40,6 +42,9 @@ class Cli:
         self.color = "NO_COLOR" not in os.environ
         self.quiet = False
         self.verbose = False
+        self._began_s = time.monotonic()
+        self._drawn = 0
+        """Characters of the line of progress that stands there."""
 
     # ------------------------------------------------------------------------------------------------- standard output
 
@@ -79,6 +84,15 @@ class Cli:
         """Talk, unless told to be quiet."""
         if not self.quiet:
             click.echo(plain(text), err=True)
+
+    def progress(self, text: str) -> None:
+        """How far it is, on one line that is drawn anew: for a person who has waited a second. An empty text takes the line away."""
+        if self.quiet or not sys.stderr.isatty() or (text and time.monotonic() - self._began_s < _PATIENCE_S):
+            return
+        if text or self._drawn:
+            shown = one_line(text)
+            click.echo(f"\r{shown.ljust(self._drawn)}\r" if not text else f"\r{shown.ljust(self._drawn)}", nl=False, err=True)
+            self._drawn = len(shown)
 
     def next(self, command: str) -> None:
         """What one would do next."""

@@ -41,7 +41,8 @@ def ls(cli: Cli) -> int:
 
     seen, answers = client.run(cli, work)
     sizes = sizes_of(answers.values())
-    rows = [_row(seen, name, answer, sizes) for name, answer in answers.items()]
+    frozen = seen.governance.under(seen.in_force).frozen
+    rows = [_row(seen, name, answer, sizes) | ({"state": "frozen"} if name in frozen else {}) for name, answer in answers.items()]
     cli.rows(("node", "region", "operator", "state", "acts_under", "holds", "lag", "up"), rows)
     names = {member.name for member in seen.roster.members}
     fresh = sum(isinstance(answer, NodeStatus) and answer.fresh for name, answer in answers.items() if name in names)
@@ -49,7 +50,9 @@ def ls(cli: Cli) -> int:
     newest = seen.governance.rosters.newest
     if newest.epoch > seen.in_force:
         cli.say(f"epoch {newest.epoch} is held by {len(seen.holders(newest.epoch, seen.governance.rosters.ids[-1]))}: `mesh roster ls`")
-    cli.next("mesh peer ping NAME")
+    for name in sorted(frozen):
+        cli.say(f"{name} is frozen: a key of it has provably signed two histories of a log; `mesh fraud ls` has the proof")
+    cli.next(f"mesh roster remove {min(frozen)}" if frozen else "mesh peer ping NAME")
     return 0 if fresh >= seen.roster.k else _STALE
 
 

@@ -39,6 +39,8 @@ class _Gathered(msgspec.Struct, frozen=True):
     outcomes: int
     left_out: int
     """Outcomes that are not final yet."""
+    place: str
+    """What the record is called."""
 
 
 @click.command()
@@ -68,11 +70,15 @@ def prove(cli: Cli, name: str, out: Path | None, form: str, key: Path | None) ->
         click.echo(data, nl=False)
     else:
         _write(out, data)
+        if signer is not None:  # the attestation names these very bytes; the next proof may hold a newer certificate
+            beside = out.with_name(f"{out.name}.proof.json")
+            _write(beside, found.data)
+            cli.say(f"{beside}: the proof that it names")
         cli.say(f"{out}: {len(data):,} bytes, {telling.told(record_of(found.main))}, {found.outcomes} outcomes")
     if found.left_out:
         cli.say(f"{found.left_out} outcomes are not final yet and were left out")
     if form == "html":
-        cli.say(f"its reader is asked for the id of a roster that they trust; a link may carry it: #pin={report.roster}")
+        cli.say(f"its reader is asked for the id of a roster that they trust; a link may fill it in: #pin={report.roster}")
     cli.next(f"mesh prove {name} -o proof.json" if signer is not None else f"mesh verify {out or 'FILE'} --trust ROSTER")
 
 
@@ -121,10 +127,11 @@ def _tlog(answer: Proved) -> bytes:
 
 async def _gather(cli: Cli, mesh: client.MeshClient, library: client.Library, name: str) -> _Gathered:
     """The record that ``name`` means, with the final outcomes of it if it is a permit."""
-    answers = [await mesh.prove(place) for place in sorted(await mesh.locate(name))]
+    answers = await mesh.prove_all(await mesh.locate(name))
     main = min(answers, key=lambda answer: _rank(record_of(answer), name))
     found = await Collector(cli, mesh, library).collect(main)
-    return _Gathered(encode_proof(found.bundle), main, library.roster, found.outcomes, found.left_out)
+    place = record_of(main).origin, record_of(main).index
+    return _Gathered(encode_proof(found.bundle), main, library.roster, found.outcomes, found.left_out, mesh.naming.place(*place))
 
 
 def _rank(record: Record, name: str) -> tuple[bool, bool, bool, int]:
@@ -148,14 +155,14 @@ def replay(cli: Cli, name: str) -> int:
     found = client.run(cli, work)
     record = record_of(found.main)
     if not isinstance(record, DecisionMade):
-        raise Refused("not_found", f"{telling.place_of(record)} is no decision: {telling.told(record)}")
+        raise Refused("not_found", f"{found.place} is no decision: {telling.told(record)}")
     with engine_for(found.data) as engine:
         report = verify(found.data, trust=found.roster, engine=engine)
     repeated = next(check for check in report.checks if check.name == "replay")
     mismatch = report.verdict == "FAILED"
     verdict = "mismatch" if mismatch else "match" if repeated.result == "passed" else "unverifiable"
     if cli.format == "table":
-        cli.lines([f"{verdict}  {telling.place_of(record)}  {telling.told(record)}", *report_lines(report)])
+        cli.lines([f"{verdict}  {found.place}  {telling.told(record)}", *report_lines(report)])
     else:
         cli.value({"result": verdict, **report_value(report)})
     cli.next(f"mesh why {record.intent[:12]}")

@@ -30,7 +30,7 @@ from mesh.errors import MeshError, Refused
 from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.proving import by_id, record_of
 
-__all__ = ["Head", "Page", "before", "head_of", "held", "material", "pages", "readers"]
+__all__ = ["Head", "Page", "before", "first_since", "head_of", "held", "material", "pages", "readers", "tree_before"]
 
 _NOTHING: Final = Frontier.empty()
 
@@ -106,9 +106,9 @@ async def pages(mesh: MeshClient, member: str, head: Head, since_ms: int) -> Asy
         Refused: ``bad_proof`` if they are not the certified ones, and what else is wrong with what it answers.
         Unavailable: ``unreachable``.
     """
-    start = await _start(mesh, member, head, since_ms)
+    start = await first_since(mesh, member, head, since_ms)
     at = first = max(start - 1, 0)
-    frontier = await _tree_before(mesh, member, head, first)
+    frontier = await tree_before(mesh, member, head, first)
     while at < head.size:
         batch, leaves = await _pulled(mesh, member, head, at)
         records = [read_record(leaf) for leaf in leaves]
@@ -145,20 +145,33 @@ def before(index: int, size: int, path: Iterable[bytes]) -> Frontier:
     return Frontier.restore(index, reversed(left))
 
 
-async def _start(mesh: MeshClient, member: str, head: Head, since_ms: int) -> int:
-    """Index of the first record that is not older than the span, as ``member`` says; the log's size if all are."""
+async def first_since(mesh: MeshClient, member: str, head: Head, since_ms: int) -> int:
+    """Index of the first record that is not older than the span, as ``member`` says; the log's size if all are.
+
+    Raises:
+        Refused: ``not_found``, and what else is wrong with what it answers.
+        Unavailable: ``unreachable``.
+    """
     low, high = 0, head.size
     while low < high:
         middle = (low + high) // 2
-        _, leaves = await _pulled(mesh, member, head, middle, count=1)
-        if read_record(leaves[0]).at_ms < since_ms:
+        leaves = (await mesh.leaves(member, head.origin, middle, 1)).records
+        if len(leaves) != 1:
+            raise Refused("not_found", f"{member} does not serve {head.origin} {middle}")
+        if read_record(bytes(leaves[0])).at_ms < since_ms:
             low = middle + 1
         else:
             high = middle
     return low
 
 
-async def _tree_before(mesh: MeshClient, member: str, head: Head, first: int) -> Frontier:
+async def tree_before(mesh: MeshClient, member: str, head: Head, first: int) -> Frontier:
+    """The tree of the records before that one, which k members have attested, by the proof that ``member`` gives.
+
+    Raises:
+        Refused: ``bad_proof`` and what else is wrong with the proof.
+        Unavailable: ``unreachable``.
+    """
     if first == 0:
         return _NOTHING
     answer = await mesh.ask(member, Prove(origin=head.origin, index=first), Proved)
@@ -166,10 +179,8 @@ async def _tree_before(mesh: MeshClient, member: str, head: Head, first: int) ->
     return before(first, size, proof.path)
 
 
-async def _pulled(
-    mesh: MeshClient, member: str, head: Head, first: int, count: int = BATCH_RECORDS_MAX
-) -> tuple[LineageBatch, list[bytes]]:
-    batch = await mesh.records(member, head.origin, first, min(count, head.size - first))
+async def _pulled(mesh: MeshClient, member: str, head: Head, first: int) -> tuple[LineageBatch, list[bytes]]:
+    batch = await mesh.records(member, head.origin, first, min(BATCH_RECORDS_MAX, head.size - first))
     leaves = [bytes(raw) for raw in batch.records][: head.size - first]
     if (batch.origin, batch.first) != (head.origin, first) or not leaves:
         raise Refused("not_found", f"{member} does not serve {head.origin} {first}")

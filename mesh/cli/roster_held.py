@@ -10,7 +10,7 @@ Not here: planning (:mod:`mesh.cli.roster_draft`), offering (:mod:`mesh.cli.rost
 
 import asyncio
 from collections.abc import Mapping
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 from mesh.cli import client
 from mesh.cli.gathering import gather
@@ -18,12 +18,16 @@ from mesh.cli.output import Cli
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.fold import unsaid
+from mesh.core.law.fraud import PREFIX
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import Heartbeat, reaches
 from mesh.core.law.roster import ROSTERS, Member, Roster
 from mesh.errors import MeshError, Refused, Unavailable
 
 __all__ = ["Held", "check_one_history", "read", "statements_of"]
+
+
+_OF_MEMBERS: Final = "revoke/", PREFIX
 
 
 class Held(NamedTuple):
@@ -93,7 +97,7 @@ def check_one_history(governance: Governance) -> None:
 
 
 async def read(cli: Cli, mesh: client.MeshClient, library: client.Library, *, whole: bool = False) -> Held:
-    """What members show, of all epochs that they lead to: rosters and revocations, or the ``whole`` of what is said.
+    """What members show, of all epochs that they lead to: rosters, revocations and proofs against members, or the ``whole``.
 
     Raises:
         Unavailable: ``unreachable`` if there is no heartbeat to believe.
@@ -118,7 +122,7 @@ async def read(cli: Cli, mesh: client.MeshClient, library: client.Library, *, wh
         if not beats:
             raise Unavailable("unreachable", "no heartbeat to believe: " + ", ".join(f"{name} {no.code}" for name, no in failed.items()))
         frontiers = {name: beat.frontier for name, beat in beats.items()}
-        gathered = await gather(mesh, frontiers, governance, streams=lambda name: whole or name == ROSTERS or name.startswith("revoke/"))
+        gathered = await gather(mesh, frontiers, governance, streams=lambda name: whole or name == ROSTERS or name.startswith(_OF_MEMBERS))
         governance = gathered.governance
         shown = [cast("Statement[Roster]", item) for item in gathered.statements if isinstance(item.claims, Roster)]
         statements |= {item.id: item for item in shown}

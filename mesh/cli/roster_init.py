@@ -70,6 +70,7 @@ threshold = 2
 # certify_ms = 250
 # attest_stall_ms = 30000
 # revocations_max = 10000
+# backlog_max = 50000     # records of a governor that are not final, beyond which it decides nothing
 """
 
 
@@ -108,6 +109,7 @@ class _Bounds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     certify_ms: int = 250
     attest_stall_ms: int = 30_000
     revocations_max: int = 10_000
+    backlog_max: int = 50_000
 
 
 class _Description(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

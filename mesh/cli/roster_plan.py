@@ -140,7 +140,7 @@ def rotate(cli: Cli, /, *, name: str, region: str, wanted: Wanted, **given: str)
     "bounds",
     multiple=True,
     metavar="NAME=N",
-    help="heartbeat_ms, stale_ms, skew_ms, certify_ms, attest_stall_ms, revocations_max.",
+    help="heartbeat_ms, stale_ms, skew_ms, certify_ms, attest_stall_ms, revocations_max, backlog_max.",
 )
 @drafts.planning_options
 @format_option

@@ -6,13 +6,15 @@ Not here: asking for them (:mod:`mesh.cli.client`), printing them (:mod:`mesh.cl
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from mesh.cli.naming import node_of
 from mesh.codes import CODES
 from mesh.core.bytes import envelope
 from mesh.core.law.governance import Basis, Governance
 from mesh.core.log.record import (
     AttestRefused,
+    Cosigned,
     DecisionMade,
     Denied,
     EnforcerHeard,
@@ -33,7 +35,10 @@ from mesh.errors import Refused
 from mesh.protocol.belonging import belongs
 from mesh.protocol.proving import bodies_of, record_of
 
-__all__ = ["Story", "kind_of_record", "node_of", "place_of", "statements", "told", "when"]
+if TYPE_CHECKING:
+    from mesh.cli.reaching import Reach
+
+__all__ = ["Story", "approved", "kind_of_record", "node_of", "statements", "told", "when", "words"]
 
 
 def when(ms: int) -> str:
@@ -44,16 +49,6 @@ def when(ms: int) -> str:
 def kind_of_record(record: Record) -> str:
     """The word that a record begins with."""
     return str(record.__struct_config__.tag)
-
-
-def node_of(origin: str) -> str:
-    """The node whose log ``origin`` is."""
-    return origin.split("/")[1] if origin.count("/") == 2 else origin
-
-
-def place_of(record: Record) -> str:
-    """NODE/INDEX."""
-    return f"{node_of(record.origin)}/{record.index}"
 
 
 def told(record: Record) -> str:
@@ -78,6 +73,8 @@ def told(record: Record) -> str:
             return f"will not attest {node_of(refusal.origin)}/{refusal.index}: {refusal.reason}, {refusal.code}"
         case Incident(code=code, detail=detail):
             return f"{code}: {detail}"
+        case Cosigned(heads=heads):
+            return ", ".join(f"{node_of(head.origin)} up to {head.size}" for head in heads)
 
 
 def statements(answer: Proved) -> list[dict[str, Any]]:
@@ -96,10 +93,10 @@ def statements(answer: Proved) -> list[dict[str, Any]]:
 class Story:
     """One execution: each stage with where it is recorded, and whether that is final."""
 
-    def __init__(self, answers: Sequence[Proved], final: Mapping[str, Sequence[str]], governance: Governance) -> None:
-        """Tell what ``answers`` say, oldest first; ``final`` has who attested each record, by :func:`place_of`."""
+    def __init__(self, answers: Sequence[Proved], reach: "Reach", governance: Governance) -> None:
+        """Tell what ``answers`` say, oldest first; ``reach`` says how far their records have come."""
         self._governance = governance
-        self._final = final
+        self._reach = reach
         self._bodies: dict[str, bytes] = {}
         for answer in answers:
             self._bodies.update(bodies_of(answer))
@@ -118,7 +115,7 @@ class Story:
             if "record" in stage:
                 by = ", ".join(stage["attested_by"])
                 head += [f"{stage['record']} at {stage['at']}, " + (f"final: attested by {by}" if by else "not final yet")]
-            head += [f"{name}: {_words(value)}" for name, value in stage.items() if name not in _SHOWN and value not in ("", [], {})]
+            head += [f"{name}: {words(value)}" for name, value in stage.items() if name not in _SHOWN and value not in ("", [], {})]
             lines += [f"{(stage['stage'] if at == 0 else '').ljust(14)} {line}" for at, line in enumerate(head)]
         return lines
 
@@ -147,12 +144,16 @@ class Story:
         )
 
     def _stage(self, record: Record) -> None:
+        standing = self._reach.of(record)
         stage: dict[str, Any] = {
             "stage": kind_of_record(record),
             "what": told(record),
-            "record": place_of(record),
+            "record": self._reach.name(record),
             "at": when(record.at_ms),
-            "attested_by": list(self._final.get(place_of(record), ())),
+            "reached": standing.reached,
+            "stages": standing.told,
+            "attested_by": standing.attested_by,
+            "witnessed_by": standing.witnessed_by,
         }
         match record:
             case DecisionMade():
@@ -175,7 +176,7 @@ class Story:
             "obligations": record.decision.obligations,
             "decided in": f"{record.attested.region}, as of roster epoch {record.roster_epoch}",
             "person": record.attested.person,
-            "approvals": [_approved(bytes(raw)) for raw in record.approvals],
+            "approvals": [approved(bytes(raw)) for raw in record.approvals],
             "parents": _parents(record),
             "root": record.attested.root if record.attested.delegation_depth else "",
             "engine": record.engine,
@@ -247,17 +248,19 @@ def _parents(record: DecisionMade) -> list[str]:
     return told_
 
 
-def _approved(data: bytes) -> str:
+def approved(data: bytes) -> str:
+    """An approval or a grant in one line."""
     said = read_said(data)
     claims, keys = said.claims, ", ".join(f"{key[:12]}…" for key in sorted(said.signatures))
     what = "BREAK-GLASS granted" if isinstance(claims, BreakGlass) else "approved"
     return f'{what} by {claims.group} ({keys}): "{claims.reason}", {claims.uses} uses until {when(claims.expires_ms)}, {said.id[:12]}'
 
 
-_SHOWN = frozenset({"stage", "what", "record", "at", "attested_by"})
+_SHOWN = frozenset({"stage", "what", "record", "at", "attested_by", "witnessed_by", "reached"})
 
 
-def _words(value: object) -> str:
+def words(value: object) -> str:
+    """A value in one line."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name}={item}" for name, item in cast("Mapping[str, object]", value).items())
     return ", ".join(map(str, cast("list[object]", value))) if isinstance(value, list) else str(value)

@@ -4,9 +4,10 @@ import re
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from mesh.cli.spans import read_span
 from mesh.errors import Refused
 
-__all__ = ["When", "parse_when"]
+__all__ = ["When", "parse_ago", "parse_when"]
 
 _AFTER: Final = re.compile(r"\+([0-9]{1,9})(ms|s|m|h|d)")
 _UNITS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -41,3 +42,23 @@ def parse_when(text: str, *, where: str) -> When:
     if at.tzinfo is None:
         raise Refused("usage", f"{where}: say which time zone, Z for UTC")
     return When(None, int(at.astimezone(UTC).timestamp() * 1_000))
+
+
+def parse_ago(text: str, *, where: str, now_ms: int) -> int:
+    """``24h`` ago or ``2027-01-31T09:00:00Z``, in ms since the epoch; ``where`` it stands is told in errors.
+
+    Raises:
+        Refused: ``usage``.
+    """
+    ago_ms = read_span(text)
+    if ago_ms is not None:
+        return max(now_ms - ago_ms, 0)
+    try:
+        at_ms = parse_when(text, where=where).at_ms
+    except Refused:
+        at_ms = None
+    if at_ms is None:
+        raise Refused(
+            "usage", f"{where}: {text[:40]!r} is neither 90s, 30m, 24h or 7d ago nor a time with its zone, such as 2027-01-31T09:00:00Z"
+        )
+    return at_ms

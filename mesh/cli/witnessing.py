@@ -19,6 +19,20 @@ def witness() -> None:
 
 @witness.command()
 @_CONFIG
+@click.option("--key", type=click.Path(path_type=Path, dir_okay=False), help="Where its key is now, if not where the file says.")
+def init(config: Path, key: Path | None) -> None:
+    """Make its file, once for each key. Never for a key that has cosigned: a witness that forgot signs second histories."""
+    from mesh.roles.witness import open_store
+    from mesh.roles.witness_config import load_witness_config
+
+    async def make() -> None:
+        await (await open_store(load_witness_config(config), key=key, create=True)).close()
+
+    asyncio.run(make())
+
+
+@witness.command()
+@_CONFIG
 def run(config: Path) -> None:
     """Answer add-checkpoint over HTTP (C2SP tlog-witness) until SIGTERM or Ctrl-C.
 
@@ -57,16 +71,13 @@ def evidence(cli: Cli, *, config: Path) -> int:
 
     Ends with 0 if there is nothing, with 5 if there is.
     """
-    from mesh.adapters.signer import load
-    from mesh.adapters.witnessstore import WitnessStore
+    from mesh.roles.witness import open_store
     from mesh.roles.witness_config import load_witness_config
 
     settings = load_witness_config(config)
-    key_file = settings.path(settings.witness.key)
-    path = settings.path(settings.witness.data) / "witness.db"
 
     async def read() -> list[dict[str, str]]:
-        store = await WitnessStore.open(path, key=load(key_file).key.public, key_file=key_file)
+        store = await open_store(settings)
         try:
             cosigned = await store.all()
             return [

@@ -184,7 +184,15 @@ def _roster() -> Roster:
         policy={"payments": Role(keys=[key(f"policy-{number}").public for number in (1, 2, 3)], threshold=2)},
         approvers={"security": Role(keys=[key(f"security-{number}").public for number in (1, 2)], threshold=1)},
         handovers={},
-        bounds=Bounds(heartbeat_ms=1_000, stale_ms=5_000, skew_ms=500, certify_ms=250, attest_stall_ms=30_000, revocations_max=100_000),
+        bounds=Bounds(
+            heartbeat_ms=1_000,
+            stale_ms=5_000,
+            skew_ms=500,
+            certify_ms=250,
+            attest_stall_ms=30_000,
+            revocations_max=100_000,
+            backlog_max=50_000,
+        ),
         reason="The first roster.",
         issued_ms=0,
     )

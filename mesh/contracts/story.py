@@ -14,6 +14,7 @@ from mesh.core.bytes import envelope
 from mesh.core.law.activation import Activation, Ring
 from mesh.core.law.barrier import Barrier, marks_of
 from mesh.core.law.erase import Erase
+from mesh.core.law.fraud import accuse
 from mesh.core.law.halt import Halt, halt_stream
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.policy import Manifest
@@ -21,11 +22,13 @@ from mesh.core.law.resolve import Resolve
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.log.bundle import Proven, encode_proof, make_proof
 from mesh.core.log.certificate import certificate_note
-from mesh.core.log.checkpoint import AddCheckpoint, log_origin
+from mesh.core.log.checkpoint import AddCheckpoint, Checkpoint, log_line, log_origin
 from mesh.core.log.merkle import Frontier, consistency_path, inclusion_path, leaf_hash, tree_get
 from mesh.core.log.note import append_lines, parse_note
 from mesh.core.log.record import (
     AttestRefused,
+    Cosigned,
+    CosignedHead,
     DecisionMade,
     Denied,
     EnforcerHeard,
@@ -49,6 +52,7 @@ from mesh.core.messages import (
     HeardRequest,
     HeardWord,
     IntentRequest,
+    Leaves,
     LineageBatch,
     OutcomeAnswer,
     OutcomeRequest,
@@ -174,6 +178,7 @@ class _Teller:
             *self._halts(),
             self._resolve(),
             self._erase(intent),
+            self._fraud(),
             *self._renewal(),
             self._rest(),
         ]
@@ -231,6 +236,8 @@ class _Teller:
         )
         self._add(AttestRefused, at_ms=start_ms(7), refusal=refusal)
         self._add(Incident, at_ms=start_ms(7), code="replay_mismatch", detail="example/us-1/e1 at 41")
+        head = CosignedHead(origin=log_origin(MESH, "us-1", 1), root=hex32("a tree"), size=41, time_s=start_ms(7) // 1000)
+        self._add(Cosigned, at_ms=start_ms(7), heads=[head])
         return self._sign("refusal", refusal)
 
     # ------------------------------------------------------------------------------------------------------- statements
@@ -322,6 +329,14 @@ class _Teller:
         resume = msgspec.structs.replace(plain, sequence=2, previous=lifts[0], lifts=lifts, reason="they do again", issued_ms=start_ms(6))
         return halt, sign("halt-resume", resume, "revoker")
 
+    def _fraud(self) -> Signed:
+        """That a member's log key has signed two roots for one size: nobody's signature stands on the envelope."""
+        liar = key("sa-1/log")
+        origin = log_origin(MESH, "sa-1", 1)
+        texts = [Checkpoint(origin, 2, bytes.fromhex(hex32(f"root {half}"))).to_text() for half in ("one", "other")]
+        proof = accuse(MESH, liar.public, [(text, log_line(origin, liar.public, liar.sign(text))) for text in texts])
+        return sign("fraud", proof.claims)
+
     def _resolve(self) -> Signed:
         """Somebody had halted again under the number of the resume: the resume counts."""
         halt, resume = self._halts()
@@ -348,14 +363,9 @@ class _Teller:
         before = base().manifest.draft.id
         first = envelope.read(Manifest, base().manifest.envelope).claims
         later = msgspec.structs.replace(
-            first,
-            epoch=2,
-            previous=before,
-            not_before_ms=start_ms(7),
-            expires_ms=first.expires_ms + 31_536_000_000,
-            reason="another year",
-            issued_ms=start_ms(6),
-        )
+            first, epoch=2, previous=before, not_before_ms=start_ms(7), expires_ms=first.expires_ms + 31_536_000_000,
+            reason="another year", issued_ms=start_ms(6),
+        )  # fmt: skip
         manifest = sign("policy-2", later, "policy-1", "policy-3")
         activation = Activation(
             mesh=MESH,
@@ -461,10 +471,18 @@ def _messages(said: _Said, outcomes: _Outcomes, leaves: tuple[bytes, ...], seen:
         "OutcomeAnswer": OutcomeAnswer(receipts=[Raw(item.envelope) for item in outcomes.receipts]),
         "HeardRequest": HeardRequest(heard=Raw(said.heard.envelope), identity=enforcer),
         "LineageBatch": LineageBatch(
-            origin=ORIGIN, first=0, records=[Raw(leaf) for leaf in leaves[:_SEEN]], bodies=bodies, openings=[], checkpoint=seen.decode()
+            origin=ORIGIN,
+            first=0,
+            records=[Raw(leaf) for leaf in leaves[:_SEEN]],
+            bodies=bodies,
+            openings=[],
+            path=[],
+            start=[],
+            checkpoint=seen.decode(),
         ),
         "Asked-sync": Sync(nonce=hex32("boot")),
         "Asked-pull": Pull(origin=ORIGIN, first=0, count=128),
+        "Asked-leaves": Leaves(origin=ORIGIN, first=0, count=128),
         "Asked-find": Find(prefix=said.intent.draft.id[:12], count=8),
         "Asked-prove": Prove(origin=ORIGIN, index=1),
         "Asked-status": StatusAsked(),

@@ -24,6 +24,7 @@ from mesh.limits import (
     MESSAGE_BYTES_MAX,
     NOTE_BYTES_MAX,
     PARAMS_MAX,
+    PROOF_HASHES_MAX,
 )
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "IntentRequest",
     "LawAsked",
     "LawBatch",
+    "Leaves",
     "LineageBatch",
     "Location",
     "MirrorStatus",
@@ -153,6 +155,10 @@ class LineageBatch(Payload):
     """Only in answers to a pull: what is published is kept by streams and could not be erased."""
     checkpoint: _Note
     """The owner's signed note over at least these records, if there is one yet; else empty."""
+    path: Annotated[list[Hex32], msgspec.Meta(max_length=PROOF_HASHES_MAX)]
+    """In an answer to a pull with a certificate: the consistency path (RFC 9162, 2.1.4) from where the batch ends to that; else empty."""
+    start: Annotated[list[Hex32], msgspec.Meta(max_length=PROOF_HASHES_MAX + 1)]
+    """The same from where the batch begins, behind the root there, for whoever holds another history; else empty."""
 
 
 class Sync(Payload, tag_field="ask", tag="sync"):
@@ -171,6 +177,17 @@ class BarrierAsked(Payload, tag_field="ask", tag="barrier"):
 
 class Pull(Payload, tag_field="ask", tag="pull"):
     """Give me records of a log from ``first`` on, as many as fit."""
+
+    origin: Origin
+    first: Count
+    count: Count
+
+
+class Leaves(Payload, tag_field="ask", tag="leaves"):
+    """Give me records of a log from ``first`` on, as many as fit, without any statement beside them and without a note.
+
+    For whoever searches or counts: of most records it wants nothing else, and the answer costs a fifth.
+    """
 
     origin: Origin
     first: Count
@@ -349,6 +366,8 @@ class NodeStatus(Payload, tag_field="answer", tag="status"):
     """Domains in which a halt is in force."""
     conflicts: Count
     """Streams that have forked, and that the root has not resolved."""
+    frozen: list[Token]
+    """Members of whom it holds a proof that a key of theirs has signed two histories of a log, sorted."""
     origin: Origin
     size: Count
     """Records in its own log."""
@@ -363,7 +382,7 @@ class NodeStatus(Payload, tag_field="answer", tag="status"):
     counters: dict[Text, Count]
 
 
-Asked = Sync | Pull | Find | Prove | StatusAsked | Offer | LawAsked | BundleAsked | Supply | BarrierAsked | HeardAsked
+Asked = Sync | Pull | Leaves | Find | Prove | StatusAsked | Offer | LawAsked | BundleAsked | Supply | BarrierAsked | HeardAsked
 """What may be asked on a ``sync`` subject."""
 
 

@@ -24,7 +24,8 @@ from mesh.deploy.devmesh import DevMeshFiles, Principal, create, point_at
 from mesh.deploy.toml import to_toml
 from mesh.errors import MeshError, Refused
 from mesh.roles.config import OutsideTable, WitnessTable, load_config
-from mesh.roles.witness_config import MeshTable, WitnessConfig, WitnessNodeTable
+from mesh.roles.witness import open_store
+from mesh.roles.witness_config import MeshTable, WitnessConfig, WitnessNodeTable, load_witness_config
 
 __all__ = ["AUDITOR", "DOOR_PORT", "NODES", "SERVER", "SHOWN", "init", "main", "streams"]
 
@@ -80,10 +81,15 @@ def _witness(files: DevMeshFiles) -> None:
         meshes={files.mesh: MeshTable(roster="../roster.json", pin=files.pin)},
     )
     (own / "witness.toml").write_text(to_toml(config, leave_out=_BASE), encoding="utf-8")
+    asyncio.run(_remember(own / "witness.toml"))
     asked = WitnessTable(url=f"http://witness:{_WITNESS_PORT}", vkey=cosigner(_WITNESS, key).vkey)
     outside = OutsideTable(listen=f"0.0.0.0:{DOOR_PORT}", witnesses={"compose": asked})
     path = files.node(SHOWN)
     path.write_text(to_toml(msgspec.structs.replace(load_config(path), outside=outside), leave_out=_BASE), encoding="utf-8")
+
+
+async def _remember(config: Path) -> None:
+    await (await open_store(load_witness_config(config), create=True)).close()
 
 
 async def streams(folder: Path, server: str) -> None:

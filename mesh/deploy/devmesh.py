@@ -30,7 +30,9 @@ from mesh.roles.config import NodeConfig, NodeTable
 
 __all__ = ["DEV_BOUNDS", "DevMeshFiles", "Principal", "create", "enlist", "enlisted", "point_at"]
 
-DEV_BOUNDS: Final = Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000, revocations_max=10_000)
+DEV_BOUNDS: Final = Bounds(
+    heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000, revocations_max=10_000, backlog_max=50_000
+)
 _REGIONS: Final = ("eu", "us", "ap", "sa", "af", "oc", "me")
 _OPERATOR: Final = "dev"
 """Who owns all of it, whatever the regions are called: one machine is one owner."""

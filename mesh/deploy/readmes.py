@@ -67,9 +67,9 @@ final, and every auditor sees it; but the execution may have happened.
 
 It is a process of its own. Roster and policy come from files that node.toml names; a change takes effect after a restart.
 
-With a table more in node.toml it serves its log to people without any login, as C2SP tlog-tiles over plain HTTP (a TLS proxy or a CDN
-belongs in front), and asks external witnesses to cosign what it publishes. Their lines never count to k. Without the table there is
-neither.
+With a table more in node.toml it serves its log to people without any login, as C2SP tlog-tiles over plain HTTP, below the log's
+name (a TLS proxy or a CDN belongs in front), and asks external witnesses to cosign what it publishes. Their lines never count to k.
+Without the table there is neither.
 
 ```
 [outside]
@@ -173,7 +173,8 @@ belongs to no mesh, needs no login, and answers C2SP's add-checkpoint over HTTP 
 * `witness.key`: made with `mesh key gen witness.key --use witness`. `mesh witness show --config witness.toml` prints its public half as
   others write it into their configuration.
 * one SQLite file: of each log the last checkpoint it cosigned, under the log's own signature. It is durable before it is signed, and the
-  file refuses to go back. **Never put back an older copy, and never run two**: a witness whose file is lost retires its key.
+  file refuses to go back. `mesh witness init --config witness.toml [--key FILE]` makes it, once for each key and before the first start; a
+  witness whose file is missing does not start. **Never put back an older copy, and never run two**: if the file is lost, retire the key.
 
 ## Whom it trusts
 

@@ -2,6 +2,8 @@
 
 Keys come as credentials. ``LoadCredential=`` may hand them over as files of root with an access list, which the signer refuses
 because it cannot see who else is on that list; so the unit first copies them, private, into its own runtime folder.
+
+What a process locks is its copy: of two units that copy one key, each has a file of its own, and only a shared data folder is noticed.
 """
 
 from collections.abc import Sequence

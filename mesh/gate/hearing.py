@@ -129,7 +129,7 @@ class Teller:
                     self._frontier = None  # a boot before this one, or a sibling, spoke after this was signed: it is said anew
                 raise Refused("unrecorded", f"{answer.code}: {answer.detail}"[:200])
             (receipt,) = answer.receipts if len(answer.receipts) == 1 else (b"",)
-            check_receipt(bytes(receipt), identity, self._view().governance.roster)
+            check_receipt(bytes(receipt), identity, self._view().governance)
         except MeshError as error:
             _log.info("what was heard is not recorded in %s: %s", self._regions.current, error)
             self.counters["unrecorded"] += 1

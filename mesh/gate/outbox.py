@@ -24,6 +24,7 @@ from mesh.adapters.bus import Bus
 from mesh.adapters.clock import Clock
 from mesh.adapters.spent import Pending, SpentStore
 from mesh.core import subjects
+from mesh.core.law.former import final_under
 from mesh.core.law.governance import Governance
 from mesh.core.log.checkpoint import log_verifier
 from mesh.core.log.merkle import leaf_hash
@@ -163,7 +164,7 @@ class Outbox:
         if len(answer.receipts) != len(batch):
             raise Refused("unrecorded", f"{len(answer.receipts)} receipts for {len(batch)} outcomes")
         for item, receipt in zip(batch, answer.receipts, strict=True):
-            self._taken[item.id] = _Taken(check_receipt(bytes(receipt), item.id, self._governance().roster), self._clock.now_ms())
+            self._taken[item.id] = _Taken(check_receipt(bytes(receipt), item.id, self._governance()), self._clock.now_ms())
             self.counters["taken"] += 1
 
     def _rotate(self, why: str) -> None:
@@ -208,12 +209,11 @@ class Outbox:
         proof = TlogProof.parse(answer.proof.encode())
         if proof.index != record.index:
             raise Refused("bad_proof", f"{record.origin} {record.index}: a proof of {proof.index}")
-        rosters = self._governance().rosters
+        governance = self._governance()
+        roster, rosters = governance.roster, governance.rosters
         log = log_verifier(record.origin, rosters.owner(record.origin).log_key)
-        rosters.judged(
-            lambda roster: proof.verify(leaf, log=log, cosigners=roster.attest_keys(), k=roster.k),
-            by=lambda roster: (roster.attest_keys(), roster.k),
-        )
+        chain = rosters.chain if roster in rosters.chain else (*rosters.chain, roster)
+        final_under(chain, lambda attesters, k: proof.verify(leaf, log=log, cosigners=attesters, k=k), trusted=roster.epoch)
         return True
 
 

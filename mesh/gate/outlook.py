@@ -26,7 +26,7 @@ from mesh.core.messages import LawAsked, Sync, SyncAnswer, pack, unpack
 from mesh.errors import MeshError, Refused
 from mesh.protocol.adoption import go_over, next_roster
 from mesh.protocol.enforcer import View, take_heartbeat
-from mesh.protocol.freshness import Freshness
+from mesh.protocol.freshness import Freshness, answered
 from mesh.protocol.gossip import Asking, Gossip, LawArrived
 from mesh.protocol.step import AskLaw
 
@@ -78,7 +78,7 @@ class Outlook:
         except Refused as refusal:
             self.counters[refusal.code] += 1
         self._go_over()
-        if len(self._fresh.echoed) >= self.governance.roster.k:
+        if answered(self._fresh, self.governance.roster, self.governance.frozen):
             self._answered.set()
         self._ask_for_law(self._gossip())
 

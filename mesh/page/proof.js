@@ -311,6 +311,9 @@ const Proof = (() => {
       [[`halt/${domain}`, roster.revoker], [`policy/${domain}`, role], [`activate/${domain}`, role]]),
   ]);
 
+  /* How many proofs against members a frontier names (frauds_max). */
+  const fraudsMax = (roster) => 3 * Math.max(roster.f, 1);
+
   /* That its numbers make quorums which share an honest member, and no key stands in it twice (mesh/core/law/roster.py). */
   const checkRoster = (roster) => {
     const [n, f, k] = [roster.members.length, roster.f, roster.k];
@@ -324,17 +327,22 @@ const Proof = (() => {
     if (rolesOf(roster).some((role) => role.threshold < 1 || role.threshold > role.keys.length)) {
       refuse("roster_unsound", "a role's threshold");
     }
-    if (voicesOf(roster).size + 1 > MAX.streams) refuse("roster_unsound", "too many streams");
+    if (voicesOf(roster).size + 1 + fraudsMax(roster) > MAX.streams) refuse("roster_unsound", "too many streams");
     const operators = Object.values(roster.operators).map((owner) => owner.key);
     const keys = [...rolesOf(roster).flatMap((role) => role.keys), ...operators, ...roster.members.flatMap(memberKeys)];
     if (new Set(keys).size !== keys.length || !keys.every(admissible)) refuse("bad_key", "a key that is none, or stands there twice");
-    const { stale_ms, skew_ms, heartbeat_ms, certify_ms, revocations_max } = roster.bounds;
+    const { stale_ms, skew_ms, heartbeat_ms, certify_ms, revocations_max, backlog_max } = roster.bounds;
     if (revocations_max < 1 || revocations_max > MAX.said) refuse("roster_unsound", "how much a revoker may say");
+    if (backlog_max < 1) refuse("roster_unsound", "how much need not be final");
     if (stale_ms <= 2 * skew_ms + heartbeat_ms || heartbeat_ms === 0 || certify_ms === 0) {
       refuse("roster_unsound", "its times leave nothing fresh");
     }
     const handovers = Object.values(roster.handovers);
     if (roster.epoch <= 1 && handovers.length) refuse("roster_unsound", "the first roster takes nothing over from anybody");
+    if ("roster" in roster.handovers) refuse("roster_unsound", "nobody hands the stream of the rosters over");
+    for (const [stream, { sequence }] of Object.entries(roster.handovers)) {
+      if (sequence >= (stream.startsWith("activate/") ? MAX.activations : MAX.said)) refuse("roster_unsound", `no room behind number ${sequence}`);
+    }
     if (handovers.some(({ sequence, head }) => (sequence === 0) !== (head === ""))) refuse("roster_unsound", "a stream goes on behind nothing");
   };
 
@@ -433,8 +441,8 @@ const Proof = (() => {
     return roster;
   };
   const checkHeeded = (chain, stream, since, at, epoch) => {
-    const start = since ? chain.findIndex((one) => one.id === since) + 1 : 1;
-    if (start < 1) refuse("handed_over", `${stream} since another roster`);
+    const start = since ? chain.slice(0, epoch).findIndex((one) => one.id === since) + 1 : 1;
+    if (start < 1) refuse("policy_unknown", `${stream} since a roster that does not count under epoch ${epoch}`);
     for (const { claims } of chain.slice(start, epoch)) {
       if (stream in claims.handovers && at > claims.handovers[stream].sequence) refuse("handed_over", `${stream}, number ${at}`);
     }
@@ -740,10 +748,15 @@ const Proof = (() => {
   /* Python's strip() */
   const BLANK = "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]+";
   const strip = (written) => written.replace(new RegExp(`^${BLANK}|${BLANK}$`, "g"), "");
-  const demands = (annotation) => annotation.split(",").map((part) => {
-    const match = /^([1-9][0-9]?) of ([a-z0-9][a-z0-9-]{0,31})$/.exec(part.replace(/^ +| +$/g, "")) ?? refuse("engine_unavailable", "@approval");
-    return { least: Number(match[1]), group: match[2] };
-  });
+  const demands = (annotation) => {
+    const found = annotation.split(",").map((part) => {
+      const match = /^([1-9][0-9]?) of ([a-z0-9][a-z0-9-]{0,31})$/.exec(part.replace(/^ +| +$/g, "")) ?? refuse("engine_unavailable", "@approval");
+      return { least: Number(match[1]), group: match[2] };
+    });
+    if (found.length > MAX.approvals) refuse("policy_invalid", "@approval names more groups than approvals come");
+    if (new Set(found.map(({ group }) => group)).size !== found.length) refuse("policy_invalid", "@approval names a group twice");
+    return found;
+  };
   const isOf = (declared, value) => {
     const scalar = { bool: "boolean", int: "number", string: "string" };
     if (declared in scalar) return typeof value === scalar[declared];
@@ -769,6 +782,13 @@ const Proof = (() => {
     }
     if (left.size) refuse("opening_mismatch", `no opening for ${[...left.keys()][0]}`);
     for (const name of Object.keys(values)) if (!isOf(declared.get(name).type, values[name])) refuse("params_mismatch", name);
+  };
+
+  /* That nothing is named twice, of which readers might take either (policy.py, read_bundle). */
+  const checkNames = (bundle) => {
+    const lists = [bundle.principal, bundle.types, bundle.actions, ...bundle.actions.map((action) => action.params)];
+    const names = [bundle.policies.map((one) => one.id), bundle.entities.map((one) => `${one.type}::${one.id}`), ...lists.map((list) => list.map((one) => one.name))];
+    if (names.some((list) => new Set(list).size !== list.length)) refuse("policy_invalid", "something stands twice in the bundle");
   };
 
   /* Principal, resource and all their ancestors, sorted: what the engine is shown (decide.py). */
@@ -920,8 +940,12 @@ const Proof = (() => {
 
   // ------------------------------------------------------------------------------------------------------------- the ladder
 
-  /* Judge a proof bundle (bytes) by a roster (bytes of its envelope). `pinned`: whether the reader gave that roster's id. */
-  const judge = async (bytes, anchor, pinned) => {
+  const CLAIMED = {
+    file: "as this file itself says: whoever wrote the file may have made it up. Give the id of the roster that you trust",
+    link: "as the link names it: whoever made the link may have made it up. If that is the id of the roster that you trust, confirm it below",
+  };
+  /* Judge a proof bundle (bytes) by a roster (bytes of its envelope). `by`: who named that roster: its "reader", the "link", the "file". */
+  const judge = async (bytes, anchor, by) => {
     const checks = [];
     const report = { verdict: "FAILED", checks, mesh: "", as_of: 0, roster: "", record: null, bundle: null };
     const check = async (name, work) => {
@@ -940,8 +964,7 @@ const Proof = (() => {
       chain = [trusted];
       Object.assign(report, { mesh: trusted.claims.mesh, as_of: trusted.claims.epoch, roster: trusted.id });
       const told = `roster of ${trusted.claims.mesh}, epoch ${trusted.claims.epoch}`;
-      const claimed = "as this file itself says: whoever wrote the file may have made it up. Give the id of the roster that you trust";
-      return pinned ? told : skip(`${told}, ${claimed}`);
+      return by === "reader" ? told : skip(`${told}, ${CLAIMED[by]}`);
     });
     if (!await knowsEd25519()) await check("signatures", () => skip("this browser cannot check Ed25519: no signature was checked"));
     const readable = await check("file", () => {
@@ -959,8 +982,11 @@ const Proof = (() => {
         if (!at) continue;
         await checkSigners(statement, chain[at - 1].claims);
         for (const before of chain.slice(0, at)) checkLogs(before.claims, statement.claims);
-        const streams = new Set(["roster", ...chain.slice(0, at + 1).flatMap((one) => [...voicesOf(one.claims).keys()])]);
-        if (streams.size > MAX.streams) refuse("roster_unsound", "too many streams");
+        const upto = chain.slice(0, at + 1).map((one) => one.claims);
+        const streams = new Set(["roster", ...upto.flatMap((roster) => [...voicesOf(roster).keys()])]);
+        const handed = Object.keys(statement.claims.handovers);
+        if (!handed.every((stream) => streams.has(stream))) refuse("roster_unsound", "it hands a stream over that nobody has");
+        if (streams.size + handed.length + Math.max(...upto.map(fraudsMax)) > MAX.streams) refuse("roster_unsound", "too many streams");
       }
       believed = chain;
     };
@@ -1050,7 +1076,7 @@ const Proof = (() => {
       await governed();
       if (!namedBy) refuse("wrong_epoch", "the roster that named its signers is not of this chain");
       if (manifest.claims.mesh !== trusted.claims.mesh) refuse("wrong_mesh", manifest.claims.mesh);
-      if (manifest.claims.epoch < 1 || (manifest.claims.epoch === 1) !== (manifest.claims.previous === "")) {
+      if (manifest.claims.epoch < 1 || manifest.claims.epoch > MAX.said || (manifest.claims.epoch === 1) !== (manifest.claims.previous === "")) {
         refuse("malformed", "a manifest's number");
       }
       const content = utf8(canonical(bundle.bundles[0]));
@@ -1059,6 +1085,7 @@ const Proof = (() => {
         refuse("digest_mismatch", "manifest, bundle and record do not name one another");
       }
       checked({ $ref: "#/$defs/Bundle" }, parse(content, MAX.policy), "policy bundle");
+      checkNames(bundle.bundles[0]);
       if (bundle.bundles[0].domain !== domain) refuse("policy_invalid", "bundle of another domain");
       const activations = [];
       for (const envelope of bundle.activations) activations.push(await activated(await read(envelope, "activate"), domain, last(activations)));
@@ -1189,7 +1216,7 @@ const Page = (() => {
   const at = (id) => document.getElementById(id);
   const carried = (id) => Proof.fromBase64(at(id).textContent.trim());
   const when = (ms) => new Date(ms).toISOString().replace("T", " ").replace("Z", " UTC");
-  const LINE_ENDS = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+  const LINE_ENDS = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g; // and what cannot be seen
   const plain = (value) => String(value).replace(LINE_ENDS, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
   const make = (name, given = {}, ...inside) => {
     const element = document.createElement(name);
@@ -1201,9 +1228,18 @@ const Page = (() => {
     VERIFIED: "Every check passed, under the roster that you named.",
     PARTIAL: "Nothing is wrong, but something could not be checked here.",
     FAILED: "This is not a proof. Do not rely on anything it says.",
+    BLIND: "This browser can check no signature, so nothing here is proved. Use another browser, or mesh verify.",
+    LINK: "Nothing is wrong, but the link chose the roster, not you. Confirm its id below if you know it from somebody you trust.",
+  };
+  const WHOSE = {
+    reader: "the id that you gave",
+    link: "the link names it, and nobody else says so: compare it, then confirm",
+    file: "nobody but this file itself says so",
   };
   const SIGNS = { passed: "✓", failed: "✗", skipped: "–" };
-  let shown = null; // {bytes, anchor, name}: what is being judged
+  let given = null; // {bytes, anchor, name}: what is judged now, or next
+  let shown = null; // the same of what stands on the page
+  let [turn, reading, confirmed] = [0, 0, ""]; // only the newest may write onto the page; the pin that the reader, not a link, gave
 
   const payload = (envelope) => {
     try { return JSON.parse(Proof.text(Proof.fromBase64(envelope.payload))); } catch { return {}; }
@@ -1252,10 +1288,22 @@ const Page = (() => {
     make("td", { class: "sign", title: check.result }, SIGNS[check.result]), make("th", { scope: "row" }, check.name),
     make("td", {}, check.code ? make("code", {}, check.code) : "", check.code ? " " : "", check.detail)));
 
-  const show = (report, pin) => {
+  const sentence = (report, by) => {
+    if (report.verdict === "FAILED") return WORDS.FAILED;
+    if (report.checks.some((check) => check.name === "signatures")) return WORDS.BLIND;
+    const others = report.checks.filter((check) => check.result === "skipped" && !["replay", "trust"].includes(check.name));
+    return by === "link" && !others.length ? WORDS.LINK : WORDS[report.verdict];
+  };
+  const wait = () => {
+    document.body.dataset.verdict = "";
+    at("verdict").replaceChildren("…");
+    at("sentence").replaceChildren("It is being checked.");
+    for (const id of ["reasons", "story", "checks", "raw", "whose", "source"]) at(id).replaceChildren();
+  };
+  const show = (report, by) => {
     document.body.dataset.verdict = report.verdict;
     at("verdict").replaceChildren(report.verdict);
-    at("sentence").replaceChildren(plain(WORDS[report.verdict]));
+    at("sentence").replaceChildren(plain(sentence(report, by)));
     at("source").replaceChildren(plain(shown.name));
     const lacking = report.checks.filter((check) => check.result === "skipped" && check.name !== "replay" && check.detail !== "not reached");
     const failed = report.checks.filter((check) => check.result === "failed");
@@ -1267,28 +1315,36 @@ const Page = (() => {
     at("mesh").replaceChildren(plain(report.mesh || "?"));
     at("as-of").replaceChildren(plain(report.as_of || "?"));
     at("roster").replaceChildren(plain(report.roster || "?"));
-    at("whose").replaceChildren(pin ? "the id that you gave" : "nobody but this file itself says so");
+    at("whose").replaceChildren(WHOSE[by]);
     at("raw").replaceChildren(report.bundle ? plainJson(report.bundle) : "");
   };
   /* Pretty, with what could paint over other text shown as escapes. */
   const plainJson = (value) => JSON.stringify(value, null, 2).split("\n").map(plain).join("\n");
 
   const pinned = () => /^#pin=([0-9a-f]{64})$/.exec(location.hash)?.[1] ?? "";
-  const judge = async () => {
-    const pin = pinned();
+  let latest = null; // the newest judgement, as a promise
+  const judge = () => latest = judged();
+  const judged = async () => {
+    const [mine, pin, one] = [turn += 1, pinned(), given];
+    const by = !pin ? "file" : pin === confirmed ? "reader" : "link";
     at("pin").value = pin;
+    at("confirm").replaceChildren(by === "link" ? "I trust this id" : "Check again");
+    wait();
     let report;
     try {
       if (!globalThis.crypto?.subtle) throw new Error("this browser offers no cryptography to this page: open it as a file or by https");
       if (location.hash.startsWith("#pin=") && !pin) throw new Error("the pin is not 64 lowercase hex digits");
-      const anchor = await Proof.anchorOf(shown.bytes, shown.anchor, pin);
+      const anchor = await Proof.anchorOf(one.bytes, one.anchor, pin);
       if (anchor === null) throw new Error("wrong_epoch: no roster of the pinned id is in this file");
-      report = await Proof.judge(shown.bytes, anchor, pin !== "");
+      report = await Proof.judge(one.bytes, anchor, by);
     } catch (error) {
       const checks = [{ name: "trust", result: "failed", code: "", detail: String(error.message) }];
       report = { verdict: "FAILED", checks, mesh: "", as_of: 0, roster: "", record: null, bundle: null };
     }
-    show(report, pin);
+    if (mine === turn) { // else something else was asked for meanwhile: its pin and its file stand there
+      shown = one;
+      show(report, by);
+    }
     return report;
   };
 
@@ -1300,20 +1356,23 @@ const Page = (() => {
   };
   /* Another proof, a bundle or a page like this, judged by this page's program and its reader's pin. */
   const load = async (file) => {
+    const mine = reading += 1;
     const bytes = new Uint8Array(await file.arrayBuffer());
+    if (mine !== reading) return undefined;
     const written = new TextDecoder().decode(bytes);
     const held = (id) => new RegExp(`<script type="application/octet-stream" id="${id}">([A-Za-z0-9+/=\\s]*)<\\/script>`);
     const inside = (id) => held(id).exec(written)?.[1].trim();
     const [bundle, anchor] = [inside("bundle"), inside("anchor")];
-    shown = { name: file.name, bytes: bundle ? Proof.fromBase64(bundle) : bytes, anchor: anchor ? Proof.fromBase64(anchor) : shown.anchor };
+    given = { name: file.name, bytes: bundle ? Proof.fromBase64(bundle) : bytes, anchor: anchor ? Proof.fromBase64(anchor) : given.anchor };
     return judge();
   };
 
   const begin = () => {
-    shown = { name: "the proof in this page", bytes: carried("bundle"), anchor: carried("anchor") };
+    given = shown = { name: "the proof in this page", bytes: carried("bundle"), anchor: carried("anchor") };
     at("trust-form").addEventListener("submit", (event) => {
       event.preventDefault();
       const pin = at("pin").value.trim();
+      confirmed = pin;
       if (location.hash === `#pin=${pin}` || (!pin && !location.hash)) judge();
       else location.hash = pin ? `pin=${pin}` : "";
     });
@@ -1322,5 +1381,5 @@ const Page = (() => {
     at("other").addEventListener("change", (event) => event.target.files[0] && load(event.target.files[0]));
     return judge();
   };
-  return { ready: begin(), judge, load };
+  return { ready: begin(), judge, load, latest: () => latest };
 })();

@@ -47,6 +47,7 @@ _KINDS: Final = {
 _BEGIN: Final = b"<!doctype html>\n"
 _HELD: Final = '<script type="application/octet-stream" id="{}">\n([A-Za-z0-9+/=]*)\n</script>'
 _LIMITS: Final = {
+    "activations": limits.ACTIVATIONS_MAX,
     "ancestors": limits.ANCESTORS_MAX,
     "approval_ms": limits.APPROVAL_LIFE_MS_MAX,
     "approvals": limits.APPROVALS_MAX,

@@ -34,7 +34,7 @@ def check_view(governance: Governance, fresh: Freshness, *, wall_ms: int, now_ms
     """
     check_clock(fresh, governance.roster, wall_ms=wall_ms, now_ms=now_ms)
     governance.check_roster(now_ms)
-    return check_fresh(fresh, governance.frontier, governance.roster, now_ms=now_ms, whole=governance.whole)
+    return check_fresh(fresh, governance.frontier, governance.roster, now_ms=now_ms, whole=governance.whole, frozen=governance.frozen)
 
 
 def next_roster(governance: Governance, fresh: Freshness, *, now_ms: int) -> Roster | None:

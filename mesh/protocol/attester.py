@@ -32,6 +32,7 @@ from mesh.core.law.roster import Member
 from mesh.core.log.merkle import leaf_hash
 from mesh.core.log.record import (
     AttestRefused,
+    Cosigned,
     DecisionMade,
     Denied,
     EnforcerHeard,
@@ -225,6 +226,8 @@ def _check_statements(item: _Found, material: Material, governance: Governance, 
             _check_heard(record, item, material, governance, documents)
         case Denied() as record:
             _check_asker(record, item, material, governance, documents)
+        case Cosigned() as record:
+            _check_heads(record)
         case _:
             pass
 
@@ -317,6 +320,14 @@ def _check_outcome(record: OutcomeRecorded, item: _Found, material: Material, go
     said = (statement.id, place.id, claims.identity, claims.intent, claims.authorization, event_name(claims.event), claims.mesh)
     if said != (record.outcome, record.identity, place.id, record.intent, record.authorization, record.event, record.mesh):
         raise Refused("record_invalid", "the outcome says something else")
+
+
+def _check_heads(record: Cosigned) -> None:
+    """That it names other logs of this mesh, each once, in their order. Whether they had these trees is for whoever holds both."""
+    origins = [head.origin for head in record.heads]
+    strange = [origin for origin in origins if origin == record.origin or not origin.startswith(f"{record.mesh}/")]
+    if strange or origins != sorted(set(origins)) or not all(head.size for head in record.heads):
+        raise Refused("record_invalid", f"trees of other logs: {', '.join(strange or origins)[:120]}")
 
 
 def _check_heard(record: EnforcerHeard, item: _Found, material: Material, governance: Governance, documents: Documents) -> None:

@@ -9,17 +9,17 @@ Rules
    as many must be there still as :mod:`mesh.core.law.former` says. What this auditor has once found final stays final.
 3. Every decision is a *match*, a *mismatch*, or *unverifiable*: its openings were erased, or the engine cannot say. The last
    is never a finding.
-4. A finding is what must not be: a record that is not what it must be, a decision under a roster that its log has left, an outcome
-   by another enforcer than the intent is meant for (as far as both came in one run), two histories of one log, an incident, a refusal
-   to attest. Findings are kept for ever; following goes on.
+4. A finding is what must not be: a record that is not what it must be, a decision under a roster that its log has left, two histories of
+   one log, a tree that a log names of another and that this one did not have (:mod:`mesh.protocol.entangled`), an incident, a refusal to
+   attest, and what only all logs together show (:mod:`mesh.protocol.alarms`). Findings are kept for ever; following goes on.
 5. What is missing is asked for, from the owner first, then from each other member; at most one pull per log at a time. What k
    members answered that they do not have is judged without it.
 6. The position is small and says everything that starting again needs; what was staged is fetched again.
 
-Not here: how records travel (:mod:`mesh.roles.auditor`), alarms that need all logs at once.
+Not here: how records travel (:mod:`mesh.roles.auditor`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -31,22 +31,26 @@ from mesh.core.law.roster import Member, Roster
 from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import Checkpoint, log_verifier, open_checkpoint, read_checkpoint
 from mesh.core.log.merkle import Frontier
-from mesh.core.log.record import AttestRefused, DecisionMade, Incident, OutcomeRecorded
-from mesh.core.messages import LineageBatch, unpack
+from mesh.core.log.record import AttestRefused, Cosigned, DecisionMade, Incident, OutcomeRecorded
+from mesh.core.messages import LineageBatch, NodeStatus, unpack
 from mesh.core.run.intent import Intent
 from mesh.core.run.outcome import Outcome
 from mesh.errors import Refused
 from mesh.limits import AUDIT_LOGS_MAX
 from mesh.protocol import decide
+from mesh.protocol.alarms import PATIENT, Patience, Standing, Watch, kept_of, standing, watched
 from mesh.protocol.attester import Examined, Material, examine_records
 from mesh.protocol.audited import FINDINGS_MAX, AuditPosition, AuditState, Finding, Followed, LogPosition, beginning, by_stranger, resumed
-from mesh.protocol.belonging import Misfit, Said, meant_by
 from mesh.protocol.documents import Documents
+from mesh.protocol.entangled import Contradiction, name, settle
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
+from mesh.protocol.lives import Permit
+from mesh.protocol.numbering import Heard
+from mesh.protocol.progress import moved
 from mesh.protocol.proving import by_id
 from mesh.protocol.step import Ask, Step
 
-__all__ = ["Audit", "AuditEvent", "PullFailed"]
+__all__ = ["Audit", "AuditEvent", "MembersTold", "PullFailed", "permit_of", "seen_ms"]
 
 _PULL_MS: Final = 300
 _STAGED_MAX: Final = 4_096
@@ -64,7 +68,13 @@ class PullFailed(msgspec.Struct, frozen=True):
     origin: str
 
 
-AuditEvent = LineageArrived | NoteArrived | PullFailed | Tick
+class MembersTold(msgspec.Struct, frozen=True):
+    """What members answered about themselves, by name; who is not there did not answer."""
+
+    statuses: Mapping[str, NodeStatus]
+
+
+AuditEvent = LineageArrived | NoteArrived | PullFailed | MembersTold | Tick
 
 
 class Audit:
@@ -107,7 +117,9 @@ class Audit:
         if position is not None and position.roster != self.governance.rosters.ids[0]:
             raise Refused("wrong_epoch", f"the position was kept under rosters that follow {position.roster[:12]}…")
         logs = {origin: resumed(kept[origin]) if origin in kept else beginning(origin) for origin in dict.fromkeys([*self.owners, *kept])}
-        return AuditState(logs, tuple(position.findings) if position else (), position.found if position else 0, 0)
+        if position is None:
+            return AuditState(logs, (), 0, 0)
+        return AuditState(logs, tuple(position.findings), position.found, 0, watched(position.watched))
 
     def position(self, state: AuditState) -> AuditPosition:
         """What to keep of a state."""
@@ -124,11 +136,30 @@ class Audit:
                 mismatch=log.mismatch,
                 unverifiable=log.unverifiable,
                 breakglass=log.breakglass,
+                pace=log.pace,
             )
             for log in sorted(state.logs.values(), key=lambda log: log.origin not in members)[:AUDIT_LOGS_MAX]
         ]
         return AuditPosition(
-            mesh=self.roster.mesh, roster=self.governance.rosters.ids[0], logs=logs, findings=list(state.findings), found=state.found
+            mesh=self.roster.mesh,
+            roster=self.governance.rosters.ids[0],
+            logs=logs,
+            findings=list(state.findings),
+            found=state.found,
+            watched=kept_of(state.watched),
+        )
+
+    def standing(self, state: AuditState, *, now_ms: int, patience: Patience = PATIENT) -> list[Standing]:
+        """The alarms that stand now."""
+        roster = self.roster
+        return standing(
+            state.watched,
+            {origin: log.pace for origin, log in state.logs.items()},
+            {member.name: roster.origin(member) for member in roster.members},
+            seen_ms=seen_ms(state.logs.values(), now_ms=now_ms),
+            now_ms=now_ms,
+            stale_ms=roster.bounds.stale_ms,
+            patience=patience,
         )
 
     def step(self, state: AuditState, events: Sequence[AuditEvent], *, now_ms: int) -> Step[AuditState]:
@@ -154,7 +185,8 @@ class _Work:
         self.findings = list(state.findings)
         self.found = state.found
         self.garbage = state.garbage
-        self.pairs = state.pairs
+        self.watch = Watch(state.watched)
+        self.named = state.named
         self.asks: list[Ask] = []
 
     def take(self, event: AuditEvent) -> None:
@@ -165,12 +197,24 @@ class _Work:
                 self._note(data)
             case PullFailed(origin=origin):
                 self._fruitless(self.logs[origin], answered=False)
+            case MembersTold(statuses=statuses):
+                final = {origin: log.certified for origin, log in self.logs.items()}
+                self.watch.told(statuses, final, self.roster, now_ms=self.now_ms)
             case Tick():
                 for log in list(self.logs.values()):
                     self._pull(log)
 
     def finish(self) -> Step[AuditState]:
-        return Step(AuditState(self.logs, tuple(self.findings), self.found, self.garbage, self.pairs), tuple(self.asks))
+        for trouble in self.watch.troubles():
+            self._find(trouble.code, trouble.origin, trouble.index, trouble.detail)
+        kept = self.watch.finish(seen_ms(self.logs.values(), now_ms=self.now_ms))
+        members = {self.roster.origin(member) for member in self.roster.members}
+        for log in list(self.logs.values()):
+            known, final = (log.signed, log.certified) if log.origin in members else (log.goal, log.frontier.size)
+            pace = moved(log.pace, settled=log.frontier.size, certified=final, known=known, now_ms=self.now_ms)
+            if pace != log.pace:
+                self._adopt(msgspec.structs.replace(log, pace=pace))
+        return Step(AuditState(self.logs, tuple(self.findings), self.found, self.garbage, kept, self.named), tuple(self.asks))
 
     def _owner(self, origin: str) -> Member:
         if origin not in self.owners:
@@ -231,7 +275,7 @@ class _Work:
         owner, log = self._owner(origin), self.logs[origin]
         verifier = log_verifier(log.origin, owner.log_key)
         checkpoint = open_checkpoint(data, verifier).checkpoint
-        final = self._is_final(data, owner, log.epoch if checkpoint.size >= log.frontier.size else 0)
+        final = self._is_final(data, owner, log.roots.get(checkpoint.size, (b"", log.epoch))[1])
         if checkpoint.size <= log.frontier.size:
             self._compare(log, checkpoint, final=final)
             return
@@ -258,7 +302,7 @@ class _Work:
     def _compare(self, log: Followed, checkpoint: Checkpoint, *, final: bool) -> None:
         """A note about what is settled already."""
         size = checkpoint.size
-        root = log.frontier.root() if size == log.frontier.size else log.roots.get(size)
+        root = log.frontier.root() if size == log.frontier.size else log.roots.get(size, (None, 0))[0]
         if root is None:
             return  # settled as part of something larger: the certificate over that decides
         if root != checkpoint.root:
@@ -294,8 +338,10 @@ class _Work:
     def _count(self, log: Followed, items: tuple[Examined, ...], frontier: Frontier, checkpoint: Checkpoint) -> None:
         note = log.notes[checkpoint.size]
         tally = {"match": log.match, "mismatch": log.mismatch, "unverifiable": log.unverifiable, "breakglass": log.breakglass}
+        self.named, contradicted = settle(self.named, log.origin, log.frontier, [item.hash for item in items])
         for offset, item in enumerate(items):
             self._judge(item, log.origin, log.frontier.size + offset, tally)
+        self._contradict(contradicted)
         self._adopt(
             msgspec.structs.replace(
                 log,
@@ -304,7 +350,7 @@ class _Work:
                 epoch=_last_epoch(items, log.epoch),
                 staged=log.staged[len(items) :],
                 notes={size: data for size, data in log.notes.items() if size > checkpoint.size},
-                roots={**log.roots, checkpoint.size: checkpoint.root},
+                roots={**log.roots, checkpoint.size: (checkpoint.root, _last_epoch(items, log.epoch))},
                 fruitless=0,
                 without=frozenset(),
                 **tally,
@@ -326,21 +372,26 @@ class _Work:
         elif isinstance(record, AttestRefused) and record.refusal.reason == "wrong":
             said = record.refusal
             self._find(said.code, said.origin, said.index, f"{said.member} refuses to attest it")
-        if not item.code:
-            self._pair(item, origin, index)
+        elif isinstance(record, Cosigned) and not item.code:
+            self.named, contradicted = name(self.named, record, {origin: log.frontier.size for origin, log in self.logs.items()})
+            self._contradict(contradicted)
+        self._watch(item, origin, index)
 
-    def _pair(self, item: Examined, origin: str, index: int) -> None:
-        """Rule 4: an outcome by whom the intent is not meant for."""
+    def _contradict(self, found: Iterable[Contradiction]) -> None:
+        for one in found:
+            self._find("log_conflict", one.origin, one.index, str(one))
+
+    def _watch(self, item: Examined, origin: str, index: int) -> None:
+        """What this record is for the others, wherever they stand."""
         record = item.record
         bodies = {body.id: body.envelope for body in item.bodies}
-        misfits: list[Misfit] = []
-        if isinstance(record, DecisionMade) and record.authorization:
-            self.pairs, misfits = self.pairs.permit(record.authorization, meant_by(envelope.read(Intent, bodies[record.intent])))
-        elif isinstance(record, OutcomeRecorded):
-            outcome = envelope.read(Outcome, bodies[record.outcome]).claims
-            self.pairs, misfits = self.pairs.outcome(Said(outcome, origin, index))
-        for misfit in misfits:
-            self._find("record_invalid", misfit.origin, misfit.index, misfit.detail)
+        if isinstance(record, DecisionMade) and record.authorization and record.intent in bodies:
+            # Also if it should not have been made: it can be used.
+            intent = envelope.read(Intent, bodies[record.intent]).claims
+            self.watch.permit(record.intent, permit_of(record, intent, self.audit.governance, sound=not item.code))
+        elif isinstance(record, OutcomeRecorded) and not item.code:
+            said = envelope.read(Outcome, bodies[record.outcome])
+            self.watch.outcome(Heard(said.id, said.claims, origin, index, record.at_ms))
 
     # -------------------------------------------------------------------------------------------------------------- pulls
 
@@ -376,6 +427,33 @@ class _Work:
         self.found += 1
         if len(self.findings) < FINDINGS_MAX:
             self.findings.append(finding)
+
+
+def seen_ms(logs: Iterable[Followed], *, now_ms: int) -> int:
+    """Up to when every log was read: now, or the last record of one that is behind."""
+    return min((log.last_ms for log in logs if log.signed > log.frontier.size), default=now_ms)
+
+
+def permit_of(record: DecisionMade, intent: Intent, governance: Governance, *, sound: bool) -> Permit:
+    """What a permit of ``intent`` allows an enforcer, as its record says; by the policy it names, if that is held."""
+    manifests = [law.manifest for law in governance.laws.get(intent.domain, ()) if law.manifest_id == record.attested.manifest]
+    terms = manifests[0].actions.get(intent.action) if manifests else None
+    epoch = record.roster_epoch
+    roster = governance.under(epoch).roster if 0 < epoch <= len(governance.rosters.ids) else governance.roster
+    return Permit(
+        authorization=record.authorization,
+        origin=record.origin,
+        index=record.index,
+        at_ms=record.at_ms,
+        expires_ms=min(record.at_ms + terms.authorization_ms, intent.expires_ms) if terms is not None else intent.expires_ms,
+        lease_ms=terms.lease_ms if terms is not None else 0,
+        enforcer=intent.audience.enforcer,
+        boot=intent.audience.boot,
+        domain=intent.domain,
+        sound=sound,
+        k=roster.k,
+        skew_ms=roster.bounds.skew_ms,
+    )
 
 
 def _excused(item: Examined) -> bool:

@@ -12,8 +12,10 @@ from mesh.core.bytes.canonical import Count, Hex32, Millis, Name, Payload, Text,
 from mesh.core.log.merkle import Frontier
 from mesh.core.log.record import Origin
 from mesh.limits import AUDIT_LOGS_MAX
+from mesh.protocol.alarms import NOTHING, Kept, Watched
 from mesh.protocol.attester import Examined
-from mesh.protocol.belonging import Pairs
+from mesh.protocol.entangled import Named
+from mesh.protocol.progress import IDLE, Pace
 
 __all__ = [
     "FINDINGS_MAX",
@@ -61,6 +63,7 @@ class LogPosition(Payload):
     mismatch: Count
     unverifiable: Count
     breakglass: Count
+    pace: Pace
 
 
 class AuditPosition(Payload):
@@ -73,6 +76,8 @@ class AuditPosition(Payload):
     findings: Annotated[list[Finding], msgspec.Meta(max_length=FINDINGS_MAX)]
     found: Count
     """How many there were, kept or not."""
+    watched: Kept
+    """What alarms follow from."""
 
 
 class Followed(msgspec.Struct, frozen=True):
@@ -91,8 +96,8 @@ class Followed(msgspec.Struct, frozen=True):
     staged: tuple[Examined, ...] = ()
     notes: Mapping[int, bytes] = {}
     """Size to a note that the log signed, beyond what is settled."""
-    roots: Mapping[int, bytes] = {}
-    """Settled sizes that are not final yet, and their roots."""
+    roots: Mapping[int, tuple[bytes, int]] = {}
+    """Settled sizes that are not final yet: their roots, and the roster epoch of the last decision up to there."""
     goal: int = 0
     """The largest size of a certificate seen."""
     wanted: int = 0
@@ -106,11 +111,17 @@ class Followed(msgspec.Struct, frozen=True):
     """Pulls in a row that did not help."""
     without: frozenset[str] = frozenset()
     """Members that have answered since something last helped, and could not."""
+    pace: Pace = IDLE
 
     @property
     def held(self) -> int:
         """Records settled or staged."""
         return self.frontier.size + len(self.staged)
+
+    @property
+    def signed(self) -> int:
+        """Records that there are, as a checkpoint under the log's own key says."""
+        return max(self.goal, max(self.notes, default=0), self.frontier.size)
 
     @property
     def lacks_policy(self) -> bool:
@@ -136,8 +147,10 @@ class AuditState(msgspec.Struct, frozen=True):
     found: int
     garbage: int
     """Messages that were none; anyone on the bus can send them."""
-    pairs: Pairs = Pairs()
-    """Permits and outcomes of this run, until their other half comes."""
+    watched: Watched = NOTHING
+    """What alarms follow from."""
+    named: Named = Named()
+    """What logs of this run have said of one another's trees."""
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +165,10 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     breakglass: int
     findings: int
     garbage: int
+    starts_match: int
+    """Starts that an enforcer may sign, as far as records tell."""
+    starts_mismatch: int
+    starts_unverifiable: int
 
 
 def tally(state: AuditState) -> Tally:
@@ -166,6 +183,9 @@ def tally(state: AuditState) -> Tally:
         breakglass=sum(log.breakglass for log in logs),
         findings=state.found,
         garbage=state.garbage,
+        starts_match=state.watched.starts.match,
+        starts_mismatch=state.watched.starts.mismatch,
+        starts_unverifiable=state.watched.starts.unverifiable,
     )
 
 
@@ -183,5 +203,14 @@ def resumed(kept: LogPosition) -> Followed:
     """A log from where it was kept; raises :class:`Refused` ``malformed`` for what cannot be."""
     frontier = Frontier.restore(kept.size, [bytes.fromhex(value) for value in kept.hashes])
     return Followed(
-        kept.origin, frontier, kept.last_ms, kept.certified, kept.match, kept.mismatch, kept.unverifiable, kept.breakglass, kept.epoch
+        kept.origin,
+        frontier,
+        kept.last_ms,
+        kept.certified,
+        kept.match,
+        kept.mismatch,
+        kept.unverifiable,
+        kept.breakglass,
+        kept.epoch,
+        pace=kept.pace,
     )

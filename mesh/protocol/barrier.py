@@ -19,7 +19,8 @@ Rules
 8. Each answer brings the newest certificate of every log that the answerer holds: what was final. Who starts must hold that much
    before its word counts (:mod:`mesh.protocol.together`). A certificate shows itself, so a liar can only leave one out, and of k-1
    others and this member one is honest who attested it: that is what a certificate must show to be taken
-   (:mod:`mesh.core.law.former`, rule 2), or what nobody has could keep every start waiting.
+   (:mod:`mesh.core.law.former`, rule 2, or rule 1: one honest member who attested it is there), or what nobody has could keep every
+   start waiting. Of each log one counts, whatever else an answer holds; where not all fit, each member shows others.
 
 Not here: closing a log that nobody can refill, under new keys.
 """
@@ -30,7 +31,7 @@ from typing import Final
 
 import msgspec
 
-from mesh.core.bytes import envelope
+from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Draft
 from mesh.core.law.barrier import Barrier, Mark, Shown, check_barrier, marks_of, merged, note_of
 from mesh.core.law.former import final_under
@@ -48,8 +49,8 @@ from mesh.errors import Alarm, Refused
 from mesh.limits import AUDIT_LOGS_MAX, INT_MAX, MESSAGE_BYTES_MAX
 from mesh.protocol import mirror
 from mesh.protocol.gossip import wanted
+from mesh.protocol.holding import Mirror, MirrorContext
 from mesh.protocol.lineage import LogState
-from mesh.protocol.mirror import Mirror, MirrorContext
 from mesh.protocol.step import Append, Effect, Head, HeadUse, InsertOnce, Locate, Persist, PutBody, PutNote, PutOpenings, SetHead, SetMeta
 from mesh.protocol.stored import INCARNATION, REFILLED, Stored, StoredLog, mirror_of
 
@@ -144,17 +145,31 @@ def take_answer(state: Pending, data: bytes, roster: Roster, me: Member, rosters
             shown, incarnation=max(before.incarnation, shown.incarnation), marks=tuple(merged([*before.marks, *shown.marks]))
         )
     goals = dict(state.goals)
-    for note in message.certificates:
+    for note in _largest(message.certificates):
         with suppress(Refused):  # somebody's spoilt line, or one of whom nobody is left
-            _take_goal(state, goals, note.encode(), rosters)
+            _take_goal(state, goals, note, rosters)
     return msgspec.structs.replace(state, answers={**state.answers, shown.member: shown}, goals=goals)
+
+
+def _largest(certificates: Iterable[str]) -> list[bytes]:
+    """Of each log the one over most: whoever sends more has its work, not we."""
+    found = dict[str, tuple[int, bytes]]()
+    for text in certificates:
+        with suppress(Refused):
+            note = text.encode()
+            said = read_checkpoint(note)
+            if said.size > found.get(said.origin, (0, b""))[0]:
+                found[said.origin] = said.size, note
+    return [note for _, note in found.values()]
 
 
 def _take_goal(state: Pending, goals: dict[str, bytes], note: bytes, rosters: Sequence[Roster]) -> None:
     """Rule 8."""
     said = read_checkpoint(note)
     stored = state.stored.mirrors.get(said.origin)
-    held = max(stored.frontier.size if stored else 0, read_checkpoint(goals[said.origin]).size if said.origin in goals else 0)
+    held = max(stored.certified if stored else 0, read_checkpoint(goals[said.origin]).size if said.origin in goals else 0)
+    if stored is not None and stored.root(said.size) == said.root:
+        return
     keys = {member.log_key for roster in rosters for member in roster.members if roster.origin(member) == said.origin}
     if said.origin == state.origin or said.size <= held or not keys:
         return
@@ -163,7 +178,7 @@ def _take_goal(state: Pending, goals: dict[str, bytes], note: bytes, rosters: Se
         rosters,
         lambda attesters, k: verify_certificate(note, log=log, attesters=attesters, k=k),
         trusted=trusted,
-        enough=lambda numbers: numbers.held,
+        enough=lambda numbers: numbers.held or numbers.believed,
     )
     goals[said.origin] = note
 
@@ -324,10 +339,10 @@ def heard_notes(mirrors: Mapping[str, Mirror], log: LogState, origin: str) -> li
     return [*notes, *(Note(part.text, tuple(part.lines.values())).encode() for part in cosigned)]
 
 
-def certificates_in(notes: Iterable[bytes]) -> list[str]:
-    """Those of them that fit into an answer, the first ones first."""
+def certificates_in(notes: Iterable[bytes], *, by: str, nonce: str) -> list[str]:
+    """Those of them that fit into an answer of this member to this start: of many logs everybody shows others."""
     kept, size = list[str](), 0
-    for note in notes:
+    for note in sorted(notes, key=lambda note: canonical.sha256_hex(f"{by} {nonce} ".encode() + note)):
         size += len(note)
         if size > _CERTIFICATES_BYTES or len(kept) == AUDIT_LOGS_MAX:
             break

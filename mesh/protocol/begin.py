@@ -22,12 +22,13 @@ from mesh.core.law.policy import Bundle
 from mesh.core.law.travel import Said
 from mesh.protocol.barrier import pending
 from mesh.protocol.freshness import Freshness, leap
-from mesh.protocol.gossip import put, told
+from mesh.protocol.gossip import Forked, put, told
 from mesh.protocol.governor import Machine
+from mesh.protocol.members import logs_of
 from mesh.protocol.state import GovernorState
 from mesh.protocol.step import PutBundle, SetMeta, Step
 from mesh.protocol.stored import INCARNATION, Stored, own_log
-from mesh.protocol.together import logs_of, resumed
+from mesh.protocol.together import resumed
 
 __all__ = ["begin"]
 
@@ -40,6 +41,7 @@ def begin(
     now_ms: int,
     given: Sequence[Statement[Said]] = (),
     admitted: Mapping[str, Bundle] = MappingProxyType({}),
+    found: Sequence[Forked] = (),
 ) -> Step[GovernorState]:
     """The first step of a boot.
 
@@ -50,6 +52,7 @@ def begin(
         now_ms: steady time.
         given: governance statements that the node is configured with; ``machine.governance`` believes them.
         admitted: manifest id to the bundle that its engine can decide by already.
+        found: incidents that the log has to say, of what went wrong with storage before.
 
     Raises:
         Alarm: ``storage_rolled_back`` when more was signed than is held, and there is nobody to ask.
@@ -59,7 +62,7 @@ def begin(
     waiting = pending(roster, me, stored, boot=boot, now_ms=now_ms)
     log = own_log(origin, stored.own, now_ms=now_ms)
     others = [name for name in logs_of(machine.governance) if name != origin]
-    mirrors = {name: resumed(name, stored.mirrors.get(name), machine.governance, now_ms=now_ms) for name in others}
+    mirrors = {name: resumed(name, stored.mirrors.get(name), machine.governance) for name in others}
     governance = restore(machine.governance, stored.law)
     for manifest, bundle in admitted.items():
         governance = with_bundle(governance, manifest, bundle)
@@ -71,7 +74,7 @@ def begin(
         sequence=0,
         governance=governance,
         asking={},
-        untold=(("started", machine.governance.roster_id), *(told(statement) for statement in new)),
+        untold=(("started", machine.governance.roster_id), *(told(statement, governance) for statement in new), *found),
         news=False,
         log=log,
         mirrors=mirrors,

@@ -6,14 +6,12 @@ Rules
    The end of a former boot is said by a later one: then the boot that ``unknown`` names is the one that counts.
 2. Any enforcer to which an authorization is shown may say ``blocked``: that it did not start it. That is true of itself and of
    nobody else, so it is lawful and belongs only if it comes from the audience.
-3. Decision and outcome stand in different logs and come in either order; whoever follows all logs keeps a bounded number of each
-   until the other comes.
 
-Not here: signatures and documents (:mod:`mesh.protocol.attester` has verified them by then).
+Not here: signatures and documents (:mod:`mesh.protocol.attester` has verified them by then), keeping one until the other comes
+(:mod:`mesh.protocol.lives`).
 """
 
 from collections.abc import Mapping
-from typing import Final, TypeVar
 
 import msgspec
 
@@ -21,15 +19,10 @@ from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.log.record import OutcomeRecorded, read_record
 from mesh.core.run.intent import Intent
-from mesh.core.run.outcome import Aborted, Blocked, Failed, Finished, Outcome, Unknown
+from mesh.core.run.outcome import Aborted, Failed, Finished, Outcome, Unknown
 from mesh.errors import Refused
 
-__all__ = ["Meant", "Misfit", "Pairs", "Said", "belongs", "check_belongs", "ends", "meant_by"]
-
-T = TypeVar("T")
-_KEPT_MAX: Final = 4_096
-_EARLY_MAX: Final = 8
-"""Outcomes kept of one authorization whose decision was not seen: an execution has two."""
+__all__ = ["Meant", "belongs", "check_belongs", "ends", "meant_by", "misfit", "said_by"]
 
 
 class Meant(msgspec.Struct, frozen=True):
@@ -41,26 +34,25 @@ class Meant(msgspec.Struct, frozen=True):
     boot: str
 
 
-class Said(msgspec.Struct, frozen=True):
-    """An outcome that came before the decision it is about."""
-
-    outcome: Outcome
-    origin: str
-    index: int
-
-
-class Misfit(msgspec.Struct, frozen=True):
-    """A record with an outcome that does not belong where it says."""
-
-    origin: str
-    index: int
-    detail: str
-
-
 def meant_by(intent: Statement[Intent]) -> Meant:
     """For whom an authorization of this intent is."""
     claims = intent.claims
     return Meant(intent.id, claims.domain, claims.audience.enforcer, claims.audience.boot)
+
+
+def said_by(outcome: Outcome) -> Meant:
+    """Of whom an outcome speaks (rule 1)."""
+    boot = outcome.event.boot if isinstance(outcome.event, Unknown) else outcome.boot
+    return Meant(outcome.intent, outcome.domain, outcome.enforcer, boot)
+
+
+def misfit(said: Meant, meant: Meant) -> str:
+    """In what an outcome differs from what it should be about; empty if in nothing."""
+    for what in ("intent", "enforcer", "domain", "boot"):
+        one, other = getattr(said, what), getattr(meant, what)
+        if one != other:
+            return f"the outcome is of {what} {one[:16]}, the intent is meant for {other[:16]}"
+    return ""
 
 
 def check_belongs(outcome: Outcome, meant: Meant) -> None:
@@ -69,15 +61,9 @@ def check_belongs(outcome: Outcome, meant: Meant) -> None:
     Raises:
         Refused: ``record_invalid``.
     """
-    boot = outcome.event.boot if isinstance(outcome.event, Unknown) else outcome.boot
-    for what, said, wanted in (
-        ("intent", outcome.intent, meant.intent),
-        ("enforcer", outcome.enforcer, meant.enforcer),
-        ("domain", outcome.domain, meant.domain),
-        ("boot", boot, meant.boot),
-    ):
-        if said != wanted:
-            raise Refused("record_invalid", f"the outcome is of {what} {said[:16]}, the intent is meant for {wanted[:16]}")
+    found = misfit(said_by(outcome), meant)
+    if found:
+        raise Refused("record_invalid", found)
 
 
 def belongs(record: OutcomeRecorded, bodies: Mapping[str, bytes]) -> bool:
@@ -107,43 +93,3 @@ def ends(leaf: bytes, bodies: Mapping[str, bytes], authorization: str, enforcer:
         return False
     said = envelope.read(Outcome, bodies[record.outcome]).claims
     return said.enforcer == enforcer and isinstance(said.event, Finished | Failed | Aborted | Unknown)
-
-
-class Pairs(msgspec.Struct, frozen=True):
-    """What still waits for its other half; each mapping by authorization, oldest first."""
-
-    permits: Mapping[str, Meant] = {}
-    early: Mapping[str, tuple[Said, ...]] = {}
-
-    def permit(self, authorization: str, meant: Meant) -> tuple["Pairs", list[Misfit]]:
-        """After a permit, and which outcomes seen before do not belong to it."""
-        waiting = self.early.get(authorization, ())
-        early = {key: said for key, said in self.early.items() if key != authorization}
-        found = [misfit for said in waiting if (misfit := _misfit(said, meant)) is not None]
-        return Pairs(_bounded({**self.permits, authorization: meant}), early), found
-
-    def outcome(self, said: Said) -> tuple["Pairs", list[Misfit]]:
-        """After an outcome, which may not belong."""
-        authorization = said.outcome.authorization
-        meant = self.permits.get(authorization)
-        if meant is None:
-            waiting = (*self.early.get(authorization, ()), said)[-_EARLY_MAX:]
-            return Pairs(self.permits, _bounded({**self.early, authorization: waiting})), []
-        misfit = _misfit(said, meant)
-        return self, [misfit] if misfit is not None else []
-
-
-def _bounded(kept: dict[str, T]) -> dict[str, T]:
-    while len(kept) > _KEPT_MAX:
-        del kept[next(iter(kept))]
-    return kept
-
-
-def _misfit(said: Said, meant: Meant) -> Misfit | None:
-    try:
-        check_belongs(said.outcome, meant)
-    except Refused as refusal:
-        if isinstance(said.outcome.event, Blocked):  # rule 2
-            return None
-        return Misfit(said.origin, said.index, refusal.detail)
-    return None

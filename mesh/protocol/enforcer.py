@@ -13,8 +13,8 @@ The order of :func:`admit`
  7. times: not before, not after; the manifest's and the intent's own limits hold whatever a governor wrote
  8. fresh: the clock agrees with its peers, k members vouch for this view
  9. frontier: this view is at least as new as the one the authorization was made in
-10. revoked, halted: no key, subject, document, intent, authorization, approval or digest of the chain is revoked, nor what a
-    revocation may name of any ancestor, nor a parent that it comes after; and no domain of them is halted
+10. revoked, halted, frozen: no key, subject, document, intent, authorization, approval or digest of the chain is revoked, nor what a
+    revocation may name of any ancestor, nor a parent that it comes after; no domain of them is halted, and no signer of it is caught
 11. obligations: each is understood here
 
 Then the shell spends the intent durably and asks :func:`recheck` (the epoch of 1, and 4, 7, 8, 10 again): a wait for a disk is
@@ -47,7 +47,7 @@ from mesh.protocol.freshness import Freshness, hear
 
 __all__ = ["Actual", "Grant", "Place", "Presented", "Running", "View", "admit", "check_receipt", "recheck", "take_heartbeat", "watch"]
 
-_AT_ONCE: Final = frozenset({"revoked", "halted", "policy_conflict", "identity_expired", "identity_mismatch"})
+_AT_ONCE: Final = frozenset({"revoked", "halted", "member_frozen", "policy_conflict", "identity_expired", "identity_mismatch"})
 """What ends running work at once; anything else is uncertainty, which the lease gives time to clear up."""
 
 
@@ -204,8 +204,8 @@ def recheck(grant: Grant, *, place: Place, view: View) -> Grant:
 def watch(running: Running, *, place: Place, view: View) -> Running:
     """The same work, if it may go on. The authorization's own end does not matter any more: that is for starting.
 
-    Revocation, a halt and a conflict of policy signers end it at once. What merely cannot be shown (freshness, the clock, a policy
-    in force) has the lease less one heartbeat interval, in which the watcher may look late, to come back.
+    Revocation, a halt, a conflict of policy signers and a governor that is caught end it at once. What merely cannot be shown
+    (freshness, the clock, a policy in force) has the lease less one heartbeat interval, in which the watcher may look late, to come back.
 
     Raises:
         Refused: why it must end.
@@ -238,14 +238,16 @@ def take_heartbeat(fresh: Freshness, data: bytes, roster: Roster, *, now_ms: int
     return hear(fresh, beat, statement.id, now_ms=now_ms, bounds=roster.bounds)
 
 
-def check_receipt(data: bytes, statement: str, roster: Roster) -> RecordRef:
+def check_receipt(data: bytes, statement: str, governance: Governance) -> RecordRef:
     """Where the statement of that id stands, on the word of a member about its own log.
 
     Raises:
-        Refused: the codec's codes, ``unknown_member``, ``bad_signature``; ``unrecorded`` when the receipt is for something else.
+        Refused: the codec's codes, ``unknown_member``, ``bad_signature``; ``member_frozen``, for nothing in that log becomes final any
+            more; ``unrecorded`` when the receipt is for something else.
     """
-    receipt = envelope.read(Receipt, data)
+    receipt, roster = envelope.read(Receipt, data), governance.roster
     member = roster.member(receipt.claims.issuer)
+    governance.check_unfrozen((member.decision_key,))
     claims = receipt.verify(member.decision_key)
     if (claims.mesh, claims.statement, claims.record.origin) != (roster.mesh, statement, roster.origin(member)):
         raise Refused("unrecorded", "the receipt is for something else")
@@ -257,7 +259,7 @@ def _signers(authorization: Statement[Authorization], issuer: str, governance: G
     for key in authorization.signatures:
         if len(found) == governance.roster.k:
             break  # more say no more, and each costs a verification
-        if key != issuer and key in governance.keys and authorization.signed_by(key):
+        if key != issuer and key in governance.keys and not governance.caught(governance.keys[key]) and authorization.signed_by(key):
             found.append(key)
     return tuple(found)
 
@@ -374,6 +376,7 @@ def _check_allowed(grant: Grant, place: Place, governance: Governance, *, begins
     claims, own = grant.authorization.claims, place.document
     for domain in (claims.domain, *(one.domain for one in claims.ancestors)):
         governance.check_open(domain)
+    governance.check_unfrozen(grant.signers)
     if not governance.revocations:
         return
     governance.check_issued(grant.identity, own)

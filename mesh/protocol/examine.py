@@ -147,11 +147,15 @@ def check_open(sender: Authenticated, governance: Governance, *, at_ms: int) -> 
 def check_chain(asked: Question, governance: Governance, *, me: str) -> None:
     """That nothing this intent rests on is revoked now, nor the member ``me`` that would authorize it; nor is a parent's domain shut.
 
+    Nor is that member caught, or one that authorized a parent.
+
     Raises:
-        Refused: ``revoked``, ``halted``, ``policy_conflict``.
+        Refused: ``revoked``, ``halted``, ``policy_conflict``, ``member_frozen``.
     """
     for domain in asked.family.domains:
         governance.check_open(domain)
+    mine = governance.roster.member(me).decision_key
+    governance.check_unfrozen((mine, *(key for one in asked.family.kin for key in one.authorization.signatures)))
     if not governance.revocations:
         return
     governance.check_issued(asked.identity, asked.enforcer)

@@ -18,13 +18,17 @@ Rules
    * when the wall clock is ahead of the steady time by more than ε: it was set forward, and nobody has borne it out yet;
    * when time made a leap (:func:`leap`), until more than f were heard after it.
 6. Who says that it is behind, because it lacks records that were final before it started, tells the time and that it lives, and
-   nothing more: it does not vouch, does not answer a start, and does not count among those who hold a roster. So k that are fresh, and
-   k by whom a roster is left, have what was final.
+   nothing more: it does not vouch, does not answer a start, and does not count among those who hold a roster. So of k that are fresh,
+   and of k by whom a roster is left, all but those that lie have what was final when they started; but for a log whose owner is proven
+   to have two histories, of which some were shown the other one (:mod:`mesh.protocol.proven`).
+7. Who is caught (:mod:`mesh.core.law.fraud`) does not vouch and answers no start. n, f and k stay. Of its clock and of the rosters that it
+   holds it may still speak: it is one of the f who may lie there anyhow, and a mesh that removes it may need it to go over.
 
 Not here: how heartbeats travel.
 """
 
 from collections.abc import Container, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import msgspec
@@ -33,7 +37,7 @@ from mesh.core.law.heartbeat import NOTHING, Heartbeat, StreamHead, covers
 from mesh.core.law.roster import ROSTERS, Bounds, Roster
 from mesh.errors import Refused
 
-__all__ = ["Freshness", "Heard", "check_clock", "check_fresh", "counts", "hear", "leap", "vouchers"]
+__all__ = ["Freshness", "Heard", "answered", "check_clock", "check_fresh", "counts", "hear", "leap", "vouchers"]
 
 _KEPT_MAX: Final = 16
 """Heartbeats kept per member: Δ/H of any sensible roster, and a bound on what a chatty liar can make us hold."""
@@ -186,17 +190,37 @@ def check_clock(state: Freshness, roster: Roster, *, wall_ms: int, now_ms: int) 
         raise Refused("clock_unsure", f"{late_ms} ms ahead of its peers")
 
 
+def answered(state: Freshness, roster: Roster, frozen: AbstractSet[str]) -> bool:
+    """Whether k members have answered this boot that are not caught (rules 3 and 7): who is caught later must be made up for."""
+    return len(state.echoed - frozen) >= roster.k
+
+
 def check_fresh(
-    state: Freshness, frontier: tuple[StreamHead, ...], roster: Roster, *, now_ms: int, whole: Mapping[str, Container[str]] = NOTHING
+    state: Freshness,
+    frontier: tuple[StreamHead, ...],
+    roster: Roster,
+    *,
+    now_ms: int,
+    whole: Mapping[str, Container[str]] = NOTHING,
+    frozen: AbstractSet[str] = frozenset(),
 ) -> dict[str, str]:
-    """That k members vouch for ``frontier`` now; answers who, by which heartbeat. ``whole`` as in :func:`covers`.
+    """That k members vouch for ``frontier`` now; answers who, by which heartbeat.
+
+    Args:
+        state: what was heard.
+        frontier: what is held here.
+        roster: in force.
+        now_ms: steady time.
+        whole: as in :func:`covers`.
+        frozen: members that are caught (rule 7).
 
     Raises:
         Refused: ``stale``.
     """
     found = vouchers(state, frontier, now_ms=now_ms, bounds=roster.bounds, whole=whole)
-    if len(state.echoed) < roster.k:
-        raise Refused("stale", f"{len(state.echoed)} of {roster.k} members have answered since the start")
+    found = {member: beat for member, beat in found.items() if member not in frozen}
+    if not answered(state, roster, frozen):
+        raise Refused("stale", f"{len(state.echoed - frozen)} of {roster.k} members have answered since the start")
     if len(found) < roster.k:
         raise Refused("stale", f"{len(found)} of {roster.k} members vouch")
     return found

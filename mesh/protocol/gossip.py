@@ -10,14 +10,14 @@ Rules
    more rarely, and those first who answered.
 4. Each step that took something in is recorded, once the clock can be trusted; what was taken in denies at once.
 5. Whoever takes in the second half of a conflict records an incident that names both halves, once for each time a stream forks and
-   not for each statement of the fork: whoever has a stolen key must not fill logs with it.
+   not for each statement of the fork: whoever has a stolen key must not fill logs with it. Likewise for each key that is caught.
 
 Not here: what the statements mean (:mod:`mesh.core.law.governance`), which of them make a view fresh.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -28,6 +28,7 @@ from mesh.core.law.activation import Activation
 from mesh.core.law.conflict import clash
 from mesh.core.law.erase import Erase
 from mesh.core.law.fold import extend, with_bundle
+from mesh.core.law.fraud import Fraud, admit_fraud
 from mesh.core.law.governance import Governance
 from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import ENDED, StreamHead
@@ -36,7 +37,7 @@ from mesh.core.law.resolve import Resolve
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import ROSTERS, Roster
 from mesh.core.law.streams import Chain, Cursor, Fork, ahead
-from mesh.core.law.travel import Said, cursor_of, link_of, read_law, streams_of
+from mesh.core.law.travel import Said, cursor_of, is_known, link_of, read_law
 from mesh.core.log.record import Change
 from mesh.core.messages import LawBatch, Offer, Offered, unpack
 from mesh.errors import Refused
@@ -61,17 +62,18 @@ __all__ = [
 
 
 class Forked(msgspec.Struct, frozen=True):
-    """Two statements that cannot both be are held; to be recorded as an incident."""
+    """To be recorded as an incident: two things that cannot both be are held, or storage failed."""
 
     code: str
     detail: str
-    """The stream, and the ids of both."""
+    """The stream, and the ids of both; of a member that is caught, the id of the proof; what was wrong with storage."""
 
 
 Told = tuple[Change, str] | Forked
 """What is to be recorded of what was taken in: the kind, and which."""
 
-_CHANGES: Final[Mapping[type[Said], Change]] = {
+_Changing = Roster | Manifest | Activation | Halt | Revocation | Resolve | Erase
+_CHANGES: Final[Mapping[type[_Changing], Change]] = {
     Roster: "roster",
     Manifest: "policy",
     Activation: "activation",
@@ -198,6 +200,12 @@ class Gossip:
         self.news = True
         return [PutBundle(bundle_digest(event.data), event.data)]
 
+    def caught(self, proofs: list[Statement[Fraud]]) -> list[Effect]:
+        """Take in, and out of the list, what this node has found itself; it is published like whatever is new here."""
+        effects, _ = self._take(proofs, tell=True) if proofs else ([], {})
+        proofs.clear()
+        return effects
+
     def due(self, fresh: Freshness, *, me: str = "") -> list[AskLaw]:
         """The questions to ask now, by the newest heartbeat of each member but ``me``."""
         frontiers = {name: kept[-1].frontier for name, kept in fresh.heard.items() if kept and name != me}
@@ -246,7 +254,7 @@ class Gossip:
             by_stream.setdefault(link_of(statement)[0], []).append(statement)
         for stream, items in by_stream.items():
             self.news = True
-            self.untold.append(_told(stream, items, forked=taken.governance.forked(stream)))
+            self.untold.append(_told(stream, items, taken.governance))
             self.untold += _forked(stream, items, before, taken.governance)
             if tell:
                 batch = canonical.encode(LawBatch(statements=[msgspec.Raw(item.envelope) for item in items]))
@@ -273,9 +281,9 @@ def put(statement: Statement[Said]) -> PutLaw:
 
 def wanted(governance: Governance, frontier: Sequence[StreamHead]) -> dict[str, Cursor]:
     """Which streams to ask for whoever holds ``frontier``; one in which nobody whom a roster knows can speak is not asked for."""
-    known, found = streams_of(governance.rosters), dict[str, Cursor]()
+    found = dict[str, Cursor]()
     for stream, after in ahead(governance.streams, frontier).items():
-        if stream not in known or governance.whole.get(stream) is ENDED:
+        if not is_known(stream, governance.rosters) or governance.whole.get(stream) is ENDED:
             continue
         lacking = governance.lacks(stream)  # what was handed over comes first: without it, what follows stands behind nothing
         found[lacking or stream] = _further(governance, lacking) if lacking else after
@@ -305,9 +313,9 @@ def _wait_ms(asking: Asking) -> int:
     return min(_WAIT_MS << min(asking.fruitless - 1, 8), _WAIT_MS_MAX)
 
 
-def told(statement: Statement[Said]) -> Told:
+def told(statement: Statement[Said], governance: Governance) -> Told:
     """How one that was not heard but configured is recorded."""
-    return _told(link_of(statement)[0], [statement], forked=False)
+    return _told(link_of(statement)[0], [statement], governance)
 
 
 def _forked(stream: str, items: Sequence[Statement[Said]], before: Governance, after: Governance) -> list[Forked]:
@@ -321,10 +329,13 @@ def _forked(stream: str, items: Sequence[Statement[Said]], before: Governance, a
     return [Forked(code, f"{stream} {one} {other}")]
 
 
-def _told(stream: str, items: Sequence[Statement[Said]], *, forked: bool) -> Told:
+def _told(stream: str, items: Sequence[Statement[Said]], governance: Governance) -> Told:
+    last = items[-1]
+    if isinstance(last.claims, Fraud):
+        return Forked("member_frozen", f"{last.id}: {admit_fraud(cast('Statement[Fraud]', last), governance.rosters)}")
     numbers = sorted(item.claims.sequence for item in items)
     which = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]}..{numbers[-1]}"
-    return _CHANGES[type(items[-1].claims)], f"{'forked ' if forked else ''}{stream} {which} {items[-1].id}"
+    return _CHANGES[type(last.claims)], f"{'forked ' if governance.forked(stream) else ''}{stream} {which} {last.id}"
 
 
 def _name_of(data: bytes) -> str:

@@ -12,19 +12,22 @@ Rules
    cosigned or attested here: what is signed under a time to come binds this node until then. Who asks is refused unsigned, and
    counted. A start is recorded once it is trusted.
 8. Logs of former members are mirrored like those of members, and certified together (:mod:`mesh.protocol.together`).
-9. Until it holds what was final when it started, it decides nothing, and its heartbeats say so (:mod:`mesh.protocol.catching`).
+9. It decides nothing until it holds what was final when it started, or while its own log is not followed (:mod:`mesh.protocol.catching`).
 10. Who goes over to the next roster says so in its state, once that is durable, and begins anew.
 """
 
 from collections.abc import Sequence
 from functools import partial
+from operator import methodcaller
 from typing import Final
 
 import msgspec
 
 from mesh.core import subjects
 from mesh.core.bytes import canonical, envelope
+from mesh.core.bytes.envelope import Statement
 from mesh.core.law.barrier import shown_beat
+from mesh.core.law.fraud import Fraud
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import Heartbeat
 from mesh.core.law.roster import Member
@@ -34,12 +37,13 @@ from mesh.core.messages import LineageBatch, SyncAnswer, unpack
 from mesh.core.run.authorization import RecordRef
 from mesh.errors import Refused
 from mesh.limits import BATCH_EVENTS_MAX
-from mesh.protocol import barrier, decide, lineage, mirror, together
+from mesh.protocol import barrier, decide, lineage, members, mirror, proven, together
 from mesh.protocol.adoption import next_roster
 from mesh.protocol.attester import located_ids
 from mesh.protocol.barrier import Pending
-from mesh.protocol.catching import UNSURE, check_acts, lagging
+from mesh.protocol.catching import FULL, UNSURE, check_acts, lagging
 from mesh.protocol.documents import Documents
+from mesh.protocol.entangling import entangle
 from mesh.protocol.events import (
     BarrierArrived,
     CosigArrived,
@@ -62,9 +66,9 @@ from mesh.protocol.events import (
 from mesh.protocol.freshness import Heard, hear, leap
 from mesh.protocol.gossip import Forked, Gossip
 from mesh.protocol.hearing import Hearing, is_heard
+from mesh.protocol.holding import Mirror, MirrorContext
 from mesh.protocol.intake import Intake, refuse
 from mesh.protocol.lineage import Writer
-from mesh.protocol.mirror import Mirror, MirrorContext
 from mesh.protocol.outcomes import take_outcomes
 from mesh.protocol.state import Facts, GovernorState
 from mesh.protocol.step import Effect, Locate, PutNote, Reply, Send, SetMeta, Sign, Signed, Step
@@ -136,6 +140,7 @@ class _Work:
         self.effects: list[Effect] = []
         self.seen_outcomes: dict[str, RecordRef] = {}
         self.nonces: list[SyncArrived] = []
+        self.proofs: list[Statement[Fraud]] = []
         self.ticked = False
 
     @property
@@ -156,7 +161,8 @@ class _Work:
                 case NoteArrived(data=data):
                     self._note(data, answer=True)
                 case CosigArrived(data=data):
-                    self.log, effects = lineage.take_lines(self.log, self.roster, self.machine.me, data)
+                    self.effects += self.gossip.caught(together.cosigned_twice(self.log, data, self.governance))
+                    self.log, effects = lineage.take_lines(self.log, self.roster, self.machine.me, data, frozen=self.governance.frozen)
                     self.effects += effects
                 case HeartbeatArrived(data=data):
                     self._heartbeat(data)
@@ -164,7 +170,7 @@ class _Work:
                     self.nonces.append(event)
                 case BarrierArrived(data=data):
                     if self.barrier is not None:
-                        chain = together.rosters_of(self.machine.governance)
+                        chain = members.rosters_of(self.machine.governance)
                         self.barrier = barrier.take_answer(self.barrier, data, self.roster, self.machine.me, chain)
                 case Shed(code=code, count=count):
                     self._count(code, count)
@@ -183,7 +189,7 @@ class _Work:
         if not intents:
             return
         stale = self._stale()
-        if stale is not None and self._unsure():  # rules 6 and 7
+        if stale is not None and (stale.code == FULL or self._unsure()):  # rules 6, 7 and 9
             self.effects += [refuse(item.waiter, stale.code, stale.detail) for item in intents]
             self._count(stale.code, len(intents))
             return
@@ -250,13 +256,15 @@ class _Work:
 
     def _mirror(self, *, sure: bool) -> None:
         """What is due of other logs; while nothing may be signed, only what this node must hold is fetched."""
-        lacking = {held.origin for held in lagging(self.mirrors, self.governance, now_ms=self.now_ms)}
+        lacking = {held.origin for held in lagging(self.mirrors)}
         for origin in self.mirrors if sure else lacking:
             context = self._context(self._owner(origin))
             self._adopt(mirror.pull_due(self.mirrors[origin], context))
             if sure:
-                self._adopt(together.attest_held(self.mirrors[origin], context))
+                self._adopt(proven.attest_held(self.mirrors[origin], context))
                 self._adopt(together.lines_due(self.mirrors[origin], context))
+        if sure:
+            self.log = entangle(self.log, self.mirrors, self.writer, now_ms=self.now_ms)
 
     def _start(self, waiting: Pending) -> None:
         """Ask for what is missing, or go on signing (rule 6); who asked for a signature is told."""
@@ -276,7 +284,7 @@ class _Work:
             held = self.mirrors[origin]
             self.mirrors[origin] = msgspec.structs.replace(held, witnessed=head, wanted=max(held.wanted, head.size))
         for origin, note in through.goals.items():
-            self.mirrors[origin] = together.seek(self.mirrors[origin], note, self.governance)
+            self._adopt(together.seek(self.mirrors[origin], note, self._context(self._owner(origin), silent=True)))
         self.effects += through.effects
 
     def _stale(self) -> Refused | None:
@@ -284,7 +292,7 @@ class _Work:
             if self.barrier is not None:
                 barrier.check(self.barrier, self.governance, now_ms=self.now_ms)
                 raise Refused(_STARTING, "it is through with this step")
-            check_acts(self.governance, self.fresh, self.mirrors, wall_ms=self.wall_ms, now_ms=self.now_ms)
+            check_acts(self.governance, self.fresh, self.mirrors, self.log, wall_ms=self.wall_ms, now_ms=self.now_ms)
         except Refused as refusal:
             return refusal
         return None
@@ -382,11 +390,11 @@ class _Work:
             frontier=list(self.governance.frontier),
             policies=self.governance.standings(me.region, self.now_ms),
             checkpoint=self.log.note.decode(),
-            behind=bool(lagging(self.mirrors, self.governance, now_ms=self.now_ms)),
+            behind=bool(lagging(self.mirrors)),
             echo=sorted({self.fresh.boot, *(item.nonce for item in asked)}),
         )
         draft = envelope.draft(beat)
-        self.effects += [Sign("decision", draft), Send(subjects.hb(me.name), partial(_statement, draft.id))]
+        self.effects += [Sign("decision", draft), Send(subjects.hb(me.name), methodcaller("statement", draft.id))]
         self.effects += [Send(Reply(item.waiter), partial(_sync_answer, draft.id)) for item in asked]
         # A member vouches for itself like any other: by what it has signed.
         self.fresh = hear(self.fresh, beat, draft.id, now_ms=self.now_ms, bounds=self.roster.bounds, own=True)
@@ -426,7 +434,7 @@ class _Work:
         """Whose log it is that is held here."""
         if origin != self.log.origin and origin not in self.mirrors:
             raise Refused("unknown_member", origin[:80])
-        return together.owner_of(self.machine.governance, origin)
+        return members.owner_of(self.machine.governance, origin)
 
     def _recognize(self, note: bytes) -> None:
         if self.barrier is None:  # before that, what others know of this log is asked for
@@ -441,9 +449,7 @@ class _Work:
             held, helper = self.mirrors[batch.origin], event.node if event.pulled else ""
             self._adopt(mirror.take_batch(held, batch, self._context(owner), helper=helper))
         elif not own and self.barrier is None and event.pulled:
-            writer = Writer(self.state.log, mesh=self.roster.mesh, now_ms=self.now_ms)  # nothing is recorded for it
-            context = msgspec.structs.replace(self._context(owner), writer=writer)
-            self._adopt(together.take_quietly(self.mirrors[batch.origin], batch, context, helper=event.node))
+            self._adopt(proven.take_proven(self.mirrors[batch.origin], batch, self._context(owner, silent=True), quiet=True))
         elif own and self.barrier is not None and event.pulled:
             self.barrier, effects = barrier.refill(self.barrier, batch, self._context(owner), helper=event.node)
             self.effects += [*effects, *self.hearing.mirrored(effects, self.governance)]
@@ -453,13 +459,13 @@ class _Work:
     def _adopt(self, answer: tuple[Mirror, list[Effect]]) -> None:
         held, effects = answer
         self.mirrors[held.origin] = held
-        self.effects += [*effects, *self.hearing.mirrored(effects, self.governance)]
+        self.effects += [*self.gossip.caught(self.proofs), *effects, *self.hearing.mirrored(effects, self.governance)]
 
-    def _context(self, owner: Member) -> MirrorContext:
+    def _context(self, owner: Member, *, silent: bool = False) -> MirrorContext:
         machine, writer = self.machine, self.writer
-        if owner.log_key == machine.me.log_key:  # refilling: nothing is said about one's own log
+        if silent or owner.log_key == machine.me.log_key:  # refilling: nothing is said about one's own log
             writer = Writer(self.state.log, mesh=self.roster.mesh, now_ms=self.now_ms)
-        return MirrorContext(self.governance, machine.me, owner, writer, machine.documents, machine.engine, self.now_ms)
+        return MirrorContext(self.governance, machine.me, owner, writer, machine.documents, machine.engine, self.now_ms, self.proofs)
 
     def _outcomes(self, event: OutcomesArrived) -> None:
         stale = self._stale()
@@ -483,10 +489,6 @@ class _Work:
         self.effects += effects
         if noise:
             self._count(noise, 1)
-
-
-def _statement(identity: str, signed: Signed) -> bytes:
-    return signed.statements[identity]
 
 
 def _sync_answer(identity: str, signed: Signed) -> bytes:

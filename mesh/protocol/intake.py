@@ -320,8 +320,8 @@ class Intake:
 def _why(decision: Decision, asked: Question) -> tuple[str, str]:
     """Code and detail of a decision that denies."""
     if decision.needs:  # the effect first: it is what people must see whole
-        return "approval_needed", f"effect {Approved.of(asked.intent.claims).digest} needs {', '.join(decision.needs)}"
-    return ("policy_error" if decision.errors else "policy_denied"), ""
+        return decision.code, f"effect {Approved.of(asked.intent.claims).digest} needs {', '.join(decision.needs)}"
+    return decision.code, ""
 
 
 def refuse(waiter: int, code: str, detail: str) -> Send:

@@ -5,8 +5,8 @@ Source: github.com/in-toto/attestation, spec v1. The envelope is DSSE, as for ev
 Rules
 -----
 1. The subject is what was executed: each measurement of the intent under its name, its digest under in-toto's name for the algorithm
-   (``sha256``) or, as in-toto allows, under the algorithm's own (``blake3``). Where nothing was measured it is the intent itself, named by
-   its statement id: SHA-256 over its PAE.
+   (``sha256``) or, as in-toto allows, under the algorithm's own (``blake3``). Where nothing was measured, or nothing shows that it
+   began, it is the intent itself, named by its statement id: SHA-256 over its PAE.
 2. The predicate says what was decided and by what right, and how it ended; and which proof bundle shows it. It holds no parameter: the
    bundle does, as far as they are public.
 3. Whoever signs says that they have judged that bundle, with this verdict, by this roster. The authority is not theirs: it is in what the
@@ -15,6 +15,7 @@ Rules
 Not here: judging (:mod:`mesh.verify`), keys (the caller hands in signatures), decision 27 for why it is signed at all.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -39,6 +40,8 @@ __all__ = ["PAYLOAD_TYPE", "PREDICATE_TYPE", "Execution", "InTotoStatement", "Ju
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 PREDICATE_TYPE: Final = "urn:govmesh:attestation:execution:v1"
 _STATEMENT: Final = "https://in-toto.io/Statement/v1"
+_RAN: Final = frozenset[EventName]({"started", "finished", "failed", "aborted"})
+"""What enforcers say only of what they have begun."""
 _BUNDLE: Final = "application/vnd.govmesh.proof-bundle.v1+json"
 
 
@@ -151,7 +154,9 @@ def statement_of(bundle: ProofBundle, judged: Judged) -> InTotoStatement:
         judged=judged,
         proof=Descriptor(name="proof.json", digest={"sha256": sha256_hex(encode_proof(bundle))}, mediaType=_BUNDLE),
     )
-    return InTotoStatement(type=_STATEMENT, predicate=execution, predicateType=PREDICATE_TYPE, subject=_subjects(claims, intent.id))
+    return InTotoStatement(
+        type=_STATEMENT, predicate=execution, predicateType=PREDICATE_TYPE, subject=_subjects(claims, intent.id, execution.outcomes)
+    )
 
 
 def attest(statement: InTotoStatement, key: SecretKey) -> bytes:
@@ -160,9 +165,9 @@ def attest(statement: InTotoStatement, key: SecretKey) -> bytes:
     return envelope.assemble(PAYLOAD_TYPE, payload, {key.public: key.sign(envelope.pae(PAYLOAD_TYPE, payload))})
 
 
-def _subjects(intent: Intent, name: str) -> list[_Subject]:
+def _subjects(intent: Intent, name: str, outcomes: Sequence[Ended]) -> list[_Subject]:
     """Rule 1."""
-    if not intent.measurements:
+    if not intent.measurements or not any(outcome.event in _RAN for outcome in outcomes):
         return [_Subject(name="intent", digest={"sha256": name})]
     return [_Subject(name=item.name, digest=dict([item.digest.split(":", 1)])) for item in intent.measurements]
 

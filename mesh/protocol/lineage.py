@@ -8,7 +8,7 @@ Rules
 3. A checkpoint's size and root are persisted with the cosignature times of this node's own witness and attest keys before
    anything is signed.
 4. Lines of members are kept only if they verify over exactly the outstanding text. k attest lines of distinct members, the
-   owner's own included, make the certificate; the log's own line must be there too.
+   owner's own included, make the certificate; the log's own line must be there too. Lines of members that are caught do not count.
 5. Nobody but this node signs with its log key: a note that does, and is of records that are not here or of others, means that
    storage was set back or that somebody runs a copy.
 6. What others have cosigned of this log is kept, beyond what makes a certificate: they may ask for it when they start again.
@@ -35,6 +35,7 @@ from mesh.protocol.step import Announce, Append, Effect, Head, HeadUse, NoteDraf
 
 __all__ = [
     "CHECKPOINT_RECORDS_MAX",
+    "Entangled",
     "LogState",
     "Outstanding",
     "Writer",
@@ -64,6 +65,17 @@ class Outstanding(msgspec.Struct, frozen=True):
     sent_ms: int
 
 
+class Entangled(msgspec.Struct, frozen=True):
+    """What this log has said of others (:mod:`mesh.protocol.entangling`)."""
+
+    at_ms: int
+    """When last; before the first time, when this node started."""
+    size: int = 0
+    """Of this log, just behind the record in which it did."""
+    sizes: Mapping[str, int] = {}
+    """Origin to the largest size that was named."""
+
+
 class LogState(msgspec.Struct, frozen=True):
     """What the owner remembers of its log."""
 
@@ -89,6 +101,7 @@ class LogState(msgspec.Struct, frozen=True):
     """The last ones that were signed."""
     closed: Outstanding | None = None
     """The last checkpoint that became a certificate, for lines that still come (rule 6)."""
+    entangled: Entangled = Entangled(0)
 
 
 class Writer:
@@ -219,8 +232,8 @@ def member_verifiers(roster: Roster, owner: Member) -> tuple[Verifier, ...]:
     )
 
 
-def take_lines(state: LogState, roster: Roster, me: Member, data: bytes) -> tuple[LogState, list[Effect]]:
-    """Take in the lines of a note about this log; with k attest lines it becomes the certificate (rule 4).
+def take_lines(state: LogState, roster: Roster, me: Member, data: bytes, *, frozen: Container[str] = ()) -> tuple[LogState, list[Effect]]:
+    """Take in the lines of a note about this log; with k attest lines, none of a ``frozen`` member, it becomes the certificate (rule 4).
 
     Raises:
         Refused: for a note that is malformed or carries a bad line of a known key.
@@ -237,7 +250,7 @@ def take_lines(state: LogState, roster: Roster, me: Member, data: bytes) -> tupl
     own = lines.get(state.origin)
     published = Note(pending.text, (own,)).encode() if own is not None else state.note
     waiting = msgspec.structs.replace(state, outstanding=msgspec.structs.replace(pending, lines=lines), note=published)
-    return certify(waiting, roster, me)
+    return certify(waiting, roster, me, frozen=frozen)
 
 
 def _late_lines(state: LogState, closed: Outstanding, note: Note, roster: Roster, me: Member) -> tuple[LogState, list[Effect]]:
@@ -261,12 +274,13 @@ def _cosigned(closed: Outstanding, roster: Roster, me: Member, names: Container[
     return notes
 
 
-def certify(state: LogState, roster: Roster, me: Member) -> tuple[LogState, list[Effect]]:
+def certify(state: LogState, roster: Roster, me: Member, *, frozen: Container[str] = ()) -> tuple[LogState, list[Effect]]:
     """Close the outstanding checkpoint if enough members have attested it."""
     pending = state.outstanding
     if pending is None:
         return state, []
-    attested = [name for name in roster.attest_keys() if name in pending.lines]
+    counting = (attest_name(roster.mesh, member.name) for member in roster.members if member.name not in frozen)
+    attested = [name for name in counting if name in pending.lines]
     if len(attested) < roster.k or state.origin not in pending.lines:
         return state, []
     certificate = Note(pending.text, tuple(pending.lines[name] for name in (state.origin, *sorted(attested)))).encode()

@@ -17,135 +17,56 @@ Rules
 6. Of a note only what was verified is kept: the log's own line, and the lines of a certificate if they make one. A line that
    somebody added or spoilt costs that line.
 7. Two roots signed for one size, or a signed root that another contradicts, are two histories: nothing more is cosigned for that
-   log, the incident is recorded with both.
+   log, the incident is recorded with both. Where both notes are at hand they are a proof (:mod:`mesh.core.law.fraud`) that is handed on.
 8. A leaf that is no record at all is staged too. Once a signed root covers it, it is refused as wrong, and nothing of that log
    is stored from there on.
 9. Where more was cosigned than is held, because storage was set back, records are taken in silence up to there, and must lead to
    the root that was cosigned.
 10. An owner that has left is not asked, and told nothing: lines on its log are for all (:mod:`mesh.protocol.together`).
-11. An owner whose own answers keep leading elsewhere than its signed roots is recorded as an incident, once; it proves nothing.
+11. Of the log of a member that is caught, by whatever proof, no more is taken, cosigned or attested than is known to be final.
+12. An owner whose own answers keep leading elsewhere than its signed roots is recorded as an incident, once; it proves nothing.
+13. Up to a certificate that is aimed at, all this does not hold: there records are taken because they lead to it, and what the owner
+    alone says is no more than a proof of its fraud (:mod:`mesh.protocol.proven`).
 """
 
-from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Final
 
 import msgspec
 
-from mesh.core import subjects
-from mesh.core.bytes import envelope
-from mesh.core.law.governance import Governance
-from mesh.core.law.roster import Member
 from mesh.core.log.certificate import verify_certificate
-from mesh.core.log.checkpoint import Checkpoint, attest_name, log_verifier, read_checkpoint, witness_name
+from mesh.core.log.checkpoint import Checkpoint, log_verifier, read_checkpoint
 from mesh.core.log.merkle import Frontier, leaf_hash
-from mesh.core.log.note import Line, Note, open_note, parse_note
-from mesh.core.log.record import read_record
+from mesh.core.log.note import Note, open_note, parse_note
 from mesh.core.messages import LineageBatch
-from mesh.core.run.params import Opening
 from mesh.errors import Refused
-from mesh.protocol import decide
-from mesh.protocol.attester import Examined, Material, examine_records, storing
-from mesh.protocol.documents import Documents
-from mesh.protocol.gone import ERASED, Certified, certified, passes, reached
-from mesh.protocol.lineage import Writer, note_of
-from mesh.protocol.refusing import conflict_key, evidence, refused_key, say_refused
-from mesh.protocol.step import Ask, Effect, Head, NoteDraft, PutNote, Send, SetHead, SetMeta, Sign
+from mesh.protocol.attester import storing
+from mesh.protocol.gone import lets_past
+from mesh.protocol.histories import Recent
+from mesh.protocol.holding import (
+    MOVED,
+    PULL_MS,
+    STAGED_MAX,
+    Mirror,
+    MirrorContext,
+    asked_last,
+    conflict,
+    examined_leaves,
+    my_lines,
+    prove,
+    remembered,
+    taken_sizes,
+    to_attest,
+    wait,
+)
+from mesh.protocol.proven import aimed_at, leads_through, pin_attested, pull_proven, take_proven
+from mesh.protocol.refusing import evidence, refused_key, say_refused
+from mesh.protocol.step import Ask, Effect, PutNote, SetHead, SetMeta
 from mesh.protocol.witness import grown
 
-__all__ = ["Mirror", "MirrorContext", "pull_due", "take_batch", "take_note"]
+__all__ = ["pull_due", "take_batch", "take_note"]
 
-_PULL_MS: Final = 300
-"""Between two pulls of one log: a round trip and the answer's examination."""
-_STAGED_MAX: Final = 4_096
-"""Records waiting for their checkpoint; beyond, they are pulled again later rather than held."""
-_SIGNED_MAX: Final = 64
-"""On either side of what is stored."""
-_MOVED: Final = {"asked": 0, "waiting_ms": 0, "missing": -1, "alone": False, "astray": 0, "said": 0, "said_ms": 0}
-"""What begins anew once something was stored."""
 _ASTRAY_MIN: Final = 4
 """Answers of an owner that led nowhere before it is an incident: one may have been spoilt on its way."""
-
-
-class Mirror(msgspec.Struct, frozen=True):
-    """What is held of one log."""
-
-    origin: str
-    frontier: Frontier
-    """Of the records in storage."""
-    last_ms: int
-    staged: tuple[Examined, ...]
-    witnessed: Head | None
-    attested: Head | None
-    wanted: int
-    """The largest size the owner has signed, as far as seen."""
-    certified: int
-    asked_ms: int
-    asked: int
-    """How many pulls since the last progress: chooses whom to ask."""
-    waiting_ms: int
-    """Since when a record that its log has signed is incomplete; 0 if none is."""
-    missing: int
-    """Index of the record that was refused as missing; -1 if there is none."""
-    refused: int
-    """Index of the record that will not be attested; -1 if there is none."""
-    conflicted: bool
-    signed: Mapping[int, bytes] = {}
-    """Size to the note with the log's signature: the last ones that were stored, the nearest ones that are not."""
-    tail: tuple[bytes, ...] = ()
-    """Leaf hashes after the staged records, from one on that is no record (rule 8)."""
-    tail_code: str = ""
-    """Why the first of them is none."""
-    alone: bool = False
-    """Whether staged records led nowhere since the last progress, so that one member at a time is believed."""
-    astray: int = 0
-    """How often since then the owner's own answers did; -1 once it was said."""
-    astray_ms: int = 0
-    """When first."""
-    left: bool = False
-    """Whether its owner is no member any more."""
-    goal: int = 0
-    """The largest size that is known to have been final, by whichever roster; ``certified`` is by the one in force."""
-    room: int = 0
-    """How many records beyond that are taken although the owner has left."""
-    moved_ms: int = 0
-    """When something was stored last; before that, when this node started."""
-    certificate: bytes = b""
-    """By the roster in force, at ``certified``; empty until there is one."""
-    lines: Mapping[int, Mapping[str, Line]] = {}
-    """Size to the lines of members that were heard on its checkpoint, by key name."""
-    final: Mapping[int, Certified] = {}
-    """Sizes beyond what is stored that are known to be final, by whichever roster; only looked at where openings were erased."""
-    said: int = 0
-    """How often my own line was said to all since then; ``said_ms`` when last."""
-    said_ms: int = 0
-
-    @property
-    def held(self) -> int:
-        """Records stored or staged."""
-        return self.frontier.size + len(self.staged) + len(self.tail)
-
-    @property
-    def note(self) -> bytes:
-        """The nearest signed checkpoint whose records are not all stored; empty if there is none."""
-        return self.signed[min(beyond)] if (beyond := [size for size in self.signed if size > self.frontier.size]) else b""
-
-    @property
-    def frozen(self) -> bool:
-        """Whether nothing more is stored of this log (rules 7 and 8)."""
-        return self.conflicted or self.refused >= self.frontier.size
-
-
-class MirrorContext(msgspec.Struct, frozen=True):
-    """What a mirror's step works with besides its own state."""
-
-    governance: Governance
-    me: Member
-    owner: Member
-    writer: Writer
-    documents: Documents
-    engine: decide.Engine
-    now_ms: int
 
 
 def take_batch(state: Mirror, batch: LineageBatch, context: MirrorContext, *, helper: str) -> tuple[Mirror, list[Effect]]:
@@ -160,7 +81,17 @@ def take_batch(state: Mirror, batch: LineageBatch, context: MirrorContext, *, he
     Raises:
         Refused: for a checkpoint that the log's key did not sign.
     """
-    state = _stage(state, batch, context, helper=helper)
+    proven = list[Effect]()
+    if state.seeking:
+        if helper:  # what is published proves nothing
+            state, proven = take_proven(state, batch, context)
+    else:
+        state = _stage(state, batch, context, helper=helper)
+    state, effects = _noted(state, batch, context, helper=helper)
+    return state, [*proven, *effects]
+
+
+def _noted(state: Mirror, batch: LineageBatch, context: MirrorContext, *, helper: str) -> tuple[Mirror, list[Effect]]:
     if batch.checkpoint:
         return take_note(state, batch.checkpoint.encode(), context, answer=not helper)
     return _accept(state, context)
@@ -172,20 +103,41 @@ def take_note(state: Mirror, note: bytes, context: MirrorContext, *, answer: boo
     Raises:
         Refused: for a note that the log's key did not sign.
     """
-    whole, (note, checkpoint) = note, _believed(state, note, context)
-    if state.left and checkpoint.size > max(state.goal, state.certified) + state.room and len(parse_note(note).lines) == 1:
+    shown, (note, checkpoint) = note, _believed(state, note, context)
+    lone = len(parse_note(note).lines) == 1
+    if lone and state.left and checkpoint.size > state.goal + state.room:
         return state, []  # its former owner goes on alone
     known = _root_at(state, checkpoint.size)
     if known not in {None, checkpoint.root}:
         return _two_roots(state, note, context)
+    if known is None and state.recent is not None and state.recent.root(checkpoint.size) not in {None, checkpoint.root}:
+        return _older(state, note, checkpoint, state.recent, context)
+    if lone and state.frontier.size < checkpoint.size <= state.aimed:
+        return state, []  # rule 13
+    if lone and context.caught and checkpoint.size > max(state.goal, state.certified):
+        return state, []  # rule 11
     if state.witnessed is not None and checkpoint.size == state.witnessed.size <= state.frontier.size:
         state, effects = _certificate(state, note, checkpoint.size)
-        return state, effects or (_lines(state, checkpoint, context) if answer else [])
+        return state, effects or (my_lines(state, checkpoint, context) if answer else [])
     if checkpoint.size > state.frontier.size:
-        final = certified(state.final, whole, checkpoint, context.governance, context.owner, stored=state.frontier.size)
-        signed = _remember(state, note, checkpoint.size)
-        state = msgspec.structs.replace(state, wanted=max(state.wanted, checkpoint.size), signed=signed, final=final)
+        state = msgspec.structs.replace(state, wanted=max(state.wanted, checkpoint.size), signed=remembered(state, note, checkpoint.size))
+        if not lone:
+            state = _aimed(state, note)
+        state = _past_erased(state, shown, context)
     return _accept(state, context)
+
+
+def _aimed(state: Mirror, certificate: bytes) -> Mirror:
+    """With this certificate as the aim, where its owner's word is not enough, or the next of its sizes is too far ahead (rule 13)."""
+    near = any(state.frontier.size < other <= state.frontier.size + STAGED_MAX for other in state.signed)
+    return aimed_at(state, certificate) if not state.seeking and (state.left or not near) and not state.frozen else state
+
+
+def _past_erased(state: Mirror, note: bytes, context: MirrorContext) -> Mirror:
+    """With this note as the aim, if it is a certificate and lets pass what stops here because its openings were erased."""
+    if state.seeking or state.frozen or not lets_past(state.staged, state.frontier.size, note, context.governance, context.owner):
+        return state
+    return aimed_at(state, note)
 
 
 def _root_at(state: Mirror, size: int) -> bytes | None:
@@ -193,16 +145,6 @@ def _root_at(state: Mirror, size: int) -> bytes | None:
     if state.witnessed is not None and state.witnessed.size == size:
         return state.witnessed.root
     return read_checkpoint(state.signed[size]).root if size in state.signed else None
-
-
-def _remember(state: Mirror, note: bytes, size: int) -> dict[int, bytes]:
-    """The signed notes with this one, the one with more lines if there are two."""
-    notes = dict(state.signed)
-    if size not in notes or len(parse_note(note).lines) > len(parse_note(notes[size]).lines):
-        notes[size] = note
-    sizes, stored = sorted(notes), state.frontier.size
-    kept = [*[size for size in sizes if size <= stored][-_SIGNED_MAX:], *[size for size in sizes if size > stored][:_SIGNED_MAX]]
-    return {size: notes[size] for size in kept}
 
 
 def _believed(state: Mirror, note: bytes, context: MirrorContext) -> tuple[bytes, Checkpoint]:
@@ -225,44 +167,38 @@ def _believed(state: Mirror, note: bytes, context: MirrorContext) -> tuple[bytes
 def pull_due(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
     """Ask for what is missing (rule 4)."""
     incomplete = next((offset for offset, item in enumerate(state.staged) if item.incomplete), None)
+    if state.seeking:
+        return pull_proven(state, context)
     if state.frozen or (incomplete is None and state.wanted <= state.held):
         return state, []
-    if context.now_ms - state.asked_ms < _PULL_MS:
+    if context.caught and max(taken_sizes(state, context), default=0) <= state.frontier.size:
         return state, []
-    first = state.held
-    if incomplete is not None and state.staged[incomplete].code == ERASED:
-        # Its owner may still have the openings; if it is final, what shows that may stand far behind it.
-        first = first if state.asked % 2 and first < state.wanted else state.frontier.size + incomplete
-    elif incomplete is not None:
+    if context.now_ms - state.asked_ms < PULL_MS:
+        return state, []
+    if incomplete is not None:
         state = msgspec.structs.replace(state, staged=state.staged[:incomplete], tail=())
-        first = state.held
     if state.alone and state.asked % 2 == 0:
         state = msgspec.structs.replace(state, staged=(), tail=())
     asked = msgspec.structs.replace(state, asked_ms=context.now_ms, asked=state.asked + 1)
-    return asked, [Ask(_asked_last(asked, context), state.origin, min(first, asked.held))]
-
-
-def _asked_last(state: Mirror, context: MirrorContext) -> str:
-    """Whom the newest pull was for: the count of pulls chooses, two for each."""
-    members = [*([] if state.left else [context.owner.name]), *(item.name for item in context.governance.roster.members)]
-    others = [name for name in dict.fromkeys(members) if name != context.me.name]
-    return others[((state.asked - 1) // 2) % len(others)] if state.asked else ""
+    return asked, [Ask(asked_last(asked, context), state.origin, asked.held)]
 
 
 def _stage(state: Mirror, batch: LineageBatch, context: MirrorContext, *, helper: str) -> Mirror:
     have, place = state.held - state.frontier.size, batch.first - state.frontier.size
     start = min(max(place, 0), have) if helper else have
-    leaves = [bytes(raw) for raw in batch.records[max(start - place, 0) :]][: _STAGED_MAX - start]
+    leaves = [bytes(raw) for raw in batch.records[max(start - place, 0) :]][: STAGED_MAX - start]
     if place > have or not leaves or state.frozen:
         return state  # a gap: once a checkpoint says that it is one, what is between is pulled
-    asked = _asked_last(state, context)
+    asked = asked_last(state, context)
     if state.alone and helper not in {"", context.owner.name, asked}:
         return state
     kept, unread = state.staged[:start], state.tail[: max(start - len(state.staged), 0)]
     if unread:
         grown_ = msgspec.structs.replace(state, tail=(*unread, *map(leaf_hash, leaves)))
     else:
-        examined, code = _examine(leaves, batch, context, first=state.frontier.size + start, after_ms=_last_ms(state, kept))
+        examined, code = examined_leaves(
+            leaves, batch, context, first=state.frontier.size + start, after_ms=kept[-1].record.at_ms if kept else state.last_ms
+        )
         before = state.staged[start : start + len(examined)]
         tail = tuple(leaf_hash(leaf) for leaf in leaves[len(examined) :])
         if not tail and [item.hash for item in before] == [item.hash for item in examined]:
@@ -276,57 +212,13 @@ def _stage(state: Mirror, batch: LineageBatch, context: MirrorContext, *, helper
     return msgspec.structs.replace(grown_, asked=state.asked - 1 + state.asked % 2) if progress else grown_
 
 
-def _last_ms(state: Mirror, kept: tuple[Examined, ...]) -> int:
-    return kept[-1].record.at_ms if kept else state.last_ms
-
-
-def _examine(leaves: list[bytes], batch: LineageBatch, context: MirrorContext, *, first: int, after_ms: int) -> tuple[list[Examined], str]:
-    """The leaves up to the first that is no record, and why it is none."""
-    bodies = {_statement_id(bytes(raw)): bytes(raw) for raw in batch.bodies}
-    openings: dict[str, list[Opening]] = {item.intent: item.openings for item in batch.openings}
-    examine = partial(
-        examine_records,
-        material=Material(bodies, openings),
-        owner=context.owner,
-        first=first,
-        after_ms=after_ms,
-        governance=context.governance,
-        documents=context.documents,
-        engine=context.engine,
-        now_ms=context.now_ms,
-    )
-    try:
-        return examine(leaves), ""
-    except Refused:
-        count, code = _readable(leaves)
-        return examine(leaves[:count]), code
-
-
-def _readable(leaves: list[bytes]) -> tuple[int, str]:
-    """How many come before the first that is no record, and why it is none."""
-    for count, leaf in enumerate(leaves):
-        try:
-            read_record(leaf)
-        except Refused as refusal:
-            return count, refusal.code
-    return len(leaves), ""
-
-
-def _statement_id(data: bytes) -> str:
-    # An unparsable body is under no id; the record that needed it is then incomplete.
-    try:
-        return envelope.identify(data)[1]
-    except Refused:
-        return ""
-
-
 def _accept(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
     """Rules 1, 7 and 8: the nearest signed size that the staged records lead to."""
-    if state.frozen:
+    if state.frozen or state.seeking:
         return state, []
     base, frontier, other = state.frontier.size, state.frontier, 0
     hashes = [*(item.hash for item in state.staged), *state.tail]
-    for size in sorted(state.signed):
+    for size in taken_sizes(state, context):
         if not base < size <= state.held:
             continue
         frontier = frontier.extend(hashes[frontier.size - base : size - base])
@@ -334,7 +226,9 @@ def _accept(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]
             other = other or size
         elif other:
             said = f"{evidence(state.signed[other])} and, of another history, {evidence(state.signed[size])}"
-            return _conflict(state, other, said, context)
+            tree = Recent(state.frontier, tuple(hashes))
+            prove(state, (state.signed[other], state.signed[size]), context, root=tree.root(other), path=tree.path(other, size))
+            return conflict(state, other, said, context)
         elif size > base + len(state.staged):
             return _unreadable(state, context)
         else:
@@ -346,13 +240,11 @@ def _take_in(state: Mirror, frontier: Frontier, context: MirrorContext) -> tuple
     """Rules 1 and 2: these staged records are what the log has signed."""
     first, note = state.frontier.size, state.signed[frontier.size]
     checkpoint, records = read_checkpoint(note), state.staged[: frontier.size - first]
-    reach = reached(state.final, state.frontier, state.staged, state.tail)
-    waits = (item.incomplete and not passes(item, at, reach) for at, item in enumerate(records, first))
-    incomplete = next((offset for offset, waiting in enumerate(waits) if waiting), None)
+    incomplete = next((offset for offset, item in enumerate(records) if item.incomplete), None)
     if incomplete is not None:
-        return _wait(state, records[incomplete], first + incomplete, context)
-    if not _leads_through(state, records, frontier.size):
-        return _conflict(state, frontier.size, f"{evidence(note)}, which does not continue what was cosigned before", context)
+        return wait(state, records[incomplete], first + incomplete, context)
+    if not leads_through(state, records, frontier.size):
+        return conflict(state, frontier.size, f"{evidence(note)}, which does not continue what was cosigned before", context)
     silent = state.witnessed is not None and frontier.size < state.witnessed.size  # rule 9
     head = state.witnessed if silent else grown(state.witnessed, checkpoint, time_s=context.now_ms // 1000)
     effects: list[Effect] = [*storing(state.origin, first, records), PutNote("checkpoint", state.origin, frontier.size, note)]
@@ -361,43 +253,36 @@ def _take_in(state: Mirror, frontier: Frontier, context: MirrorContext) -> tuple
     state = msgspec.structs.replace(
         state,
         frontier=frontier,
+        recent=(state.recent or Recent(state.frontier, ())).grown([item.hash for item in records]),
         last_ms=records[-1].record.at_ms,
         staged=state.staged[len(records) :],
         witnessed=head,
-        moved_ms=context.now_ms,
-        **_MOVED,
+        **MOVED,
     )
-    wrong = next((offset for offset, item in enumerate(records) if item.code and not item.incomplete), None)
+    wrong = next((offset for offset, item in enumerate(records) if item.code), None)
     if wrong is not None and state.refused < 0:
         item = records[wrong]
         effects += [
             SetMeta(refused_key(state.origin), first + wrong),
+            *pin_attested(state),
             *say_refused(state.origin, item.hash, first + wrong, "wrong", item.code, me=context.me, writer=context.writer),
         ]
         state = msgspec.structs.replace(state, refused=first + wrong)
-    if state.refused < 0 and not silent and head is not None:
+    state, certificate = _certificate(state, note, checkpoint.size)
+    if state.refused < 0 and not silent and head is not None and to_attest(state, head.size):
         state = msgspec.structs.replace(state, attested=head)
         effects.append(SetHead("attest", state.origin, head))
-    state, certificate = _certificate(state, note, checkpoint.size)
-    effects += [*certificate, *_lines(state, checkpoint, context)]
+    effects += [*certificate, *my_lines(state, checkpoint, context)]
     state, more = _accept(state, context)
     return state, [*effects, *more]
 
 
-def _leads_through(state: Mirror, records: Sequence[Examined], size: int) -> bool:
-    """Whether these records lead to the root that was cosigned among them, if one was (rule 9)."""
-    first, head = state.frontier.size, state.witnessed
-    if head is None or not first < head.size <= size:
-        return True
-    return state.frontier.extend([item.hash for item in records[: head.size - first]]).root() == head.root
-
-
 def _astray(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
     """What is staged is not what the log signed, whoever sent it: fetch it again, from one member at a time (rules 4 and 11)."""
-    reach = max(size for size in state.signed if size <= state.frontier.size + _STAGED_MAX)
+    reach = max(size for size in state.signed if size <= state.frontier.size + STAGED_MAX)
     if state.alone and state.held < reach:
         return state, []  # a root that lies further on may show that the one before it is the lie
-    if state.alone and state.astray >= 0 and _asked_last(state, context) == context.owner.name:
+    if state.alone and state.astray >= 0 and asked_last(state, context) == context.owner.name:
         count, since_ms = state.astray + 1, state.astray_ms if state.astray else context.now_ms
         if count >= _ASTRAY_MIN and context.now_ms - since_ms > context.governance.roster.bounds.attest_stall_ms:
             said = f"what {context.owner.name} answers does not lead to its signed root: {evidence(state.note)}"
@@ -420,38 +305,6 @@ def _unreadable(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Eff
     return msgspec.structs.replace(state, waiting_ms=0), [SetMeta(refused_key(state.origin), index), *said]
 
 
-def _wait(state: Mirror, item: Examined, index: int, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
-    """The log has signed a record that is not complete here: said once, when it has lasted too long (rule 3)."""
-    state = msgspec.structs.replace(state, waiting_ms=state.waiting_ms or context.now_ms)
-    lasted_ms = context.now_ms - state.waiting_ms
-    if lasted_ms <= context.governance.roster.bounds.attest_stall_ms or state.missing == index or state.refused >= 0:
-        return state, []
-    said = say_refused(state.origin, item.hash, index, "missing", item.code, me=context.me, writer=context.writer)
-    return msgspec.structs.replace(state, missing=index), said
-
-
-def _lines(state: Mirror, checkpoint: Checkpoint, context: MirrorContext) -> list[Effect]:
-    """My lines on a checkpoint that I have cosigned: the same bytes every time (rule 5)."""
-    if state.left:
-        return []
-    mesh, me = context.governance.roster.mesh, context.me
-    text = checkpoint.to_text()
-    drafts: list[NoteDraft] = []
-    effects: list[Effect] = []
-    for use, name, head in (
-        ("witness", witness_name(mesh, me.name), state.witnessed),
-        ("attest", attest_name(mesh, me.name), state.attested),
-    ):
-        if head is not None and (head.size, head.root) == (checkpoint.size, checkpoint.root):
-            draft = NoteDraft(name, text, head.time_s)
-            drafts.append(draft)
-            effects.append(Sign("witness" if use == "witness" else "attest", draft))
-    if not drafts:
-        return []
-    subject = subjects.cosig(context.owner.region, context.owner.name)
-    return [*effects, Send(subject, partial(note_of, tuple(drafts)))]
-
-
 def _certificate(state: Mirror, note: bytes, size: int) -> tuple[Mirror, list[Effect]]:
     """Keep the note, which is believed, as a certificate if it is a new one: with the log's line stand others then."""
     if size <= state.certified or len(parse_note(note).lines) == 1:
@@ -461,15 +314,27 @@ def _certificate(state: Mirror, note: bytes, size: int) -> tuple[Mirror, list[Ef
 
 def _two_roots(state: Mirror, note: bytes, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
     """Rule 7, for one size."""
-    size = read_checkpoint(note).size
-    head = state.witnessed
+    checkpoint = read_checkpoint(note)
+    size, head = checkpoint.size, state.witnessed
     before = evidence(state.signed[size]) if size in state.signed else f"root {head.root.hex() if head is not None else ''}"
-    return _conflict(state, size, f"{evidence(note)} and, of another history, {before}", context)
-
-
-def _conflict(state: Mirror, size: int, said: str, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
-    """Rule 7."""
-    if state.conflicted:
+    if size in state.signed:
+        prove(state, (state.signed[size], note), context)
+    if _beside(state, note, size):
         return state, []
-    context.writer.alarm("log_conflict", f"{state.origin} signed {said}")
-    return msgspec.structs.replace(state, conflicted=True, staged=(), tail=()), [SetMeta(conflict_key(state.origin), size)]
+    return conflict(state, size, f"{evidence(note)} and, of another history, {before}", context)
+
+
+def _older(state: Mirror, note: bytes, checkpoint: Checkpoint, recent: Recent, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
+    """Rule 7, for a size that was passed long ago: what is held was signed, and does not begin so."""
+    old, before = checkpoint.size, f"root {state.frontier.root().hex()} at {state.frontier.size}"
+    if size := max((size for size in state.signed if old < size <= state.frontier.size), default=0):
+        before = evidence(state.signed[size])
+        prove(state, (note, state.signed[size]), context, root=recent.root(old), path=recent.path(old, size))
+    if _beside(state, note, old):
+        return state, []
+    return conflict(state, old, f"{evidence(note)} and, of another history, {before}", context)
+
+
+def _beside(state: Mirror, note: bytes, size: int) -> bool:
+    """Whether its owner alone says so, of what is certified otherwise (rule 13)."""
+    return size <= state.aimed and len(parse_note(note).lines) == 1

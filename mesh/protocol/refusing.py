@@ -3,7 +3,7 @@
 Not here: when it does (:mod:`mesh.protocol.mirror`).
 """
 
-from functools import partial
+from operator import methodcaller
 from typing import Literal
 
 from mesh.core import subjects
@@ -13,7 +13,7 @@ from mesh.core.log.checkpoint import read_checkpoint
 from mesh.core.log.note import parse_note
 from mesh.core.log.record import AttestRefused, Refusal
 from mesh.protocol.lineage import Writer
-from mesh.protocol.step import Effect, Send, Sign, Signed
+from mesh.protocol.step import Effect, Send, Sign
 
 __all__ = ["conflict_key", "evidence", "refused_key", "say_refused"]
 
@@ -35,11 +35,7 @@ def say_refused(
     refusal = envelope.draft(said)
     writer.append(AttestRefused(mesh=writer.mesh, origin=writer.origin, index=writer.index, at_ms=writer.at_ms, refusal=said))
     subject = subjects.fraud(me.region, me.name)
-    return [Sign("decision", refusal), Send(subject, partial(_statement, refusal.id))]
-
-
-def _statement(identity: str, signed: Signed) -> bytes:
-    return signed.statements[identity]
+    return [Sign("decision", refusal), Send(subject, methodcaller("statement", refusal.id))]
 
 
 def evidence(note: bytes) -> str:

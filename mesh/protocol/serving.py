@@ -8,6 +8,7 @@ Rules
    finds the record incomplete and asks somebody else.
 3. What is published is kept by streams and can never be erased, so openings travel in answers to a pull only.
 4. A signed note goes with the last batch, never without the records it covers before it.
+5. An answer to a pull shows how its records lead to the certificate that it carries, so that nobody needs to believe who answers.
 
 Not here: reading storage, choosing the note, belief (:mod:`mesh.protocol.mirror`).
 """
@@ -18,14 +19,17 @@ from typing import Final
 import msgspec
 
 from mesh.core.bytes import canonical
+from mesh.core.log.merkle import Frontier, consistency_beyond
 from mesh.core.log.record import DecisionMade, Denied, EnforcerHeard, OutcomeRecorded, Record
 from mesh.core.messages import LineageBatch, Openings, pack
-from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX
+from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX, PROOF_HASHES_MAX, REQUEST_BYTES_MAX
 
-__all__ = ["BODIES", "announce_batches", "body_ids", "leaf_ids", "opening_ids", "pull_answer"]
+__all__ = ["BODIES", "announce_batches", "body_ids", "fitting", "leaf_ids", "opening_ids", "pull_answer", "shown_paths"]
 
 _FRAME_BYTES: Final = 512
 """Member names, brackets, origin and index of a batch: 160 characters of origin and some 90 more, doubled."""
+_PATHS_BYTES: Final = 67 * (2 * PROOF_HASHES_MAX + 1)
+"""Of two consistency paths and a root: 64 hex digits, quotes and a comma each."""
 _DECISION: Final = DecisionMade.__struct_config__.tag
 BODIES: Final[Mapping[object, tuple[str, ...]]] = {
     _DECISION: ("intent", "identity", "enforcer"),
@@ -93,7 +97,15 @@ def announce_batches(origin: str, first: int, leaves: Sequence[bytes], bodies: M
 
 
 def pull_answer(
-    origin: str, first: int, leaves: Sequence[bytes], bodies: Mapping[str, bytes], openings: Mapping[str, bytes], note: bytes
+    origin: str,
+    first: int,
+    leaves: Sequence[bytes],
+    bodies: Mapping[str, bytes],
+    openings: Mapping[str, bytes],
+    note: bytes,
+    *,
+    path: Sequence[bytes] = (),
+    start: Sequence[bytes] = (),
 ) -> bytes:
     """The answer to a pull: as many of the records as fit into one message.
 
@@ -103,10 +115,29 @@ def pull_answer(
         leaves: leaf data of the records from there on; may be none.
         bodies: statement id to envelope, of those that are held.
         openings: intent id to the canonical :class:`~mesh.core.messages.Openings`, of those that are held.
-        note: the smallest certificate beyond ``first``, else the newest signed checkpoint; may be empty.
+        note: the smallest certificate beyond ``first`` by the roster in force, else the newest, else the newest signed checkpoint; may
+            be empty.
+        path: from behind the last of these records, all of which must fit, to that certificate.
+        start: from before the first, behind the root there.
     """
-    room = MESSAGE_BYTES_MAX - _FRAME_BYTES - _note_bytes(note)
-    return _message(origin, first, next(_cut(leaves, bodies, openings, room=room)), note)
+    return _message(origin, first, next(_cut(leaves, bodies, openings, room=_room(note))), note, path, start)
+
+
+def fitting(leaves: Sequence[bytes], bodies: Mapping[str, bytes], openings: Mapping[str, bytes], note: bytes) -> int:
+    """How many of these records one answer holds."""
+    return len(next(_cut(leaves, bodies, openings, room=_room(note))).records)
+
+
+def shown_paths(hashes: Sequence[bytes], first: int, end: int, size: int) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """``path`` and ``start`` of an answer with the records ``[first, end)`` and a certificate over ``size``, from a log's leaf hashes."""
+    begun = Frontier.empty().extend(hashes[:first])
+    path = consistency_beyond(Frontier.empty(), hashes, end, size) if 0 < end < size <= len(hashes) else ()
+    start = (begun.root(), *consistency_beyond(begun, hashes[first:], first, size)) if 0 < first < size <= len(hashes) else ()
+    return path, start
+
+
+def _room(note: bytes) -> int:
+    return MESSAGE_BYTES_MAX - _FRAME_BYTES - _PATHS_BYTES - _note_bytes(note)
 
 
 class _Batch(msgspec.Struct):
@@ -147,7 +178,7 @@ def _cost(leaf: bytes, needed: Mapping[str, bytes], opened: Mapping[str, bytes],
     return size
 
 
-def _message(origin: str, first: int, batch: _Batch, note: bytes) -> bytes:
+def _message(origin: str, first: int, batch: _Batch, note: bytes, path: Sequence[bytes] = (), start: Sequence[bytes] = ()) -> bytes:
     return pack(
         LineageBatch(
             origin=origin,
@@ -156,6 +187,8 @@ def _message(origin: str, first: int, batch: _Batch, note: bytes) -> bytes:
             bodies=[msgspec.Raw(data) for data in batch.bodies.values()],
             openings=[canonical.decode(Openings, data, bytes_max=REQUEST_BYTES_MAX) for data in batch.openings.values()],
             checkpoint=note.decode(),
+            path=[value.hex() for value in path],
+            start=[value.hex() for value in start],
         )
     )
 

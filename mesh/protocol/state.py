@@ -13,8 +13,8 @@ from mesh.protocol.barrier import Pending
 from mesh.protocol.freshness import Freshness
 from mesh.protocol.gossip import Asking, Told
 from mesh.protocol.hearing import NOBODY, Words
+from mesh.protocol.holding import Mirror
 from mesh.protocol.lineage import LogState
-from mesh.protocol.mirror import Mirror
 
 __all__ = ["Facts", "GovernorState"]
 

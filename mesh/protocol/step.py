@@ -151,11 +151,13 @@ class Locate(msgspec.Struct, frozen=True):
 class PutNote(msgspec.Struct, frozen=True):
     """A signed note about a log at a size: its checkpoint, or its certificate; what a member or an external witness cosigned of the own.
 
+    Where later checkpoints of a log are not attested any more, the one that was attested last stands apart (``attested``).
+
     Also the heartbeat that shows the largest incarnation of a log's owner, which stands there in place of a size. Of all but
     certificates only the largest is kept.
     """
 
-    space: Literal["checkpoint", "certificate", "cosigned", "outside", "heartbeat"]
+    space: Literal["checkpoint", "attested", "certificate", "cosigned", "outside", "heartbeat"]
     origin: str
     size: int
     note: bytes
@@ -214,6 +216,10 @@ class Signed(msgspec.Struct, frozen=True):
     """Statement id to envelope."""
     lines: Mapping[tuple[str, bytes], Line]
     """(key name, note text) to signature line."""
+
+    def statement(self, identity: str) -> bytes:
+        """The envelope of the statement with that id."""
+        return self.statements[identity]
 
 
 class Send(msgspec.Struct, frozen=True):

@@ -13,8 +13,9 @@ from mesh.core.law.travel import Said
 from mesh.core.log.checkpoint import Checkpoint
 from mesh.core.log.merkle import Frontier
 from mesh.protocol.hearing import NOBODY, Words
-from mesh.protocol.lineage import LogState, Outstanding
-from mesh.protocol.mirror import Mirror
+from mesh.protocol.histories import Recent
+from mesh.protocol.holding import Mirror
+from mesh.protocol.lineage import Entangled, LogState, Outstanding
 from mesh.protocol.step import Head, HeadUse
 
 __all__ = ["INCARNATION", "REFILLED", "ROSTER_EPOCH", "Stored", "StoredLog", "mirror_of", "own_log"]
@@ -43,6 +44,16 @@ class StoredLog(msgspec.Struct, frozen=True, kw_only=True):
     """The newest checkpoint of another's log that is held; empty for none."""
     certificate: bytes = b""
     """The newest certificate; by whichever roster."""
+    attested: bytes = b""
+    """The checkpoint that was attested last, where newer ones are held that were not; else empty."""
+    recent: Recent | None = None
+    """Of another's log: the hashes of its last records, from the certificate on, as far as they are remembered."""
+
+    def root(self, size: int) -> bytes | None:
+        """Of the tree of its first records, if it is known."""
+        if size == self.frontier.size:
+            return self.frontier.root()
+        return self.recent.root(size) if self.recent is not None else None
 
     def head(self, use: HeadUse) -> Head | None:
         """What was signed last with a key of that use."""
@@ -84,6 +95,7 @@ def own_log(origin: str, stored: StoredLog, *, now_ms: int) -> LogState:
         signed_s=head.time_s if head is not None else 0,
         marks=stored.marks,
         heads=(head,) if head is not None else (),
+        entangled=Entangled(now_ms),
     )
 
 
@@ -107,4 +119,5 @@ def mirror_of(origin: str, stored: StoredLog | None) -> Mirror:
         missing=-1,
         refused=stored.refused,
         conflicted=stored.conflicted,
+        recent=stored.recent,
     )

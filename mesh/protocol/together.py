@@ -2,125 +2,85 @@
 
 Rules
 -----
-1. Each member sees to it that it holds, of every other log, a certificate by the roster in force over all that was ever final of it
-   (its *goal*) and that it has attested itself. The owner makes them as long as it is a member; it is waited for no longer than
-   ``attest_stall_ms``.
-2. Who lacks one says its attest line on the largest size that it has attested, with the lines that it has heard, so that every member
-   hears it; ever more rarely while nothing changes. k lines on one checkpoint, of which it holds the records, are a certificate. A line
-   names no epoch: those of a former certificate count on, as far as their members are there.
+1. Each member sees to it that it holds, of every other log, a certificate by the roster in force over all that it knows to have been
+   final (its *goal*) and over what it has attested itself. The owner makes them as long as it is a member. It has ``attest_stall_ms``
+   from when a size began to lack one, however far it has gone on by then.
+2. Who lacks one then says its attest line on the largest size that it has attested, with the lines that it has heard, so that every
+   member hears it; ever more rarely while nothing is stored. k lines on one checkpoint, of whose root the records are here, are a
+   certificate. A line names no epoch: those of a former certificate count on, as far as their members are there with the same key.
 3. An attest key never signs a smaller size than before. Who has attested less is shown the larger size by that, pulls the records from
-   any mirror, and attests them as always; so all who can come to the largest one. What one member says or withholds changes nothing
-   for the others: each line is verified, and every pull is made from one after the other.
-4. Who has a certificate shows it to whoever says a line.
-5. Of a log whose owner has left no more is taken beyond the goal than one checkpoint covers, and nothing once this node has started
-   with a certificate by the roster in force; but for what k members attest. A former owner cannot grow its log for ever.
-6. A member is *behind* until its mirrors hold what others showed it, at its start, to have been final. A log that it refuses or of which it
-   holds another history is left out: what it holds of that does not lead there, whoever is asked.
-7. While nothing may be signed, because a clock is not trusted or the next roster has begun, records are stored all the same as far as
-   a member is behind: or nobody would ever hold what those wait for who would go over. They are attested later.
+   any mirror, and attests them if they are right. Nobody attests further than two checkpoints beyond the last certificate; so if an
+   owner goes on without ever showing one, its members stand still at last, and meet at the largest size that one of them attested.
+   Each line is verified, and every pull is made from one member after the other; but an owner that shows k members different sizes, each
+   too late for the others, delays this for as long as that bound reaches.
+4. Who has a certificate shows it, once a second, to whoever says a line that is one. That is no line of its own and delays none.
+5. Of a log whose owner has left no more is taken beyond the goal than one checkpoint covers, whatever is certified since, and nothing once
+   this node has started with a certificate by the roster in force; but for what k members attest. So each change of the roster lets
+   a former owner add one checkpoint at most.
+6. Who was shown a goal takes what leads to it and nothing else up to there (:mod:`mesh.protocol.proven`). Its note, and that of what was
+   attested last, stay known however many sizes are signed; lines are kept by size and root; and what they make is judged as a
+   certificate before it is kept.
+7. Lines of members that are caught count for no new certificate; one that is shown was made before, or by who did not know.
+8. Who cosigns the own log's tree, and another one of that size for it, has proven that itself.
 
-Not here: what a former certificate is worth (:mod:`mesh.core.law.former`), examining records (:mod:`mesh.protocol.mirror`).
+Not here: what a former certificate is worth (:mod:`mesh.core.law.former`), examining records (:mod:`mesh.protocol.holding`).
 """
 
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
 import msgspec
 
 from mesh.core import subjects
+from mesh.core.bytes.envelope import Statement
+from mesh.core.law.fraud import Fraud, accuse
 from mesh.core.law.governance import Governance
-from mesh.core.law.roster import Member, Roster
-from mesh.core.log.certificate import certificate_note, verify_certificate
-from mesh.core.log.checkpoint import Checkpoint, attest_name, cosigner, log_verifier, read_checkpoint
+from mesh.core.law.roster import Roster
+from mesh.core.log.certificate import certificate_note
+from mesh.core.log.checkpoint import Checkpoint, attest_name, cosigner, read_checkpoint
 from mesh.core.log.note import Line, Note, Verifier, parse_note, verify_lines
-from mesh.core.messages import LineageBatch
 from mesh.errors import Refused
-from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
-from mesh.protocol.mirror import Mirror, MirrorContext, take_batch
-from mesh.protocol.step import Append, Effect, Locate, NoteDraft, PutBody, PutNote, PutOpenings, Send, SetHead, Sign, Signed
+from mesh.protocol.holding import Aim, Mirror, MirrorContext
+from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX, LogState
+from mesh.protocol.members import is_current, was_certificate
+from mesh.protocol.proven import sought
+from mesh.protocol.step import Effect, NoteDraft, PutNote, Send, Sign, Signed
 from mesh.protocol.stored import StoredLog, mirror_of
-from mesh.protocol.witness import grown
 
-__all__ = [
-    "attest_held",
-    "behind",
-    "is_current",
-    "lines_due",
-    "logs_of",
-    "owner_of",
-    "resumed",
-    "rosters_of",
-    "seek",
-    "take_quietly",
-    "take_shared",
-]
+__all__ = ["cosigned_twice", "lines_due", "resumed", "seek", "take_shared"]
 
 _AGAIN_MS: Final = 1_000
 """Between my line and the same again; twice as long after each."""
 _AGAIN_MS_MAX: Final = 32_000
-_STORED: Final = (Append, Locate, PutBody, PutNote, PutOpenings)
 _SIZES_MAX: Final = 4
-"""Sizes of one log on which lines are collected: the largest ones."""
+"""Checkpoints of one log on which lines are collected: the largest ones, and the goal."""
 
 
-def rosters_of(governance: Governance) -> tuple[Roster, ...]:
-    """From the first one to the one in force, without a gap; only that, if it is aside."""
-    chain = governance.rosters.chain[: governance.roster.epoch]
-    return chain if chain and chain[-1] == governance.roster else (governance.roster,)
-
-
-def logs_of(governance: Governance) -> tuple[str, ...]:
-    """The origins of all logs of all who are or were members: those of now first."""
-    rosters = reversed(rosters_of(governance))
-    return tuple(dict.fromkeys(roster.origin(member) for roster in rosters for member in roster.members))
-
-
-def owner_of(governance: Governance, origin: str) -> Member:
-    """Whose log it is, as the newest roster up to the one in force says that knows it.
-
-    Raises:
-        Refused: ``unknown_member``.
-    """
-    for roster in reversed(rosters_of(governance)):
-        for member in roster.members:
-            if roster.origin(member) == origin:
-                return member
-    raise Refused("unknown_member", origin[:80])
-
-
-def is_current(note: bytes, governance: Governance) -> bool:
-    """Whether it is a certificate by the roster in force."""
-    roster = governance.roster
-    try:
-        origin = read_checkpoint(note).origin
-        log = log_verifier(origin, owner_of(governance, origin).log_key)
-        verify_certificate(note, log=log, attesters=roster.attest_keys(), k=roster.k)
-    except Refused:
-        return False
-    return True
-
-
-def resumed(origin: str, stored: StoredLog | None, governance: Governance, *, now_ms: int) -> Mirror:
+def resumed(origin: str, stored: StoredLog | None, governance: Governance) -> Mirror:
     """Another's log as it goes on under the roster in force."""
     held, roster = mirror_of(origin, stored), governance.roster
     left = all(roster.origin(member) != origin for member in roster.members)
-    held = msgspec.structs.replace(held, left=left, goal=held.certified, room=CHECKPOINT_RECORDS_MAX, moved_ms=now_ms)
+    held = msgspec.structs.replace(held, left=left, goal=held.certified, room=CHECKPOINT_RECORDS_MAX)
     if stored is None:
         return held
-    if stored.checkpoint:
-        held = _knowing(held, stored.checkpoint)
+    if stored.certificate and not was_certificate(stored.certificate, governance):
+        held, stored = msgspec.structs.replace(held, goal=0, certified=0), msgspec.structs.replace(stored, certificate=b"")
+    for note in (stored.attested, stored.checkpoint):
+        if note:
+            held = _knowing(held, note)
     if not stored.certificate:
         return held
+    held = msgspec.structs.replace(_knowing(held, stored.certificate), aim=Aim.of(stored.certificate))
     if is_current(stored.certificate, governance):
-        return msgspec.structs.replace(_knowing(held, stored.certificate), certificate=stored.certificate, room=0)
+        return msgspec.structs.replace(held, certificate=stored.certificate, room=0)
     return msgspec.structs.replace(_seeded(held, stored.certificate, roster), certified=0)
 
 
-def seek(state: Mirror, certificate: bytes, governance: Governance) -> Mirror:
-    """The mirror after it was shown that so much was final (rule 6)."""
-    size = read_checkpoint(certificate).size
-    sought = _seeded(msgspec.structs.replace(state, goal=max(state.goal, size)), certificate, governance.roster)
-    return sought if size <= state.frontier.size else msgspec.structs.replace(sought, wanted=max(state.wanted, size))
+def seek(state: Mirror, certificate: bytes, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
+    """The mirror after it was shown at its start that so much was final (rule 6)."""
+    state, effects = sought(state, certificate, context)
+    return _seeded(state, certificate, context.governance.roster), effects
 
 
 def _knowing(state: Mirror, note: bytes) -> Mirror:
@@ -132,55 +92,24 @@ def _knowing(state: Mirror, note: bytes) -> Mirror:
 
 
 def _seeded(state: Mirror, certificate: bytes, roster: Roster) -> Mirror:
-    """With the lines of a former certificate whose members are there (rule 2)."""
-    note, size = parse_note(certificate), read_checkpoint(certificate).size
-    seeds = {signed.line.name: signed.line for signed in verify_lines(note.text, note.lines, _attesters(roster))}
-    known = _knowing(state, certificate)
-    if read_checkpoint(known.signed[size]).to_text() != note.text:
-        return known  # of another history than the one that is known here
-    return msgspec.structs.replace(known, lines={**state.lines, size: {**seeds, **state.lines.get(size, {})}})
-
-
-def behind(state: Mirror, *, stall_ms: int, now_ms: int) -> bool:
-    """Rule 6."""
-    if state.frontier.size >= state.goal or state.frozen:
-        return False
-    other = state.alone and state.frontier.size > 0 and now_ms - state.moved_ms > stall_ms
-    return not other
-
-
-def take_quietly(state: Mirror, batch: LineageBatch, context: MirrorContext, *, helper: str) -> tuple[Mirror, list[Effect]]:
-    """As :func:`mesh.protocol.mirror.take_batch`, but nothing is signed or recorded for it (rule 7).
-
-    Raises:
-        Refused: for a checkpoint that the log's key did not sign.
-    """
-    held, effects = take_batch(state, batch, context, helper=helper)
-    if held.conflicted or held.refused != state.refused:  # to be found again, and said, by the next start
-        return msgspec.structs.replace(state, conflicted=held.conflicted, refused=held.refused), []
-    kept: list[Effect] = [effect for effect in effects if isinstance(effect, _STORED)]
-    return msgspec.structs.replace(held, witnessed=state.witnessed, attested=state.attested, missing=state.missing), kept
-
-
-def attest_held(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
-    """Attest what was stored quietly (rule 7). It is what I would have written, or it would not have been stored so."""
-    size, head = state.frontier.size, state.attested
-    if state.refused >= 0 or state.conflicted or size not in state.signed or (head is not None and head.size >= size):
-        return state, []
-    checkpoint = read_checkpoint(state.signed[size])
-    if checkpoint.root != state.frontier.root() or (state.witnessed is not None and state.witnessed.size > size):
-        return state, []
-    head = grown(state.witnessed, checkpoint, time_s=context.now_ms // 1000)
-    effects: list[Effect] = [SetHead("witness", state.origin, head), SetHead("attest", state.origin, head)]
-    return msgspec.structs.replace(state, witnessed=head, attested=head), effects
+    """With the lines of a former certificate whose members are there (rule 2), each for itself: one whose key has changed is none."""
+    note, checkpoint, attesters = parse_note(certificate), read_checkpoint(certificate), _attesters(roster)
+    seeds = dict[str, Line]()
+    for line in note.lines:
+        with suppress(Refused):
+            seeds.update((signed.line.name, signed.line) for signed in verify_lines(note.text, [line], attesters))
+    place = checkpoint.size, checkpoint.root
+    return msgspec.structs.replace(state, lines={**state.lines, place: {**seeds, **state.lines.get(place, {})}})
 
 
 def lines_due(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
     """Say my line, if a certificate is lacking (rules 1 and 2)."""
     head, now_ms, me = state.attested, context.now_ms, context.me
-    if head is None or state.certified >= max(state.goal, head.size):
-        return state, []
-    if not state.left and now_ms - state.moved_ms <= context.governance.roster.bounds.attest_stall_ms:
+    if head is None or state.split or state.certified >= max(state.goal, head.size):
+        return msgspec.structs.replace(state, lacking=(0, 0)) if state.lacking[0] else state, []
+    if state.certified >= state.lacking[0]:  # the owner has certified what was waited for: the next
+        state = msgspec.structs.replace(state, lacking=(max(state.goal, head.size), now_ms))
+    if not state.left and now_ms - state.lacking[1] <= context.governance.roster.bounds.attest_stall_ms:
         return state, []
     if head.size not in state.signed or now_ms - state.said_ms < min(_AGAIN_MS << min(state.said, 8), _AGAIN_MS_MAX):
         return state, []
@@ -190,7 +119,7 @@ def lines_due(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effec
     text = Checkpoint(state.origin, head.size, head.root).to_text()
     log = next(line for line in parse_note(state.signed[head.size]).lines if line.name == state.origin)
     draft = NoteDraft(attest_name(context.governance.roster.mesh, me.name), text, head.time_s)
-    heard = [line for name, line in state.lines.get(head.size, {}).items() if name != draft.name]
+    heard = [line for name, line in state.lines.get((head.size, head.root), {}).items() if name != draft.name]
     build = partial(_shared, text, (log, *heard), draft.id)
     effects += [Sign("attest", draft), Send(subjects.checkpoint(me.region, me.name), build)]
     return msgspec.structs.replace(state, said=state.said + 1, said_ms=now_ms), effects
@@ -208,40 +137,64 @@ def take_shared(state: Mirror, data: bytes, context: MirrorContext) -> tuple[Mir
     if not names:
         return state, []
     if checkpoint.size <= state.certified:
-        if len(names) >= roster.k or not state.certificate or context.now_ms - state.said_ms < _AGAIN_MS:
+        if len(names) >= roster.k or not state.certificate or context.now_ms - state.shown_ms < _AGAIN_MS:
             return state, []
-        return msgspec.structs.replace(state, said_ms=context.now_ms), [_show(state.certificate, context)]
+        if not verify_lines(note.text, note.lines, _attesters(roster)):
+            return state, []
+        return msgspec.structs.replace(state, shown_ms=context.now_ms), [_show(state.certificate, context, durable=False)]
     if not _holds(state, checkpoint):
         return state, []
-    known = state.lines.get(checkpoint.size, {})
+    place = checkpoint.size, checkpoint.root
+    known = state.lines.get(place, {})
     new = [line for line in note.lines if line.name in names and line.name not in known]
     verified = {signed.line.name: signed.line for signed in verify_lines(note.text, new, _attesters(roster))}
     if not verified:
         return state, []
-    lines = {**state.lines, checkpoint.size: {**known, **verified}}
+    lines = {**state.lines, place: {**known, **verified}}
     own = next(line for line in note.lines if line.name == state.origin)
     signed = {**state.signed, checkpoint.size: state.signed.get(checkpoint.size, Note(note.text, (own,)).encode())}
-    kept = sorted(lines)[-_SIZES_MAX:]
-    return _completed(msgspec.structs.replace(state, lines={size: lines[size] for size in kept}, signed=signed), context)
+    kept = {*sorted(lines)[-_SIZES_MAX:], *([(state.aim.size, state.aim.root)] if state.aim is not None else [])}
+    lines = {at: found for at, found in lines.items() if at in kept}
+    return _completed(msgspec.structs.replace(state, lines=lines, signed=signed), context)
+
+
+def cosigned_twice(log: LogState, data: bytes, governance: Governance) -> list[Statement[Fraud]]:
+    """What lines on another tree of the own log prove of members who have cosigned the one of that size that there is; not judged yet.
+
+    Raises:
+        Refused: for a note that is malformed.
+    """
+    note, roster, found = parse_note(data), governance.roster, list[Statement[Fraud]]()
+    said, keys = Checkpoint.from_text(note.text), {**roster.attest_keys(), **roster.witness_keys()}
+    for known in (log.outstanding, log.closed):
+        if known is None or known.text == note.text or (said.origin, said.size) != (log.origin, known.head.size):
+            continue
+        both = [line for line in note.lines if line.name in keys and line.name in known.lines and keys[line.name] not in governance.proven]
+        found += [accuse(roster.mesh, keys[line.name], [(known.text, known.lines[line.name]), (note.text, line)]) for line in both]
+    return found
 
 
 def _completed(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
-    """With k lines on one checkpoint, the certificate."""
-    k = context.governance.roster.k
+    """With k lines on one checkpoint of members that are not caught, the certificate."""
+    roster, frozen = context.governance.roster, context.governance.frozen
+    names = {attest_name(roster.mesh, member.name) for member in roster.members if member.name not in frozen}
     full = [
-        size
-        for size, lines in state.lines.items()
-        if len(lines) >= k and state.certified < size <= state.frontier.size and size in state.signed
+        (size, root)
+        for (size, root), lines in state.lines.items()
+        if size > state.certified and len(lines.keys() & names) >= roster.k and _stands(state, size, root)
     ]
     if not full:
         return state, []
-    size = max(full)
+    size, root = max(full)
     text = parse_note(state.signed[size])
     own = next(line for line in text.lines if line.name == state.origin)
-    note = certificate_note(Note(text.text, (own,)).encode(), state.lines[size].values())
-    rest = {other: lines for other, lines in state.lines.items() if other > size}
+    counting = [line for name, line in state.lines[size, root].items() if name in names]
+    note = certificate_note(Note(text.text, (own,)).encode(), counting)
+    if not is_current(note, context.governance):
+        return msgspec.structs.replace(state, lines={at: lines for at, lines in state.lines.items() if at != (size, root)}), []
+    rest = {at: lines for at, lines in state.lines.items() if at[0] > size}
     done = msgspec.structs.replace(state, certified=size, certificate=note, lines=rest, said=0)
-    return done, [PutNote("certificate", state.origin, size, note), _show(note, context)]
+    return done, [PutNote("certificate", state.origin, size, note), _show(note, context, durable=True)]
 
 
 def _holds(state: Mirror, checkpoint: Checkpoint) -> bool:
@@ -252,12 +205,24 @@ def _holds(state: Mirror, checkpoint: Checkpoint) -> bool:
     return note is not None and checkpoint.size <= state.frontier.size and read_checkpoint(note).root == checkpoint.root
 
 
+def _stands(state: Mirror, size: int, root: bytes) -> bool:
+    """Whether what is stored is this, and its log's own line on it is at hand."""
+    if size > state.frontier.size or size not in state.signed or read_checkpoint(state.signed[size]).root != root:
+        return False
+    known = state.recent.root(size) if state.recent is not None else None
+    if size == state.frontier.size:
+        known = state.frontier.root()
+    elif state.attested is not None and size == state.attested.size:
+        known = state.attested.root
+    return known == root
+
+
 def _attesters(roster: Roster) -> list[Verifier]:
     return [cosigner(name, key) for name, key in roster.attest_keys().items()]
 
 
-def _show(certificate: bytes, context: MirrorContext) -> Send:
-    return Send(subjects.checkpoint(context.me.region, context.me.name), partial(_as_is, certificate), durable=True)
+def _show(certificate: bytes, context: MirrorContext, *, durable: bool) -> Send:
+    return Send(subjects.checkpoint(context.me.region, context.me.name), partial(_as_is, certificate), durable=durable)
 
 
 def _as_is(data: bytes, _signed: Signed) -> bytes:

@@ -4,7 +4,8 @@ Rules
 -----
 1. A smaller size, or another root at the same size, is two histories: refused.
 2. What will be signed, its time included, is persisted before it is signed: a retry signs the same bytes.
-3. Times of one key never decrease; a clock that is behind borrows the last time.
+3. Times of one key never decrease; a clock that is behind borrows the last time. One that is behind by more than
+   :data:`BEHIND_S` was ahead once, or is wrong now: nothing is signed until it has come so far.
 4. Who asks is judged in this order: the bytes, the origin, the log's signature, the size that the proof begins at, the proof.
    Each refusal has its own status (:data:`STATUS`), as tlog-witness has it.
 5. A log that stands still may have its checkpoint cosigned anew under a new time once :data:`RENEW_S` have passed, so that a
@@ -23,13 +24,15 @@ import msgspec
 from mesh.core.log.checkpoint import AddCheckpoint, Checkpoint, read_checkpoint, verify_growth
 from mesh.core.log.merkle import EMPTY_ROOT
 from mesh.core.log.note import Note, Verifier, format_lines, open_note, parse_note
-from mesh.errors import Refused
+from mesh.errors import Refused, Unavailable
 from mesh.protocol.step import Head, NoteDraft, PutNote, Reply, Send, SetHead, Sign, Signed, Step
 
-__all__ = ["RENEW_S", "SIZE_TYPE", "STATUS", "Asked", "Forked", "add_checkpoint", "asked", "grown", "shown"]
+__all__ = ["BEHIND_S", "RENEW_S", "SIZE_TYPE", "STATUS", "Asked", "Forked", "add_checkpoint", "asked", "grown", "shown"]
 
 RENEW_S: Final = 60
 """How long a cosignature's time stands for the same checkpoint."""
+BEHIND_S: Final = 60
+"""How far a clock may be behind the last time: as long as that time stands anyway."""
 SIZE_TYPE: Final = "text/x.tlog.size"
 """Content type of the answer 409, whose body is the size cosigned last."""
 STATUS: Final[Mapping[str, int]] = {
@@ -82,6 +85,7 @@ def add_checkpoint(head: Head | None, ask: Asked, log: Sequence[Verifier], *, na
 
     Raises:
         Refused: rule 4; :class:`Forked` for the plain case of two histories.
+        Unavailable: ``clock_unsure``: rule 3.
     """
     request, checkpoint = ask.request, ask.checkpoint
     if not log:
@@ -96,6 +100,8 @@ def add_checkpoint(head: Head | None, ask: Asked, log: Sequence[Verifier], *, na
     if head is not None and checkpoint.size == head.size and checkpoint.root != head.root:
         raise Forked(checkpoint, note)
     verify_growth(before, checkpoint, request.proof)
+    if head is not None and time_s < head.time_s - BEHIND_S:
+        raise Unavailable("clock_unsure", f"{head.time_s - time_s} s behind what was signed last of {checkpoint.origin[:80]}")
     after = grown(head, checkpoint, time_s=time_s, renew_s=RENEW_S)
     draft = NoteDraft(name, opened.text, after.time_s)
     answer = (Sign("witness", draft), Send(_HERE, partial(_line, draft)))

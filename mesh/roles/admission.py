@@ -25,7 +25,7 @@ from mesh.errors import MeshError, Refused, Unavailable
 from mesh.policy.admission import admit_laws, examine, install
 from mesh.protocol.gossip import PolicyAdmitted, PolicyRefused
 
-__all__ = ["Admission", "admit_stored", "waiting"]
+__all__ = ["Admission", "Find", "admit_stored", "waiting"]
 
 _LOOK_S: Final = 0.2
 _AGAIN_S: Final = 1.0

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from mesh.adapters.store import Store
+from mesh.adapters.storequeries import StoredNote
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member, Roster
 from mesh.core.log.checkpoint import attest_name
@@ -21,6 +22,7 @@ from mesh.core.messages import (
     HeardAsked,
     LawAsked,
     LawBatch,
+    Leaves,
     LineageBatch,
     Location,
     Prove,
@@ -34,14 +36,14 @@ from mesh.core.messages import (
 from mesh.errors import Refused
 from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX
 from mesh.protocol import hearing
-from mesh.protocol.serving import announce_batches, leaf_ids, pull_answer
+from mesh.protocol.members import is_current
+from mesh.protocol.serving import announce_batches, fitting, leaf_ids, pull_answer
 from mesh.protocol.state import GovernorState
-from mesh.protocol.together import is_current
 from mesh.roles.recent import Recent
 
 __all__ = ["FIND_MAX", "Question", "announcement", "bundle", "found", "heard", "law", "looked_up", "proved", "pulled", "shown"]
 
-Question = Pull | Find | Prove | StatusAsked | LawAsked | BundleAsked | Supply | BarrierAsked | HeardAsked
+Question = Pull | Leaves | Find | Prove | StatusAsked | LawAsked | BundleAsked | Supply | BarrierAsked | HeardAsked
 """What is answered without a step."""
 FIND_MAX: Final = 1_000
 _LAW_FRAME_BYTES: Final = 64
@@ -60,7 +62,9 @@ async def announcement(store: Store, recent: Recent, origin: str, first: int, si
     return announce_batches(origin, first, leaves, await store.bodies(_ids(leaves)), note)
 
 
-async def looked_up(store: Store, asked: Pull | Find | Prove | LawAsked | BundleAsked, state: GovernorState, *, openings: bool) -> bytes:
+async def looked_up(
+    store: Store, asked: Pull | Leaves | Find | Prove | LawAsked | BundleAsked, state: GovernorState, *, openings: bool
+) -> bytes:
     """The answer to a question.
 
     Args:
@@ -74,7 +78,10 @@ async def looked_up(store: Store, asked: Pull | Find | Prove | LawAsked | Bundle
     """
     match asked:
         case Pull(origin=origin):
-            return await pulled(store, asked, state.log.note if origin == state.log.origin else b"", openings=openings)
+            newest = state.log.note if origin == state.log.origin else b""
+            return await pulled(store, asked, newest, state.governance, openings=openings)
+        case Leaves(origin=origin, first=first, count=count):
+            return pull_answer(origin, first, await store.records(origin, first, min(count, BATCH_RECORDS_MAX)), {}, {}, b"")
         case Find():
             return await found(store, asked)
         case Prove():
@@ -103,7 +110,7 @@ async def shown(store: Store, roster: Roster, me: Member, asker: Member) -> tupl
     return notes, beat.note if beat is not None else b""
 
 
-async def pulled(store: Store, ask: Pull, newest: bytes, *, openings: bool) -> bytes:
+async def pulled(store: Store, ask: Pull, newest: bytes, governance: Governance, *, openings: bool) -> bytes:
     """The answer to a pull.
 
     Args:
@@ -111,15 +118,32 @@ async def pulled(store: Store, ask: Pull, newest: bytes, *, openings: bool) -> b
         ask: the question.
         newest: the own log's newest signed checkpoint. Where there is no certificate beyond, it is shown; of others' logs, the newest
             certificate: who holds all records may still lack that.
+        governance: by whose roster the smallest certificate beyond is chosen, as in :func:`proved`.
         openings: whether the asker may see what committed parameters hide.
     """
     leaves = await store.records(ask.origin, ask.first, min(ask.count, BATCH_RECORDS_MAX))
     bodies = await store.bodies(_ids(leaves))
     opened = await store.openings([key for leaf in leaves for key in leaf_ids(leaf)[1]]) if openings else {}
-    certificate = await store.note("certificate", ask.origin, at_least=ask.first + 1)
+    certificate = await _certificate(store, ask.origin, ask.first + 1, governance)
     if certificate is None and not newest:
         certificate = await store.note("certificate", ask.origin, latest=True)
-    return pull_answer(ask.origin, ask.first, leaves, bodies, opened, certificate.note if certificate is not None else newest)
+    note = certificate.note if certificate is not None else newest
+    leaves = leaves[: fitting(leaves, bodies, opened, note)]
+    end, path, start = ask.first + len(leaves), list[bytes](), list[bytes]()
+    if certificate is not None and 0 < end < certificate.size:
+        path += await store.consistency_path(ask.origin, end, certificate.size)
+    if certificate is not None and 0 < ask.first < certificate.size:
+        begun = await store.frontier_at(ask.origin, ask.first)
+        start += [begun.root(), *await store.consistency_path(ask.origin, ask.first, certificate.size)]
+    return pull_answer(ask.origin, ask.first, leaves, bodies, opened, note, path=path, start=start)
+
+
+async def _certificate(store: Store, origin: str, at_least: int, governance: Governance) -> StoredNote | None:
+    """The smallest one over so many records by the roster in force, else the newest over so many."""
+    found = await store.note("certificate", origin, at_least=at_least)
+    if found is None or is_current(found.note, governance):
+        return found
+    return await store.note("certificate", origin, latest=True)
 
 
 async def law(store: Store, ask: LawAsked) -> bytes:
@@ -168,14 +192,12 @@ async def proved(store: Store, ask: Prove, governance: Governance, *, openings: 
     leaves = await store.records(ask.origin, ask.index, 1)
     if not leaves:
         raise Refused("not_found", f"{ask.origin} {ask.index}")
-    certificate = await store.note("certificate", ask.origin, at_least=ask.index + 1)
-    if certificate is not None and not is_current(certificate.note, governance):
-        certificate = await store.note("certificate", ask.origin, latest=True)
+    certificate = await _certificate(store, ask.origin, ask.index + 1, governance)
     proof = b""
     if certificate is not None:
         path = await store.inclusion_path(ask.origin, ask.index, certificate.size)
         proof = TlogProof(index=ask.index, path=path, note=certificate.note).encode()
-    answer = await pulled(store, Pull(origin=ask.origin, first=ask.index, count=1), b"", openings=openings)
+    answer = await pulled(store, Pull(origin=ask.origin, first=ask.index, count=1), b"", governance, openings=openings)
     return pack(Proved(batch=unpack(LineageBatch, answer), proof=proof.decode()))
 
 

@@ -33,7 +33,8 @@ from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import LineageBatch, NodeStatus, Prove, Proved, Pull, StatusAsked, pack, unpack
 from mesh.errors import MeshError, Unavailable
 from mesh.limits import BATCH_RECORDS_MAX
-from mesh.protocol.audit import Audit, AuditEvent, PullFailed
+from mesh.protocol.alarms import PATIENT, Patience, Standing
+from mesh.protocol.audit import Audit, AuditEvent, MembersTold, PullFailed
 from mesh.protocol.audited import AuditState
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
 from mesh.protocol.step import Ask
@@ -48,8 +49,11 @@ _ASK_MS: Final = 2_000
 _TICK_S: Final = 0.1
 _EVENTS_MAX: Final = 16
 """Messages in one step: each may hold 128 decisions, and the bus must not wait for a second."""
-_QUEUED_MAX: Final = 512
+_QUEUED_MAX: Final = 64
+"""Messages that wait to be judged: each may be a megabyte, and more of them make nothing faster."""
 _SAVE_S: Final = 1.0
+_SAVE_SHARE: Final = 20
+"""Saving takes a twentieth of the time at most: with thousands of executions open a position is some megabytes."""
 _LEARN_S: Final = 10.0
 _LEARN_AGAIN_S: Final = 1.0
 """At the earliest, when something came that was decided by a policy not heard of yet."""
@@ -104,6 +108,15 @@ class Auditor:
         self._stopping = True
 
     @property
+    def governance(self) -> Governance:
+        """What it judges by now."""
+        return self._audit.governance
+
+    def standing(self, patience: Patience = PATIENT) -> list[Standing]:
+        """The alarms that stand now."""
+        return self._audit.standing(self.state, now_ms=self._clock.now_ms(), patience=patience)
+
+    @property
     def caught_up(self) -> bool:
         """Whether everything that is known to be final was judged."""
         return all(log.caught_up for log in self.state.logs.values())
@@ -126,7 +139,7 @@ class Auditor:
 
     async def _follow(self, *, once: bool, changed: Callable[[AuditState], None]) -> None:
         now = asyncio.get_running_loop().time
-        saved_s = now()
+        save_s = now() + _SAVE_S
         moved: dict[str, tuple[int, float]] = {}
         while not self._stopping:
             await self._turn()
@@ -135,9 +148,10 @@ class Auditor:
                 origin: moved[origin] if origin in moved and not log.caught_up and moved[origin][0] == log.ready else (log.ready, now())
                 for origin, log in self.state.logs.items()
             }
-            if now() - saved_s > _SAVE_S:
+            if now() > save_s:
+                begun_s = now()
                 await self._save()
-                saved_s = now()
+                save_s = now() + max(_SAVE_S, _SAVE_SHARE * (now() - begun_s))
             if once and self._learned and not self._reached:
                 raise Unavailable("unreachable", "no member of the roster answers")
             # Judged log by log: one that leads nowhere must not hide behind the traffic of the others.
@@ -236,6 +250,7 @@ class Auditor:
             self._spawn(self._read(region))
         answers = await asyncio.gather(*(self._status(name) for name in members))
         self._reached = sum(answer is not None for answer in answers)
+        await self._queue.put(_Item(MembersTold({answer.node: answer for answer in answers if answer is not None})))
         claims: dict[str, list[tuple[int, str]]] = {origin: [] for origin in self._audit.owners}
         for status in answers:
             for origin, certified in _certified(status):

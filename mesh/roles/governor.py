@@ -7,7 +7,7 @@ Rules
 2. Whatever keeps the mesh together (heartbeats, notes, records) is taken before requests, however many wait.
 3. The whole loop runs on a thread with a stack of known size, because policy is evaluated in it.
 4. Storage that fails, or a step that was refused, answers everybody ``unavailable``; the file is opened again and verified, and a
-   new incarnation begins.
+   new incarnation begins. Until it takes something again, what it holds is still served, and nothing is signed.
 5. An alarm ends the node, wherever it was met: nothing more is signed, whoever waits is told ``unavailable``, :meth:`GovernorNode.run`
    raises it. An error that nobody foresaw is an alarm, ``internal_error``, with its traceback in the log;
    but for one met in answering a question, which only whoever asked hears of: nothing was changed by it.
@@ -16,13 +16,14 @@ Rules
 7. A node that goes over to the next roster begins anew as after a failure of storage, with nothing lost. One that this roster
    does not name any more ends.
 8. What is on the disk is verified at start and again and again after (:mod:`mesh.roles.scrubbing`).
+9. What is found broken at start is put back as it was signed, if a member has it (:mod:`mesh.roles.mending`), or the node ends.
 """
 
 import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -40,14 +41,12 @@ from mesh.core import subjects
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
 from mesh.core.messages import (
-    BarrierAsked,
     BundleAsked,
     HeardAsked,
     LawAsked,
     NodeStatus,
     Offer,
     RefusedAnswer,
-    StatusAsked,
     Supply,
     Sync,
     pack,
@@ -73,20 +72,23 @@ from mesh.protocol.events import (
     SyncArrived,
     Tick,
 )
+from mesh.protocol.gossip import Forked
 from mesh.protocol.governor import Machine
-from mesh.protocol.step import Announce, Ask, AskLaw, KeyUse, Outgoing, Reply
+from mesh.protocol.step import Announce, Ask, AskLaw, KeyUse, Outgoing, Reply, SetMeta
 from mesh.roles import answers
-from mesh.roles.admission import Admission, admit_stored
+from mesh.roles.admission import Admission, Find, admit_stored
 from mesh.roles.config import NodeConfig
 from mesh.roles.erasing import erase_for_ever
 from mesh.roles.inbox import Inbox
 from mesh.roles.lanes import Lanes
 from mesh.roles.loading import admitted_engine, enrolled, load_governance, load_state
+from mesh.roles.mending import mended, note_broken
 from mesh.roles.outbox import Outbox
 from mesh.roles.peers import Peers
 from mesh.roles.performer import USES, Performer
+from mesh.roles.questions import answered, reply_with
 from mesh.roles.scrubbing import scrub_for_ever, scrub_newest
-from mesh.roles.starting import barrier_answer, fewer_than_signed, watch_start
+from mesh.roles.starting import fewer_than_signed, watch_start
 from mesh.roles.status import node_status
 from mesh.roles.waiters import Waiters, reply
 
@@ -117,6 +119,7 @@ class GovernorNode:
         self.signer = Signer([load(config.path(config.node.keys) / f"{use}.key") for use in USES])
         self._public: dict[KeyUse, str] = {use: self.signer.public(use) for use in USES}
         self.me: Member = enrolled(self.governance.roster, config.node.name, self._public)
+        self._file = config.path(config.node.data) / "node.db"
         self._failpoint = failpoint
         self._thread = thread
         self._inbox = Inbox()
@@ -124,6 +127,8 @@ class GovernorNode:
         self._draining = False
         self._looking = {True: 0, False: 0}
         """Questions being looked up: about law, which nobody else's may keep out, and others."""
+        self._ailing = ""
+        """Why storage takes nothing, as a code; empty if it does."""
         self._shared: list[Subscription] = []
         """Where other governors of the region could answer as well."""
         self._fatal: MeshError | None = None
@@ -153,14 +158,14 @@ class GovernorNode:
             Alarm: rule 5.
         """
         engine = admitted_engine(self.governance, self._thread)
-        name = f"gov-{self.me.name}"
-        self.lanes = await Lanes.connect(bus_options(self.config.bus, name=name, base=self.config.path(".")), wait_ms=30_000)
+        options = bus_options(self.config.bus, name=f"gov-{self.me.name}", base=self.config.path("."))
+        self.lanes = await Lanes.connect(options, wait_ms=30_000)
         self.outbox = Outbox(self.lanes.bulk)
         self.peers = Peers(self.lanes.urgent, self._enqueue)
-        found = self._stored_bundle, self.peers.bundle
-        self.admission = Admission(engine, lambda: self._performing().state.governance, found, self._judged)
+        stored: Find = lambda digest: self._performing().store.bundle(digest)  # noqa: E731, PLW0108 -- of whichever store is open then
+        self.admission = Admission(engine, lambda: self._performing().state.governance, (stored, self.peers.bundle), self._judged)
         try:
-            await self._open(engine)
+            await self._first_open(engine, self.peers)
             await self._subscribe(self.lanes.bulk, self.lanes.urgent)
             self._spawn(self._tick())
             self._spawn(self.admission.run())
@@ -169,6 +174,7 @@ class GovernorNode:
             await self._drain(self.lanes.bulk)
         except MeshError as error:
             _log.critical("stopped: %s", error)
+            note_broken(self._file, error)
             raise
         except Exception as error:
             _log.exception("stopped")
@@ -191,8 +197,7 @@ class GovernorNode:
     async def _close(self, lanes: Lanes, outbox: Outbox) -> None:
         """Sign nothing more, answer whoever waits, let go of everything."""
         self._draining = True
-        tasks = list(self._tasks)
-        for task in tasks:
+        for task in (tasks := list(self._tasks)):
             task.cancel()
         if self.performer is not None:
             await self.performer.stop()
@@ -203,11 +208,21 @@ class GovernorNode:
         if self.performer is not None:
             await self.performer.store.close()
 
-    async def _open(self, engine: CedarEngine) -> None:
-        folder = self.config.path(self.config.node.data)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        store = await Store.open(folder / "node.db", owner=self.me.name)
+    async def _first_open(self, engine: CedarEngine, peers: Peers) -> None:
+        """Rule 9."""
+        peers.others = [member.name for member in self.governance.roster.members if member.name != self.me.name]
+        found = await mended(self._file, None, peers.records)
         try:
+            await self._open(engine, found=found)
+        except Alarm as alarm:
+            await self._open(engine, found=[*found, *await mended(self._file, alarm, peers.records)])
+
+    async def _open(self, engine: CedarEngine, *, found: Sequence[Forked] = ()) -> None:
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store = await Store.open(self._file, owner=self.me.name)
+        try:
+            if found:  # a start may have nothing to write, and then find only later that nothing can be
+                await store.commit([SetMeta("mended", self.clock.now_ms())])
             governance = await load_governance(store, self.governance)
             roster = governance.roster
             self.me = enrolled(roster, self.me.name, self._public, heard=self.me.region if self._shared else "")
@@ -221,7 +236,7 @@ class GovernorNode:
             )
             boot, now_ms = secrets.token_hex(32), self.clock.now_ms()
             admitted = await admit_stored(governance, engine, store.bundle)
-            await performer.begin(begin(machine, stored, boot=boot, now_ms=now_ms, given=self._given, admitted=admitted))
+            await performer.begin(begin(machine, stored, boot=boot, now_ms=now_ms, given=self._given, admitted=admitted, found=found))
         except BaseException:
             await store.close()
             raise
@@ -239,14 +254,20 @@ class GovernorNode:
         """Rule 4."""
         _log.error("step failed: %s", error)
         self.counters["failed_steps"] += 1
-        await self._let_go()
+        resting = self._performing().store
+        await self._let_go(rest=True)
         while not self._draining:
             try:
-                await self._open(engine)
-                return
+                await self._open(engine, found=[Forked(error.code, error.detail[:200])])
             except (Unavailable, Refused) as again:
                 _log.error("storage: %s", again)
+                self._ailing = again.code
+                await self._tell_waiters()
                 await asyncio.sleep(_REOPEN_S)
+            else:
+                self._ailing = ""
+                await resting.close()
+                return
         raise error
 
     async def _begin_anew(self, engine: CedarEngine) -> None:
@@ -255,16 +276,15 @@ class GovernorNode:
         try:
             await self._let_go()
             await self._open(engine)
-        except Alarm:
-            raise
-        except MeshError as error:
+        except (Refused, Unavailable) as error:
             await self._recover(error, engine)
 
-    async def _let_go(self) -> None:
+    async def _let_go(self, *, rest: bool = False) -> None:
         performer = self._performing()
         await performer.stop()
         await self._tell_waiters()
-        await performer.store.close()
+        with suppress(Unavailable):
+            await (performer.store.rest() if rest else performer.store.close())
 
     async def _tell_waiters(self) -> None:
         """Tell whoever waits now that nothing will come."""
@@ -301,7 +321,7 @@ class GovernorNode:
         if self.outbox is not None:
             counters.update({f"outbox_{name}": count for name, count in self.outbox.counters.items()})
         refused = self.admission.refused if self.admission is not None else {}
-        return node_status(self._performing(), counters, started_ms=self._started_ms, refused=refused)
+        return node_status(self._performing(), counters, started_ms=self._started_ms, refused=refused, ailing=self._ailing)
 
     # ------------------------------------------------------------------------------------------------------------ loop
 
@@ -413,6 +433,8 @@ class GovernorNode:
             refusal = "too_large"
         elif draining and self._draining:
             refusal = "draining"
+        elif draining and self._ailing:
+            refusal = "unavailable"
         elif not fits:
             refusal = "overloaded"
         if refusal:
@@ -423,39 +445,17 @@ class GovernorNode:
     async def _look_up(self, message: Message, asked: answers.Question) -> None:
         # Tenants import this service; what committed parameters hide is for members and auditors.
         openings = not message.imported
+        asking = answered(asked, self._performing, self.admission, self.signer, status=self.status, openings=openings)
         try:
-            performer = self._performing()
-            if isinstance(asked, StatusAsked):
-                answer = pack(self.status())
-            elif isinstance(asked, Supply):
-                answer = self.admission.supplied(bytes(asked.bundle)) if self.admission is not None else b""
-            elif isinstance(asked, BarrierAsked):
-                answer = await barrier_answer(performer, self.signer, asked)
-            elif isinstance(asked, HeardAsked):
-                answer = await answers.heard(performer.store, performer.state.words, asked)
-            else:
-                answer = await answers.looked_up(performer.store, asked, performer.state, openings=openings)
-        except Alarm:
-            await reply(message, pack(RefusedAnswer(code="unavailable", detail="")), self.counters)
-            raise  # rule 5
-        except MeshError as error:
-            answer = pack(RefusedAnswer(code=error.code, detail=error.detail[:200]))
-        except Exception:  # noqa: BLE001 -- it changed nothing, and nobody may stop a node by asking
-            _log.exception("a question")
-            self.counters["failed_questions"] += 1
-            answer = pack(RefusedAnswer(code="internal_error", detail=""))
+            await reply_with(message, asking, self.counters)
         finally:
             self._looking[isinstance(asked, _ABOUT_LAW)] -= 1
-        await reply(message, answer, self.counters)
 
     # -------------------------------------------------------------------------------------------------------- outbound
 
     def _judged(self, event: PolicyAdmitted | PolicyRefused | OpeningsErased) -> None:
         self._inbox.judged.append(event)
         self._wake.set()
-
-    async def _stored_bundle(self, digest: str) -> bytes | None:
-        return await self._performing().store.bundle(digest)
 
     async def _deliver(self, item: Outgoing, data: bytes) -> None:
         """Send one thing. A bus that is down loses it: what matters is said again or asked for again."""

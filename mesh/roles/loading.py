@@ -15,11 +15,12 @@ from mesh.core.log.record import read_record
 from mesh.errors import Alarm, Refused
 from mesh.policy.admission import admit_laws
 from mesh.protocol import hearing, serving
+from mesh.protocol.histories import RECENT_MAX, Recent
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
+from mesh.protocol.members import logs_of
 from mesh.protocol.refusing import conflict_key, refused_key
 from mesh.protocol.step import Head, HeadUse, KeyUse
 from mesh.protocol.stored import INCARNATION, REFILLED, ROSTER_EPOCH, Stored, StoredLog
-from mesh.protocol.together import logs_of
 
 __all__ = ["admitted_engine", "enrolled", "load_governance", "load_state"]
 
@@ -125,6 +126,7 @@ async def _log(store: Store, origin: str, heads: dict[tuple[HeadUse, str], Head]
     certificate = await store.note("certificate", origin, latest=True)
     certified = certificate.size if certificate is not None else 0
     checkpoint = await store.note("checkpoint", origin, latest=True)
+    attested = await store.note("attested", origin, latest=True)
     last_ms = read_record((await store.records(origin, size - 1, 1))[0]).at_ms if size else 0
     first_mark = certified - certified % CHECKPOINT_RECORDS_MAX + CHECKPOINT_RECORDS_MAX
     refused, conflict = await store.meta(refused_key(origin)), await store.meta(conflict_key(origin))
@@ -140,4 +142,13 @@ async def _log(store: Store, origin: str, heads: dict[tuple[HeadUse, str], Head]
         conflicted=conflict is not None,
         checkpoint=checkpoint.note if checkpoint is not None else b"",
         certificate=certificate.note if certificate is not None else b"",
+        attested=attested.note if attested is not None else b"",
+        recent=await _recent(store, origin, certified, size),
     )
+
+
+async def _recent(store: Store, origin: str, certified: int, size: int) -> Recent | None:
+    first = max(certified, size - RECENT_MAX)
+    if not 0 <= first < size:
+        return None
+    return Recent(await store.frontier_at(origin, first) if first else Frontier.empty(), await store.tile(origin, 0, first, size - first))

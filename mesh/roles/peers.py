@@ -9,11 +9,12 @@ from typing import Final
 from mesh.adapters.bus import Bus
 from mesh.core import subjects
 from mesh.core.bytes.canonical import Payload
-from mesh.core.messages import BarrierAsked, BundleAsked, BundleGiven, LawAsked, Pull, Sync, SyncAnswer, pack, unpack
+from mesh.core.messages import BarrierAsked, BundleAsked, BundleGiven, LawAsked, LineageBatch, Pull, Sync, SyncAnswer, pack, unpack
 from mesh.errors import MeshError
 from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.barrier import asks
 from mesh.protocol.events import BarrierArrived, HeartbeatArrived, LawArrived, LineageArrived
+from mesh.protocol.freshness import answered
 from mesh.protocol.step import Ask, AskLaw
 from mesh.roles.performer import Performer
 
@@ -60,17 +61,31 @@ class Peers:
             self._enqueue(HeartbeatArrived(bytes(unpack(SyncAnswer, answer).heartbeat)))
 
     async def sync_all(self, performer: Performer, wanted: Callable[[], bool]) -> None:
-        """Ask every member for a heartbeat of now, until enough have answered, or it is no longer ``wanted``."""
-        roster, nonce = performer.machine.governance.roster, performer.state.fresh.boot
-        while wanted() and len(performer.state.fresh.echoed) < roster.k:
-            await asyncio.gather(*(self.sync(name, nonce) for name in self.others if name not in performer.state.fresh.echoed))
-            await asyncio.sleep(_AGAIN_S)
+        """Ask every member for a heartbeat of now, until enough have answered, also without who is caught later; while it is ``wanted``."""
+        roster, nonce, wait_s = performer.machine.governance.roster, performer.state.fresh.boot, _AGAIN_S
+        while wanted():
+            state = performer.state
+            enough = answered(state.fresh, roster, state.governance.frozen)
+            if not enough:
+                await asyncio.gather(*(self.sync(name, nonce) for name in self.others if name not in state.fresh.echoed))
+            wait_s = _AGAIN_S_MAX if enough else wait_s
+            await asyncio.sleep(wait_s)
+            wait_s = _AGAIN_S if enough else min(2 * wait_s, _AGAIN_S_MAX)
 
     async def bundle(self, digest: str) -> bytes | None:
         """The policy bundle of that digest, from whichever member gives it; not all nodes ask the same one first."""
         for member in random.sample(self.others, len(self.others)):
             with suppress(MeshError):
                 return bytes(unpack(BundleGiven, await self._request(member, BundleAsked(digest=digest))).bundle)
+        return None
+
+    async def records(self, origin: str, index: int, fits: Callable[[LineageBatch], bool]) -> LineageBatch | None:
+        """The record at ``index`` with its statements, from whichever member has what ``fits``; none if nobody answers so."""
+        for member in self.others:
+            with suppress(MeshError):
+                found = unpack(LineageBatch, await self._request(member, Pull(origin=origin, first=index, count=1)))
+                if (found.origin, found.first, len(found.records)) == (origin, index, 1) and fits(found):
+                    return found
         return None
 
     async def ask_all(self, performer: Performer, wanted: Callable[[], bool]) -> None:

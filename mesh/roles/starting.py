@@ -14,8 +14,8 @@ from mesh.core.bytes import envelope
 from mesh.core.messages import BarrierAnswer, BarrierAsked, pack
 from mesh.errors import Refused
 from mesh.protocol import barrier
+from mesh.protocol.members import logs_of
 from mesh.protocol.stored import StoredLog
-from mesh.protocol.together import logs_of
 from mesh.roles.answers import shown
 from mesh.roles.performer import Performer
 
@@ -40,7 +40,7 @@ async def barrier_answer(performer: Performer, signer: Signer, asked: BarrierAsk
     draft = barrier.answer_draft(roster, me, asked, state.governance.frontier, notes=notes, heartbeat=heartbeat)
     signed = envelope.assemble(draft.payload_type, draft.payload, {me.decision_key: signer.sign("decision", draft.message)})
     kept = [await performer.store.note("certificate", origin, latest=True) for origin in logs_of(state.governance)]
-    certificates = barrier.certificates_in(item.note for item in kept if item is not None)
+    certificates = barrier.certificates_in((item.note for item in kept if item is not None), by=me.name, nonce=asked.nonce)
     beats = [msgspec.Raw(heartbeat)] if heartbeat else []
     return pack(BarrierAnswer(barrier=msgspec.Raw(signed), heartbeat=beats, certificates=certificates))
 

@@ -13,7 +13,9 @@ from mesh.roles.performer import Performer
 __all__ = ["node_status", "policies_of"]
 
 
-def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms: int, refused: Mapping[str, str]) -> NodeStatus:
+def node_status(
+    performer: Performer, counters: Mapping[str, int], *, started_ms: int, refused: Mapping[str, str], ailing: str = ""
+) -> NodeStatus:
     """The status of the node whose steps ``performer`` performs.
 
     Args:
@@ -21,17 +23,18 @@ def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms
         counters: what it counts.
         started_ms: since when it runs.
         refused: manifest id to code, of policies that it will not decide by.
+        ailing: why its storage takes nothing; empty if it does.
     """
     machine, state = performer.machine, performer.state
     governance, roster = state.governance, state.governance.roster
-    now_ms, code = performer.clock.now_ms(), ""
+    now_ms, code = performer.clock.now_ms(), ailing
     try:
         if state.barrier is not None:
             check(state.barrier, governance, now_ms=now_ms)
             raise Refused("barrier_pending", "")
-        check_acts(governance, state.fresh, state.mirrors, wall_ms=performer.clock.wall_ms(), now_ms=now_ms)
+        check_acts(governance, state.fresh, state.mirrors, state.log, wall_ms=performer.clock.wall_ms(), now_ms=now_ms)
     except Refused as refusal:
-        code = refusal.code
+        code = code or refusal.code
     return NodeStatus(
         node=machine.me.name,
         region=machine.me.region,
@@ -41,6 +44,7 @@ def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms
         policies=policies_of(governance, machine.me.region, now_ms, refused),
         halted=sorted(governance.halted),
         conflicts=sum(map(governance.forked, governance.whole)),
+        frozen=sorted(governance.frozen),
         origin=state.log.origin,
         size=state.log.frontier.size,
         certified=state.log.certified,
@@ -58,7 +62,10 @@ def node_status(performer: Performer, counters: Mapping[str, int], *, started_ms
         ],
         fresh=not code,
         code=code,
-        vouchers=sorted(vouchers(state.fresh, governance.frontier, now_ms=now_ms, bounds=roster.bounds, whole=governance.whole)),
+        vouchers=sorted(
+            vouchers(state.fresh, governance.frontier, now_ms=now_ms, bounds=roster.bounds, whole=governance.whole).keys()
+            - governance.frozen
+        ),
         now_ms=now_ms,
         uptime_ms=max(0, now_ms - started_ms),
         counters=dict(counters),

@@ -5,7 +5,8 @@ Rules
 1. What is cosigned is decided by :mod:`mesh.protocol.witness`; here it is performed by the mesh's own runner: kept, then signed, then
    answered (:func:`mesh.protocol.step.phases`).
 2. One request per log at a time: what was judged is what the file still holds, or nothing is written.
-3. Storage that fails answers 503; the file is opened again, and what it holds then is what is known. An alarm ends the witness.
+3. Storage that fails answers 503; the file is opened again, and what it holds then is what is known, unless that is less than was
+   known before, or something else: that is an alarm (``storage_rolled_back``), and an alarm ends the witness.
 4. A log's own signature under another root for a size that was cosigned is kept as evidence, and said in the log.
 5. ``GET /<sha256 of origin>/checkpoint`` shows what was cosigned last, with the line that was answered.
 
@@ -17,6 +18,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Final, TypeVar
 
 from mesh.adapters.clock import Clock
@@ -31,7 +33,7 @@ from mesh.protocol.step import Commit, Head, KeyUse, Step, phases
 from mesh.protocol.witness import SIZE_TYPE, STATUS, Forked, add_checkpoint, asked, shown
 from mesh.roles.witness_config import WitnessConfig, watched
 
-__all__ = ["WitnessNode"]
+__all__ = ["WitnessNode", "open_store"]
 
 T = TypeVar("T")
 
@@ -42,6 +44,27 @@ _CHECKPOINT: Final = "/checkpoint"
 _AGAIN: Final = {"Cache-Control": "no-cache"}
 
 _log = logging.getLogger(__name__)
+
+
+async def open_store(config: WitnessConfig, *, key: Path | None = None, create: bool = False) -> WitnessStore:
+    """The file of that witness, open; with ``create`` it is made, folder and all.
+
+    Args:
+        config: whose.
+        key: where its key is now, if not where the configuration says.
+        create: as in :meth:`WitnessStore.open`.
+
+    Raises:
+        MeshError: as :meth:`WitnessStore.open`, and what is wrong with the key.
+    """
+    folder = config.path(config.witness.data)
+    key_file = key or config.path(config.witness.key)
+    if create:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unavailable("storage_failed", f"{folder}: {error.strerror}") from None
+    return await WitnessStore.open(folder / "witness.db", key=load(key_file).key.public, key_file=key_file, create=create)
 
 
 class WitnessNode:
@@ -104,19 +127,14 @@ class WitnessNode:
             raise self._fatal
 
     async def _open(self) -> None:
-        folder = self._config.path(self._config.witness.data)
+        store = await open_store(self._config)
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise Unavailable("storage_failed", f"{folder}: {error.strerror}") from None
-        key_file = self._config.path(self._config.witness.key)
-        store = await WitnessStore.open(folder / "witness.db", key=self._key, key_file=key_file)
-        try:
-            self._cosigned = await store.all()
+            found = await store.all()
+            _not_less(self._cosigned, found)
         except BaseException:
             await store.close()
             raise
-        self._store = store
+        self._store, self._cosigned = store, found
 
     async def _reopen(self) -> None:
         """Rule 3."""
@@ -215,6 +233,14 @@ class WitnessNode:
         if self._store is None or self._fatal is not None:
             raise Unavailable("storage_failed", "the file is not open")
         return self._store
+
+
+def _not_less(known: Mapping[str, Cosigned], found: Mapping[str, Cosigned]) -> None:
+    """Rule 3: an older copy, or an empty disk, may stand where the file was."""
+    for origin, (before, _) in known.items():
+        now = found[origin].head if origin in found else None
+        if now is None or now.size < before.size or now.time_s < before.time_s or (now.size == before.size and now.root != before.root):
+            raise Alarm("storage_rolled_back", f"{origin} was cosigned at size {before.size}, and the file does not say so any more")
 
 
 def _refused(refusal: Refused) -> Answer:

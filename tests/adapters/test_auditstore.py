@@ -7,13 +7,25 @@ import pytest
 
 from mesh.adapters.auditstore import AuditStore
 from mesh.errors import Alarm, Unavailable
+from mesh.protocol.alarms import NOTHING, kept_of
 from mesh.protocol.audited import AuditPosition, Finding, LogPosition
+from mesh.protocol.progress import IDLE
 
 LOG = LogPosition(
-    origin="lab/eu-1/e1", size=1, hashes=["ab" * 32], last_ms=5, epoch=1, certified=1, match=1, mismatch=0, breakglass=0, unverifiable=0
+    origin="lab/eu-1/e1",
+    size=1,
+    hashes=["ab" * 32],
+    last_ms=5,
+    epoch=1,
+    certified=1,
+    match=1,
+    mismatch=0,
+    breakglass=0,
+    unverifiable=0,
+    pace=IDLE,
 )
 FOUND = Finding(code="replay_mismatch", origin="lab/eu-1/e1", index=0, detail="permit recorded, deny replayed")
-POSITION = AuditPosition(mesh="lab", roster="cd" * 32, logs=[LOG], findings=[FOUND], found=1)
+POSITION = AuditPosition(mesh="lab", roster="cd" * 32, logs=[LOG], findings=[FOUND], found=1, watched=kept_of(NOTHING))
 
 
 @pytest.fixture

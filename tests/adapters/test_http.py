@@ -1,4 +1,4 @@
-"""Whatever a stranger sends to the door costs a bounded amount, and the door goes on; whatever a host answers, asking it ends."""
+"""Whatever a stranger sends to the door costs a bounded amount, and the door goes on."""
 
 import asyncio
 import socket
@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mesh.adapters import httpserver
-from mesh.adapters.httpclient import Reply, admit_url, ask
-from mesh.adapters.httpserver import Answer, HttpServer, Request, listen_address
+from mesh.adapters.httpclient import Reply, ask
+from mesh.adapters.httpserver import SMALL_BYTES, Answer, HttpServer, Request, listen_address
 from mesh.errors import Alarm, Unavailable
 from mesh.limits import (
     HTTP_ANSWERS_BYTES_MAX,
@@ -65,6 +65,14 @@ async def door(handle: Callable[[Request], Awaitable[Answer]] | None = None) -> 
         yield opened
     finally:
         await opened.server.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("it never became so")
 
 
 def post(body: bytes, *headers: str, length: int | None = None) -> bytes:
@@ -224,6 +232,57 @@ async def test_answers_that_nobody_reads_are_bounded_together(monkeypatch: pytes
             one.close()
 
 
+async def test_small_answers_are_given_however_many_large_ones_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httpserver, "SLOW_S", 60.0)
+
+    async def some(request: Request) -> Answer:
+        return Answer(200, bytes({"/x": SMALL_BYTES, "/y": SMALL_BYTES + 1}.get(request.path, HTTP_ANSWERS_BYTES_MAX)))
+
+    async with door(some) as opened:
+        with socket.create_connection(("127.0.0.1", opened.server.port)) as slow:
+            slow.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda: opened.server._held == HTTP_ANSWERS_BYTES_MAX)
+            assert (await opened.get()).status == 200
+            assert status(await opened.knock(b"GET /y HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")) == 503
+
+
+async def test_who_has_been_written_to_longest_makes_room_for_a_large_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httpserver, "SLOW_S", 0.3)
+    half = HTTP_ANSWERS_BYTES_MAX // 2
+
+    async def much(_: Request) -> Answer:
+        return Answer(200, bytes(half))
+
+    async with door(much) as opened:
+        slow = list[socket.socket]()
+        for count in (1, 2):
+            slow.append(socket.create_connection(("127.0.0.1", opened.server.port)))
+            slow[-1].sendall(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda count=count: len(opened.server._written) == count)  # type: ignore[misc]
+        first, second = opened.server._written
+        await asyncio.sleep(0.4)
+        assert (await opened.get(bytes_max=half)).status == 200
+        await until(first.done)
+        assert (second.done(), opened.counters["http_made_room"]) == (False, 1)
+        for one in slow:
+            one.close()
+
+
+@pytest.mark.parametrize(
+    "sent", [b"garbage\r\n\r\n", b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"], ids=["refused", "answered"]
+)
+async def test_who_was_answered_and_only_lingers_makes_room(sent: bytes) -> None:
+    async with door() as opened:
+        held = [await asyncio.open_connection("127.0.0.1", opened.server.port) for _ in range(HTTP_CONNECTIONS_MAX)]
+        for _, writer in held:
+            writer.write(sent)
+        await until(lambda: len(opened.server._lingering) == HTTP_CONNECTIONS_MAX)
+        assert (await opened.get()).status == 200
+        assert opened.counters["http_turned_away"] == 0
+        for _, writer in held:
+            writer.transport.abort()
+
+
 async def test_a_connection_has_so_many_requests() -> None:
     async with door() as opened:
         answers = await opened.knock(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n" * (HTTP_REQUESTS_MAX + 5), wait_s=30)
@@ -317,6 +376,16 @@ async def test_what_nobody_foresaw_is_answered_and_an_alarm_is_told() -> None:
         assert [alarm.code for alarm in opened.alarms] == ["storage_corrupt"]
 
 
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [("http://x/a/b?c", "/a/b"), ("HTTPS://x", "/"), ("http://x:1/", "/"), ("/http://x/a", "/http://x/a"), ("*", "*")],
+)
+async def test_a_host_in_front_is_no_part_of_the_path(target: str, path: str) -> None:
+    async with door() as opened:
+        await opened.knock(f"OPTIONS {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert opened.seen[0].path == path
+
+
 async def test_a_query_is_no_part_of_the_path() -> None:
     async with door() as opened:
         await opened.knock(b"GET /x?y=z HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -342,90 +411,3 @@ async def test_an_address_that_cannot_be_had_is_refused() -> None:
         for address in (f"127.0.0.1:{opened.server.port}", "192.0.2.1:1", "no.such.host.invalid:1"):
             with refuses("config_invalid"):
                 await Door().server.listen(address)
-
-
-# ------------------------------------------------------------------------------------------------------------------- asking
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("it never became so")
-
-
-@asynccontextmanager
-async def host(answer: bytes, *, hold: bool = False) -> AsyncIterator[str]:
-    writers = list[asyncio.StreamWriter]()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        await reader.read(10)
-        writer.write(answer)
-        if not hold:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        for writer in writers:
-            writer.transport.abort()
-        await asyncio.sleep(0)
-
-
-ANSWERS = {
-    "nothing": b"",
-    "garbage": b"\x00\x01\x02\r\n\r\n",
-    "half an answer": b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
-    "too much": b"HTTP/1.1 200 OK\r\nContent-Length: 101\r\n\r\n" + bytes(101),
-    "no end": b"HTTP/1.1 200 OK\r\n\r\n" + bytes(10_000),
-    "headers without end": b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 10_000,
-    "another protocol": b"SSH-2.0-OpenSSH_9.9\r\n",
-    "only promises": b"HTTP/1.1 100 Continue\r\n\r\n" * 100,
-}
-
-
-@pytest.mark.parametrize("what", ANSWERS)
-async def test_a_host_that_answers_badly_is_unreachable(what: str) -> None:
-    async with host(ANSWERS[what]) as url:
-        with pytest.raises(Unavailable) as caught:
-            await ask(url, wait_ms=2_000, bytes_max=100)
-        assert caught.value.code == "unreachable"
-
-
-@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"])
-async def test_a_host_that_does_not_end_is_left_in_time(sent: bytes) -> None:
-    async with host(sent, hold=True) as url:
-        began = asyncio.get_running_loop().time()
-        with pytest.raises(Unavailable):
-            await ask(url, wait_ms=300, bytes_max=100)
-        assert asyncio.get_running_loop().time() - began < 2
-
-
-async def test_an_answer_as_large_as_allowed_is_taken_and_a_redirect_is_only_an_answer() -> None:
-    async with host(
-        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Type: Text/X; a=b\r\nContent-Length: 100\r\n\r\n" + bytes(100)
-    ) as url:
-        assert await ask(url, wait_ms=2_000, bytes_max=100) == Reply(302, "text/x", bytes(100))
-
-
-async def test_nobody_there_and_a_wrong_certificate_are_unreachable() -> None:
-    async with host(b"\x15\x03\x01\x00\x02\x02\x28") as url:
-        for address in ("http://127.0.0.1:1", url.replace("http:", "https:"), "http://no.such.host.invalid"):
-            with pytest.raises(Unavailable):
-                await ask(address, wait_ms=2_000, bytes_max=100)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        *("", "x", "ftp://x", "file:///etc/passwd", "http://", "http://x:y", "http://x:0", "http://u:p@x", "http://x?q", "http://x#f"),
-        *("http://x y", "http://x\r\nHost: y", "http://[x", "http://ü"),
-    ],
-)
-def test_an_address_that_is_none_is_refused(url: str) -> None:
-    with refuses("config_invalid"):
-        admit_url(url)

@@ -160,6 +160,24 @@ async def test_a_strangers_write_lock_delays_but_does_not_end_the_store(tmp_path
     await store.close()
 
 
+async def test_a_file_whose_journal_cannot_be_made_durable_whole_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else reads an old state of it; in the same way a disk that takes nothing stands between."""
+    monkeypatch.setattr(store_module, "_PRAGMAS", (*store_module._PRAGMAS, "busy_timeout = 50"))
+    store = await filled(tmp_path)
+    reader = sqlite3.connect(tmp_path / NAME, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM record").fetchall()
+    await store.commit([SetMeta("x", 1)])
+    await store.close()
+    await refused(Store.open(tmp_path / NAME, owner="a"), Unavailable, "storage_failed")
+    reader.execute("ROLLBACK")
+    reader.close()
+    store = await Store.open(tmp_path / NAME, owner="a")
+    assert await store.meta("x") == 1
+    assert (tmp_path / f"{NAME}-wal").stat().st_size == 0
+    await store.close()
+
+
 async def test_commits_are_taken_in_the_order_of_the_calls(tmp_path: Path) -> None:
     store = await Store.open(tmp_path / NAME, owner="a")
     await asyncio.gather(*(store.commit([append(LOG, number, 1), SetMeta("last", number)]) for number in range(50)))

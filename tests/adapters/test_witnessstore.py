@@ -24,7 +24,8 @@ def effects(size: int, *, root: bytes = ROOT, time_s: int = 10) -> list[SetHead 
 async def opened(folder: Path, *, key: str = "ab" * 32) -> WitnessStore:
     if not (folder / "witness.key").exists():
         signer.generate(folder / "witness.key", "witness", bytes(32))
-    return await WitnessStore.open(folder / NAME, key=key, key_file=folder / "witness.key")
+    create = not (folder / NAME).exists()
+    return await WitnessStore.open(folder / NAME, key=key, key_file=folder / "witness.key", create=create)
 
 
 async def test_what_was_advanced_is_there_after_a_restart(tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ async def test_evidence_is_kept_once_and_bounded(tmp_path: Path) -> None:
 async def test_one_process_has_the_file_and_one_the_key(tmp_path: Path) -> None:
     store = await opened(tmp_path)
     await refused(opened(tmp_path), Unavailable, "storage_failed")
-    elsewhere = WitnessStore.open(tmp_path / "other.db", key="ab" * 32, key_file=tmp_path / "witness.key")
+    elsewhere = WitnessStore.open(tmp_path / "other.db", key="ab" * 32, key_file=tmp_path / "witness.key", create=True)
     await refused(elsewhere, Unavailable, "storage_failed")
     await store.close()
     await refused(opened(tmp_path, key="cd" * 32), Refused, "config_invalid")

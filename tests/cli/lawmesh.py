@@ -24,7 +24,7 @@ from mesh.core.law.policy import Manifest
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.law.roster import Role, Roster
 from mesh.core.law.streams import Fork
-from mesh.core.law.travel import Said, read_law
+from mesh.core.law.travel import Said, link_of, read_law
 from mesh.core.messages import LawAsked, LawBatch, Offer, Sync, SyncAnswer, pack, unpack
 from mesh.errors import Unavailable
 from mesh.protocol.events import Event, LawArrived, OfferArrived, SyncArrived
@@ -110,7 +110,7 @@ class LawMesh(LittleMesh):
         if held is not None and not isinstance(held, Fork):
             ids |= {link.id for link in held.loose.values()}
         configured = [read_law(data) for data in (self.lab.manifest_envelope, self.lab.roster_envelope)]
-        law = {**{item.id: item for item in configured}, **self.law}
+        law = {link_of(item)[1].id: item for item in (*configured, *self.law.values())}
         items = sorted((law[key] for key in ids), key=lambda item: (item.claims.sequence, item.id))
         page = [item for item in items if (item.claims.sequence, item.id) > (sequence, after)]
         return pack(LawBatch(statements=[msgspec.Raw(item.envelope) for item in page[:2]]))  # short pages: there is always a next one

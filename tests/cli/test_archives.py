@@ -5,12 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Payload
+from mesh.core.log.archive import Packer, Unpacker
+from mesh.core.log.bundle import read_proof
 from mesh.core.log.note import Note, parse_note
-from mesh.core.messages import Prove, Proved, pack, unpack
+from mesh.core.messages import Find, Found, Prove, Proved, RefusedAnswer, pack, unpack
+from mesh.errors import Unavailable
 from mesh.limits import AUDIT_LOGS_MAX, HEADS_BYTES_MAX, SAMPLE_RECORDS_MAX
 from mesh.protocol.sampling import Heads, draw, read_heads
 from tests.cli.shell import Shell
@@ -97,6 +101,42 @@ def test_what_would_fail_is_left_out_and_is_the_exit_status(own: Shell, tmp_path
     assert (status, "lab/eu-1/e1: 2 records, 0 to 1" in printed) == (0, True)
 
 
+@pytest.mark.parametrize("command", ["export", "sample"])
+def test_no_words_of_a_member_take_a_record_out_unseen(own: Shell, tmp_path: Path, command: str) -> None:
+    honest, liar = own.ask, own.story.lab.roster.members[-1].name  # asked last: its words are what is told
+
+    async def ask(member: str, message: Payload) -> bytes:
+        if isinstance(message, Prove) and message.origin.startswith("lab/eu-1/") and message.index == 1:
+            if member == liar:
+                return pack(RefusedAnswer(code="not_found", detail="what the nodes answered is no proof"))
+            raise Unavailable("unreachable", member)
+        return await honest(member, message)
+
+    own.ask = ask
+    more = ["-n", str(_final(own))] if command == "sample" else []
+    status, _, err = own.run("audit", command, "--out", str(tmp_path / "some.jsonl"), *more)
+    assert (status, "1 lacking" in err, "0 failed" in err) == (4, True, True), err
+
+
+def test_a_place_that_one_member_made_up_takes_no_permit_out(own: Shell, tmp_path: Path) -> None:
+    honest = own.ask
+
+    async def ask(member: str, message: Payload) -> bytes:
+        answer = await honest(member, message)
+        if member == "ap-1" and isinstance(message, Find):
+            found = unpack(Found, answer)
+            more = [msgspec.structs.replace(place, index=999_999) for place in found.records[:1]]
+            return pack(msgspec.structs.replace(found, records=[*found.records, *more]))
+        return answer
+
+    own.ask = ask
+    for name in ("eu-1/2", own.story.permitted):
+        ended = own.run("prove", name, "-o", str(tmp_path / f"{name[:4]}.json"))
+        assert ended[0] == 0, ended
+    assert own.json("audit", "export", "--out", str(tmp_path / "some.jsonl"))["verified"] == _final(own)
+    assert own.run("why", own.story.permitted)[0] == 0
+
+
 def test_what_was_erased_is_partial(own: Shell, tmp_path: Path) -> None:
     for node in own.story.mesh.nodes.values():
         node.openings.clear()
@@ -150,7 +190,7 @@ def test_a_record_that_was_left_out_of_an_archive_is_a_gap(shell: Shell, files: 
     unpacker, packer = Unpacker(), Packer()
     proofs = [data for line in out.read_bytes().splitlines(keepends=True) if (data := unpacker.take(line)) is not None]
     out.write_bytes(packer.begin() + b"".join(packer.add(read_proof(data)) for data in (proofs[0], *proofs[2:])) + packer.end())
-    assert "lab/us-1/e1: 3 records, 0 to 3, 1 gaps between" in shell.run("verify", str(out), "--trust", roster)[1]
+    assert "lab/us-1/e1: 3 records, 0 to 3, 1 gaps between, the first at 1" in shell.run("verify", str(out), "--trust", roster)[1]
 
 
 def test_archives_and_proofs_are_judged_in_one_go(shell: Shell, files: tuple[Path, str], tmp_path: Path) -> None:
@@ -160,6 +200,55 @@ def test_archives_and_proofs_are_judged_in_one_go(shell: Shell, files: tuple[Pat
     shell.run("audit", "export", "--out", str(out))
     values = json.loads(shell.run("verify", "-o", "json", str(one), str(out), str(tmp_path / "none"), "--trust", roster)[1])
     assert [value["verdict"] for value in values] == ["VERIFIED", "VERIFIED", "UNREADABLE"]
+
+
+def _repacked(path: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
+    unpacker, packer = Unpacker(), Packer()
+    proofs = [data for line in path.read_bytes().splitlines(keepends=True) if (data := unpacker.take(line)) is not None]
+    packed = [packer.add(read_proof(data)) for data in change(proofs)]
+    path.write_bytes(packer.begin() + b"".join(packed) + packer.end())
+
+
+@pytest.mark.parametrize(
+    ("change", "option", "missing"),
+    [
+        (lambda proofs: [proofs[0], *proofs[2:]], "--whole", 1),
+        (lambda proofs: [proofs[0], *proofs[2:]], "--range", 1),
+        (lambda proofs: proofs[1:], "--range", 0),
+        (lambda proofs: proofs[:-1], "--range", -1),
+        (lambda _: [], "--range", 0),
+    ],
+    ids=["a gap", "a gap in a range", "the beginning", "the end", "everything"],
+)
+def test_a_record_that_must_be_there_and_is_not_fails_and_is_named(
+    shell: Shell, files: tuple[Path, str], change: Callable[[list[bytes]], list[bytes]], option: str, missing: int
+) -> None:
+    out, roster = files
+    count = shell.json("audit", "export", "--out", str(out), "--node", "us-1")["verified"]
+    span = f"lab/us-1/e1=0..{count - 1}"
+    given = ["--whole"] if option == "--whole" else ["--range", span]
+    assert shell.run("verify", str(out), "--trust", roster, *given)[0] == 0
+    _repacked(out, change)
+    status, printed, _ = shell.run("verify", str(out), "--trust", roster, *given)
+    assert (status, f"record {missing % count} of lab/us-1/e1 is not there" in printed) == (5, True), printed
+
+
+@pytest.mark.parametrize("change", [lambda proofs: [*proofs, proofs[0]], lambda proofs: proofs[::-1]], ids=["twice", "backwards"])
+def test_records_that_are_not_in_their_order_are_refused(
+    shell: Shell, files: tuple[Path, str], change: Callable[[list[bytes]], list[bytes]]
+) -> None:
+    out, roster = files
+    shell.run("audit", "export", "--out", str(out), "--node", "us-1")
+    _repacked(out, change)
+    status, printed, _ = shell.run("verify", str(out), "--trust", roster)
+    assert (status, "non_canonical" in printed or "stands behind record" in printed) == (3, True), printed
+
+
+def test_a_range_that_is_none_is_refused(shell: Shell, files: tuple[Path, str]) -> None:
+    out, roster = files
+    shell.run("audit", "export", "--out", str(out), "--node", "us-1")
+    for written in ("us-1", "lab/us-1/e1=3..1", "lab/us-1/e1=a..b"):
+        assert "error[usage]" in shell.run("verify", str(out), "--trust", roster, "--range", written)[2]
 
 
 # ------------------------------------------------------------------------------------------------------------------------ sample
@@ -179,6 +268,15 @@ def test_a_sample_is_proved_and_drawn_again_from_the_same_certificates(own: Shel
     assert own.json("audit", "sample", "-n", "9", "--heads", str(heads))["records"][:5] == first["records"]
     assert own.json("audit", "sample", "-n", "5", "--heads", str(heads), "--seed", "x")["records"] != first["records"]
     assert own.json("audit", "sample", "-n", "5")["heads"] != first["heads"], "another certificate, another sample"
+
+
+def test_a_log_that_a_sample_leaves_out_is_named(own: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "heads.json"
+    own.run("audit", "sample", "--heads-out", str(path))
+    heads = read_heads(path.read_bytes())
+    path.write_bytes(canonical.encode(msgspec.structs.replace(heads, logs=[log for log in heads.logs if "lab/us-1/e1" not in log.note])))
+    status, _, err = own.run("audit", "sample", "--heads", str(path))
+    assert (status, f"{path} has no certificate of the log lab/us-1/e1" in err) == (0, True), err
 
 
 def test_a_sample_ends_with_a_status_that_cron_understands(own: Shell) -> None:

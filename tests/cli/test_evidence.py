@@ -61,7 +61,7 @@ def test_lineage_show_opens_what_a_record_names(shell: Shell) -> None:
 
 
 def test_why_tells_the_whole_life_of_an_execution(shell: Shell) -> None:
-    stages = shell.json("why", shell.story.permitted[:12])
+    stages = shell.json("why", shell.story.permitted[:12])["stages"]
     assert [stage["stage"] for stage in stages] == ["intent", "decision", "authorization", "started", "finished"]
     assert all(stage["attested_by"] == ["ap-1", "eu-1", "us-1"] for stage in stages if "record" in stage)
     assert stages[0]["params"] == {"amount": 10, "memo": "(committed)"}
@@ -78,11 +78,11 @@ def test_why_is_asked_by_any_id_of_the_execution(shell: Shell) -> None:
 
 
 def test_why_explains_a_no(shell: Shell) -> None:
-    stages = shell.json("why", shell.story.late)
+    stages = shell.json("why", shell.story.late)["stages"]
     assert stages[1]["what"].startswith("denied: action_unknown")
     assert stages[1]["meaning"] == "the domain declares no such action"
-    assert shell.json("why", shell.story.forbidden)[1]["what"] == "deny by never-frozen"
-    assert shell.json("why", "eu-1/0")[0]["stage"] == "governance"
+    assert shell.json("why", shell.story.forbidden)["stages"][1]["what"] == "deny by never-frozen"
+    assert shell.json("why", "eu-1/0")["stages"][0]["stage"] == "governance"
 
 
 def test_why_says_what_is_not_final_and_what_never_ran(own: Shell) -> None:
@@ -99,7 +99,7 @@ def test_why_says_what_is_not_final_and_what_never_ran(own: Shell) -> None:
 def test_why_lives_without_the_bodies(own: Shell) -> None:
     for node in own.story.mesh.nodes.values():
         node.bodies.clear()
-    stages = own.json("why", own.story.permitted)
+    stages = own.json("why", own.story.permitted)["stages"]
     assert stages[0]["what"] == "its text is not held by whoever answered"
     assert stages[-1]["what"] == "its text is not held by whoever answered"
 
@@ -135,7 +135,7 @@ def test_a_member_that_talks_nonsense_hinders_nobody(own: Shell) -> None:
         return b'{"answer":"refused","code":"no such word","detail":""}' if member == "eu-1" else await honest(member, message)
 
     own.ask = ask
-    assert len(own.json("why", own.story.permitted)) == 5
+    assert len(own.json("why", own.story.permitted)["stages"]) == 5
     assert own.run("status")[0] == 0
 
     async def worse(member: str, message: Payload) -> bytes:
@@ -165,7 +165,7 @@ def test_one_that_finds_what_was_not_asked_for_is_not_believed(own: Shell) -> No
         return await honest(member, message)
 
     own.ask = ask
-    assert len(own.json("why", own.story.permitted)) == 5
+    assert len(own.json("why", own.story.permitted)["stages"]) == 5
 
 
 # ------------------------------------------------------------------------------------------------------------ prove and verify

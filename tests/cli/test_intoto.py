@@ -18,7 +18,7 @@ from mesh.adapters.signer import generate
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.run.intent import Intent, Measurement
-from mesh.core.run.outcome import Finished
+from mesh.core.run.outcome import Blocked, Finished
 from mesh.protocol.intoto import PREDICATE_TYPE
 from tests.cli.shell import Shell
 from tests.contracts.jsonschematext import violations
@@ -77,6 +77,13 @@ def test_the_predicate_says_what_the_proof_says_and_fits_its_schema(shell: Shell
     assert "for the flat" not in json.dumps(predicate), "no parameter is in it"
 
 
+def test_the_proof_that_an_attestation_names_is_written_beside_it(shell: Shell, key: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run.dsse"
+    assert shell.run("prove", shell.story.permitted, "--format", "in-toto", "--sign", str(key), "-o", str(out))[0] == 0
+    named = _read(out.read_text())["predicate"]["proof"]["digest"]["sha256"]
+    assert canonical.sha256_hex((tmp_path / "run.dsse.proof.json").read_bytes()) == named
+
+
 def test_where_nothing_was_measured_the_subject_is_the_intent(shell: Shell, key: Path) -> None:
     said = _read(shell.run("prove", shell.story.forbidden, "--format", "in-toto", "--sign", str(key))[1])
     assert said["subject"] == [{"digest": {"sha256": shell.story.forbidden}, "name": "intent"}]
@@ -102,6 +109,24 @@ def test_the_subjects_are_what_was_measured_under_in_totos_names(own: Shell, key
     ]
     assert said["predicate"]["outcomes"][0]["outputs"] == [{"digest": "sha256:" + "cd" * 32, "name": "stdout"}]
     assert said["predicate"]["outcomes"][0]["status"] == [3]
+
+
+@pytest.mark.parametrize("event", ["denied", "issued", "blocked"])
+def test_what_never_began_is_no_subject_of_an_attestation(own: Shell, key: Path, event: str) -> None:
+    lab, mesh = own.story.lab, own.story.mesh
+    claims = envelope.read(Intent, lab.intent(60, account="frozen" if event == "denied" else "", at_ms=mesh.now_ms)[1]).claims
+    intent = sign(msgspec.structs.replace(claims, measurements=[Measurement(name="program", digest="sha256:" + "ab" * 32)]), lab.holder)
+    name = envelope.identify(intent)[1]
+    answer: Any = mesh.request("eu-1", lab.request(intent, []))
+    if event == "blocked":
+        authorization = envelope.identify(bytes(answer.authorization))[1]
+        said = Blocked(code="stale", detail="")
+        mesh.report("us-1", lab.report([lab.outcome(name, authorization, said, sequence=0, previous="", at_ms=mesh.now_ms)]))
+    mesh.run(6)
+    said_ = _read(own.run("prove", name, "--format", "in-toto", "--sign", str(key))[1])
+    assert said_["predicate"]["decision"]["effect"] == ("deny" if event == "denied" else "permit")
+    assert [one["event"] for one in said_["predicate"]["outcomes"]] == (["blocked"] if event == "blocked" else [])
+    assert said_["subject"] == [{"digest": {"sha256": name}, "name": "intent"}]
 
 
 def test_who_signs_says_if_something_could_not_be_judged(own: Shell, key: Path) -> None:

@@ -18,7 +18,7 @@ from mesh.core.bytes.canonical import Payload
 from mesh.core.law.policy import Bundle, Case
 from mesh.core.log.merkle import Frontier, inclusion_path, leaf_hash, tree_get
 from mesh.core.log.record import DecisionMade, encode_record, read_record
-from mesh.core.messages import LineageBatch, MirrorStatus, NodeStatus, Prove, Pull, StatusAsked, pack, unpack
+from mesh.core.messages import Leaves, LineageBatch, MirrorStatus, NodeStatus, Prove, Pull, StatusAsked, pack, unpack
 from mesh.core.run.intent import EntityRef
 from mesh.errors import MeshError, Unavailable
 from mesh.limits import BATCH_RECORDS_MAX, BUNDLE_BYTES_MAX
@@ -341,7 +341,7 @@ async def test_a_member_that_says_that_a_span_begins_later_is_found_out() -> Non
 
     async def ask(member: str, message: Payload) -> bytes:
         data = await past().mesh.ask(member, message)
-        searched = isinstance(message, Pull) and message.count == 1 and message.first < last
+        searched = isinstance(message, Leaves) and message.count == 1 and message.first < last
         return pack(_changed(unpack(LineageBatch, data), _older)) if searched else data
 
     with refuses("bad_proof"):

@@ -22,7 +22,7 @@ from mesh.core.law.streams import Cursor
 from mesh.core.law.travel import Said, cursor_of, read_law
 from mesh.core.law.vouched import newest_begun
 from mesh.core.log.bundle import read_proof
-from mesh.core.messages import Find, LawAsked, LawBatch, Prove, Proved, pack, unpack
+from mesh.core.messages import Find, Found, LawAsked, LawBatch, Leaves, NodeStatus, Prove, Proved, Pull, StatusAsked, pack, unpack
 from mesh.errors import Unavailable
 from mesh.limits import CLOCK_MS_MAX
 from mesh.verify import verify
@@ -64,6 +64,15 @@ class Epochs:
             said = [item for item in self.law.get(member, CHAIN) if item.claims.link[0] == message.stream and cursor_of(item) > after]
             return pack(LawBatch(statements=[msgspec.Raw(item.envelope) for item in said[:1]]))  # short pages: there is always a next one
         past = lived(1)
+        if isinstance(message, StatusAsked):
+            now, then = [unpack(NodeStatus, await story.mesh.ask(name, message)) for story, name in ((lived(3), member), (past, "us-1"))]
+            left = [mirror for mirror in then.mirrors if mirror.origin == "lab/eu-1/e1"]
+            return pack(msgspec.structs.replace(now, mirrors=[*now.mirrors, *left]))
+        if isinstance(message, Pull | Leaves) and message.origin == "lab/eu-1/e1":
+            return await past.mesh.ask("us-1" if member == "af-1" else member, message)
+        if isinstance(message, Find) and past.permitted.startswith(message.prefix):
+            found = unpack(Found, await past.mesh.ask("us-1" if member == "af-1" else member, message))
+            return pack(Found(records=[place for place in found.records if place.origin == "lab/eu-1/e1"]))
         if isinstance(message, Prove) and message.origin == "lab/eu-1/e1":
             answer = unpack(Proved, await past.mesh.ask("us-1" if member == "af-1" else member, message))
             again = attested_again(answer.proof, *self.attested) if self.attested else answer.proof
@@ -132,6 +141,21 @@ def test_the_record_of_a_member_that_has_left_is_found_and_proved_by_those_who_a
     assert shown["attested_by"] == ["ap-1", "sa-1", "us-1"]
     asked = [member for member, message in epochs.asked if isinstance(message, Prove)]
     assert "eu-1" not in asked[:1]
+
+
+def test_the_records_of_a_member_that_has_left_are_listed_told_and_drawn(epochs: Epochs) -> None:
+    rows = epochs.json("lineage", "ls", "--node", "eu-1")
+    assert [(row["record"], row["kind"], row["final"]) for row in rows] == [
+        ("eu-1/2", "decision", True),
+        ("eu-1/1", "governance", True),
+        ("eu-1/0", "governance", True),
+    ]
+    assert "eu-1/2" in {row["record"] for row in epochs.json("lineage", "ls", "--effect", "permit")}
+    told = epochs.json("why", lived(1).permitted)
+    assert [stage["record"] for stage in told["stages"] if "record" in stage] == ["eu-1/2"]
+    assert told["questions"]["authorized_by"]["final"]
+    drawn = epochs.json("lineage", "graph", lived(1).permitted, "--format", "json")
+    assert [(node["record"], node["final"]) for node in drawn["nodes"]] == [("eu-1/2", True)]
 
 
 def test_a_certificate_of_which_too_few_are_left_is_not_handed_on_as_a_proof(epochs: Epochs) -> None:

@@ -4,9 +4,10 @@ import msgspec
 import pytest
 
 from mesh.core.bytes import envelope
+from mesh.core.law.fraud import fraud_stream
 from mesh.core.law.heartbeat import Heartbeat, Standing, StreamHead
 from mesh.core.law.reign import in_reign
-from mesh.core.law.roster import Role, Roster
+from mesh.core.law.roster import Role, Roster, frauds_max
 from mesh.core.law.succession import Rosters
 from mesh.core.law.travel import streams_of
 from mesh.core.messages import BundleGiven, Supply, pack
@@ -29,14 +30,15 @@ def _rosters(domains: int, revokers: int) -> Rosters:
 
 def test_a_roster_with_more_streams_than_a_heartbeat_can_name_is_unsound() -> None:
     domains = 50
-    most = FRONTIER_STREAMS_MAX - 3 - 3 * domains
-    assert len(streams_of(_rosters(domains, most))) == FRONTIER_STREAMS_MAX
+    most = FRONTIER_STREAMS_MAX - 3 - 3 * domains - frauds_max(LAB.roster)
+    assert len(streams_of(_rosters(domains, most))) == FRONTIER_STREAMS_MAX - frauds_max(LAB.roster), "liars have room, too"
     with refuses("roster_unsound"):
         _roster(domains, most + 1)
 
 
 def test_the_largest_heartbeat_fits_a_statement() -> None:
-    names = sorted(in_reign(name, "ab" * 32) for name in streams_of(_rosters(0, FRONTIER_STREAMS_MAX - 3)))
+    most = _rosters(0, FRONTIER_STREAMS_MAX - 3 - frauds_max(LAB.roster))
+    names = sorted(in_reign(name, "ab" * 32) for name in [*streams_of(most), *map(fraud_stream, ("ab" * 32, "cd" * 32, "ef" * 32))])
     heads = [StreamHead(stream=name, sequence=INT_MAX, head="ab" * 32, forked=False, held="cd" * 32) for name in names]
     beat = Heartbeat(
         mesh="m" * 32,

@@ -199,6 +199,11 @@ def test_a_revoker_that_may_say_nothing_or_more_than_a_stream_holds_is_unsound(m
         msgspec.structs.replace(GENESIS.claims, bounds=msgspec.structs.replace(GENESIS.claims.bounds, revocations_max=most))
 
 
+def test_a_governor_that_may_have_nothing_waiting_is_unsound() -> None:
+    with refuses("roster_unsound"):
+        msgspec.structs.replace(GENESIS.claims, bounds=msgspec.structs.replace(GENESIS.claims.bounds, backlog_max=0))
+
+
 def test_a_stream_that_began_anew_need_not_be_kept_once_that_roster_is_in_force() -> None:
     one = following(GENESIS, GONE, revoker=role("revoker", "second"))
     two = following(one, revoker=role("third"))

@@ -34,7 +34,8 @@ RECORDS = [
 ]  # fmt: skip
 PLAIN_MESSAGES = [
     messages.BarrierAsked,
-    messages.Find, messages.Found, messages.HeardAsked, messages.NodeStatus, messages.Prove, messages.Pull, messages.RefusedAnswer,
+    messages.Find, messages.Found, messages.HeardAsked, messages.Leaves,
+    messages.NodeStatus, messages.Prove, messages.Pull, messages.RefusedAnswer,
     messages.StatusAsked, messages.Sync,
 ]  # fmt: skip
 SLOW = settings(max_examples=12, suppress_health_check=list(HealthCheck))

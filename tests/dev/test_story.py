@@ -29,7 +29,7 @@ NAMES = [
     "expired_refused", "forged_refused", "final_by_k", "proof_verifies_offline",
     "policy_needs_threshold", "policy_flips_everywhere", "rollback_refused",
     "revocation_everywhere", "running_execution_cancelled", "cut_link_fails_closed", "stale_denies", "heals_without_loss",
-    "node_joins_live", "auditor_agrees",
+    "node_joins_live", "restored_backup_heals", "auditor_agrees",
 ]  # fmt: skip
 
 
@@ -228,6 +228,13 @@ class Alone(Stage):
         return status if node in self.nodes else msgspec.structs.replace(status, mirrors=[])
 
 
+class Unrestored(Stage):
+    """A restore that puts nothing back."""
+
+    async def told(self, *arguments: str) -> dict[str, Any]:
+        return {} if arguments[:2] == ("node", "restore") else await super().told(*arguments)
+
+
 BREAKS: dict[str, type[Stage]] = {
     "injected_agent_stopped": Lax,
     "permit_runs_once": Twice,
@@ -247,6 +254,7 @@ BREAKS: dict[str, type[Stage]] = {
     "stale_denies": Immortal,
     "heals_without_loss": Forgetful,
     "node_joins_live": Alone,
+    "restored_backup_heals": Unrestored,
     "auditor_agrees": Disagreeing,
 }
 

@@ -9,14 +9,19 @@ import pytest
 
 from mesh.adapters.spent import Pending
 from mesh.core.bytes import envelope
+from mesh.core.log.merkle import leaf_hash
+from mesh.core.log.record import OutcomeRecorded
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import OutcomeAnswer, OutcomeRequest, Proved, RefusedAnswer, pack, unpack
-from mesh.core.run.authorization import Receipt
+from mesh.core.run.authorization import Receipt, RecordRef
 from mesh.core.run.outcome import Finished
 from mesh.gate.core import Core
 from mesh.gate.outbox import _batches
 from mesh.limits import BATCH_EVENTS_MAX
+from mesh.protocol.proving import record_of
+from tests.core.kit import refuses
 from tests.gate.wire import FakeBus, events_of, wish
+from tests.support.epochs import EpochLab, attested_again, lived
 from tests.support.factory import secret, sign_draft
 
 DONE = Finished(status=0, outputs=[], duration_ms=1)
@@ -214,3 +219,17 @@ def test_a_message_holds_a_bounded_number(count: int, batches: int) -> None:
 
 def test_a_message_holds_a_bounded_number_of_bytes() -> None:
     assert [len(batch) for batch in _batches([_pending(number, 200_000) for number in range(5)])] == [2, 2, 1]
+
+
+async def test_keys_of_who_has_left_make_nobody_forget_an_outcome(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    story = lived(1)
+    answers = {record: answer for answer in story.answers(story.authorization) if isinstance(record := record_of(answer), OutcomeRecorded)}
+    record, answer = next(iter(answers.items()))
+    leaf = leaf_hash(bytes(answer.batch.records[0])).hex()
+    place = RecordRef(origin=record.origin, index=record.index, leaf=leaf)
+    monkeypatch.setattr(core.outbox, "_governance", lambda: EpochLab(3).governance)
+    there = msgspec.structs.replace(answer, proof=attested_again(answer.proof, "ap-1", "sa-1", "us-1"))
+    assert core.outbox._verify(there, record.outcome, place), "three of those who attested it are there still"
+    drawer = msgspec.structs.replace(answer, proof=attested_again(answer.proof, "eu-1", "ap-1", "us-1"))
+    with refuses("former_certificate"):
+        core.outbox._verify(drawer, record.outcome, place)

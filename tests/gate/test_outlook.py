@@ -185,7 +185,13 @@ class _Patient(Core):
     @property
     def _roster(self) -> Roster:
         slow = Bounds(
-            heartbeat_ms=3_600_000, stale_ms=7_200_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000, revocations_max=100_000
+            heartbeat_ms=3_600_000,
+            stale_ms=7_200_000,
+            skew_ms=300,
+            certify_ms=250,
+            attest_stall_ms=5_000,
+            revocations_max=100_000,
+            backlog_max=50_000,
         )
         return msgspec.structs.replace(super()._roster, bounds=slow)
 

@@ -149,12 +149,16 @@ class Client:
                 return
 
     async def until(self, node: str, what: str, condition: Callable[[NodeStatus], bool], *, wait_s: float = 15.0) -> NodeStatus:
-        """Wait until the node's status meets ``condition``."""
+        """Wait until the node's status meets ``condition``; one that is not back on the bus yet does not."""
         end = time.monotonic() + wait_s
         while True:
-            status = await self.status(node)
-            if condition(status):
-                return status
+            status: NodeStatus | Unavailable
+            try:
+                status = await self.status(node)
+                if condition(status):
+                    return status
+            except Unavailable as error:
+                status = error
             assert time.monotonic() < end, f"{node} did not become {what}: {status}"
             await asyncio.sleep(0.05)
 

@@ -160,7 +160,8 @@ async def test_what_two_people_approved_runs_once_and_a_broken_glass_is_seen_by_
     assert (status, desk.ran) == (0, ["once", "emergency"]), err
     urgent = _named(err)
 
-    _, stages, _ = await command(vault, "why", urgent)
+    _, told, _ = await command(vault, "why", urgent)
+    stages = told["stages"]
     assert any("BREAK-GLASS" in stage["what"] for stage in stages)
     assert any("it burns" in said for stage in stages for said in stage.get("approvals", []))
     await _proved(vault, approved, tmp_path / "proof.json")

@@ -112,7 +112,7 @@ async def test_what_is_proved_here_is_verified_elsewhere(asked: tuple[Cluster, C
 async def test_an_execution_is_told_and_found(asked: tuple[Cluster, Client, list[str]]) -> None:
     mesh, client, names = asked
     told = await _mesh(mesh, "why", names[1])
-    assert [stage["stage"] for stage in told.json][:3] == ["intent", "decision", "authorization"]
+    assert [stage["stage"] for stage in told.json["stages"]][:3] == ["intent", "decision", "authorization"]
     answer = await client.ask(amount=90_000_000)
     assert isinstance(answer, DeniedAnswer)
     record = envelope.read(Denial, bytes(answer.denial)).claims.record

@@ -228,7 +228,7 @@ async def test_a_program_finds_within_what_it_runs_and_a_result_is_used(jobs: Cl
     assert (status, _code(err)) == (2, "parent_unfinished")
     status, err = await shell.run("--env", "MESH_WITHIN=x", "--", "true")
     assert (status, _code(err)) == (3, "usage")
-    status, stages, err = await command(jobs, "why", shell.id("last"))
+    status, told, err = await command(jobs, "why", shell.id("last"))
     assert status == 0, err
-    (parents,) = [stage["parents"] for stage in stages if stage.get("parents")]
+    (parents,) = [stage["parents"] for stage in told["stages"] if stage.get("parents")]
     assert [word.split()[0] for word in parents] == ["after", "after"]

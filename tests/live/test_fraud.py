@@ -92,7 +92,7 @@ async def _settled(client: Client, node: str) -> None:
     await client.until(node, "final", lambda status: status.certified >= size)
 
 
-async def _elsewhere(cluster: Cluster, proof: Path, folder: Path) -> tuple[int, Any]:
+async def elsewhere(cluster: Cluster, proof: Path, folder: Path) -> tuple[int, Any]:
     """`mesh fraud verify` where there are two files, no context, and no mesh to be reached."""
     folder.mkdir()
     shutil.copy(proof, folder / "proof.json")
@@ -129,7 +129,7 @@ async def test_a_revoker_that_tells_two_halves_two_histories_is_proven_to_have_a
     proof = tmp_path / "proof.json"
     status, _, err = await command(own_mesh, "fraud", "show", stream, "-o", str(proof))
     assert status == 0, err
-    status, judged = await _elsewhere(own_mesh, proof, tmp_path / "elsewhere")
+    status, judged = await elsewhere(own_mesh, proof, tmp_path / "elsewhere")
     assert (status, judged["verdict"], judged["signers"]) == (0, "PROVED", [one[0].claims.revoker])
     assert "forked streams: 1, say " in (await command(own_mesh, "status"))[2]
 
@@ -152,7 +152,7 @@ async def test_a_policy_conflict_is_proven_elsewhere_found_by_an_auditor_and_lis
     proof, name = tmp_path / "proof.json", f"policy/{DOMAIN}"
     status, _, err = await command(own_mesh, "fraud", "show", name, "-o", str(proof))
     assert status == 0, err
-    status, judged = await _elsewhere(own_mesh, proof, tmp_path / "elsewhere")
+    status, judged = await elsewhere(own_mesh, proof, tmp_path / "elsewhere")
     assert (status, judged["verdict"], judged["kind"], judged["numbers"]) == (0, "PROVED", "policy-conflict", [2, 2])
     assert judged["signers"] == sorted(one.signatures)
 
@@ -169,5 +169,5 @@ async def test_a_policy_conflict_is_proven_elsewhere_found_by_an_auditor_and_lis
     status, (row,), err = await command(own_mesh, "fraud", "ls")
     assert (status, row["state"], row["held"]) == (0, "resolved", "4 of 4"), err
     assert {(await client.status(node)).conflicts for node in own_mesh.files.nodes} == {0}
-    assert (await _elsewhere(own_mesh, proof, tmp_path / "again"))[0] == 0, "what was said stays said"
+    assert (await elsewhere(own_mesh, proof, tmp_path / "again"))[0] == 0, "what was said stays said"
     await client.bus.close()

@@ -1,14 +1,18 @@
 """Four governors: one may die unnoticed, two may not; what is cut off denies, what comes back heals, nothing is lost."""
 
 import asyncio
+import shutil
 import signal
 import time
+from contextlib import suppress
 
 import pytest
 
+from mesh.adapters.store import Store
 from mesh.core.messages import Authorized
 from mesh.dev.cluster import Cluster
-from tests.live.kit import Client, authorization_in, code_of
+from mesh.errors import Unavailable
+from tests.live.kit import Client, authorization_in, code_of, until_fresh
 
 pytestmark = pytest.mark.asyncio
 
@@ -81,6 +85,51 @@ async def test_a_killed_and_restarted_bus_loses_nothing(own_mesh: Cluster) -> No
     await client.until("eu-1", "healed", lambda status: status.fresh and status.certified >= size, wait_s=20)
     assert code_of(await client.ask()) == "authorized"
     await client.bus.close()
+
+
+async def test_a_bus_that_is_killed_under_load_and_loses_its_disk_costs_no_record(own_mesh: Cluster) -> None:
+    await until_fresh(own_mesh)
+    client = await Client.connect(own_mesh.files.context)
+    answers = list[Authorized]()
+
+    async def ask() -> None:
+        while True:
+            with suppress(Unavailable):
+                answer = await client.send(client.request(client.intent())[1], timeout_ms=500)
+                if isinstance(answer, Authorized):
+                    answers.append(answer)
+            await asyncio.sleep(0.01)  # without a bus nothing else would wait
+
+    load = [asyncio.create_task(ask()) for _ in range(8)]
+    await asyncio.sleep(1)
+    before = len(answers)
+    await asyncio.to_thread(own_mesh.kill_bus)
+    shutil.rmtree(own_mesh.files.folder / "bus" / "store")
+    await asyncio.sleep(0.5)
+    own_mesh.start_bus()
+    await own_mesh.provision()
+    await client.until_reachable("eu-1")
+    again = len(answers)
+    end = time.monotonic() + 20
+    while len(answers) < again + 20 and time.monotonic() < end:  # noqa: ASYNC110 -- others fill the list
+        await asyncio.sleep(0.1)
+    for task in load:
+        task.cancel()
+    await asyncio.gather(*load, return_exceptions=True)
+    assert before > 0
+    assert len(answers) >= again + 20, "it goes on"
+    size = max(authorization_in(answer).claims.index for answer in answers) + 1
+    await client.until("eu-1", "final", lambda status: status.certified >= size, wait_s=20)
+    for other in ("us-1", "ap-1", "sa-1"):
+        await client.until(other, "a mirror", lambda held: any(one.origin == "dev/eu-1/e1" and one.size >= size for one in held.mirrors))
+    await client.bus.close()
+    own_mesh.stop()
+    wanted = {authorization_in(answer).id: authorization_in(answer).claims.index for answer in answers}
+    for name in own_mesh.files.nodes:
+        store = await Store.open(own_mesh.files.folder / "nodes" / name / "data" / "node.db", owner=name)
+        found = {identity: index for key in wanted for identity, origin, index in await store.find(key, 9) if origin == "dev/eu-1/e1"}
+        await store.close()
+        assert {key: found.get(key) for key in wanted} == wanted, name
 
 
 async def test_stopping_drains_what_was_taken_is_answered_and_certified(own_mesh: Cluster) -> None:

@@ -38,7 +38,7 @@ class Shown(NamedTuple):
     @property
     def url(self) -> str:
         found = re.findall(r"^listening (\d+)$", self.cluster.log(self.name).read_text(), re.MULTILINE)
-        return f"http://127.0.0.1:{found[-1]}"
+        return f"http://127.0.0.1:{found[-1]}/dev/{self.name}/e1"
 
 
 @pytest.fixture

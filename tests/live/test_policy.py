@@ -129,7 +129,7 @@ async def test_a_policy_signed_by_two_flips_every_region_at_once_and_back(own_me
     verified = await _ok(own_mesh, "verify", str(proof), "--trust", str(own_mesh.files.roster))
     assert [row["verdict"] for row in verified] == ["VERIFIED"]
     assert "payments epoch 2" in next(check["detail"] for check in verified[0]["checks"] if check["name"] == "policy")
-    assert any("payments/nothing" in str(stage) for stage in await _ok(own_mesh, "why", denied["eu"]))
+    assert any("payments/nothing" in str(stage) for stage in (await _ok(own_mesh, "why", denied["eu"]))["stages"])
 
     back = tmp_path / "back.json"
     rolled = await _ok(own_mesh, "policy", "rollback", "payments", "--to", "1", "--key", one, "--co-sign", two, "--out", str(back))

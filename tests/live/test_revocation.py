@@ -86,7 +86,7 @@ async def test_what_one_governor_was_told_all_deny_also_after_everything_was_kil
     for node in nodes:
         own_mesh.kill(node)
     own_mesh.kill_bus()
-    shutil.rmtree(own_mesh.files.folder / "bus" / "jetstream", ignore_errors=True)
+    shutil.rmtree(own_mesh.files.folder / "bus" / "store")
     own_mesh.start_bus()
     await own_mesh.provision()
     own_mesh.start()

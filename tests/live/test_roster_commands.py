@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def test_a_node_is_taken_in_by_commands_alone(tmp_path: Path, said: Said) -> Non
         assert (status, shown["epoch"], shown["n"]) == (2, 2, 5), "one machine is one owner, however many it runs"
 
 
-def test_a_node_gets_new_keys_by_commands_alone_and_goes_on_with_its_data(tmp_path: Path, said: Said) -> None:
+def test_a_node_whose_storage_was_set_back_goes_on_in_a_new_log_under_new_keys_although_another_is_down(tmp_path: Path, said: Said) -> None:
     files = make_files(tmp_path / "mesh", nodes=5)
     file, folder, new = str(tmp_path / "roster-2.json"), files.folder / "nodes" / "sa-1", tmp_path / "new"
     new.mkdir()
@@ -64,6 +65,10 @@ def test_a_node_gets_new_keys_by_commands_alone_and_goes_on_with_its_data(tmp_pa
         cluster.start_bus()
         asyncio.run(cluster.provision())
         cluster.start()
+        _until_all_act_under(said, 1, set(files.nodes))
+        cluster.stop(["sa-1"])
+        shutil.copytree(folder / "data", tmp_path / "old")
+        cluster.start(["sa-1"])  # and signs more than that copy knows of
         _until_all_act_under(said, 1, set(files.nodes))
         status, shown, err = said("roster", "rotate", "sa-1", "--keys", str(new), "--begins", "+14s", "--out", file)
         assert (status, shown["k"], shown["overlap"]["shared"]) == (0, 4, 2), err
@@ -78,5 +83,14 @@ def test_a_node_gets_new_keys_by_commands_alone_and_goes_on_with_its_data(tmp_pa
         config = folder / "node.toml"
         (line,) = (line for line in config.read_text().splitlines() if line.startswith("pin = "))
         config.write_text(config.read_text().replace(line, f'pin = "{shown["id"]}"\nstatements = ["{file}"]'))
+        shutil.rmtree(folder / "data")
+        shutil.copytree(tmp_path / "old", folder / "data")
+        cluster.stop(["us-1"])  # with the former keys it would wait for that member, and sign nothing
         cluster.start(["sa-1"])
-        _until_all_act_under(said, 2, set(files.nodes))
+        _until_all_act_under(said, 2, {*files.nodes} - {"us-1"})
+        status, shown, err = said("log", "checkpoint", "sa-1")
+        assert (status, shown["origin"].rpartition("/")[2], len(shown["attested_by"]) >= 4) == (0, "e2", True), err
+        listed = said("lineage", "ls", "--node", "sa-1")[1]
+        assert {"sa-1@e1/0", "sa-1/0"} <= {row["record"] for row in listed}, "its log of before, and the one of now"
+        assert said("lineage", "show", "sa-1@e1/0")[1][0]["record"]["origin"] == "dev/sa-1/e1"
+        assert said("lineage", "show", "sa-1/0")[1][0]["record"]["origin"] == "dev/sa-1/e2"

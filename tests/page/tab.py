@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,11 +16,12 @@ from tests.support.proofs import happened
 __all__ = ["Judge", "Said", "said_here"]
 
 _AT_ONCE: Final = 200
+_PIN: Final = re.compile("#pin=[0-9a-f]{64}")
 _PROGRAM: Final = """
 globalThis.judgeAll = async (anchor, bundles) => {
   const said = [];
   for (const bundle of bundles) {
-    const report = await Proof.judge(Proof.fromBase64(bundle), Proof.fromBase64(anchor), true);
+    const report = await Proof.judge(Proof.fromBase64(bundle), Proof.fromBase64(anchor), "reader");
     said.push([report.verdict, report.checks.map((check) => [check.name, check.result, check.code, check.detail])]);
   }
   return said;
@@ -45,12 +47,14 @@ class Judge:
         self.page = folder / "proof.html"
         self._ready = False
 
-    def show(self, bundle: bytes, roster: bytes, fragment: str = "") -> dict[str, Any]:
-        """Open the page of that proof; what it says of itself."""
+    def show(self, bundle: bytes, roster: bytes, fragment: str = "", *, confirm: bool = True) -> dict[str, Any]:
+        """Open the page of that proof, by a link with that fragment, whose pin the reader confirms; what it says of itself."""
         self.page.write_bytes(render(bundle, roster))
         self._ready = False
         self.tab.open(self.page, fragment)
         report: dict[str, Any] = self.tab.value("Page.ready")
+        if confirm and _PIN.fullmatch(fragment):
+            report = self.tab.value("document.getElementById('confirm').click(); Page.latest()")
         return report
 
     def text(self, element: str) -> str:

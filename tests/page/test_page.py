@@ -149,6 +149,7 @@ def test_whatever_a_root_signs_the_page_believes_no_roster_that_a_node_would_ref
         {"issuers": msgspec.structs.replace(second.issuers, keys=["01" + "00" * 31])},
         {"issuers": msgspec.structs.replace(second.issuers, keys=["ff" * 32])},
         {"bounds": msgspec.structs.replace(second.bounds, revocations_max=0)},
+        {"bounds": msgspec.structs.replace(second.bounds, backlog_max=0)},
         {"bounds": msgspec.structs.replace(second.bounds, revocations_max=second.bounds.revocations_max - 1)},
         {"policy": {DOMAIN: Role(keys=[secret("another signer").public], threshold=1)}},
         {"policy": {DOMAIN: msgspec.structs.replace(second.policy[DOMAIN], threshold=1)}},
@@ -247,6 +248,45 @@ def test_without_a_pin_the_page_says_whom_it_trusts_and_does_not_call_it_verifie
     assert judge.text("verdict") == "VERIFIED"
 
 
+def test_a_roster_that_a_link_names_is_not_the_readers_until_they_confirm_it(judge: Judge) -> None:
+    bundle, roster, pin = more().proof(more().permitted), more().lab.roster_envelope, more().lab.pin
+    assert judge.show(bundle, roster, f"#pin={pin}", confirm=False)["verdict"] == "PARTIAL"
+    assert "the link names it" in judge.text("whose")
+    assert "the link chose the roster" in judge.text("sentence")
+    judge.tab.value("document.getElementById('confirm').click(); Page.latest()")
+    assert (judge.text("verdict"), judge.text("whose")) == ("VERIFIED", "the id that you gave")
+    judge.tab.value(f"location.hash = '#pin={'ab' * 32}'; new Promise((done) => setTimeout(done, 400))")
+    judge.tab.value(f"location.hash = '#pin={pin}'; new Promise((done) => setTimeout(done, 400))")
+    assert judge.text("verdict") == "VERIFIED"  # the one that they have confirmed
+    assert judge.show(bundle, roster, f"#pin={pin}", confirm=False)["verdict"] == "PARTIAL"
+
+
+_SLOW_FIRST: Final = """(() => {
+  const real = Proof.judge; let first = true;
+  Proof.judge = async (...given) => {
+    const wait = first ? 600 : 0; first = false;
+    await new Promise((go) => setTimeout(go, wait));
+    return real(...given);
+  };
+})(), true"""
+
+
+@pytest.mark.parametrize("what", ["another pin", "another file", "nothing else"])
+def test_a_verdict_that_comes_late_stands_beside_nothing_newer(judge: Judge, what: str) -> None:
+    bundle, roster, pin = more().proof(more().permitted), more().lab.roster_envelope, more().lab.pin
+    judge.show(bundle, roster, f"#pin={pin}")
+    judge.tab.value(_SLOW_FIRST)
+    judge.tab.value("Page.judge(), true")
+    assert judge.text("verdict") == "…", "the former verdict does not stand beside what is being checked"
+    if what == "another pin":
+        judge.tab.value(f"location.hash = '#pin={'ab' * 32}', true")
+    elif what == "another file":
+        judge.tab.value("Page.load(new File(['{}'], 'other.json')), true")
+    judge.tab.value("new Promise((done) => setTimeout(done, 1500))")
+    assert judge.text("verdict") == ("VERIFIED" if what == "nothing else" else "FAILED")
+    assert judge.text("source") == ("other.json" if what == "another file" else "the proof in this page")
+
+
 @pytest.mark.parametrize("pin", ["00" * 32, "x", "A" * 64])
 def test_a_pin_that_no_roster_in_the_file_has_fails(judge: Judge, pin: str) -> None:
     assert judge.show(more().proof(more().permitted), more().lab.roster_envelope, f"#pin={pin}")["verdict"] == "FAILED"
@@ -282,6 +322,7 @@ def test_a_browser_that_cannot_check_signatures_never_says_verified(judge: Judge
         judge.tab.call("Page.removeScriptToEvaluateOnNewDocument", identifier=number)
     assert report["verdict"] == "PARTIAL"
     assert "no signature was checked" in judge.text("reasons")
+    assert "nothing here is proved" in judge.text("sentence")
 
 
 def test_a_page_judges_other_proofs_and_other_pages_by_its_own_program(judge: Judge, tmp_path: Path) -> None:

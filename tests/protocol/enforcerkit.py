@@ -54,7 +54,9 @@ MESH = "m-test"
 NOW_MS = 1_800_000_000_000
 YEAR_MS = 365 * 86_400_000
 REGIONS = {"anna": "eu", "bert": "us", "cleo": "ap", "dora": "sa"}
-BOUNDS = Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=100, attest_stall_ms=5_000, revocations_max=100_000)
+BOUNDS = Bounds(
+    heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=100, attest_stall_ms=5_000, revocations_max=100_000, backlog_max=50_000
+)
 SUBJECT = "spiffe://m-test/agents/pay"
 PLACE = "spiffe://m-test/enforcer"
 _USES = ("log", "witness", "attest", "decision")

@@ -17,7 +17,7 @@ from mesh.core.law.policy import Manifest
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.law.roster import Member, Roster
 from mesh.core.law.travel import Said
-from mesh.core.log.checkpoint import Checkpoint, attest_name, cosignature_line, cosignature_message, log_line, witness_name
+from mesh.core.log.checkpoint import Checkpoint, attest_name, cosignature_line, cosignature_message, log_line, read_checkpoint, witness_name
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.note import Line, Note
 from mesh.core.log.record import DecisionMade, Record, read_record
@@ -31,7 +31,7 @@ from mesh.protocol.freshness import Freshness
 from mesh.protocol.governor import Machine
 from mesh.protocol.intake import Intake, IntentArrived
 from mesh.protocol.lineage import LogState, Writer
-from mesh.protocol.serving import body_ids, pull_answer
+from mesh.protocol.serving import body_ids, pull_answer, shown_paths
 from mesh.protocol.state import Facts, GovernorState
 from mesh.protocol.step import Append, Effect, PutBody, PutOpenings, Reply, Send, Sign, Signed, Step, phases
 from mesh.protocol.stored import Stored
@@ -294,7 +294,9 @@ def batch(owner: Owner, first: int = 0, count: int | None = None, note: bytes = 
     bodies = {
         key: owner.bodies[key] for leaf in leaves for key in body_ids(read_record(leaf)) if key in owner.bodies and key not in without
     }
-    return unpack(LineageBatch, pull_answer(owner.origin, first, leaves, bodies, owner.openings, note))
+    hashes, size = [leaf_hash(leaf) for leaf in owner.leaves], read_checkpoint(note).size if note else 0
+    path, start = shown_paths(hashes, first, first + len(leaves), size)
+    return unpack(LineageBatch, pull_answer(owner.origin, first, leaves, bodies, owner.openings, note, path=path, start=start))
 
 
 class Governor:

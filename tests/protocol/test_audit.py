@@ -1,6 +1,6 @@
 """An auditor that believes nobody comes to the same answer however its messages arrive, and misses no lie under a signed root."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 import msgspec
@@ -13,78 +13,21 @@ from mesh.core.law.fold import extend, unsaid
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.log.checkpoint import Checkpoint, log_line
 from mesh.core.log.note import Note
-from mesh.core.log.record import Denied
+from mesh.core.log.record import Cosigned, CosignedHead, Denied
 from mesh.core.messages import Authorized, LineageBatch, Pull, pack, unpack
 from mesh.core.run.decision import EngineRequest, Verdict
 from mesh.core.run.outcome import Blocked, Event, Finished, Outcome, Unknown
-from mesh.protocol.audit import Audit, AuditEvent, PullFailed
-from mesh.protocol.audited import AuditPosition, AuditState
+from mesh.protocol import governor
+from mesh.protocol.audit import AuditEvent
+from mesh.protocol.audited import AuditPosition
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
-from mesh.protocol.step import Ask
+from mesh.protocol.holding import Mirror
+from mesh.protocol.lineage import LogState, Writer
 from tests.core.kit import refuses
+from tests.support.auditing import Auditing, events_of
 from tests.support.factory import Lab, RuleEngine, sign
 from tests.support.littlemesh import LittleMesh
 from tests.support.proofs import Happened, happened
-
-DOWN: frozenset[str] = frozenset()
-
-
-def events_of(stream: Iterable[tuple[str, bytes]]) -> list[AuditEvent]:
-    kinds = [(subject.split(".")[3], data) for subject, data in stream]
-    return [
-        LineageArrived(data, pulled=False) if kind == "lineage" else NoteArrived(data)
-        for kind, data in kinds
-        if kind in {"lineage", "checkpoint"}
-    ]
-
-
-class Auditing:
-    """An auditor with pulls that are answered at once."""
-
-    def __init__(self, mesh: LittleMesh, position: AuditPosition | None = None, *, down: frozenset[str] = DOWN) -> None:
-        self.mesh, self.down = mesh, down
-        self.audit = Audit(mesh.lab.governance, mesh.lab.engine)
-        self.state: AuditState = self.audit.begin(position)
-        self.now_ms = mesh.now_ms
-        self.asked: list[str] = []
-
-    def feed(self, events: Sequence[AuditEvent]) -> "Auditing":
-        for event in events:
-            self.state = self.audit.step(self.state, [event], now_ms=self.now_ms).state
-        return self
-
-    def pull(self, rounds: int = 12) -> "Auditing":
-        for _ in range(rounds):
-            self.now_ms += 400
-            step = self.audit.step(self.state, [Tick()], now_ms=self.now_ms)
-            self.state = step.state
-            for ask in step.effects:
-                assert isinstance(ask, Ask)
-                self.asked.append(ask.member)
-                self.feed([self._answer(ask.member, ask.origin, ask.first)])
-        return self
-
-    def _answer(self, member: str, origin: str, first: int) -> AuditEvent:
-        if member in self.down:
-            return PullFailed(origin)
-        pull = Pull(origin=origin, first=first, count=128)
-        return LineageArrived(self.mesh.nodes[member].pulled(pull), pulled=True)
-
-    @property
-    def counts(self) -> tuple[int, int, int]:
-        logs = self.state.logs.values()
-        return sum(log.match for log in logs), sum(log.mismatch for log in logs), sum(log.unverifiable for log in logs)
-
-    @property
-    def codes(self) -> list[str]:
-        return [finding.code for finding in self.state.findings]
-
-    @property
-    def done(self) -> bool:
-        logs = self.state.logs
-        return all(log.caught_up for log in logs.values()) and all(
-            logs[node.origin].certified == len(node.logs[node.origin]) for node in self.mesh.nodes.values()
-        )
 
 
 def _audit(story: Happened) -> Auditing:
@@ -309,7 +252,7 @@ def test_injected_records_are_thrown_away() -> None:
         mesh="lab", origin="lab/eu-1/e1", index=0, at_ms=1, intent="00" * 32, identity="cd" * 32, subject="x", code="stale", detail=""
     )
     raw = msgspec.Raw(canonical.encode(injected))
-    batch = LineageBatch(origin="lab/eu-1/e1", first=0, records=[raw], bodies=[], openings=[], checkpoint="")
+    batch = LineageBatch(origin="lab/eu-1/e1", first=0, records=[raw], bodies=[], openings=[], path=[], start=[], checkpoint="")
     auditing = Auditing(story.mesh).feed([LineageArrived(pack(batch), pulled=False), *events_of(story.mesh.stream)]).pull()
     assert auditing.done
     assert auditing.counts == (2, 0, 0)
@@ -323,8 +266,36 @@ def test_an_incident_is_a_finding() -> None:
     mesh.deliver("eu-1", NoteArrived(fork))
     mesh.run(6)
     auditing = _audit(story)
-    assert auditing.codes == ["log_conflict"]
-    assert auditing.state.findings[0].detail.startswith("incident: lab/us-1/e1")
+    assert set(auditing.codes) == {"log_conflict", "member_frozen"}
+    (conflict,) = [finding for finding in auditing.state.findings if finding.code == "log_conflict"]
+    assert conflict.detail.startswith("incident: lab/us-1/e1")
+    caught = [finding.origin for finding in auditing.state.findings if finding.code == "member_frozen"]
+    assert sorted(caught) == ["lab/ap-1/e1", "lab/eu-1/e1", "lab/sa-1/e1", "lab/us-1/e1"], "whoever takes the proof in records that"
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_a_tree_that_a_log_names_of_another_and_that_this_one_did_not_have_is_a_finding(
+    monkeypatch: pytest.MonkeyPatch, *, truth: bool
+) -> None:
+    said = list[int]()
+
+    def entangle(state: LogState, mirrors: Mapping[str, Mirror], writer: Writer, *, now_ms: int) -> LogState:
+        head = mirrors["lab/us-1/e1"].witnessed if "lab/us-1/e1" in mirrors else None
+        if writer.origin == "lab/eu-1/e1" and head is not None and not said:
+            said.append(writer.index)
+            named = CosignedHead(origin="lab/us-1/e1", root=head.root.hex() if truth else "ab" * 32, size=head.size, time_s=now_ms // 1000)
+            writer.append(Cosigned(mesh=writer.mesh, origin=writer.origin, index=writer.index, at_ms=writer.at_ms, heads=[named]))
+        return state
+
+    monkeypatch.setattr(governor, "entangle", entangle)
+    story = Happened()
+    auditing = _audit(story)
+    assert said
+    assert auditing.done, "who attests cannot tell"
+    assert auditing.codes == ([] if truth else ["log_conflict"])
+    if not truth:
+        (finding,) = auditing.state.findings
+        assert (finding.origin, finding.index) == ("lab/eu-1/e1", said[0])
 
 
 @pytest.mark.parametrize("kind", ["issuer", "governor", "enrolled"])
@@ -416,7 +387,7 @@ def test_one_body_that_cannot_be_read_spoils_nothing_beside_it() -> None:
 @pytest.mark.parametrize(
     ("boot", "event", "codes"),
     [
-        ("cc" * 32, Finished(status=0, outputs=[], duration_ms=1), ["record_invalid"]),
+        ("cc" * 32, Finished(status=0, outputs=[], duration_ms=1), ["outcome_foreign"]),
         ("cc" * 32, Unknown(boot="b0" * 32), []),
         ("cc" * 32, Blocked(code="audience", detail=""), []),
         ("b0" * 32, Finished(status=0, outputs=[], duration_ms=1), []),

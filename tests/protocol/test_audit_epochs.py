@@ -123,6 +123,21 @@ def test_what_rests_on_a_roster_not_heard_of_waits_and_matches_once_it_is(feed_a
     assert (auditing.seen, auditing.found) == (WHOLE, [])
 
 
+@pytest.mark.parametrize("more", [False, True])
+def test_as_few_as_were_enough_before_make_no_later_decision_final(*, more: bool) -> None:
+    story = Story(us=(1, 2))
+    owner = story.owners["us-1"]
+    few, story.notes["us-1"] = owner.note(*(MEMBERS[each] for each in K[1])), [owner.note()]
+    auditing = Auditing(2).feed(story)
+    if more:  # then what it stands over was settled before, under a certificate that does not come
+        owner.decide(LABS[2].request(LABS[2].intent(9, at_ms=NOW)[1], []), governance=LABS[2].governance)
+        story.notes["us-1"] = [owner.note()]
+        auditing.feed(story)
+    story.notes["us-1"] = [few]
+    auditing.feed(story)
+    assert auditing.seen["us-1"][:2] == (3 if more else 2, 0)
+
+
 def test_who_joins_while_it_runs_is_followed_from_then_on() -> None:
     story = Story()
     auditing = Auditing(1).feed(story, "af-1")

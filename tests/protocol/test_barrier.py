@@ -32,8 +32,8 @@ from mesh.protocol.events import (
     SyncArrived,
     Tick,
 )
+from mesh.protocol.holding import MirrorContext
 from mesh.protocol.lineage import Outstanding, Writer
-from mesh.protocol.mirror import MirrorContext
 from mesh.protocol.serving import pull_answer
 from mesh.protocol.step import Announce, Append, Ask, AskLaw, Head, InsertOnce, PutNote, SetHead, SetMeta, Sign
 from mesh.protocol.stored import INCARNATION, REFILLED, Stored, StoredLog

@@ -8,18 +8,23 @@ import pytest
 from mesh.core.bytes import envelope
 from mesh.core.law.fold import restore
 from mesh.core.law.heartbeat import Heartbeat
-from mesh.core.messages import DeniedAnswer, pack, unpack
+from mesh.core.log.certificate import verify_certificate
+from mesh.core.log.checkpoint import read_checkpoint
+from mesh.core.log.merkle import Frontier
+from mesh.core.log.record import OutcomeRecorded
+from mesh.core.messages import DeniedAnswer, RefusedAnswer, pack, unpack
 from mesh.core.run.authorization import Denial
 from mesh.errors import Refused
 from mesh.limits import AUDIT_LOGS_MAX, MESSAGE_BYTES_MAX
+from mesh.protocol import barrier
 from mesh.protocol.adoption import next_roster
 from mesh.protocol.barrier import certificates_in
 from mesh.protocol.catching import check_acts, lagging
-from mesh.protocol.events import BarrierArrived, HeartbeatArrived, IntentArrived, LineageArrived, NoteArrived, Tick
+from mesh.protocol.events import BarrierArrived, HeartbeatArrived, IntentArrived, LineageArrived, NoteArrived, OutcomesArrived, Tick
 from mesh.protocol.freshness import Freshness, check_fresh, hear
 from mesh.protocol.step import Append, Ask, Head, SetHead, Sign
 from mesh.protocol.stored import Stored, StoredLog
-from tests.protocol.machines import BOOT, LAB, ME, NOW, OWNER, Owner, answers, batch, beat, checkpoint, only, told
+from tests.protocol.machines import BOOT, LAB, ME, NOW, OWNER, Owner, answers, batch, beat, checkpoint, only, secret, told
 from tests.protocol.startkit import NEW, OTHERS, Start
 from tests.support.epochs import successor
 
@@ -55,7 +60,7 @@ class Newcomer(Start):
 
     def code_(self) -> str:
         try:
-            check_acts(self.state.governance, self.state.fresh, self.state.mirrors, wall_ms=self.now_ms, now_ms=self.now_ms)
+            check_acts(self.state.governance, self.state.fresh, self.state.mirrors, self.state.log, wall_ms=self.now_ms, now_ms=self.now_ms)
         except Refused as refusal:
             return refusal.code
         return ""
@@ -138,16 +143,16 @@ def test_it_says_what_it_lacks_most_of() -> None:
     other = Owner(LAB.roster.member("ap-1"))
     other.decide(LAB.request(LAB.intent(5, at_ms=NOW)[1], []))
     newcomer = Newcomer(other.note(*K), THEIRS.note(*K))
-    assert [held.origin for held in lagging(newcomer.state.mirrors, LAB.governance, now_ms=NOW)] == [THEIRS.origin, other.origin]
+    assert [held.origin for held in lagging(newcomer.state.mirrors)] == [THEIRS.origin, other.origin]
     with pytest.raises(Refused) as caught:
-        check_acts(LAB.governance, newcomer.state.fresh, newcomer.state.mirrors, wall_ms=NOW, now_ms=NOW)
+        check_acts(LAB.governance, newcomer.state.fresh, newcomer.state.mirrors, newcomer.state.log, wall_ms=NOW, now_ms=NOW)
     assert (caught.value.code, caught.value.detail) == ("catching_up", f"0 of 3 final records of {THEIRS.origin} are here")
 
 
 def test_a_clock_that_cannot_be_trusted_is_said_first() -> None:
     newcomer = Newcomer(THEIRS.note(*K))
     with pytest.raises(Refused) as caught:
-        check_acts(LAB.governance, newcomer.state.fresh, newcomer.state.mirrors, wall_ms=NOW + 1_000_000, now_ms=NOW)
+        check_acts(LAB.governance, newcomer.state.fresh, newcomer.state.mirrors, newcomer.state.log, wall_ms=NOW + 1_000_000, now_ms=NOW)
     assert caught.value.code == "clock_unsure"
 
 
@@ -217,11 +222,14 @@ def test_that_somebody_has_gone_over_is_believed_of_whoever_is_behind_too() -> N
 
 
 def test_an_answer_holds_as_many_certificates_as_may_be_and_not_one_more() -> None:
-    assert len(certificates_in([b"x"] * AUDIT_LOGS_MAX)) == AUDIT_LOGS_MAX
-    assert len(certificates_in([b"x"] * (AUDIT_LOGS_MAX + 1))) == AUDIT_LOGS_MAX
+    def shown(notes: list[bytes], by: str = OTHERS[0]) -> list[str]:
+        return certificates_in(notes, by=by, nonce=BOOT)
+
+    assert len(shown([b"x"] * AUDIT_LOGS_MAX)) == AUDIT_LOGS_MAX
+    assert len(shown([b"x"] * (AUDIT_LOGS_MAX + 1))) == AUDIT_LOGS_MAX
     half = b"x" * (MESSAGE_BYTES_MAX // 4)
-    assert len(certificates_in([half] * 2)) == 2
-    assert len(certificates_in([half, half, b"x"])) == 2
+    assert len(shown([half] * 2)) == 2
+    assert len(shown([half] * 3)) == 2
     start = Start()
     note = THEIRS.note(*K).decode()
     start.hear(told(OTHERS[0], certificates=[note] * AUDIT_LOGS_MAX))
@@ -229,6 +237,43 @@ def test_an_answer_holds_as_many_certificates_as_may_be_and_not_one_more() -> No
     start = Start()
     start.hear(told(OTHERS[0], certificates=[note] * (AUDIT_LOGS_MAX + 1)))
     assert (start.waiting.answers, start.waiting.goals) == ({}, {})
+
+
+def test_where_not_all_fit_each_member_shows_others_so_that_all_are_shown() -> None:
+    notes = [b"%d " % number + b"x" * (MESSAGE_BYTES_MAX // 20) for number in range(30)]
+    shown = [set(certificates_in(notes, by=f"node-{number}", nonce=BOOT)) for number in range(20)]
+    assert all(len(some) < 15 for some in shown)
+    assert len(set().union(*shown)) == 30
+    assert certificates_in(notes, by="node-1", nonce=BOOT) != certificates_in(notes, by="node-1", nonce="ab" * 32)
+
+
+def test_of_one_answer_the_largest_certificate_of_each_log_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, real = list[int](), verify_certificate
+
+    def verify(note: bytes, **named: Any) -> Any:
+        looked.append(read_checkpoint(note).size)
+        return real(note, **named)
+
+    monkeypatch.setattr("mesh.protocol.barrier.verify_certificate", verify)
+    start = Start()
+    start.hear(told(OTHERS[0], certificates=[THEIRS.note(*K, size=size).decode() for size in (1, 3, 2)]))
+    assert looked == [3]
+
+
+def test_a_certificate_that_is_believed_is_a_goal_though_n_has_grown_since() -> None:
+    """Of seven members any five need not have an honest one of the four who attested it; but one of those is there."""
+    one = LAB.roster.members[0]
+    uses = ("log", "witness", "attest", "decision")
+    later = [
+        msgspec.structs.replace(one, name=f"new-{number}", **{f"{use}_key": secret(f"{number} {use}").public for use in uses})
+        for number in range(3)
+    ]
+    grown = msgspec.structs.replace(LAB.roster, epoch=2, members=[*LAB.roster.members, *later], f=2, k=5)
+    for by, goal in ((LAB.roster.members, True), (K, False)):
+        start = Start()
+        data = told(OTHERS[0], certificates=[THEIRS.note(*by).decode()])
+        taken = barrier.take_answer(start.waiting, data, LAB.roster, ME, (LAB.roster, grown))
+        assert bool(taken.goals) is goal
 
 
 def test_an_answer_is_taken_with_or_without_a_note_that_says_nothing() -> None:
@@ -242,3 +287,19 @@ def test_a_note_about_a_log_that_was_never_a_members_is_nobodys() -> None:
     stranger = checkpoint(THEIRS.leaves, *K).replace(b"us-1/e1", b"zz-1/e1")
     newcomer.take(NoteArrived(stranger))
     assert newcomer.state.noise == {"unknown_member": 1}
+
+
+def test_a_governor_whose_log_others_do_not_follow_decides_nothing_and_no_answer_lengthens_it() -> None:
+    governor = Newcomer()
+    governor.later()
+    most = BOUNDS.backlog_max
+    full = msgspec.structs.replace(governor.state.log, frontier=Frontier.empty().extend([bytes(32)] * (most + 1)))
+    governor.state = msgspec.structs.replace(governor.state, log=full)
+    started, _ = LAB.lived("aa" * 32, "bb" * 32, at_ms=NOW)
+    governor.take(IntentArrived(7, LAB.request(LAB.intent(9, at_ms=NOW)[1], [])), OutcomesArrived(8, LAB.report([started])))
+    answer = unpack(RefusedAnswer, answers(governor.effects)[7])
+    assert (answer.code, answer.detail) == ("backlog_full", f"{most + 1} records of {full.origin} are not final, at most {most} may be")
+    assert [type(record) for record in governor.records()] == [OutcomeRecorded], "what has happened is still evidence"
+    assert governor.state.noise == {"backlog_full": 1}
+    governor.state = msgspec.structs.replace(governor.state, log=msgspec.structs.replace(governor.state.log, certified=2))
+    assert governor.code_() == "", "as soon as enough of it is final"

@@ -450,16 +450,16 @@ def test_a_heartbeat_counts_only_on_its_members_word() -> None:
 
 
 def test_a_receipt_of_any_member_will_do_for_its_own_log_only() -> None:
-    roster = kit.roster()
-    ref = RecordRef(origin=roster.origin(roster.members[1]), index=3, leaf="aa" * 32)
+    governance = kit.governance()
+    ref = RecordRef(origin=governance.roster.origin(governance.roster.members[1]), index=3, leaf="aa" * 32)
     receipt = kit.sign(Receipt(mesh=kit.MESH, issuer="bert", statement="55" * 32, record=ref), kit.decision_key("bert"))
-    assert check_receipt(receipt, "55" * 32, roster) == ref
+    assert check_receipt(receipt, "55" * 32, governance) == ref
     with pytest.raises(Refused) as caught:
-        check_receipt(receipt, "56" * 32, roster)
+        check_receipt(receipt, "56" * 32, governance)
     assert caught.value.code == "unrecorded"
     foreign = Receipt(mesh=kit.MESH, issuer="anna", statement="55" * 32, record=ref)
     with pytest.raises(Refused) as caught:
-        check_receipt(kit.sign(foreign, kit.decision_key("anna")), "55" * 32, roster)
+        check_receipt(kit.sign(foreign, kit.decision_key("anna")), "55" * 32, governance)
     assert caught.value.code == "unrecorded"
 
 

@@ -17,8 +17,8 @@ from mesh.protocol.events import HeartbeatArrived, Tick
 from mesh.protocol.gossip import LawArrived, OfferArrived
 from mesh.protocol.stored import Stored, StoredLog
 from tests.protocol.machines import BOOT, LAB, ME, NOW, Governor, beat, started
-from tests.protocol.test_audit import Auditing, events_of
 from tests.support import resolves
+from tests.support.auditing import Auditing, events_of
 from tests.support.halts import halt
 from tests.support.proofs import Happened
 from tests.support.resolves import resolve

@@ -11,8 +11,9 @@ from mesh.core.log.note import Note, open_note, parse_note
 from mesh.core.log.record import AttestRefused, GovernanceChanged, Incident, read_record
 from mesh.core.run.decision import Verdict
 from mesh.protocol.documents import Documents
+from mesh.protocol.holding import Mirror, MirrorContext
 from mesh.protocol.lineage import Writer
-from mesh.protocol.mirror import Mirror, MirrorContext, pull_due, take_batch, take_note
+from mesh.protocol.mirror import pull_due, take_batch, take_note
 from mesh.protocol.refusing import conflict_key, refused_key
 from mesh.protocol.step import Append, Ask, Head, PutBody, PutNote, Send, SetHead, SetMeta, Sign
 from tests.core.kit import refuses

@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 
+from mesh.core.law.fraud import judge_fraud
 from mesh.core.log.certificate import certificate_note
 from mesh.core.log.checkpoint import Checkpoint, read_checkpoint
 from mesh.core.log.merkle import Frontier, leaf_hash
@@ -15,23 +16,17 @@ from mesh.core.log.record import read_record
 from mesh.core.messages import LineageBatch, unpack
 from mesh.core.run.decision import Verdict
 from mesh.protocol.documents import Documents
+from mesh.protocol.histories import Recent
+from mesh.protocol.holding import Mirror, MirrorContext
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX, Writer
-from mesh.protocol.mirror import Mirror, MirrorContext, pull_due, take_batch, take_note
-from mesh.protocol.serving import body_ids, pull_answer
-from mesh.protocol.step import Append, Ask, Effect, Head, PutNote, Send, SetHead, Sign, Signed, Step, phases
+from mesh.protocol.members import is_current, logs_of, owner_of
+from mesh.protocol.mirror import pull_due, take_batch, take_note
+from mesh.protocol.proven import attest_held, behind, take_proven
+from mesh.protocol.refusing import refused_key
+from mesh.protocol.serving import body_ids, pull_answer, shown_paths
+from mesh.protocol.step import Append, Ask, Effect, Head, PutNote, Send, SetHead, SetMeta, Sign, Signed, Step, phases
 from mesh.protocol.stored import StoredLog
-from mesh.protocol.together import (
-    attest_held,
-    behind,
-    is_current,
-    lines_due,
-    logs_of,
-    owner_of,
-    resumed,
-    seek,
-    take_quietly,
-    take_shared,
-)
+from mesh.protocol.together import lines_due, resumed, seek, take_shared
 from tests.core.kit import refuses
 from tests.protocol.machines import MESH, NOW, Owner, checkpoint, empty_log, line, only
 from tests.support.epochs import ALL, EpochLab
@@ -63,7 +58,9 @@ def _note(*names: str, size: int, owner: Owner = EU) -> bytes:
 def _batch(first: int, *, note: bytes = b"", owner: Owner = EU) -> LineageBatch:
     leaves = owner.leaves[first:]
     bodies = {key: owner.bodies[key] for leaf in leaves for key in body_ids(read_record(leaf)) if key in owner.bodies}
-    return unpack(LineageBatch, pull_answer(owner.origin, first, leaves, bodies, owner.openings, note))
+    hashes, size = [leaf_hash(leaf) for leaf in owner.leaves], read_checkpoint(note).size if note else 0
+    path, start = shown_paths(hashes, first, len(owner.leaves), size)
+    return unpack(LineageBatch, pull_answer(owner.origin, first, leaves, bodies, owner.openings, note, path=path, start=start))
 
 
 def _stored(size: int, certified: int = 0, *, owner: Owner = EU, by: Sequence[str] = FIRST) -> StoredLog:
@@ -77,6 +74,7 @@ def _stored(size: int, certified: int = 0, *, owner: Owner = EU, by: Sequence[st
         attest=head,
         checkpoint=_note(size=size, owner=owner),
         certificate=_note(*by, size=certified, owner=owner) if certified else b"",
+        recent=Recent(Frontier.empty(), tuple(leaf_hash(leaf) for leaf in owner.leaves[:size])),
     )
 
 
@@ -86,12 +84,20 @@ class Heir:
     def __init__(self, name: str, stored: StoredLog | None = None, *, owner: Owner = EU, engine: Any = None) -> None:
         self.me, self.owner, self.now_ms = MEMBERS[name], owner, NOW
         self.engine = engine or LABS[3].engine
-        self.state: Mirror = resumed(owner.origin, stored, NOW_IN, now_ms=NOW)
+        self.state: Mirror = resumed(owner.origin, stored, NOW_IN)
         self.writer = Writer(empty_log(NOW_IN.roster.origin(self.me)), mesh=MESH, now_ms=NOW)
 
     @property
     def context(self) -> MirrorContext:
         return MirrorContext(NOW_IN, self.me, self.owner.member, self.writer, Documents(), self.engine, self.now_ms)
+
+    def seek(self, certificate: bytes) -> list[Effect]:
+        self.state, effects = seek(self.state, certificate, self.context)
+        return effects
+
+    def take(self, batch: LineageBatch, *, helper: str = "us-1") -> list[Effect]:
+        self.state, effects = take_batch(self.state, batch, self.context, helper=helper)
+        return effects
 
     def due(self) -> list[Effect]:
         self.state, held = attest_held(self.state, self.context)
@@ -215,6 +221,7 @@ def test_the_owner_of_a_log_makes_its_certificates_as_long_as_it_comes_in_time()
     owner.decide(LABS[1].request(LABS[1].intent(1, at_ms=NOW)[1], []), governance=LABS[1].governance)
     heir = Heir("ap-1", _stored(1, 1, owner=owner), owner=owner)
     assert not heir.state.left
+    assert heir.due() == []
     heir.now_ms = NOW + STALL_MS
     assert heir.due() == []
     heir.now_ms += 1
@@ -246,7 +253,7 @@ def test_a_spoilt_line_and_those_of_who_has_left_count_for_nothing() -> None:
         heir.hear(Note(note.text, tuple(spoilt)).encode())
     heir.hear(_note("eu-1", "us-1", size=6))
     assert {name for lines in heir.state.lines.values() for name in lines} == {"lab/ap-1/attest", "lab/us-1/attest"}
-    assert [len(heir.state.lines[size]) for size in (4, 6)] == [2, 1]
+    assert [len(lines) for _, lines in sorted(heir.state.lines.items())] == [2, 1]
 
 
 def test_lines_on_another_history_are_no_lines_on_this_one() -> None:
@@ -257,12 +264,12 @@ def test_lines_on_another_history_are_no_lines_on_this_one() -> None:
     heir.hear(_note("sa-1", "us-1", size=6, owner=other))
     assert heir.state.conflicted
     assert heir.state.certified == 0
-    assert 6 not in heir.state.lines
+    assert 6 not in {size for size, _ in heir.state.lines}
 
 
 def test_no_certificate_is_kept_of_records_that_are_not_here() -> None:
     heir = Heir("ap-1", _stored(4, 4))
-    heir.state = seek(heir.state, _note("ap-1", "sa-1", "us-1", size=6), NOW_IN)
+    heir.seek(_note("ap-1", "sa-1", "us-1", size=6))
     assert [effect for effect in heir.due() if isinstance(effect, PutNote)] == []
     assert (heir.state.goal, heir.state.wanted, heir.state.certified) == (6, 6, 0)
 
@@ -272,7 +279,7 @@ def test_of_many_sizes_the_largest_are_remembered() -> None:
     for size in range(1, 7):
         heir.state = msgspec.structs.replace(heir.state, signed={**heir.state.signed, size: _note(size=size)})
         heir.hear(_note("us-1", size=size))
-    assert sorted(heir.state.lines) == [3, 4, 5, 6]
+    assert [size for size, _ in sorted(heir.state.lines)] == [3, 4, 5, 6]
 
 
 def test_a_former_owner_cannot_grow_its_log_for_ever() -> None:
@@ -298,49 +305,66 @@ def test_once_it_is_certified_nothing_is_added_but_what_k_members_attest() -> No
 
 
 def _behind(heir: Heir) -> bool:
-    return behind(heir.state, stall_ms=STALL_MS, now_ms=heir.now_ms)
+    return behind(heir.state)
 
 
 def test_a_member_is_behind_until_it_holds_what_was_final() -> None:
     heir = Heir("af-1")
     assert not _behind(heir)
-    heir.state = seek(heir.state, _note(*FIRST, size=4), NOW_IN)
+    heir.seek(_note(*FIRST, size=4))
     assert _behind(heir)
     heir.now_ms += 100 * STALL_MS
     assert _behind(heir), "it holds nothing of another history"
-    heir.state, effects = take_batch(heir.state, _batch(0), heir.context, helper="ap-1")
+    whole = _batch(0, note=_note(size=3))
+    effects = heir.take(msgspec.structs.replace(whole, records=whole.records[:3]))
+    assert (only(Append, effects), _behind(heir)) == ([], True), "the owner's word is none"
+    effects = heir.take(_batch(0, note=_note(*FIRST, size=4)))
     assert (len(only(Append, effects)), heir.state.frontier.size, _behind(heir)) == (1, 4, False)
 
 
-def test_who_holds_another_history_of_a_log_is_not_behind_for_ever() -> None:
+def _another(size: int = 6) -> Owner:
+    """The same member, with another history."""
     other = Owner(MEMBERS["eu-1"])
-    for number in range(10, 13):
+    for number in range(10, 10 + size):
         other.decide(LABS[1].request(LABS[1].intent(number, at_ms=NOW)[1], []), governance=LABS[1].governance)
-    heir = Heir("ap-1", _stored(3, owner=other))
-    heir.state = seek(heir.state, _note(*FIRST, size=6), NOW_IN)
-    assert _behind(heir)
-    heir.now_ms += STALL_MS + 1
-    assert _behind(heir), "nobody was asked yet"
-    heir.state, _ = take_batch(heir.state, _batch(3), heir.context, helper="us-1")
-    assert (heir.state.alone, _behind(heir)) == (True, False)
+    return other
 
 
-def test_who_refuses_what_was_certified_is_not_behind_for_ever() -> None:
+@pytest.mark.parametrize("held", [3, 4])
+def test_who_holds_another_history_proves_it_and_is_not_behind_for_ever(held: int) -> None:
+    """It can never hold the other one, and its owner has signed both: 4 is a tree without a path to it, whose root stands in no proof."""
+    heir = Heir("ap-1", _stored(held, owner=_another()))
+    heir.seek(_note(*FIRST, size=6))
+    heir.now_ms += 100 * STALL_MS
+    heir.take(_batch(held))
+    assert _behind(heir), "nothing shows it yet, however long it takes"
+    context = heir.context
+    heir.state, effects = take_batch(heir.state, _batch(held, note=_note(*FIRST, size=6)), context, helper="us-1")
+    assert (heir.state.frontier.size, heir.state.split, _behind(heir), only(SetHead, effects)) == (held, True, False, [])
+    assert [judge_fraud(proof, NOW_IN.rosters).member for proof in context.proofs] == ["eu-1"]
+    assert heir.due() == []
+
+
+def test_who_holds_more_of_another_history_than_was_final_proves_it_at_its_start() -> None:
+    heir = Heir("ap-1", _stored(6, owner=_another()))
+    context = heir.context
+    heir.state, _ = seek(heir.state, _note(*FIRST, size=4), context)
+    assert (heir.state.split, _behind(heir)) == (True, False)
+    assert [judge_fraud(proof, NOW_IN.rosters).member for proof in context.proofs] == ["eu-1"]
+
+
+def test_no_answer_makes_a_member_count_but_one_that_proves_two_histories() -> None:
     heir = Heir("ap-1", _stored(3))
-    heir.state = seek(heir.state, _note(*FIRST, size=6), NOW_IN)
-    assert _behind(heir)
-    for changed in ({"refused": 3}, {"conflicted": True}):
-        assert not behind(msgspec.structs.replace(heir.state, **changed), stall_ms=STALL_MS, now_ms=heir.now_ms)
-
-
-def test_a_certificate_of_another_history_than_is_known_here_changes_no_signed_root() -> None:
-    other = Owner(MEMBERS["eu-1"])
-    for number in range(10, 16):
-        other.decide(LABS[1].request(LABS[1].intent(number, at_ms=NOW)[1], []), governance=LABS[1].governance)
-    heir = Heir("ap-1", _stored(6))
-    before = heir.state.signed
-    heir.state = seek(heir.state, _note(*FIRST, size=6, owner=other), NOW_IN)
-    assert (heir.state.signed, heir.state.lines) == (before, {})
+    heir.seek(_note(*FIRST, size=6))
+    other = _another()
+    theirs = _batch(3, owner=other, note=_note(size=6, owner=other))
+    mixed = msgspec.structs.replace(_batch(3, note=_note(*FIRST, size=6)), start=theirs.start, records=[])
+    for lie in (_batch(3, owner=other), theirs, mixed):
+        heir.take(lie)
+        heir.now_ms += STALL_MS + 1
+        assert (heir.state.frontier.size, heir.state.split, _behind(heir)) == (3, False, True)
+    heir.take(_batch(3, note=_note(*FIRST, size=6)))
+    assert (heir.state.frontier.size, _behind(heir)) == (6, False)
 
 
 # ---------------------------------------------------------------------------------------------------------------- without a signature
@@ -352,10 +376,15 @@ class _Deny(type(ALL.engine)):  # type: ignore[misc]  # whichever class the lab'
         return [Verdict(allow=False, determining=(), errors=()) for _ in requests]
 
 
+def _quietly(heir: Heir, batch: LineageBatch) -> list[Effect]:
+    heir.state, effects = take_proven(heir.state, batch, heir.context, quiet=True)
+    return effects
+
+
 def test_while_nothing_may_be_signed_records_are_stored_and_attested_later() -> None:
     heir = Heir("af-1")
-    heir.state = seek(heir.state, _note(*FIRST, size=4), NOW_IN)
-    heir.state, effects = take_quietly(heir.state, _batch(0), heir.context, helper="ap-1")
+    heir.seek(_note(*FIRST, size=4))
+    effects = _quietly(heir, _batch(0, note=_note(*FIRST, size=4)))
     assert {type(effect).__name__ for effect in effects} == {"Append", "Locate", "PutBody", "PutNote"}
     assert (heir.state.frontier.size, heir.state.witnessed, heir.state.attested) == (4, None, None)
     heads = only(SetHead, heir.due())
@@ -363,14 +392,18 @@ def test_while_nothing_may_be_signed_records_are_stored_and_attested_later() -> 
     assert only(SetHead, heir.due()) == []
 
 
-def test_what_is_wrong_is_not_stored_quietly_and_not_asked_for_again() -> None:
+@pytest.mark.parametrize("quiet", [True, False])
+def test_what_others_made_final_and_is_wrong_is_stored_refused_once_and_never_attested(quiet: bool) -> None:
     heir = Heir("af-1", engine=_Deny())
-    heir.state = seek(heir.state, _note(*FIRST, size=4), NOW_IN)
-    heir.state, effects = take_quietly(heir.state, _batch(0), heir.context, helper="ap-1")
-    assert (effects, heir.state.frontier.size, heir.state.frozen, _behind(heir)) == ([], 0, True, False)
-    heir.now_ms += 10_000
-    assert pull_due(heir.state, heir.context)[1] == []
-    assert heir.due() == []
+    heir.seek(_note(*FIRST, size=4))
+    batch = _batch(0, note=_note(*FIRST, size=4))
+    effects = _quietly(heir, batch) if quiet else heir.take(batch)
+    assert SetMeta(refused_key(ORIGIN), 0) in effects
+    assert (heir.state.frontier.size, heir.state.refused, _behind(heir)) == (4, 0, False)
+    assert len(only(Send, effects)) == (0 if quiet else 1)
+    later = [*heir.due(), *heir.due()]
+    assert len(only(Send, later)) == (1 if quiet else 0), "once it can be signed, and once"
+    assert only(SetHead, [*effects, *later]) == []
 
 
 def test_nothing_is_attested_later_that_leads_elsewhere_or_was_cosigned_further() -> None:

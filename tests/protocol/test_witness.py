@@ -4,8 +4,9 @@ import pytest
 
 from mesh.core.log.checkpoint import AddCheckpoint, Checkpoint, log_line
 from mesh.core.log.note import Note, Verifier
+from mesh.errors import Unavailable
 from mesh.protocol.step import Head, PutNote, Send, SetHead, Sign
-from mesh.protocol.witness import RENEW_S, STATUS, add_checkpoint, asked, grown
+from mesh.protocol.witness import BEHIND_S, RENEW_S, STATUS, add_checkpoint, asked, grown
 from tests.core.kit import refuses, secret
 from tests.core.log.logs import LOG, LOG_KEY, ORIGIN, checkpoint_of, signed
 
@@ -28,6 +29,17 @@ def test_a_tree_that_grew_is_cosigned(head: Head | None, size: int, root: bytes,
 @pytest.mark.parametrize(("time_s", "after_s"), [(10, 10), (10 + RENEW_S - 1, 10), (10 + RENEW_S, 10 + RENEW_S), (3, 10)])
 def test_the_same_tree_gets_a_new_time_only_after_a_while(time_s: int, after_s: int) -> None:
     assert grown(Head(2, B, 10), Checkpoint("log", 2, B), time_s=time_s, renew_s=RENEW_S) == Head(2, B, after_s)
+
+
+@pytest.mark.parametrize(("behind_s", "signs"), [(BEHIND_S, True), (BEHIND_S + 1, False)])
+def test_a_clock_far_behind_what_was_signed_last_signs_nothing(behind_s: int, *, signs: bool) -> None:
+    body = AddCheckpoint(2, (), signed(checkpoint_of(2))).encode()
+    head = Head(2, checkpoint_of(2).root, 1_000)
+    if signs:
+        assert add_checkpoint(head, asked(body), (LOG,), name="w", time_s=1_000 - behind_s).state == head
+    else:
+        with pytest.raises(Unavailable, match="clock_unsure"):
+            add_checkpoint(head, asked(body), (LOG,), name="w", time_s=1_000 - behind_s)
 
 
 @pytest.mark.parametrize(("size", "root"), [(1, A), (2, A), (0, A)])

@@ -36,6 +36,7 @@ from mesh.errors import Alarm, Unavailable
 from mesh.limits import WITNESS_ASK_MS_MAX, WITNESSES_MAX
 from mesh.protocol.step import Append, Head, PutNote, SetHead
 from mesh.roles import cosigners as cosigners_module
+from mesh.roles import tiles
 from mesh.roles.config import OutsideTable, WitnessTable
 from mesh.roles.cosigners import Cosigners
 from mesh.roles.outside import outside, outsiders
@@ -125,7 +126,7 @@ async def test_an_independent_reader_verifies_the_whole_log_over_http(log: Log, 
 
 
 def _read_all(url: str, size: int) -> None:
-    reader = TilesReader(HttpBackend(url))
+    reader = TilesReader(HttpBackend(f"{url}/{ORIGIN}"))
     checkpoint = reader.get_checkpoint()
     assert (checkpoint.origin, checkpoint.size) == (ORIGIN, size)
     assert len(verifiers().verify(checkpoint.signatures, checkpoint)) == 4
@@ -163,7 +164,7 @@ async def test_a_log_of_seventy_thousand_has_the_tiles_of_the_specification(log:
             ),
             *(("tile/0/000.p/5", 5), ("tile/0/x999/999", 0), ("tile/63/x999/x999/x999/x999/x999/999", 0), ("tile/entries/000.p/0", 0)),
         ):
-            reply = await ask(f"{url}/{path}", wait_ms=5_000, bytes_max=99_999)
+            reply = await ask(f"{url}/{ORIGIN}/{path}", wait_ms=5_000, bytes_max=99_999)
             assert (reply.status, len(reply.body)) == ((200, 32 * hashes) if hashes else (404, 0)), path
         await asyncio.to_thread(_read_all, url, 70_000)
 
@@ -171,7 +172,8 @@ async def test_a_log_of_seventy_thousand_has_the_tiles_of_the_specification(log:
 async def test_what_never_changes_may_be_kept_and_what_does_may_not(log: Log, capsys: pytest.CaptureFixture[str]) -> None:
     await log.grow(300)
     async with shown(log, capsys) as url:
-        seen = [await _headers(url, path) for path in ("checkpoint", "tile/0/000", "tile/entries/001.p/44", "tile/0/001", "nothing")]
+        paths = ("checkpoint", "tile/0/000", "tile/entries/001.p/44", "tile/0/001", "nothing")
+        seen = [await _headers(url, f"{ORIGIN}/{path}") for path in paths]
     kinds, caching = [one["content-type"] for one in seen], [one["cache-control"] for one in seen]
     assert kinds[:3] == ["text/plain; charset=utf-8", "application/octet-stream", "application/octet-stream"]
     assert caching == ["no-cache", *["public, max-age=31536000, immutable"] * 2, *["no-store"] * 2]
@@ -192,9 +194,35 @@ async def test_nothing_is_published_before_it_is_certified(log: Log, capsys: pyt
     await log.grow(10)
     await log.store.commit([Append(ORIGIN, 10, (leaf(10),), (leaf_hash(leaf(10)),))])
     async with shown(log, capsys) as url:
-        assert (await ask(f"{url}/tile/entries/000.p/10", wait_ms=3_000, bytes_max=9_999)).status == 200
+        assert (await ask(f"{url}/{ORIGIN}/tile/entries/000.p/10", wait_ms=3_000, bytes_max=9_999)).status == 200
         for path in ("tile/entries/000.p/11", "tile/0/000.p/11"):
-            assert (await ask(f"{url}/{path}", wait_ms=3_000, bytes_max=9_999)).status == 404
+            assert (await ask(f"{url}/{ORIGIN}/{path}", wait_ms=3_000, bytes_max=9_999)).status == 404
+
+
+async def test_what_may_be_kept_for_ever_is_never_another_logs(log: Log, capsys: pytest.CaptureFixture[str]) -> None:
+    """A node whose keys change goes on in another log, with other bytes behind the same numbers."""
+    await log.grow(300)
+    async with shown(log, capsys) as url:
+        assert (await ask(f"{url}/checkpoint", wait_ms=3_000, bytes_max=9_999)).body == await newest(f"{url}/{ORIGIN}")
+        for path in ("tile/0/000", "/tile/0/000", "another/log/tile/0/000", f"{ORIGIN}x/tile/0/000", f"{ORIGIN}/{ORIGIN}/tile/0/000"):
+            assert (await ask(f"{url}/{path}", wait_ms=3_000, bytes_max=9_999)).status == 404, path
+
+
+async def test_whoever_reads_without_end_gets_so_much_in_a_second_and_hashes_are_not_behind_entries(
+    log: Log, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.grow(256)
+    async with shown(log, capsys) as url:
+        entries = f"{url}/{ORIGIN}/tile/entries/000"
+        size = len((await ask(entries, wait_ms=5_000, bytes_max=99_999_999)).body)
+        monkeypatch.setattr(tiles, "BYTES_PER_S", 4 * size)  # four in a second
+        began = time.monotonic()
+        greedy = [asyncio.create_task(ask(entries, wait_ms=9_000, bytes_max=99_999_999)) for _ in range(6)]
+        await asyncio.sleep(0)
+        assert (await ask(f"{url}/{ORIGIN}/tile/0/000", wait_ms=5_000, bytes_max=99_999)).status == 200
+        assert time.monotonic() - began < 1.0
+        assert {reply.status for reply in await asyncio.gather(*greedy)} == {200}
+        assert time.monotonic() - began >= 6 / 4
 
 
 async def test_a_log_is_only_read(log: Log, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ from mesh.roles.witness_config import load_witness_config, watched
 from tests.core.kit import refuses
 from tests.core.log.logs import LOG
 from tests.deploy.mesh import dev_mesh
-from tests.roles.witnesskit import Process, configure, history, post, running, until
+from tests.roles.witnesskit import Process, begin, configure, history, post, running, until
 from tests.support.foreign import ForeignLog, vkey_of
 from tests.support.rosters import roster, signed
 
@@ -265,6 +265,7 @@ async def _time(config: Path, origin: str) -> int:
 
 
 def test_of_two_witnesses_with_one_key_one_runs_wherever_the_other_keeps_its_file(tmp_path: Path, log: ForeignLog) -> None:
+    asyncio.run(begin(configure(tmp_path, log.vkey, data="elsewhere")))
     first = Process(configure(tmp_path, log.vkey))
     second = Process(configure(tmp_path, log.vkey, data="elsewhere"))
     assert first.port

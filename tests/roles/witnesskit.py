@@ -13,11 +13,11 @@ import pytest
 
 from mesh.adapters import signer
 from mesh.adapters.httpclient import Reply, ask
-from mesh.roles.witness import WitnessNode
+from mesh.roles.witness import WitnessNode, open_store
 from mesh.roles.witness_config import load_witness_config
 from tests.support.foreign import ForeignLog
 
-__all__ = ["Process", "configure", "history", "post", "running", "until"]
+__all__ = ["Process", "begin", "configure", "history", "post", "running", "until"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,9 +34,18 @@ def configure(folder: Path, *logs: str, name: str = "witness.example/w1", data: 
     return path
 
 
+async def begin(config: Path) -> None:
+    """Make its file, if there is none."""
+    settings = load_witness_config(config)
+    if not (settings.path(settings.witness.data) / "witness.db").exists():
+        await (await open_store(settings, create=True)).close()
+
+
 @asynccontextmanager
-async def running(config: Path) -> AsyncIterator[tuple[WitnessNode, str]]:
-    """The witness of that configuration, and its address."""
+async def running(config: Path, *, first: bool = True) -> AsyncIterator[tuple[WitnessNode, str]]:
+    """The witness of that configuration, and its address; ``first`` makes its file if there is none."""
+    if first:
+        await begin(config)
     node = WitnessNode(load_witness_config(config), lambda _name: None)
     ready = asyncio.Event()
     task = asyncio.create_task(node.run(ready.set))
@@ -69,6 +78,7 @@ class Process:
 
     def __init__(self, config: Path, *, failpoint: str = "") -> None:
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "MESH_FAILPOINT": failpoint}
+        asyncio.run(begin(config))
         command = [sys.executable, "-m", "mesh.cli", "witness", "run", "--config", str(config)]
         self._process = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True)
         self.said = ""

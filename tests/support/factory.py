@@ -266,12 +266,15 @@ class Lab:
         )
         return sign(outcome, self.place_key)
 
+    def started(self) -> Started:
+        """A start on the word of k members."""
+        passed = [Check(name=name, passed=True) for name in CHECKS]
+        return Started(checks=passed, heartbeats=[f"{number:064x}" for number in range(self.roster.k)], spend=1)
+
     def lived(self, intent: str, authorization: str, *, at_ms: int, sequence: int = 0, previous: str = "") -> list[bytes]:
         """The two outcomes of an execution that went well."""
-        passed = [Check(name=name, passed=True) for name in CHECKS]
-        started = self.outcome(
-            intent, authorization, Started(checks=passed, heartbeats=[], spend=1), sequence=sequence, previous=previous, at_ms=at_ms
-        )
+        began = self.started()
+        started = self.outcome(intent, authorization, began, sequence=sequence, previous=previous, at_ms=at_ms)
         ended = Finished(status=0, outputs=[], duration_ms=5)
         after = envelope.identify(started)[1]
         return [started, self.outcome(intent, authorization, ended, sequence=sequence + 1, previous=after, at_ms=at_ms + 5)]
@@ -334,7 +337,15 @@ def _roster(lab: Lab, f: int, k: int) -> Roster:
             "board": Role(keys=[key.public for key in lab.board], threshold=2),
         },
         handovers={},
-        bounds=Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000, revocations_max=100_000),
+        bounds=Bounds(
+            heartbeat_ms=500,
+            stale_ms=3_000,
+            skew_ms=300,
+            certify_ms=250,
+            attest_stall_ms=5_000,
+            revocations_max=100_000,
+            backlog_max=50_000,
+        ),
         reason="The first roster.",
         issued_ms=0,
     )

@@ -24,6 +24,8 @@ from mesh.core.messages import (
     Found,
     HeardAsked,
     LawAsked,
+    LawBatch,
+    Leaves,
     LineageBatch,
     Location,
     MirrorStatus,
@@ -52,6 +54,7 @@ from mesh.protocol.events import (
     Event,
     HeartbeatArrived,
     IntentArrived,
+    LawArrived,
     LineageArrived,
     NoteArrived,
     OutcomesArrived,
@@ -59,7 +62,7 @@ from mesh.protocol.events import (
     Tick,
 )
 from mesh.protocol.governor import Machine
-from mesh.protocol.serving import announce_batches, body_ids, opening_ids, pull_answer
+from mesh.protocol.serving import announce_batches, body_ids, fitting, opening_ids, pull_answer, shown_paths
 from mesh.protocol.state import Facts, GovernorState
 from mesh.protocol.step import (
     Announce,
@@ -105,6 +108,8 @@ class Node:
         self.openings: dict[str, bytes] = {}
         self.notes: dict[tuple[str, str], dict[int, bytes]] = {}
         self.places: list[Location] = []
+        self.law: dict[str, list[bytes]] = {}
+        """Envelopes by stream."""
         self.up = True
 
     def commit(self, effects: Sequence[Persist]) -> None:
@@ -123,7 +128,9 @@ class Node:
                     self.notes.setdefault((effect.space, effect.origin), {})[effect.size] = effect.note
                 case Locate():
                     self.places.append(Location(id=effect.id, origin=effect.origin, index=effect.index))
-                case InsertOnce() | PutBundle() | PutLaw() | SetHead() | SetMeta():
+                case PutLaw():
+                    self.law.setdefault(effect.stream, []).append(effect.envelope)
+                case InsertOnce() | PutBundle() | SetHead() | SetMeta():
                     pass
 
     def certificate(self, origin: str, at_least: int) -> tuple[int, bytes] | None:
@@ -140,7 +147,11 @@ class Node:
         found = self.certificate(ask.origin, ask.first + 1)
         note = found[1] if found else self.state.log.note if ask.origin == self.origin else b""
         bodies = {key: self.bodies[key] for key in sorted(ids)}
-        return pull_answer(ask.origin, ask.first, leaves, bodies, {key: self.openings[key] for key in sorted(opened)}, note)
+        openings = {key: self.openings[key] for key in sorted(opened)}
+        leaves = leaves[: fitting(leaves, bodies, openings, note)]
+        hashes = [leaf_hash(leaf) for leaf in self.logs.get(ask.origin, [])]
+        path, start = shown_paths(hashes, ask.first, ask.first + len(leaves), found[0] if found else 0)
+        return pull_answer(ask.origin, ask.first, leaves, bodies, openings, note, path=path, start=start)
 
     def told(self, asker: str, boot: str) -> bytes:
         """What it answers to another's first start."""
@@ -156,6 +167,8 @@ class Node:
         match asked:
             case Pull():
                 return self.pulled(asked)
+            case Leaves(origin=origin, first=first, count=count):
+                return pull_answer(origin, first, self.logs.get(origin, [])[first : first + min(count, 128)], {}, {}, b"")
             case Find(prefix=prefix, count=count):
                 return pack(Found(records=[place for place in reversed(self.places) if place.id.startswith(prefix)][:count]))
             case Prove():
@@ -190,6 +203,7 @@ class Node:
             policies=policies_of(governance, self.machine.me.region, T0, {}),
             halted=sorted(state.governance.halted),
             conflicts=sum(map(state.governance.forked, state.governance.whole)),
+            frozen=sorted(state.governance.frozen),
             origin=self.origin,
             size=len(self.logs[self.origin]),
             certified=state.log.certified,
@@ -319,7 +333,8 @@ class LittleMesh:
             for message in announce_batches(item.origin, item.first, leaves, {key: node.bodies[key] for key in ids}, data):
                 self._publish(node, f"mesh.v1.{node.machine.me.region}.lineage.{node.name}", message)
         elif isinstance(item, AskLaw):
-            raise NotImplementedError(item)  # nobody here holds a governance statement that others lack
+            held = [msgspec.Raw(data) for data in self.nodes[item.member].law.get(item.stream, [])]
+            self._queue.append((node.name, LawArrived(pack(LawBatch(statements=held)), item.member)))
         elif isinstance(item.to, Reply):
             self._waiters.pop(item.to.waiter)(data)
         else:

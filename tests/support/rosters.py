@@ -59,7 +59,15 @@ def roster(
         policy={"payments": Role(keys=[key("policy").public], threshold=1)},
         approvers={},
         handovers={},
-        bounds=Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000, revocations_max=100_000),
+        bounds=Bounds(
+            heartbeat_ms=500,
+            stale_ms=3_000,
+            skew_ms=300,
+            certify_ms=250,
+            attest_stall_ms=5_000,
+            revocations_max=100_000,
+            backlog_max=50_000,
+        ),
         reason="The first roster.",
         issued_ms=0,
     )

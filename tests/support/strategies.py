@@ -41,7 +41,10 @@ def _rosters() -> st.SearchStrategy[Roster]:
             members=members, operators={"one": Operator(key=next(keys), jurisdiction="de")}, f=f,
             k=(n + f) // 2 + 1, root=role(3, 2), issuers=role(1, 1),
             revoker=role(1, 1), policy={"payments": role(2, 2)}, approvers={"security": role(2, 1)}, handovers={},
-            bounds=Bounds(heartbeat_ms=1000, stale_ms=5000, skew_ms=500, certify_ms=250, attest_stall_ms=5000, revocations_max=100_000),
+            bounds=Bounds(
+                heartbeat_ms=1000, stale_ms=5000, skew_ms=500, certify_ms=250, attest_stall_ms=5000, revocations_max=100_000,
+                backlog_max=50_000,
+            ),
             reason="The first roster.", issued_ms=0,
         )  # fmt: skip
 

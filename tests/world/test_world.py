@@ -152,7 +152,7 @@ def test_an_exception_of_a_machine_ends_the_world_as_a_broken_promise(monkeypatc
 def test_the_first_broken_promise_is_written_down_event_by_event(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(mirror, "_lines", lambda *_: [])
+    monkeypatch.setattr(mirror, "my_lines", lambda *_: [])
     arguments = ["-o", "json", "world", "run", "--seeds", "0..1", "--nodes", "4", "--jobs", "1", "--logs", str(tmp_path)]
     assert command(arguments) == 1
     said = json.loads(capsys.readouterr().out)
@@ -227,3 +227,26 @@ def test_a_mesh_of_one_goes_on_after_a_pause_for_nobody_else_could_bear_its_cloc
 
 def test_an_incident_is_proven_by_what_the_same_commit_makes_durable() -> None:
     assert run_seed(81).promise == ""
+
+
+def test_two_processes_with_the_keys_of_one_are_caught_and_frozen_by_everybody() -> None:
+    caught = 0
+    for seed in (3, 8, 9, 15):
+        world = World(seed, nodes=4, trouble=("twins",))
+        result = world.run()
+        assert not result.promise, f"seed {seed}: {result.promise}: {result.message}"
+        watch = world.stage.watch
+        caught += bool(watch.freezing.keys)
+        for state in [each.state for each in watch.honest]:
+            assert state is not None
+            assert state.governance.frozen == (watch.liars if watch.freezing.keys else frozenset())
+        assert {each.governance.frozen for each in world.stage.enforcers.values()} <= {watch.liars, frozenset()}
+    assert caught == 4
+
+
+def test_who_accuses_everybody_all_the_time_freezes_nobody() -> None:
+    for seed in range(3):
+        world = World(seed, nodes=4, trouble=("slanderer",))
+        result = world.run()
+        assert not result.promise, f"seed {seed}: {result.promise}: {result.message}"
+        assert world.stage.watch.freezing.keys == set()

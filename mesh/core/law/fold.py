@@ -16,6 +16,7 @@ import msgspec
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, Rollout, activate_stream
 from mesh.core.law.erase import Erase
+from mesh.core.law.fraud import PREFIX, Fraud, accusable, fraud_stream
 from mesh.core.law.governance import DENYING, Governance, Law
 from mesh.core.law.halt import Halt, halt_stream, in_force
 from mesh.core.law.heartbeat import ENDED, StreamHead, frontier_digest
@@ -23,7 +24,7 @@ from mesh.core.law.policy import Bundle, Manifest, check_succession, read_bundle
 from mesh.core.law.reign import base_of, in_reign
 from mesh.core.law.resolve import RESOLVES, Resolve, newest
 from mesh.core.law.revocation import Revocation, Spared, spared_by
-from mesh.core.law.roster import ROSTERS, Roster, admit_roster
+from mesh.core.law.roster import ROSTERS, Roster, admit_roster, frauds_max
 from mesh.core.law.streams import Chain, Fork, Growth, Stream, common, head_of, onward, settle
 from mesh.core.law.succession import Reign, Rosters
 from mesh.core.law.taking import ended_by, seeded, taking_over, voiding
@@ -227,6 +228,7 @@ def _silent(roster: Roster, roster_id: str) -> Governance:
         verdicts={},
         settled={},
         reigns={},
+        proven=frozenset(),
         taken=frozenset(),
         void=frozenset(),
         whole={},
@@ -264,6 +266,7 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
     void = voiding(governance, streams, complete)
     again = again or reigns.keys() != governance.reigns.keys() or void is not governance.void or taken != governance.taken
     changed = None if again else {name for name in streams if _differs(governance, streams, settled, name)}
+    ended |= _beside(governance.roster, streams)
     frontier = _frontier(_shown(rosters, governance.roster.epoch, streams, reigns, ended), settled)
     digest = frontier_digest(list(frontier))
     former = {**governance.former, digest: frontier}
@@ -280,6 +283,7 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
         verdicts=verdicts,
         settled=settled,
         reigns=reigns,
+        proven=governance.proven | {item.claims.key for item in new if isinstance(item.claims, Fraud)},
         taken=taken,
         void=void,
         whole={**whole, **dict.fromkeys(ended, ENDED)},
@@ -308,6 +312,15 @@ def _shown(
         for name, stream in streams.items()
         if name not in ended and (base_of(name) == name or (name in reigns and reigns[name].since in near))
     }
+
+
+def _beside(roster: Roster, streams: Mapping[str, Stream]) -> set[str]:
+    """Proofs that no frontier names: against keys of who is no member any more or not yet, and beyond what one may name."""
+    held = {name for name in streams if name.startswith(PREFIX)}
+    if not held:
+        return held
+    named = sorted({fraud_stream(key) for member in roster.members for key in accusable(member)} & held)
+    return held - set(named[: frauds_max(roster)])
 
 
 def _ruling(

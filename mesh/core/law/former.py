@@ -10,7 +10,8 @@ counts for nothing before that.
    members with those c (``c + k_e - n_e`` is the fewest), so one who is honest still, whatever becomes of removed keys; nobody honest
    attests two histories. As ``k_e <= n_e``, c itself is more than f_E. For E = e it says ``2k > n + f``.
 2. It is *held* iff k members of e attested it and ``c + k_E > n_E + f_E``: any k of today's members have an honest one among them who
-   attested it, so its records can be had wherever k members are up. The overlap rule gives that to every certificate of the epoch before.
+   attested it, so its records can be had wherever k members are up that have lost no disk. The overlap rule gives that to every
+   certificate of the epoch before if at most one member has gone since; later, only rule 1 may be left.
 
 Why so, and not at least k of one epoch, whoever they are now: keys of removed members are found in drawers, and k of them together
 could certify what never was. Rosters newer than the trusted one that somebody shows make nothing stricter: who forges shows none.

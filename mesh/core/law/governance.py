@@ -5,7 +5,7 @@ Everything that decides or verifies is handed one of these. It is never changed,
 Not here: how it is made of statements (:mod:`mesh.core.law.fold`).
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
@@ -85,6 +85,8 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     """Stream whose fork was resolved to the ids of the history that counts."""
     reigns: Mapping[str, Reign]
     """Stream that goes to other signers, by a roster that counts, to how; the oldest first. Some may not be in force yet."""
+    proven: frozenset[str]
+    """Keys (hex) of which a proof is held that each has signed two histories of one log."""
     taken: frozenset[str]
     """Those of which all is held that was handed over."""
     void: frozenset[str]
@@ -167,6 +169,27 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
         """The roster that comes after the one in force, if it is held."""
         ids, epoch = self.rosters.ids, self.roster.epoch
         return self.rosters.held[ids[epoch]] if len(ids) > epoch and ids[epoch - 1] == self.roster_id else None
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """Names of members of the roster in force who are caught: with other keys each is another member (:mod:`mesh.core.law.fraud`)."""
+        return frozenset(member.name for member in self.roster.members if self.caught(member)) if self.proven else frozenset()
+
+    def caught(self, member: Member) -> bool:
+        """Whether a proof is held against a key of that member, of whichever roster."""
+        keys = member.log_key, member.witness_key, member.attest_key, member.decision_key
+        return bool(self.proven) and not self.proven.isdisjoint(keys)
+
+    def check_unfrozen(self, keys: Iterable[str]) -> None:
+        """That none of these decision keys (hex) is of a member who is caught.
+
+        Raises:
+            Refused: ``member_frozen``.
+        """
+        if self.proven:
+            for key in keys:
+                if key in self.keys and self.caught(self.keys[key]):
+                    raise Refused("member_frozen", f"{self.keys[key].name}, a key of which has signed two histories of a log")
 
     def check_roster(self, now_ms: int) -> None:
         """That whoever holds this may act under the roster in force.

@@ -207,11 +207,27 @@ def read_bundle(data: bytes, *, digest: str) -> Bundle:
     """The bundle that a manifest names.
 
     Raises:
-        Refused: ``digest_mismatch``, or the codec's codes.
+        Refused: ``digest_mismatch``; ``policy_invalid`` if something is named twice, of which readers might take either; the codec's
+            codes.
     """
     if bundle_digest(data) != digest:
         raise Refused("digest_mismatch", "policy bundle")
-    return canonical.decode(Bundle, data, bytes_max=BUNDLE_BYTES_MAX)
+    bundle = canonical.decode(Bundle, data, bytes_max=BUNDLE_BYTES_MAX)
+    for what, names in _names(bundle).items():
+        if len(names) != len(set(names)):
+            raise Refused("policy_invalid", f"one of its {what} stands there twice")
+    return bundle
+
+
+def _names(bundle: Bundle) -> dict[str, list[str]]:
+    return {
+        "policies": [policy.id for policy in bundle.policies],
+        "attributes": [attribute.name for attribute in bundle.principal],
+        "types": [kind.name for kind in bundle.types],
+        "entities": [f"{entity.type}::{entity.id}" for entity in bundle.entities],
+        "actions": [action.name for action in bundle.actions],
+        **{f"parameters of {action.name}": [spec.name for spec in action.params] for action in bundle.actions},
+    }
 
 
 def admit_manifest(manifest: Statement[Manifest], roster: Roster) -> Manifest:

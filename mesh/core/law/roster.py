@@ -34,6 +34,7 @@ __all__ = [
     "assents",
     "check_assents",
     "check_sealed",
+    "frauds_max",
 ]
 
 ROSTERS: Final = "roster"
@@ -100,6 +101,8 @@ class Bounds(Payload):
     """An attestation that is missing for longer is reported."""
     revocations_max: Count
     """How much a revoker key may say until a roster hands its stream over, and twice as much if it forks: what a stolen one can deny."""
+    backlog_max: Count
+    """Records of a governor's own log that are not final, beyond which it decides nothing."""
 
 
 @statement("roster")
@@ -189,6 +192,11 @@ class Roster(Payload):
     def witness_keys(self) -> dict[str, str]:
         """Note key name to public key (hex) of every member's witness key."""
         return {witness_name(self.mesh, member.name): member.witness_key for member in self.members}
+
+
+def frauds_max(roster: Roster) -> int:
+    """How many proofs against its members a frontier names: each of f liars may be caught with three keys; where f is 0, one may."""
+    return 3 * max(roster.f, 1)
 
 
 def admit_roster(statement: Statement[Roster], *, pin: str) -> Roster:
@@ -306,9 +314,12 @@ def _check_roles(roster: Roster) -> None:
     roles = [roster.root, roster.issuers, roster.revoker, *roster.policy.values(), *roster.approvers.values()]
     if any(not 1 <= role.threshold <= len(role.keys) for role in roles):
         raise Refused("roster_unsound", "a role's threshold is outside 1..number of its keys")
-    streams = 3 + 3 * len(roster.policy) + len(roster.revoker.keys)
+    streams = 3 + 3 * len(roster.policy) + len(roster.revoker.keys) + frauds_max(roster)
     if streams > FRONTIER_STREAMS_MAX:  # what nobody can say in a heartbeat nobody can be fresh in
-        raise Refused("roster_unsound", f"{streams} governance streams, at most {FRONTIER_STREAMS_MAX}: three per domain, one per revoker")
+        raise Refused(
+            "roster_unsound",
+            f"{streams} governance streams, at most {FRONTIER_STREAMS_MAX}: three per domain, one per revoker, three per liar",
+        )
     keys = _all_keys(roster)
     if len(set(keys)) != len(keys):
         raise Refused("bad_key", "one key stands twice in the roster")
@@ -319,6 +330,8 @@ def _check_roles(roster: Roster) -> None:
 def _check_bounds(bounds: Bounds) -> None:
     if not 1 <= bounds.revocations_max <= STREAM_STATEMENTS_MAX:
         raise Refused("roster_unsound", f"revocations_max is 1 to {STREAM_STATEMENTS_MAX}")
+    if bounds.backlog_max < 1:
+        raise Refused("roster_unsound", "backlog_max is at least 1: a decision is not final at once")
     if bounds.stale_ms <= 2 * bounds.skew_ms + bounds.heartbeat_ms or bounds.heartbeat_ms == 0 or bounds.certify_ms == 0:
         raise Refused("roster_unsound", "stale_ms must exceed 2·skew_ms + heartbeat_ms, or nothing would ever be fresh")
 

@@ -13,21 +13,22 @@ from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, admit_activation
 from mesh.core.law.erase import Erase, admit_erase
+from mesh.core.law.fraud import PREFIX, Fraud, accusable, admit_fraud, fraud_stream
 from mesh.core.law.halt import Halt, admit_halt
 from mesh.core.law.policy import Manifest, admit_manifest
 from mesh.core.law.reign import base_of, in_reign
 from mesh.core.law.resolve import Resolve, admit_resolve
 from mesh.core.law.revocation import Revocation, admit_revocation
-from mesh.core.law.roster import ROSTERS, Roster
+from mesh.core.law.roster import ROSTERS, Roster, frauds_max
 from mesh.core.law.streams import Cursor, Link
 from mesh.core.law.succession import Rosters, voices
 from mesh.errors import Refused
 from mesh.limits import FRONTIER_STREAMS_MAX
 
-__all__ = ["TRAVELLING", "Said", "admit_law", "admit_next", "cursor_of", "link_of", "read_law", "streams_of"]
+__all__ = ["TRAVELLING", "Said", "admit_law", "admit_next", "cursor_of", "is_known", "link_of", "read_law", "streams_of"]
 
-Said = Roster | Revocation | Halt | Manifest | Activation | Resolve | Erase
-"""What may be said in a stream."""
+Said = Roster | Revocation | Halt | Manifest | Activation | Resolve | Erase | Fraud
+"""What may be said in a stream; a proof against a member is said by nobody, and is alone in its own."""
 
 
 _Admit = Callable[[Statement[Any], Roster], object]
@@ -39,8 +40,8 @@ _KINDS: Final[Mapping[type[Revocation | Halt | Manifest | Activation | Resolve |
     Resolve: admit_resolve,
     Erase: admit_erase,
 }
-"""Besides rosters, which are judged by one another: what raises unless a roster lets its signers say it."""
-TRAVELLING: Final = (Roster, *_KINDS)
+"""Besides rosters, which are judged by one another, and proofs: what raises unless a roster lets its signers say it."""
+TRAVELLING: Final = (Roster, *_KINDS, Fraud)
 
 
 def read_law(data: bytes) -> Statement[Said]:
@@ -62,6 +63,9 @@ def admit_law(statement: Statement[Said], rosters: Rosters) -> None:
     if isinstance(claims, Roster):
         admit_next(cast("Statement[Roster]", statement), rosters)
         return
+    if isinstance(claims, Fraud):
+        admit_fraud(cast("Statement[Fraud]", statement), rosters)
+        return
     stream, sequence, previous = claims.link
     _admission(type(claims))(statement, rosters.appointed(base_of(stream), claims.since, sequence, previous))
 
@@ -78,7 +82,8 @@ def admit_next(statement: Statement[Roster], rosters: Rosters) -> Rosters:
     """
     grown = rosters.admit(statement)
     streams = {ROSTERS}.union(*(voices(roster) for roster in grown.every))
-    most = len(streams) + len(statement.claims.handovers)  # until it is in force, both are named
+    # Until it is in force, both are named; and proofs against members, as many as one roster lets a frontier name.
+    most = len(streams) + len(statement.claims.handovers) + max(frauds_max(roster) for roster in grown.every)
     if most > FRONTIER_STREAMS_MAX:
         raise Refused("roster_unsound", f"with all before it {most} governance streams, at most {FRONTIER_STREAMS_MAX}")
     return grown
@@ -94,10 +99,18 @@ def streams_of(rosters: Rosters) -> frozenset[str]:
     return frozenset(names)
 
 
+def is_known(stream: str, rosters: Rosters) -> bool:
+    """Whether somebody whom one of these rosters knows can say something there, or be caught."""
+    if stream.startswith(PREFIX):
+        return any(stream == fraud_stream(key) for roster in rosters.every for member in roster.members for key in accusable(member))
+    return stream in streams_of(rosters)
+
+
 def link_of(statement: Statement[Said]) -> tuple[str, Link]:
     """The stream in which it stands, and its place there."""
     name, sequence, previous = statement.claims.link
-    return name, Link(sequence, statement.id, previous)
+    identity = statement.claims.place if isinstance(statement.claims, Fraud) else statement.id  # whichever proof: it is caught
+    return name, Link(sequence, identity, previous)
 
 
 def cursor_of(statement: Statement[Said]) -> Cursor:

@@ -136,6 +136,7 @@ class Unpacker:
         """Nothing was read yet."""
         self._packer = Packer()
         self._new: dict[str, bytes] = {}
+        self._new_bytes = 0
         self._read: list[bytes] = []
         self._begun = False
         self.ended = False
@@ -176,9 +177,14 @@ class Unpacker:
             _malformed("the file was cut short")
 
     def _keep(self, line: bytes, data: bytes) -> None:
+        name = canonical.sha256_hex(data)
+        if name in self._new:
+            raise Refused("non_canonical", "one part stands there twice")
         self._read.append(line)
-        self._new[canonical.sha256_hex(data)] = data
-        if sum(map(len, self._new.values())) > ARCHIVE_LINE_BYTES_MAX:
+        self._new[name] = data
+        self._new_bytes += len(data)
+        # Envelopes and notes are longer than their overhead here: many small parts are of no proof.
+        if max(self._new_bytes, len(self._new) * _OVERHEAD) > ARCHIVE_LINE_BYTES_MAX:
             raise Refused("too_large", "parts of one proof")
 
     def _proof(self, line: bytes, packed: ProofBundle) -> bytes:
@@ -192,12 +198,15 @@ class Unpacker:
 
         def note(written: str) -> str:
             found = _NOTED.fullmatch(written)
-            return found[1] + part(found[2]).decode() if found is not None else written
+            try:
+                return found[1] + part(found[2]).decode() if found is not None else written
+            except UnicodeDecodeError:
+                _malformed("a note that is no text")
 
         data = encode_proof(_exchanged(packed, raw, note))
         if self._packer.add(read_proof(data)) != b"".join([*self._read, line]):
             raise Refused("non_canonical", "it holds what no proof needs, or not in the one order")
-        self._read, self._new = [], {}
+        self._read, self._new, self._new_bytes = [], {}, 0
         return data
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "Get",
     "branch_hash",
     "completed",
+    "consistency_beyond",
     "consistency_path",
     "inclusion_path",
     "leaf_hash",
@@ -201,6 +202,19 @@ def consistency_path(get: Get, old: int, new: int) -> tuple[bytes, ...]:
     if start:  # otherwise the rest is the old tree itself, whose root the checker knows
         path.append(_range_hash(get, start, end))
     return tuple(reversed(path))
+
+
+def consistency_beyond(frontier: Frontier, leaves: Sequence[bytes], old: int, new: int) -> tuple[bytes, ...]:
+    """As :func:`consistency_path`, for whoever holds no tree: from ``frontier`` and the leaf hashes behind it.
+
+    Raises:
+        Refused: ``not_found`` unless ``frontier.size <= old <= new <= frontier.size + len(leaves)`` and ``old`` is not 0.
+    """
+    if not frontier.size <= old <= new <= frontier.size + len(leaves):
+        raise Refused("not_found", f"a tree of {old} in one of {new}, from {frontier.size} on")
+    known = dict(zip(_cover(0, frontier.size), frontier.hashes, strict=True))
+    known |= {(row.level, row.number): row.hash for row in frontier.grow(leaves)[1]}
+    return consistency_path(lambda level, number: known[level, number], old, new)
 
 
 def root_from_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:

@@ -16,11 +16,13 @@ from mesh.core.run.decision import Attested, Decision
 from mesh.core.run.kin import Parent
 from mesh.core.run.outcome import EventName
 from mesh.errors import Refused
-from mesh.limits import AFTER_MAX, APPROVALS_MAX, RECORD_BYTES_MAX
+from mesh.limits import AFTER_MAX, APPROVALS_MAX, COSIGNED_HEADS_MAX, RECORD_BYTES_MAX
 
 __all__ = [
     "AttestRefused",
     "Change",
+    "Cosigned",
+    "CosignedHead",
     "DecisionMade",
     "Denied",
     "EnforcerHeard",
@@ -152,7 +154,27 @@ class Incident(_Record, tag="incident"):
     detail: Text
 
 
-Record = DecisionMade | Denied | Noise | OutcomeRecorded | EnforcerHeard | GovernanceChanged | AttestRefused | Incident
+class CosignedHead(Payload):
+    """A tree of another's log that this node's witness key has signed."""
+
+    origin: Origin
+    root: Hex32
+    size: Count
+    time_s: Count
+    """Of the cosignature, POSIX seconds."""
+
+
+class Cosigned(_Record, tag="cosigned"):
+    """What this node has cosigned of other logs since the last record of this kind: each log's history stands in many.
+
+    Whoever rewrote a log, with as many keys as it takes, would have to rewrite every log that names its tree, too.
+    """
+
+    heads: Annotated[list[CosignedHead], msgspec.Meta(min_length=1, max_length=COSIGNED_HEADS_MAX)]
+    """The newest of each log, sorted by origin, each once; never its own."""
+
+
+Record = DecisionMade | Denied | Noise | OutcomeRecorded | EnforcerHeard | GovernanceChanged | AttestRefused | Incident | Cosigned
 
 
 def encode_record(record: Record) -> bytes:

@@ -118,6 +118,13 @@ class Decision(Payload):
     bundle: Digest
     input: Hex32
 
+    @property
+    def code(self) -> str:
+        """Why it denies; empty for a permit."""
+        if self.effect == "permit":
+            return ""
+        return "approval_needed" if self.needs else "policy_error" if self.errors else "policy_denied"
+
 
 class _Input(Payload):
     profile: Text

@@ -17,6 +17,7 @@ from mesh.dev.story import (
     policy_needs_threshold,
     proof_verifies_offline,
     replay_refused,
+    restored_backup_heals,
     revocation_everywhere,
     rollback_refused,
     running_execution_cancelled,
@@ -44,5 +45,6 @@ STORY: tuple[Guarantee, ...] = (
     stale_denies.GUARANTEE,
     heals_without_loss.GUARANTEE,
     node_joins_live.GUARANTEE,
+    restored_backup_heals.GUARANTEE,
     auditor_agrees.GUARANTEE,
 )

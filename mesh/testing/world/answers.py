@@ -6,15 +6,16 @@ import msgspec
 
 from mesh.core.bytes import envelope
 from mesh.core.law.roster import Member, Roster
+from mesh.core.log.checkpoint import read_checkpoint
 from mesh.core.log.record import read_record
 from mesh.core.messages import BarrierAnswer, BarrierAsked, Pull, RefusedAnswer, SyncAnswer, pack, unpack
 from mesh.errors import Refused
 from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.barrier import answer_draft, certificates_in, heard_notes
 from mesh.protocol.events import Event, HeartbeatArrived, LawArrived, LineageArrived
-from mesh.protocol.serving import body_ids, opening_ids, pull_answer
+from mesh.protocol.members import is_current, logs_of
+from mesh.protocol.serving import body_ids, fitting, opening_ids, pull_answer, shown_paths
 from mesh.protocol.state import GovernorState
-from mesh.protocol.together import logs_of
 from mesh.testing.world.disk import Disk
 from mesh.testing.world.steps import Host
 
@@ -36,7 +37,11 @@ def told(asked: BarrierAsked, host: Host, roster: Roster, me: Member, state: Gov
     said = envelope.assemble(draft.payload_type, draft.payload, {me.decision_key: signature})
     kept = (host.disk.newest("certificate", origin) for origin in logs_of(state.governance))
     beats = [msgspec.Raw(heartbeat)] if heartbeat else []
-    return pack(BarrierAnswer(barrier=msgspec.Raw(said), heartbeat=beats, certificates=certificates_in(filter(None, kept))))
+    return pack(
+        BarrierAnswer(
+            barrier=msgspec.Raw(said), heartbeat=beats, certificates=certificates_in(filter(None, kept), by=me.name, nonce=asked.nonce)
+        )
+    )
 
 
 def pulled(ask: Pull, disk: Disk, state: GovernorState | None) -> bytes:
@@ -45,10 +50,16 @@ def pulled(ask: Pull, disk: Disk, state: GovernorState | None) -> bytes:
     records = [read_record(leaf) for leaf in leaves]
     openings = {key: disk.openings[key] for record in records for key in opening_ids(record) if key in disk.openings}
     note = disk.certificate(ask.origin, ask.first)
+    if note and state is not None and not is_current(note, state.governance):
+        note = disk.newest("certificate", ask.origin)
     if not note and state is not None and state.log.origin == ask.origin:
         note = state.log.note
     note = note or disk.newest("certificate", ask.origin)
-    return pull_answer(ask.origin, ask.first, leaves, bodies(disk, leaves), openings, note)
+    held = bodies(disk, leaves)
+    leaves = leaves[: fitting(leaves, held, openings, note)]
+    size = read_checkpoint(note).size if note else 0
+    path, start = shown_paths(disk.hashes(ask.origin), ask.first, ask.first + len(leaves), size)
+    return pull_answer(ask.origin, ask.first, leaves, held, openings, note, path=path, start=start)
 
 
 def bodies(disk: Disk, leaves: Sequence[bytes]) -> dict[str, bytes]:

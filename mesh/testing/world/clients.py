@@ -39,7 +39,7 @@ from mesh.errors import Refused
 from mesh.protocol.adoption import check_view, go_over, next_roster
 from mesh.protocol.documents import Documents
 from mesh.protocol.enforcer import Actual, Grant, Place, Presented, Running, View, admit, check_receipt, recheck, take_heartbeat, watch
-from mesh.protocol.freshness import Freshness
+from mesh.protocol.freshness import Freshness, answered
 from mesh.protocol.gossip import Asking, Gossip, LawArrived
 from mesh.protocol.outcomechain import OutcomeChain, Subject
 from mesh.testing.world import keys
@@ -198,9 +198,8 @@ class Enforcer:
                 self._call(member.name, "sync", pack(Sync(nonce=self._fresh.boot)), self._synced)
 
     def _sync(self) -> None:
-        if len(self._fresh.echoed) >= self.governance.roster.k:
-            return
-        self._ask_all()
+        if not answered(self._fresh, self.governance.roster, self.governance.frozen):
+            self._ask_all()
         self._later(_SYNC_US, self._sync)
 
     def _synced(self, data: bytes) -> None:
@@ -254,7 +253,7 @@ class Enforcer:
     def _recorded(self, identity: str, data: bytes) -> None:
         try:
             (receipt,) = unpack(OutcomeAnswer, data).receipts
-            self._watch.acknowledges(check_receipt(bytes(receipt), identity, self.governance.roster))
+            self._watch.acknowledges(check_receipt(bytes(receipt), identity, self.governance))
         except (Refused, ValueError):
             return
         if self.untold is not None and self.untold[0] == identity:
@@ -332,7 +331,7 @@ class Enforcer:
         try:
             receipts = unpack(OutcomeAnswer, data).receipts
             for identity, receipt in zip(ids, receipts, strict=True):
-                self._watch.acknowledges(check_receipt(bytes(receipt), identity, self.governance.roster))
+                self._watch.acknowledges(check_receipt(bytes(receipt), identity, self.governance))
         except (Refused, ValueError):
             return
         self.unsent = [item for item in self.unsent if item[0] not in ids]

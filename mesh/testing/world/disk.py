@@ -20,7 +20,9 @@ from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.record import read_record
 from mesh.errors import Alarm, Refused, Unavailable
 from mesh.protocol import hearing, serving
+from mesh.protocol.histories import Recent
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
+from mesh.protocol.members import logs_of
 from mesh.protocol.refusing import conflict_key, refused_key
 from mesh.protocol.step import (
     Append,
@@ -38,7 +40,6 @@ from mesh.protocol.step import (
     SetMeta,
 )
 from mesh.protocol.stored import INCARNATION, REFILLED, ROSTER_EPOCH, Stored, StoredLog
-from mesh.protocol.together import logs_of
 
 __all__ = ["Disk", "StoredLeaves", "Taken"]
 
@@ -259,6 +260,8 @@ class Disk:
             conflicted=conflict_key(origin) in self.meta,
             checkpoint=self.newest("checkpoint", origin),
             certificate=self.newest("certificate", origin),
+            attested=self.newest("attested", origin),
+            recent=Recent(Frontier.empty().extend(log.hashes[:certified]), tuple(log.hashes[certified:])) if certified < size else None,
         )
 
 

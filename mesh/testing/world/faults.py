@@ -180,7 +180,8 @@ class Faults:
             kind = random.choice(wanted or KINDS)
             self.plan.append(f"{0.0:9.6f} {name} lies: {kind}")
             stage = self._stage
-            {"twins": stage.twin, "braggart": stage.brag, "turncoat": stage.turn, "poisoner": stage.poison}[kind](name)
+            kinds = {"twins": stage.twin, "braggart": stage.brag, "turncoat": stage.turn}
+            {**kinds, "poisoner": stage.poison, "slanderer": stage.slander}[kind](name)
 
     # ---------------------------------------------------------------------------------------------------------- network
 

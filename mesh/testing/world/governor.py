@@ -52,6 +52,7 @@ from mesh.protocol.events import (
     SyncArrived,
     Tick,
 )
+from mesh.protocol.freshness import answered
 from mesh.protocol.governor import Machine
 from mesh.protocol.serving import announce_batches
 from mesh.protocol.state import Facts, GovernorState
@@ -340,11 +341,9 @@ class Governor:
             self._enqueue(Tick())
 
     def _sync(self) -> None:
-        """Ask for heartbeats of now, until enough have come."""
+        """Ask for heartbeats of now, until enough have come, also without who is caught later."""
         roster = self.roster
-        if self.state is not None:
-            if len(self.state.fresh.echoed) >= roster.k:
-                return
+        if self.state is not None and not answered(self.state.fresh, roster, self.state.governance.frozen):
             for member in roster.members:
                 if member.name != self.member.name and member.name not in self.state.fresh.echoed:
                     self._call(member.name, pack(Sync(nonce=self.state.fresh.boot)), sync_answered)

@@ -6,8 +6,9 @@ Not here: the rosters that hand over (:mod:`mesh.testing.world.rosters`), when w
 from collections.abc import Iterable, Sequence
 
 from mesh.core.bytes.envelope import Statement
+from mesh.core.law.fraud import PREFIX
 from mesh.core.law.governance import Governance
-from mesh.core.law.heartbeat import StreamHead, covers, reaches
+from mesh.core.law.heartbeat import ENDED, StreamHead, covers, reaches
 from mesh.core.law.reign import base_of
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.travel import Said
@@ -28,8 +29,12 @@ def said_by(governance: Governance, head: StreamHead) -> bool:
 
 
 def running(governance: Governance, heads: Iterable[StreamHead]) -> list[StreamHead]:
-    """Those of streams that nobody has taken over: who lacks what was handed over says nothing of either, and does nothing."""
+    """Those of streams that nobody has taken over: who lacks what was handed over says nothing of either, and does nothing.
+
+    Nor of proofs against who is no member any more.
+    """
     ended = {reign.former for reign in governance.reigns.values()}
+    ended |= {name for name in governance.whole if name.startswith(PREFIX) and governance.whole[name] is ENDED}
     return [head for head in heads if head.stream not in ended]
 
 

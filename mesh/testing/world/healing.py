@@ -23,6 +23,7 @@ from mesh.testing.world.engine import WorldEngine
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Violation
 from mesh.testing.world.liars import thieves
+from mesh.testing.world.lives import check_lives
 from mesh.testing.world.setting import ENFORCERS
 from mesh.testing.world.stage import Stage
 
@@ -76,12 +77,12 @@ class Healing:
                 return f"{enforcer.name} has {len(enforcer.unsent)} outcomes that nobody has recorded"
             if enforcer.untold is not None:
                 return f"nobody has recorded what {enforcer.name} has heard"
-        for governor in self._named():
-            found = self._held(governor)
-            if found:
-                return found
+        if found := next((said for said in map(self._held, self._named()) if said), ""):
+            return found
         governing = {governor.name: governor.state.governance for governor in self._named() if governor.state is not None}
         governing |= {enforcer.name: enforcer.governance for enforcer in stage.enforcers.values()}
+        if free := stage.watch.freezing.missing(governing):
+            return free
         states = {name: governance.digest for name, governance in governing.items()}
         if len(set(states.values())) > 1:
             return f"not all hold the same law: {states}"
@@ -177,6 +178,8 @@ class Healing:
             if owner.name in watch.liars:
                 holding = next(each for each in self._named() if each.disk.size(origin) >= final)
                 self._audit(holding, owner, final)
+        newest = next(each.state.governance for each in self._named() if each.state is not None)
+        check_lives(watch.honest, newest, whole=not (watch.liars or watch.restored))
 
     def _audit(self, governor: Governor, member: Member, size: int) -> None:
         states = (each.state for each in self._named())

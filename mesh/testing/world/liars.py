@@ -1,4 +1,4 @@
-"""Members that lie: two processes with the keys of one, a braggart, a governor that turns policy around, a poisoner.
+"""Members that lie: two processes with the keys of one, a braggart, a governor that turns policy around, a poisoner, a slanderer.
 
 Rules
 -----
@@ -10,8 +10,10 @@ Rules
 4. A *turncoat* decides the opposite of policy, and records it in good form.
 5. *Thieves* have all keys of members that were removed, and nobody else's: they certify what never was, under a former roster.
 6. A *poisoner* publishes records of others' logs that nobody wrote, and answers with such whoever asks it for others' records.
+7. A *slanderer* publishes proofs against honest members: of their own notes, of other notes, and of both, in good form.
 """
 
+from collections.abc import Sequence
 from random import Random
 from typing import Any, Final
 
@@ -19,20 +21,21 @@ import msgspec
 
 from mesh.core.bytes import canonical, envelope
 from mesh.core.law.barrier import Barrier
+from mesh.core.law.fraud import accuse
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.roster import Roster
 from mesh.core.law.succession import same_member
 from mesh.core.log.checkpoint import Checkpoint, attest_name, cosignature_line, log_line
-from mesh.core.log.note import Note, cosignature_message
+from mesh.core.log.note import Note, cosignature_message, parse_note
 from mesh.core.log.record import Noise
-from mesh.core.messages import BarrierAnswer, LineageBatch, pack, unpack
+from mesh.core.messages import BarrierAnswer, LawBatch, LineageBatch, pack, unpack
 from mesh.errors import Refused
 from mesh.limits import INT_MAX
 from mesh.testing.world import keys
 
-__all__ = ["KINDS", "Braggart", "Poisoner", "thieves"]
+__all__ = ["KINDS", "Braggart", "Poisoner", "Slanderer", "thieves"]
 
-KINDS: Final = ("twins", "twins", "braggart", "turncoat", "poisoner")
+KINDS: Final = ("twins", "twins", "braggart", "turncoat", "poisoner", "slanderer")
 _MS: Final = (-4_000, -600, -200, 0, 0, 0, 200, 600, 4_000, 86_400_000)
 
 
@@ -117,7 +120,7 @@ class Poisoner:
             for index in range(first, first + self._random.choice((1, 3, 20)))
         ]
         raws = [msgspec.Raw(canonical.encode(record)) for record in records]
-        return pack(LineageBatch(origin=origin, first=first, records=raws, bodies=[], openings=[], checkpoint=""))
+        return pack(LineageBatch(origin=origin, first=first, records=raws, bodies=[], openings=[], path=[], start=[], checkpoint=""))
 
     def answer(self, data: bytes, at_ms: int) -> bytes:
         """What is said instead of this answer."""
@@ -126,3 +129,32 @@ class Poisoner:
         except Refused:
             return data
         return data if batch.origin == self._own else self.invented(batch.origin, batch.first, at_ms)
+
+
+class Slanderer:
+    """Proofs against others that prove nothing."""
+
+    def __init__(self, member: str, roster: Roster, random: Random) -> None:
+        self._member = member
+        self._roster = roster
+        self._random = random
+
+    def slander(self, origin: str, notes: Sequence[bytes]) -> bytes:
+        """What is published against the owner of that log, of whose signed notes these are at hand: nothing if there is none."""
+        random, owner = self._random, self._roster.owner(origin)
+        if not notes or owner.name == self._member:
+            return b""
+        one, other = (parse_note(random.choice(notes)) for _ in range(2))
+        halves = [(note.text, line) for note in (one, other) for line in note.lines if line.name == origin][:2]
+        size = Checkpoint.from_text(halves[0][0]).size
+        invented = Checkpoint(origin, size, bytes.fromhex(keys.nonce("slander", random.random()))).to_text()
+        kind = random.randrange(4)
+        if kind == 0:  # the owner's line, over what it never signed
+            halves[1] = invented, halves[0][1]
+        elif kind == 1:  # by somebody's own key, under the owner's name
+            name = f"{self._member} log"
+            halves[1] = invented, log_line(origin, keys.public(name), keys.sign(name, invented))
+        root = bytes.fromhex(keys.nonce("root", random.random())) if kind == 2 else b""
+        path = [bytes.fromhex(keys.nonce("path", random.random())) for _ in range(random.randrange(4))] if kind == 2 else []
+        proof = accuse(self._roster.mesh, owner.log_key, halves, root=root, path=path)
+        return pack(LawBatch(statements=[msgspec.Raw(proof.envelope)]))

@@ -17,6 +17,8 @@ I10 after healing, within a bound: what was acknowledged is final, all hold the 
 I11 the same input gives the same bytes; every recorded decision replays
 I12 every request that reached a living process is answered exactly once
 I13 no two rosters are acted under at once (:mod:`mesh.testing.world.epochs`); nothing starts on the word of who is no member
+I14 who is caught counts for nothing where the proof is held, in the end everywhere (:mod:`mesh.testing.world.freezing`, also I8 of proofs)
+I15 who was shown what is final takes no other records up to there, and counts once it holds them (:mod:`mesh.testing.world.goals`)
 === =====================================================================================================================
 
 Not here: what stirs a world (:mod:`mesh.testing.world.faults`).
@@ -43,17 +45,19 @@ from mesh.core.run.heard import Heard
 from mesh.errors import Alarm, Refused
 from mesh.protocol.events import Event, IntentArrived, OfferArrived, OutcomesArrived, SyncArrived
 from mesh.protocol.state import Facts, GovernorState
-from mesh.protocol.step import Append, Head, InsertOnce, KeyUse, Persist, PutLaw, PutNote, Reply, Send, SetMeta, Sign, Step
+from mesh.protocol.step import Append, InsertOnce, KeyUse, Persist, PutLaw, PutNote, Reply, Send, SetMeta, Sign, Step
 from mesh.protocol.stored import INCARNATION, ROSTER_EPOCH
 from mesh.testing.world import keys
 from mesh.testing.world.disk import Disk
 from mesh.testing.world.epochs import ROUNDING_MS, Epochs
 from mesh.testing.world.families import Families
+from mesh.testing.world.freezing import Freezing
+from mesh.testing.world.goals import Goals
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Ground, Violation
 from mesh.testing.world.handing import running, said_by, told
 from mesh.testing.world.message import Message
-from mesh.testing.world.reading import expected, read, same_step, unpae, what_it_denies
+from mesh.testing.world.reading import decided_at, expected, read, same_step, unpae, what_it_denies
 from mesh.testing.world.setting import DOMAIN, EPOCH_MS, Setting
 
 __all__ = ["Watch"]
@@ -69,6 +73,7 @@ class Watch:
         self._setting = setting
         self.epochs = Epochs(ground, setting.genesis)
         self.families = Families(ground)
+        self.freezing = Freezing(lambda: self.epochs.rosters)
         self.honest: list[Governor] = []
         self.liars: frozenset[str] = frozenset()
         """Members that lie."""
@@ -80,6 +85,7 @@ class Watch:
         """(origin, index) to leaf hash, of what a client was told is recorded."""
         self.final: dict[str, list[bytes]] = {}
         """Leaf hashes of the longest final prefix of each log."""
+        self.goals = Goals(self.final)
         self._final: dict[str, Frontier] = {}
         self._certified: dict[tuple[str, int], bytes] = {}
         self._roots: dict[tuple[str, str, int], bytes] = {}
@@ -254,6 +260,8 @@ class Watch:
         self._law_taken.update({effect.id: effect.envelope for effect in effects if isinstance(effect, PutLaw)})
         if governor.member.name in self.liars:
             return
+        self.freezing.kept(governor, effects, self.liars)
+        self.goals.kept(governor, effects)
         for effect in effects:
             match effect:
                 case PutNote(space="certificate", origin=origin, size=size, note=note):
@@ -291,8 +299,7 @@ class Watch:
             self.final[origin] = list(held)
             self._kept(origin, size, roster)
             self._ground.say(governor.name, "final", f"{origin} {size}")
-        root = self._certified.get((origin, size))
-        if root is None:
+        if (root := self._certified.get((origin, size))) is None:
             root = self._certified[origin, size] = Frontier.empty().extend(held).root()
         if root != checkpoint.root:
             raise Violation("I3", f"{governor.name}: final checkpoint of {origin} at {size} has another root than its records")
@@ -321,15 +328,15 @@ class Watch:
 
     def _line(self, governor: Governor, use: KeyUse, checkpoint: Checkpoint, time_s: int) -> None:
         name, origin, size, root = governor.name, checkpoint.origin, checkpoint.size, checkpoint.root
-        heads: dict[str, Head | None] = {key: head for (key, log), head in governor.disk.heads.items() if log == origin}
-        head = heads.get(use)
+        head = next((head for known, head in governor.disk.heads.items() if known == (use, origin)), None)
         if head is None or head.size < size or (head.size == size and (head.root, head.time_s) != (root, time_s or head.time_s)):
             raise Violation("I7", f"{name} signs {use} of {origin} at {size}, which its disk does not know")
         if self._roots.setdefault((name, origin, size), root) != root:
             raise Violation("I7", f"{name} signs two roots of {origin} at {size}")
         if use == "log":
             return
-        if self._lines.setdefault((name, use, origin, size), (time_s, root)) != (time_s, root):
+        said = self._lines.setdefault((name, use, origin, size), (time_s, root))
+        if said != (time_s, root) and name not in self.restored:  # whom nobody may be able to tell when
             raise Violation("I7", f"{name} signs {use} of {origin} at {size} twice, with different times")
         newest_size, newest_s = self._newest.get((name, use, origin), (0, 0))
         if size > newest_size:
@@ -340,14 +347,16 @@ class Watch:
     def _statement(self, governor: Governor, kind: str, payload: bytes) -> None:
         name = governor.name
         if kind == "heartbeat":
-            self._heartbeat(governor, read(Heartbeat, payload))
+            beat = read(Heartbeat, payload)
+            self.goals.said(governor, beat, self.liars)
+            self._heartbeat(governor, beat)
             return
         if governor.member.name in self.liars:
             return
         if kind == "authorization":
             authorization = read(Authorization, payload)
             identity = envelope.draft(authorization).id
-            if ("intent", authorization.intent) not in governor.disk.keys or self._decided_at(governor, authorization, identity) is None:
+            if ("intent", authorization.intent) not in governor.disk.keys or decided_at(governor.disk, authorization, identity) is None:
                 raise Violation("I7", f"{name} authorizes what its disk does not know")
             self._once(name, kind, authorization.intent, payload)
         elif kind == "receipt":
@@ -366,15 +375,6 @@ class Watch:
         owners = [item for item in self.honest if item.roster.origin(item.member) == refusal.origin]
         log = owners[0].disk.hashes(refusal.origin) if owners else []
         return refusal.reason == "missing" and refusal.index < len(log) and log[refusal.index].hex() == refusal.leaf
-
-    def _decided_at(self, governor: Governor, authorization: Authorization, identity: str) -> str | None:
-        """The leaf hash of the record that an authorization says it has, if its issuer's disk has that record there."""
-        log = governor.disk.logs.get(authorization.origin)
-        if log is None or authorization.index >= len(log.leaves):
-            return None
-        record = read_record(log.leaves[authorization.index])
-        fits = isinstance(record, DecisionMade) and record.authorization == identity
-        return log.hashes[authorization.index].hex() if fits else None
 
     def _recorded_at(self, governor: Governor, ref: RecordRef) -> None:
         hashes = governor.disk.hashes(ref.origin)
@@ -439,13 +439,13 @@ class Watch:
             self._denied(place, roster, "activated", from_us=1_000 * (begins_ms - EPOCH_MS + roster.bounds.skew_ms + ROUNDING_MS))
 
     def _by_members(self, place: str, authorization: Authorization, governance: Governance, heartbeats: Sequence[str]) -> None:
-        """I13, for one start."""
+        """I13 and I14, for one start."""
         self.epochs.acts(place, governance)
-        strangers = {self._beat_of[beat] for beat in heartbeats if beat in self._beat_of} - governance.keys.keys()
+        vouching = {self._beat_of[beat] for beat in heartbeats if beat in self._beat_of}
+        self.freezing.starts(place, authorization, governance, vouching)
+        strangers = vouching - governance.keys.keys()
         if strangers:
-            raise Violation(
-                "I13", f"{place} starts by heartbeats of {len(strangers)} who are no members of epoch {governance.roster.epoch}"
-            )
+            raise Violation("I13", f"{place} starts by heartbeats of {len(strangers)} strangers to epoch {governance.roster.epoch}")
         owner = next((member for member in governance.roster.members if governance.roster.origin(member) == authorization.origin), None)
         if owner is None or authorization.roster_epoch != governance.roster.epoch:
             said = f"{authorization.origin} under epoch {authorization.roster_epoch}"
@@ -473,7 +473,7 @@ class Watch:
         if claims.issuer in self.liars:
             return
         (issuer,) = (item for item in self.honest if item.roster.origin(item.member) == claims.origin)
-        leaf = self._decided_at(issuer, claims, authorization.id)
+        leaf = decided_at(issuer.disk, claims, authorization.id)
         if leaf is None and claims.issuer in self.restored:
             return  # it was on its way when the record was lost
         if leaf is None:

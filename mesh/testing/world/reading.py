@@ -1,22 +1,25 @@
 """What the bytes that are signed in a world say, what incidents prove, and whether two steps do the same."""
 
-from collections.abc import Container, Mapping
-from typing import TypeVar
+from collections.abc import Collection, Mapping
+from typing import TypeVar, cast
 
 from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.conflict import judge
+from mesh.core.law.fraud import Fraud, admit_fraud
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.succession import Rosters
 from mesh.core.law.travel import Said, read_law
-from mesh.core.log.record import Incident
+from mesh.core.log.record import DecisionMade, Incident, read_record
+from mesh.core.run.authorization import Authorization
 from mesh.errors import Refused
 from mesh.limits import STATEMENT_BYTES_MAX
 from mesh.protocol.state import GovernorState
 from mesh.protocol.step import Send, Step
+from mesh.testing.world.disk import Disk
 
-__all__ = ["expected", "read", "same_step", "unpae", "what_it_denies"]
+__all__ = ["decided_at", "expected", "read", "same_step", "unpae", "what_it_denies"]
 
 P = TypeVar("P", bound=Payload)
 
@@ -39,8 +42,8 @@ def same_step(one: Step[GovernorState], other: Step[GovernorState]) -> bool:
     return parts[0] == parts[1] and one.state == other.state
 
 
-def expected(incident: Incident, liars: Container[str], held: Mapping[str, bytes], rosters: Rosters) -> bool:
-    """Whether it is about a liar, or names two statements of which anybody can see that they cannot both be.
+def expected(incident: Incident, liars: Collection[str], held: Mapping[str, bytes], rosters: Rosters) -> bool:
+    """Whether it is about a liar (one that is caught: with the proof), or names two statements that, as anybody can see, cannot both be.
 
     Args:
         incident: as recorded.
@@ -48,6 +51,8 @@ def expected(incident: Incident, liars: Container[str], held: Mapping[str, bytes
         held: envelopes of governance statements by id.
         rosters: all that there are.
     """
+    if incident.code == "member_frozen":
+        return bool(_caught(incident.detail.partition(":")[0], held, rosters) & frozenset(liars))
     stream, *ids = incident.detail.split(" ")
     if any(part in liars for part in incident.detail.split("/")):
         return True
@@ -58,7 +63,26 @@ def expected(incident: Incident, liars: Container[str], held: Mapping[str, bytes
         return False
 
 
+def _caught(identity: str, held: Mapping[str, bytes], rosters: Rosters) -> frozenset[str]:
+    """Whom the proof of that id names, if it is one."""
+    try:
+        proof = read_law(held[identity])
+        return frozenset({admit_fraud(cast("Statement[Fraud]", proof), rosters).member} if isinstance(proof.claims, Fraud) else ())
+    except (KeyError, Refused):
+        return frozenset()
+
+
 def what_it_denies(statement: Statement[Said]) -> tuple[str, str]:
     """What a statement denies; or which it is."""
     claims = statement.claims
     return (claims.target.type, claims.target.value) if isinstance(claims, Revocation) else ("halt", statement.id)
+
+
+def decided_at(disk: Disk, authorization: Authorization, identity: str) -> str | None:
+    """The leaf hash of the record that an authorization says it has, if its issuer's disk has that record there."""
+    log = disk.logs.get(authorization.origin)
+    if log is None or authorization.index >= len(log.leaves):
+        return None
+    record = read_record(log.leaves[authorization.index])
+    fits = isinstance(record, DecisionMade) and record.authorization == identity
+    return log.hashes[authorization.index].hex() if fits else None

@@ -56,7 +56,9 @@ RENEWED_MS: Final = 7_000
 """When the second policy epoch begins everywhere in worlds that have one, in ms since the world began."""
 REVOKED: Final = "w2"
 """The workload that is revoked in worlds with a revocation."""
-_BOUNDS: Final = Bounds(heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=2_000, revocations_max=100_000)
+_BOUNDS: Final = Bounds(
+    heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=2_000, revocations_max=100_000, backlog_max=50_000
+)
 
 
 class Setting(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from mesh.testing.world.clock import WorldClock
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Ground
 from mesh.testing.world.handing import Handed
-from mesh.testing.world.liars import Braggart, Poisoner
+from mesh.testing.world.liars import Braggart, Poisoner, Slanderer
 from mesh.testing.world.message import Message
 from mesh.testing.world.network import Network
 from mesh.testing.world.promises import Watch
@@ -58,6 +58,7 @@ class Stage:
         """If a stream changes hands in this world."""
         self.braggarts: dict[str, Braggart] = {}
         self.poisoners: dict[str, Poisoner] = {}
+        self.slanderers: dict[str, Slanderer] = {}
         self._sides: dict[str, dict[str, str]] = {}
         """Member with a twin to (end to the host that it talks with; both, if it is not there)."""
         self.watch.honest = list(self.governors.values())
@@ -75,6 +76,21 @@ class Stage:
         """This member invents records of others."""
         self._liar(name)
         self.poisoners[name] = Poisoner(name, self.setting.governance.roster, self.ground.random("poisoner"))
+
+    def slander(self, name: str) -> None:
+        """This member accuses others."""
+        self._liar(name)
+        self.slanderers[name] = Slanderer(name, self.setting.governance.roster, self.ground.random("slanderer"))
+
+    def _accuse(self, name: str) -> None:
+        """As often as it says that it lives."""
+        state, genesis = self.governors[name].state, self.setting.governance.roster
+        for member in genesis.members if state is not None else ():
+            origin = genesis.origin(member)
+            held = state.mirrors.get(origin) if state is not None else None
+            said = self.slanderers[name].slander(origin, list(held.signed.values())) if held is not None else b""
+            if said:
+                self.publish(name, subjects.law(subjects.short(origin)), said)
 
     def _invent(self, name: str) -> None:
         """As often as it says that it lives."""
@@ -166,6 +182,8 @@ class Stage:
                 self.send(Message(source, end, kind, data if end == source else said))
         if kind == "hb" and source in self.poisoners:
             self._invent(source)
+        if kind == "hb" and source in self.slanderers:
+            self._accuse(source)
 
     def _deliver(self, message: Message) -> None:
         end = self.governors.get(message.target) or self.enforcers.get(message.target) or self.workloads.get(message.target)

@@ -1,6 +1,7 @@
 """Many proofs in one file come out as they went in, in bounded memory; and the file says nothing that is not in one of them."""
 
 import json
+import time
 import tracemalloc
 
 import msgspec
@@ -153,3 +154,33 @@ def test_memory_stays_flat_over_ten_thousand_proofs() -> None:
         tracemalloc.stop()
     assert sizes[1] < sizes[0] * 1.1
     assert sizes[1] < 4 * ARCHIVE_SHELF_BYTES_MAX
+
+
+def test_a_note_that_is_no_text_is_refused() -> None:
+    unpacker, part = Unpacker(), b'"\xff"'
+    lines = Packer().add(read_proof(PROOFS[0])).splitlines(keepends=True)
+    packed = json.loads(lines[-1])
+    packed["bundle"]["proof"] = packed["bundle"]["proof"].partition("#")[0] + "#" + canonical.sha256_hex(part)
+    for line in (BEGIN, *lines[:-1], b'{"json":' + part + b',"line":"part"}\n'):
+        unpacker.take(line)
+    with refuses("malformed"):
+        unpacker.take(canonical.encode(packed) + b"\n")
+
+
+def test_one_part_stands_there_once_however_large() -> None:
+    unpacker, line = Unpacker(), b'{"json":"' + b"a" * 1_000_000 + b'","line":"part"}\n'
+    unpacker.take(BEGIN)
+    unpacker.take(line)
+    with refuses("non_canonical"):
+        unpacker.take(line)
+
+
+def test_small_parts_are_counted_each_and_cost_no_more_than_they_are() -> None:
+    unpacker, most = Unpacker(), ARCHIVE_LINE_BYTES_MAX // 128
+    unpacker.take(BEGIN)
+    begun = time.process_time()
+    for number in range(most):
+        unpacker.take(b'{"json":%d,"line":"part"}\n' % number)
+    assert time.process_time() - begun < 20, "thirty times what it takes; each part once more for each before it would take an hour"
+    with refuses("too_large"):
+        unpacker.take(b'{"json":"more","line":"part"}\n')

@@ -26,6 +26,7 @@ from mesh.protocol import (
     freshness,
     gossip,
     governor,
+    holding,
     intake,
     lineage,
     mirror,
@@ -36,7 +37,7 @@ from mesh.protocol.step import Commit, Head, InsertOnce, Sending, SetMeta, Step
 from mesh.protocol.stored import INCARNATION
 from mesh.testing.world import clients, steps
 from mesh.testing.world import governor as shell
-from tests.world.mutants import changing
+from tests.world.mutants import catching, changing, seeking
 
 __all__ = ["MUTANTS", "Mutant"]
 
@@ -77,8 +78,8 @@ def _unpersisted(made: Step[Any]) -> tuple[Any, ...]:
 def _majority_certifies(patch: pytest.MonkeyPatch) -> None:
     real = lineage.certify
 
-    def certify(state: Any, roster: Any, me: Any) -> Any:
-        return real(state, cast("Any", _Fewer(roster)), me)
+    def certify(state: Any, roster: Any, me: Any, **named: Any) -> Any:
+        return real(state, cast("Any", _Fewer(roster)), me, **named)
 
     patch.setattr(lineage, "certify", certify)
 
@@ -210,7 +211,7 @@ def _attests_what_is_wrong(patch: pytest.MonkeyPatch) -> None:
         found = attester.examine_records(*arguments, **named)
         return [msgspec.structs.replace(item, code="") if item.code == "replay_mismatch" else item for item in found]
 
-    patch.setattr(mirror, "examine_records", examine)
+    patch.setattr(holding, "examine_records", examine)
 
 
 def _spoilt_is_wrong(patch: pytest.MonkeyPatch) -> None:
@@ -241,7 +242,7 @@ def _decides_again(patch: pytest.MonkeyPatch) -> None:
 
 def _answers_with_another_time(patch: pytest.MonkeyPatch) -> None:
     """A cosignature is made anew for each answer, instead of as it was persisted."""
-    real = mirror._lines
+    real = holding.my_lines
 
     def lines(state: Any, checkpoint: Any, context: Any) -> Any:
         now_s = context.now_ms // 1000
@@ -251,7 +252,7 @@ def _answers_with_another_time(patch: pytest.MonkeyPatch) -> None:
         }
         return real(msgspec.structs.replace(state, **heads), checkpoint, context)
 
-    patch.setattr(mirror, "_lines", lines)
+    patch.setattr(mirror, "my_lines", lines)
 
 
 def _drops_doubles(patch: pytest.MonkeyPatch) -> None:
@@ -295,7 +296,7 @@ def _witness_follows_any_root(patch: pytest.MonkeyPatch) -> None:
             return state, []
         head = Head(checkpoint.size, checkpoint.root, state.witnessed.time_s)
         changed = msgspec.structs.replace(state, witnessed=head, attested=head)
-        return changed, mirror._lines(changed, checkpoint, context)
+        return changed, holding.my_lines(changed, checkpoint, context)
 
     patch.setattr(mirror, "_two_roots", follow)
 
@@ -422,9 +423,21 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         changing.never_asks_for_what_was_handed_over, "I10", trouble=("roster", "hold", "partition", "isolate")
     ),
     "names the parent only": _mutant(_cuts_the_line, "I1"),
-    "ancestors not checked": _mutant(_forgives_ancestors, "I2", trouble=("revocation",)),
+    "ancestors not checked": _mutant(_forgives_ancestors, "I2", trouble=("revocation",), since=40),
     "cosigns a second history": _mutant(_witness_follows_any_root, "I7", trouble=("twins",)),
+    "freezes without verifying": _mutant(catching.believes_any_proof, "I8", trouble=("slanderer",)),
+    "names whose trees it never compared": _mutant(catching.never_compares_the_trees, "I8", trouble=("slanderer",)),
+    "counts lines of who is caught": _mutant(catching.counts_lines_of_who_is_caught, "I14", trouble=("twins",)),
+    "counts heartbeats of who is caught": _mutant(catching.counts_heartbeats_of_who_is_caught, "I14", trouble=("twins",)),
+    "starts on the word of who is caught": _mutant(catching.starts_on_the_word_of_who_is_caught, "I14", trouble=("twins",)),
+    "never asks for proofs": _mutant(catching.never_asks_for_proofs, "I10", trouble=("twins", "hold", "partition", "isolate")),
     "former certificate by removed keys believed": _mutant(changing.believes_removed_keys, "I3", nodes=1, trouble=("roster",)),
-    "a newcomer counts at once": _mutant(changing.counts_at_once, "I10", nodes=1, trouble=("roster", "weather", "weather", "isolate")),
+    "a newcomer counts at once": _mutant(
+        changing.counts_at_once, "I10", "I15", nodes=1, trouble=("roster", "weather", "weather", "isolate")
+    ),
+    "stores by the owner's lone word below the goal": _mutant(
+        seeking.believes_the_owner_below_the_goal, "I3", "I7", "I10", "I15", trouble=("roster", "twins")
+    ),
+    "counts before it holds the goal's root": _mutant(seeking.counts_before_the_goal, "I15", trouble=("roster", "weather", "weather")),
     "nobody certifies the logs of who has left": _mutant(changing.leaves_the_logs_of_who_left, "I10", trouble=("roster",)),
 }

@@ -1,0 +1,205 @@
+"""A file that is not as it was written: which rows are not, and how a row is put back that is known to be what was written.
+
+Rules
+-----
+1. Only what is known by a hash can be put back: a record and its leaf hash by the tree up to a root that this node signed,
+   witnessed or attested; branch hashes by the records; a statement by its id and by the checksum of the bytes it had.
+2. What no root covers, and what only a checksum covers (heads, notes, facts, statements of streams), is not: it stays as it is.
+3. All is put back in one transaction, with what forbids changes set aside in it and back at its end. The lock of the file is
+   held meanwhile.
+
+Not here: where the bytes come from (:mod:`mesh.roles.mending`).
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+from mesh.adapters.store import failure, hold
+from mesh.adapters.store_schema import LEVELS, checksum, head_sum
+from mesh.core.bytes import envelope
+from mesh.core.log.merkle import Frontier, leaf_hash
+from mesh.errors import Alarm, Refused, Unavailable
+from mesh.protocol.step import Head
+
+__all__ = ["BrokenFile", "LostRecord", "LostStatement"]
+
+_STATEMENTS: Final = ("body", "document")
+_HEADS: Final = "SELECT use, size, root, time_s, sum FROM head WHERE log = ? AND size > 0"
+_NAMING: Final = """SELECT origin, idx FROM record JOIN log ON log.id = record.log WHERE CAST(data AS TEXT) LIKE ?
+    ORDER BY n DESC LIMIT 8"""
+_TRIGGERS: Final = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name IN ('record', 'branch', 'body', 'document')"
+
+
+class LostRecord(NamedTuple):
+    """A record whose bytes are gone."""
+
+    origin: str
+    at: int
+    """Its index."""
+    leaf: bytes
+    """Its hash, which a signed root covers."""
+
+
+class LostStatement(NamedTuple):
+    """A statement beside records whose bytes are gone."""
+
+    table: str
+    row: int
+    id: str
+    total: int
+    """The checksum of the bytes it had."""
+
+    def fits(self, data: bytes) -> bool:
+        """Whether these are its bytes."""
+        try:
+            return envelope.identify(data)[1] == self.id and checksum(data) == self.total
+        except Refused:
+            return False
+
+
+class BrokenFile:
+    """That file, locked and open; a context manager.
+
+    Raises:
+        Unavailable: ``storage_failed``: somebody else has it, or it cannot be read.
+        Alarm: ``storage_corrupt`` where SQLite itself cannot make sense of it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        lock = hold(path.with_name(f"{path.name}.lock"))
+        if lock is None:
+            raise Unavailable("storage_failed", f"{path} is in use by another process")
+        self._lock = lock
+        self._file = sqlite3.connect(path, isolation_level=None)
+        self._logs: dict[str, int] = {}
+        self._writes: list[tuple[str, tuple[object, ...]]] = []
+        self._given: dict[tuple[str, int], bytes] = {}
+
+    def __enter__(self) -> Self:
+        """Nothing is looked at by entering."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Let go of it."""
+        self._file.close()
+        os.close(self._lock)
+
+    def lost_records(self) -> list[LostRecord]:
+        """Records that are not what a signed root says. What can be made again from the rest is noted for :meth:`put_back`.
+
+        Raises:
+            Alarm: ``storage_corrupt``: of some nobody knows what they were (rule 2).
+        """
+        with _ours():
+            self._logs = dict(self._file.execute("SELECT origin, id FROM log"))
+            return [lost for origin, log in sorted(self._logs.items()) for lost in self._of_log(origin, log)]
+
+    def lost_statements(self) -> list[LostStatement]:
+        """Bodies and documents that are not what their ids say."""
+        with _ours():
+            return [lost for table in _STATEMENTS for lost in self._of_table(table)]
+
+    def naming(self, lost: LostStatement) -> Iterator[tuple[str, int]]:
+        """Places of records that may name it: the newest that are whole, then those that were just given."""
+        with _ours():
+            names = f'%"{lost.id}"%'
+            rows = self._file.execute(_NAMING, (names,)).fetchall()
+        yield from rows
+        yield from [place for place, data in self._given.items() if lost.id.encode() in data]
+
+    def give_record(self, lost: LostRecord, data: bytes) -> None:
+        """The bytes of it were found; :meth:`put_back` writes them.
+
+        Raises:
+            Alarm: ``storage_corrupt``: they are not its bytes.
+        """
+        if leaf_hash(data) != lost.leaf:
+            raise Alarm("storage_corrupt", f"record {lost.at} of {lost.origin}")
+        self._given[lost.origin, lost.at] = data
+        self._writes.append(("UPDATE record SET data = ? WHERE log = ? AND idx = ?", (data, self._logs[lost.origin], lost.at)))
+
+    def give_statement(self, lost: LostStatement, data: bytes) -> None:
+        """The same of a statement. Raises as :meth:`give_record`."""
+        if not lost.fits(data):
+            raise Alarm("storage_corrupt", f"statement {lost.id}")
+        self._writes.append((f"UPDATE {lost.table} SET envelope = ? WHERE n = ?", (data, lost.row)))  # noqa: S608 -- our own names
+
+    def put_back(self) -> int:
+        """Write what was found (rule 3); how many rows, or 1 if only an index was broken."""
+        with _ours():
+            sound = self._file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            self._file.execute("PRAGMA synchronous = FULL")
+            self._file.execute("BEGIN IMMEDIATE")
+            triggers = self._file.execute(_TRIGGERS).fetchall()
+            for name, _ in triggers:
+                self._file.execute(f"DROP TRIGGER {name}")
+            for sql, values in self._writes:
+                self._file.execute(sql, values)
+            self._file.execute("REINDEX record")
+            for _, sql in triggers:
+                self._file.execute(sql)
+            self._file.execute("COMMIT")
+        return len(self._writes) or int(not sound)
+
+    def _of_log(self, origin: str, log: int) -> list[LostRecord]:
+        leaves, actual = list[bytes](), dict[int, bytes]()
+        for index, leaf, data in self._file.execute("SELECT idx, leaf, data FROM record NOT INDEXED WHERE log = ? ORDER BY idx", (log,)):
+            found = leaf_hash(data)
+            if index != len(leaves):
+                raise Alarm("storage_corrupt", f"{origin}: a record is missing before {index}")
+            leaves.append(leaf)
+            if found != leaf:
+                actual[index] = found
+        signed = self._signed(origin, log, len(leaves))
+        if actual and (signed is None or max(actual) >= signed.size):
+            raise Alarm("storage_corrupt", f"{origin}: what record {max(actual)} was, no signed root says")
+        if signed is not None and not _leads(leaves, signed):
+            for index, leaf in actual.items():  # then it is the hashes that are broken
+                leaves[index] = leaf
+                self._writes.append(("UPDATE record SET leaf = ? WHERE log = ? AND idx = ?", (leaf, log, index)))
+            actual.clear()
+            if not _leads(leaves, signed):
+                raise Alarm("storage_corrupt", f"{origin}: neither records nor hashes lead to the root signed at size {signed.size}")
+        self._branches(log, leaves)
+        return [LostRecord(origin, index, leaves[index]) for index in actual]
+
+    def _signed(self, origin: str, log: int, held: int) -> Head | None:
+        """The largest head of that log which is whole, and whose records are held."""
+        heads = [(use, Head(size, root, time_s), total) for use, size, root, time_s, total in self._file.execute(_HEADS, (log,))]
+        whole = [head for use, head, total in heads if total == head_sum(use, origin, head) and head.size <= held]
+        return max(whole, key=lambda head: head.size, default=None)
+
+    def _branches(self, log: int, leaves: Sequence[bytes]) -> None:
+        """What is stored of the tree follows from the leaves."""
+        rows = self._file.execute("SELECT level, number, hash FROM branch WHERE log = ?", (log,)).fetchall()
+        stored = {(level, number): branch for level, number, branch in rows}
+        _, grown = Frontier.empty().grow(leaves)
+        for level, number, branch in grown:
+            if level and level % LEVELS == 0 and stored.get((level, number)) != branch:
+                row = "INSERT OR REPLACE INTO branch (log, level, number, hash) VALUES (?, ?, ?, ?)"
+                self._writes.append((row, (log, level, number, branch)))
+
+    def _of_table(self, table: str) -> list[LostStatement]:
+        lost = list[LostStatement]()
+        for row, identity, data, total in self._file.execute(f"SELECT n, id, envelope, sum FROM {table}"):  # noqa: S608 -- our own names
+            one = LostStatement(table, row, identity.hex(), total)
+            if not one.fits(data):
+                lost.append(one)
+        return lost
+
+
+def _leads(leaves: Sequence[bytes], signed: Head) -> bool:
+    return Frontier.empty().extend(leaves[: signed.size]).root() == signed.root
+
+
+@contextmanager
+def _ours() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise failure(error) from None
