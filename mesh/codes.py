@@ -330,6 +330,7 @@ CODES: Final[dict[str, Code]] = {
         "repeating the decision gives another answer", "attester, auditor", "Keep the evidence; the decider lied or is broken.", 5
     ),
     "body_missing": _code("a statement that a record names is not held", "attester, auditor", "Pull it from another member.", 4),
+    "file_foreign": _code("a file that nothing in its folder names", "verifier", "See what it is; nothing vouches for it.", 2),
     "not_final": _code("fewer than k members attested it", "verifier", "Wait, or collect the certificate again.", 2),
     "former_certificate": _code(
         "k members of a former roster attested it, and too few of them are still there",

@@ -12,8 +12,8 @@ Not here: judging (:mod:`mesh.protocol.tiled`), whom to ask (:mod:`mesh.cli.reco
 
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from mesh.cli import client, recorded
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.bytes import envelope
 from mesh.core.law.roster import Roster, admit_roster
-from mesh.core.law.vouched import vouch
+from mesh.core.law.vouched import Vouched, vouch
 from mesh.core.log.record import encode_record
 from mesh.core.log.tiles import TILE_WIDTH
 from mesh.core.log.tiling import Tiling
@@ -32,6 +32,7 @@ from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import NodeStatus, Prove, Proved
 from mesh.errors import MeshError, Refused, Unavailable
 from mesh.limits import ENVELOPE_BYTES_MAX, PROOF_ROSTERS_MAX, RECORD_BYTES_MAX
+from mesh.protocol.evidence import sealed_body
 from mesh.protocol.proving import by_id
 from mesh.protocol.serving import body_ids
 from mesh.protocol.tiled import CHECKPOINT, Judgement, judge_tiles, statement_path
@@ -61,8 +62,9 @@ def archive(cli: Cli, node: str, folder: Path) -> int:
         with _whole_folder(folder) as fresh:
             for number, data in enumerate((library.roster, *library.rosters), 1):
                 _write(fresh, _roster_path(number), data)
-            await _write_log(mesh, mesh.roster.origin(mesh.member(node)), fresh)
             pinned = next(data for data in (library.roster, *library.rosters) if envelope.identify(data)[1] == library.governance.roster_id)
+            rosters = vouch(envelope.read(Roster, pinned), [envelope.read(Roster, data) for data in (library.roster, *library.rosters)])
+            await _write_log(mesh, mesh.roster.origin(mesh.member(node)), fresh, rosters)
             judged = judge_folder(fresh, pinned, None)
             if judged.verdict == "FAILED":
                 name, _, detail, code = judged.checks[-1]
@@ -78,7 +80,7 @@ def archive(cli: Cli, node: str, folder: Path) -> int:
     return _PARTIAL if judged.verdict == "PARTIAL" else 0
 
 
-async def _write_log(mesh: client.MeshClient, origin: str, folder: Path) -> None:
+async def _write_log(mesh: client.MeshClient, origin: str, folder: Path, rosters: Vouched) -> None:
     answers = {name: answer for name, answer in (await mesh.status()).items() if isinstance(answer, NodeStatus)}
     if not answers:
         raise Unavailable("unreachable", "no member of the roster answers")
@@ -89,7 +91,7 @@ async def _write_log(mesh: client.MeshClient, origin: str, folder: Path) -> None
     failure: MeshError = Unavailable("unreachable", origin)
     for member in members:
         try:
-            await _write_records(mesh, member, head, folder, [name for name in members if name != member])
+            await _write_records(mesh, head, folder, [member, *(name for name in members if name != member)], rosters)
         except MeshError as error:
             failure = error
         else:
@@ -97,15 +99,17 @@ async def _write_log(mesh: client.MeshClient, origin: str, folder: Path) -> None
     raise failure
 
 
-async def _write_records(mesh: client.MeshClient, member: str, head: recorded.Head, folder: Path, others: Iterable[str]) -> None:
+async def _write_records(mesh: client.MeshClient, head: recorded.Head, folder: Path, members: Sequence[str], rosters: Vouched) -> None:
+    """What the first of these members has, with the statements that it spoils or withholds from the others."""
+    member, *others = members
     tiling = Tiling()
     async for page in recorded.pages(mesh, member, head, 0):
-        leaves, bodies = [encode_record(record) for record in page.records], dict(page.bodies)
+        leaves, bodies = [encode_record(record) for record in page.records], _sound(page.bodies, rosters)
         wanted = {identity for record in page.records for identity in body_ids(record)}
         for other in others:
             if wanted <= bodies.keys():
                 break
-            bodies |= await _bodies(mesh, other, head.origin, page.first, len(leaves))
+            bodies |= _sound(await _bodies(mesh, other, head.origin, page.first, len(leaves)), rosters)
         for identity in wanted & bodies.keys():
             _write(folder, statement_path(identity), bodies[identity])
         _write_tiles(folder, tiling.add(leaves))
@@ -121,6 +125,16 @@ async def _bodies(mesh: client.MeshClient, member: str, origin: str, first: int,
         return by_id((await mesh.records(member, origin, first, count)).bodies)
     except MeshError:
         return {}
+
+
+def _sound(bodies: Mapping[str, bytes], rosters: Vouched) -> dict[str, bytes]:
+    """Those with the signatures that they must have: whoever carries a statement can spoil them, and it keeps its id."""
+    found = dict[str, bytes]()
+    for identity, data in bodies.items():
+        with suppress(Refused):
+            sealed_body(data, rosters)
+            found[identity] = data
+    return found
 
 
 def _write_tiles(folder: Path, tiles: Iterator[tuple[Any, bytes]]) -> None:
@@ -160,10 +174,12 @@ def judge_folder(folder: Path, trust: bytes, pin: str | None) -> Judgement:
     anchor = envelope.read(Roster, trust)
     admit_roster(anchor, pin=pin or anchor.id)
     try:
-        rosters = vouch(anchor, [envelope.read(Roster, data) for data in _rosters(folder)])
+        shown = [envelope.read(Roster, data) for data in _rosters(folder)]
+        rosters = vouch(anchor, shown)
     except Refused as refusal:
         return Judgement((("rosters", "failed", refusal.detail, refusal.code),), "", 0)
-    return judge_tiles(lambda path: _read(folder, path), rosters)
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+    return judge_tiles(lambda path: _read(folder, path), rosters, files - {_roster_path(number + 1) for number in range(len(shown))})
 
 
 def folder_value(name: str, judged: Judgement) -> dict[str, Any]:

@@ -7,15 +7,16 @@ The steps
    than the one before
 3. every tile is the one that these records make; their root is the checkpoint's
 4. the checkpoint is signed by the log, and k members of one roster attested it, which is not older than the last decision's
-5. every statement that a record names is there under its id
+5. every statement that a record names is there under its id, signed by whom it names, or by issuers, and by nobody besides
+6. nothing else is there
 
-PARTIAL: a statement is not there, or too few of those who attested are members still. Decisions are not repeated, and signatures on
-statements not verified here: `mesh audit export` and `mesh verify` do that record by record. Openings are never in such a folder.
+PARTIAL: a statement is not there, a file is there that nothing names, or too few of those who attested are members still. Decisions are
+not repeated here: `mesh audit export` and `mesh verify` do that record by record. Openings are never in such a folder.
 
 Not here: files (:mod:`mesh.cli.tilefolder`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -27,13 +28,13 @@ from mesh.core.log.record import DecisionMade, Record, read_record
 from mesh.core.log.tiles import Tile
 from mesh.core.log.tiling import Tiling, entries_in, entry_tiles
 from mesh.errors import Refused
-from mesh.protocol.evidence import certified
+from mesh.protocol.evidence import certified, sealed_body
 from mesh.protocol.serving import body_ids
 
 __all__ = ["CHECKPOINT", "Judgement", "judge_tiles", "statement_path"]
 
 CHECKPOINT: Final = "checkpoint"
-_UNSURE: Final = frozenset({"former_certificate", "not_final"})
+_UNSURE: Final = frozenset({"body_missing", "file_foreign", "former_certificate", "not_final"})
 _NAMED_MAX: Final = 3
 
 Read = Callable[[str], bytes | None]
@@ -59,19 +60,13 @@ def statement_path(identity: str) -> str:
     return f"statements/{identity[:2]}/{identity}.json"
 
 
-class _Missing(Exception):
-    """Some statements are not there."""
-
-
-def judge_tiles(read: Read, rosters: Vouched) -> Judgement:
-    """Steps 2 to 5. The first that fails is the last."""
-    work = _Work(read, rosters)
+def judge_tiles(read: Read, rosters: Vouched, files: Collection[str]) -> Judgement:
+    """Steps 2 to 6, of a folder with these files besides its rosters. The first that fails is the last."""
+    work = _Work(read, rosters, files)
     checks = list[tuple[str, Literal["passed", "failed", "skipped"], str, str]]()
-    for name, step in (("tree", work.tree), ("final", work.final), ("statements", work.statements)):
+    for name, step in (("tree", work.tree), ("final", work.final), ("statements", work.statements), ("files", work.nothing_else)):
         try:
             checks.append((name, "passed", step(), ""))
-        except _Missing as missing:
-            checks.append((name, "skipped", str(missing), "body_missing"))
         except Refused as refusal:
             unsure = refusal.code in _UNSURE
             checks.append((name, "skipped" if unsure else "failed", refusal.detail, refusal.code))
@@ -82,8 +77,9 @@ def judge_tiles(read: Read, rosters: Vouched) -> Judgement:
 
 
 class _Work:
-    def __init__(self, read: Read, rosters: Vouched) -> None:
-        self._read = read
+    def __init__(self, read: Read, rosters: Vouched, files: Collection[str]) -> None:
+        self._reader = read
+        self._left = set(files)
         self._rosters = rosters
         self._note = b""
         self._epoch = 0
@@ -126,10 +122,19 @@ class _Work:
                 lacking.append(identity)
             elif envelope.identify(data)[1] != identity:
                 raise Refused("digest_mismatch", f"what stands as {identity[:16]}… is another statement")
+            else:
+                sealed_body(data, self._rosters)
         if lacking:
             shown = ", ".join(f"{identity[:16]}…" for identity in lacking[:_NAMED_MAX])
-            raise _Missing(f"{len(lacking)} of {len(self._named)} are not here: {shown}")
-        return f"{len(self._named)}"
+            raise Refused("body_missing", f"{len(lacking)} of {len(self._named)} are not here: {shown}")
+        return f"{len(self._named)}, signed"
+
+    def nothing_else(self) -> str:
+        """Step 6."""
+        if self._left:
+            shown = ", ".join(sorted(self._left)[:_NAMED_MAX])
+            raise Refused("file_foreign", f"{len(self._left)} files that nothing names: {shown}")
+        return "nothing else is here"
 
     def _check_place(self, record: Record, origin: str, index: int, after_ms: int) -> None:
         if (record.origin, record.index) != (origin, index) or record.mesh != self._rosters.trusted.claims.mesh:
@@ -145,6 +150,10 @@ class _Work:
         for tile, data in tiles:
             if self._file(tile.path) != data:
                 raise Refused("bad_proof", f"{tile.path} is not what the records make")
+
+    def _read(self, path: str) -> bytes | None:
+        self._left.discard(path)
+        return self._reader(path)
 
     def _file(self, path: str) -> bytes:
         data = self._read(path)

@@ -1,6 +1,7 @@
 """What was erased is in no byte of the file or its WAL, and the file does not take it in again."""
 
 import random
+import signal
 import sqlite3
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from mesh.adapters.store import Store
 from mesh.errors import Refused, Unavailable
 from mesh.protocol.step import PutBody, PutOpenings
-from tests.adapters.storekit import NAME, filled, ident, refused
+from tests.adapters.storekit import NAME, child, filled, ident, refused
 
 
 def _bytes(path: Path) -> bytes:
@@ -84,4 +85,40 @@ async def test_what_is_no_id_erases_nothing(tmp_path: Path) -> None:
     store = await filled(tmp_path)
     await refused(store.erase([ident(1), "x"]), Refused, "malformed")
     assert await store.openings([ident(1)]) == {ident(1): b"openings one"}
+    await store.close()
+
+
+_KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+import mesh.adapters.store as module
+from mesh.adapters.store import Store
+from mesh.protocol.step import PutOpenings
+from tests.adapters.storekit import ident
+
+async def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    store = await Store.open(Path(sys.argv[1]), owner="a")
+    await store.commit([PutOpenings(ident(1), b"needle-in-the-file" * 9)])
+    setattr(module, sys.argv[2], die)
+    await store.erase([ident(1)])
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("where", ["blank", "emptied"])
+async def test_killed_in_the_middle_it_is_all_there_or_all_gone_and_the_next_time_it_goes(tmp_path: Path, where: str) -> None:
+    process = child(_KILLED, str(tmp_path / NAME), where)
+    assert process.wait(60) == -signal.SIGKILL, process.communicate()[1]
+    process.communicate()
+    assert b"needle-in-the-file" in _bytes(tmp_path)
+    store = await Store.open(tmp_path / NAME, owner="a")
+    committed = where == "emptied"  # what was overwritten stood in the WAL only, which an opening cuts off
+    assert (await store.unerased([ident(1)]) == []) is committed
+    assert (b"needle-in-the-file" in _bytes(tmp_path)) is not committed
+    await store.erase([ident(1)])
+    assert b"needle-in-the-file" not in _bytes(tmp_path)
     await store.close()

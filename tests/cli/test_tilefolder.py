@@ -8,10 +8,18 @@ from typing import Any
 import msgspec
 import pytest
 
+from mesh.cli.tilefolder import judge_folder
+from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload
+from mesh.core.bytes.keys import SecretKey
 from mesh.core.messages import LineageBatch, Pull, pack, unpack
+from mesh.core.run.heard import Heard
+from mesh.core.run.identity import Identity
+from mesh.core.run.intent import Intent
+from mesh.core.run.outcome import Outcome
 from tests.cli.lawmesh import code_of
 from tests.cli.shell import Shell
+from tests.support.factory import sign
 from tests.support.proofs import Happened
 
 
@@ -40,7 +48,11 @@ def test_an_archive_holds_all_final_records_and_is_verified_by_a_roster_alone(sh
     assert (told["records"], told["origin"]) == (node.state.log.certified, node.origin)
     shell.story.mesh.nodes.clear()  # no mesh is needed
     status, report = _verify(shell, folder)
-    assert (status, report["verdict"], [check["name"] for check in report["checks"]]) == (0, "VERIFIED", ["tree", "final", "statements"])
+    assert (status, report["verdict"], [check["name"] for check in report["checks"]]) == (
+        0,
+        "VERIFIED",
+        ["tree", "final", "statements", "files"],
+    )
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert {"checkpoint", f"tile/0/000.p/{told['records']}", f"tile/entries/000.p/{told['records']}", "rosters/1.json"} <= files
 
@@ -67,9 +79,36 @@ def test_no_file_can_be_changed_or_left_out_unseen(shell: Shell, tmp_path: Path,
     if harm is Path.unlink and pattern == "rosters/1.json":
         assert report["verdict"] == "VERIFIED"  # the trusted one is enough
     elif harm is Path.unlink and pattern.startswith("statements"):
-        assert (status, report["verdict"], report["checks"][-1]["code"]) == (2, "PARTIAL", "body_missing")
+        assert (status, report["verdict"], report["checks"][-2]["code"]) == (2, "PARTIAL", "body_missing")
     else:
         assert (status, report["verdict"]) == (5, "FAILED")
+
+
+def test_no_byte_of_any_file_can_be_another(shell: Shell, tmp_path: Path) -> None:
+    folder, roster = tmp_path / "eu-1", shell.story.lab.roster_envelope
+    assert _archive(shell, folder)[0] == 0
+    unseen = list[tuple[str, int]]()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        whole = path.read_bytes()
+        for at in range(0, len(whole), max(1, len(whole) // 60)):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+            if judge_folder(folder, roster, None).verdict == "VERIFIED":
+                unseen.append((str(path.relative_to(folder)), at))
+        path.write_bytes(whole)
+    assert unseen == []
+    assert judge_folder(folder, roster, None).verdict == "VERIFIED"
+
+
+@pytest.mark.parametrize("extra", ["notes.txt", "tile/1/000", "tile/entries/000", "statements/ab/" + "ab" * 32 + ".json", "rosters/3.json"])
+def test_a_file_that_nothing_names_is_named_and_makes_the_folder_partial(shell: Shell, tmp_path: Path, extra: str) -> None:
+    folder = tmp_path / "eu-1"
+    assert _archive(shell, folder)[0] == 0
+    (folder / extra).parent.mkdir(parents=True, exist_ok=True)
+    (folder / extra).write_bytes(b"{}")
+    status, report = _verify(shell, folder)
+    last = report["checks"][-1]
+    assert (status, report["verdict"], last["name"], last["code"]) == (2, "PARTIAL", "files", "file_foreign")
+    assert extra in last["detail"]
 
 
 def test_a_certificate_with_too_few_lines_makes_nothing_final(shell: Shell, tmp_path: Path) -> None:
@@ -93,14 +132,23 @@ def test_a_folder_that_is_there_is_not_touched_and_half_of_one_never_stands_ther
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
-def test_a_statement_that_one_member_withholds_is_had_from_another_and_what_nobody_has_is_said(shell: Shell, tmp_path: Path) -> None:
+def _resigned(data: bytes) -> bytes:
+    """The same statement, with a signature by nobody that it names: its id stays."""
+    return sign(envelope.read_any((Intent, Identity, Outcome, Heard), data).claims, SecretKey(bytes(32)))
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_a_statement_that_one_member_withholds_or_spoils_is_had_from_another_and_what_nobody_has_is_said(
+    shell: Shell, tmp_path: Path, *, spoilt: bool
+) -> None:
     honest, without = shell.ask, {"eu-1"}
 
     async def ask(member: str, message: Payload) -> bytes:
         data = await honest(member, message)
         if isinstance(message, Pull) and member in without:
             batch = unpack(LineageBatch, data)
-            data = pack(msgspec.structs.replace(batch, bodies=[], openings=[]))
+            bodies = [msgspec.Raw(_resigned(bytes(body))) for body in batch.bodies] if spoilt else []
+            data = pack(msgspec.structs.replace(batch, bodies=bodies, openings=[]))
         return data
 
     shell.ask = ask
