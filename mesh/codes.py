@@ -122,6 +122,12 @@ CODES: Final[dict[str, Code]] = {
     "action_unknown": _code("the domain declares no such action", "governor", "Declare it in the policy's domain.toml.", 2),
     "audience_unknown": _code("the domain does not list this enforcer", "governor", "Add the enforcer to the policy.", 2),
     "params_mismatch": _code("the parameters are not those the action declares", "governor", "Match names, types and privacy classes.", 2),
+    "erased": _code(
+        "what its committed parameters hid was erased by the root's word",
+        "governor, verifier",
+        "Nothing is wrong: it cannot be repeated any more. To do it again, sign a new intent.",
+        2,
+    ),
     "opening_mismatch": _code(
         "an opening is missing or does not match its commitment", "governor, verifier", "Send the openings you signed.", 2
     ),
@@ -324,6 +330,7 @@ CODES: Final[dict[str, Code]] = {
         "repeating the decision gives another answer", "attester, auditor", "Keep the evidence; the decider lied or is broken.", 5
     ),
     "body_missing": _code("a statement that a record names is not held", "attester, auditor", "Pull it from another member.", 4),
+    "file_foreign": _code("a file that nothing in its folder names", "verifier", "See what it is; nothing vouches for it.", 2),
     "not_final": _code("fewer than k members attested it", "verifier", "Wait, or collect the certificate again.", 2),
     "former_certificate": _code(
         "k members of a former roster attested it, and too few of them are still there",

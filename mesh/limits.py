@@ -231,6 +231,8 @@ LIFTS_MAX: Final = 256
 """Halts that one resume lifts: far more than anybody signs in a day; beyond, it takes another resume."""
 ASIDE_MAX: Final = 512
 """Other histories that one resolve names: more than anybody makes by mistake; a thief's are still honoured unnamed."""
+ERASED_MAX: Final = 256
+"""Intents that one erasure names; beyond, it takes another: every node and every program keeps it for ever."""
 SPARED_MAX: Final = 256
 """Documents of a revoked issuer that one revocation spares; beyond, they are issued anew by another one."""
 REASON_CHARS_MAX: Final = 200

@@ -57,7 +57,7 @@ from mesh.protocol import decide
 from mesh.protocol.attester import Material, examine_records
 from mesh.protocol.belonging import check_belongs, meant_by
 from mesh.protocol.documents import Documents
-from mesh.protocol.evidence import certified, nothing_else, ordered, sealed
+from mesh.protocol.evidence import certified, nothing_else, ordered, sealed_body
 from mesh.protocol.examine import authenticate
 from mesh.protocol.serving import body_ids
 
@@ -275,7 +275,7 @@ class _Judge:
                 "body_missing" if len(held) < len(wanted) else "record_invalid", "not exactly the statements that the record names"
             )
         for data in bodies or ():
-            self._signed(data)
+            sealed_body(data, self._rosters)
         if isinstance(record, Denied) and bodies is not None:
             self._asked(record, *bodies)
         if isinstance(record, EnforcerHeard) and bodies is not None:
@@ -293,21 +293,6 @@ class _Judge:
         place = envelope.read(Identity, identity)
         claims = check_heard(envelope.read(Heard, heard), mesh=record.mesh, document=place.id, key=place.claims.key)
         check_identity(place.claims, role="enforcer", subject=record.subject, key=claims.enforcer, now_ms=record.at_ms)
-
-    def _signed(self, data: bytes) -> None:
-        kind = envelope.identify(data)[0]
-        if kind == envelope.kind_of(Intent).payload_type:
-            intent = envelope.read(Intent, data)
-            sealed(intent, [intent.claims.holder], 1)
-        elif kind == envelope.kind_of(Identity).payload_type:
-            document = envelope.read(Identity, data)
-            self._rosters.judged(lambda roster: sealed(document, roster.issuers.keys, 1), by=lambda roster: roster.issuers.keys)
-        elif kind == envelope.kind_of(Heard).payload_type:
-            heard = envelope.read(Heard, data)
-            sealed(heard, [heard.claims.enforcer], 1)
-        else:
-            outcome = envelope.read(Outcome, data)
-            sealed(outcome, [outcome.claims.enforcer], 1)
 
     def _decision(self, record: DecisionMade, bundle: ProofBundle, engine: decide.Engine | None) -> None:
         laws: list[Governance] = []
@@ -359,7 +344,7 @@ class _Judge:
         self._then(record)
         intent = envelope.read(Intent, bytes(bundle.bodies[0]))
         if intent.claims.committed and not bundle.openings:
-            raise _Skipped("the openings of its committed parameters are not here")
+            raise _Skipped(f"the openings of its committed parameters are not here: {', '.join(sorted(intent.claims.committed))}")
         if [opening.name for opening in bundle.openings] != sorted(opening.name for opening in bundle.openings):
             raise Refused("non_canonical", "the openings are not in their order")
         if engine.profile != record.decision.profile:

@@ -33,6 +33,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 import aiosqlite
 
 from mesh.adapters.store_schema import ADD_BODIES, ADD_ORIGINS, ADD_PLACES, ADD_USES, DROP_LAW, FORGET, SCHEMA, rows
+from mesh.adapters.storeerase import blank, emptied
 from mesh.adapters.storefind import Finding
 from mesh.adapters.storeindex import Index
 from mesh.adapters.storelayout import Layout, bind, settle
@@ -55,6 +56,7 @@ _PRAGMAS: Final = (
     "recursive_triggers = ON",  # without it REPLACE deletes past the triggers that forbid deleting
     "trusted_schema = OFF",
     "cell_size_check = ON",
+    "secure_delete = ON",  # pages that are let go are overwritten
     "temp_store = MEMORY",
     "cache_size = -32768",  # KiB
     "page_size = 4096",
@@ -83,7 +85,7 @@ class Duplicate(Exception):
         self.position = position
 
 
-LAYOUT: Final = Layout(application=0x6D657368, version=4, journal="wal", synchronous="FULL", schema=SCHEMA, together=1)
+LAYOUT: Final = Layout(application=0x6D657368, version=5, journal="wal", synchronous="FULL", schema=SCHEMA, together=1)
 
 
 class Session:
@@ -127,6 +129,7 @@ Job = Callable[[Session], Awaitable[T]]
 class _Waiting(NamedTuple, Generic[T]):
     job: Job[T]
     done: "asyncio.Future[T]"
+    empty_wal: bool
 
     def refuse(self, error: MeshError) -> None:
         self.done.set_exception(error)
@@ -195,15 +198,17 @@ class File:
                 raise failure(error) from None
             raise
 
-    async def write(self, job: Job[T]) -> T:
+    async def write(self, job: Job[T], *, empty_wal: bool = False) -> T:
         """Run ``job`` in a transaction, after all jobs handed in before; what it returned, once that is durable.
 
+        With ``empty_wal``, only once nothing of what it has overwritten is left in the WAL either.
+
         Raises:
-            Unavailable: ``storage_failed``.
+            Unavailable: ``storage_failed``; ``unavailable`` if it is durable, and a reader has kept the WAL as it was.
             MeshError: what the job raised; nothing of its transaction remains.
         """
         self._require()
-        item = _Waiting(job, asyncio.get_running_loop().create_future())
+        item = _Waiting(job, asyncio.get_running_loop().create_future(), empty_wal)
         self._waiting.append(item)
         self._wake.set()
         return await asyncio.shield(item.done)
@@ -286,13 +291,17 @@ class File:
             begun = True
             results = [await item.job(session) for item in group]
             await self._writer.commit()
+            whole = not any(item.empty_wal for item in group) or await emptied(session.fetch)
         except Exception as error:  # noqa: BLE001 -- whatever it was, somebody waits for an answer
             ours = await self._undo(error, begun=begun)
             for item in group:
                 item.refuse(ours)
             return
         for item, result in zip(group, results, strict=True):
-            item.done.set_result(result)
+            if item.empty_wal and not whole:
+                item.refuse(Unavailable("unavailable", "the WAL could not be emptied while somebody reads"))
+            else:
+                item.done.set_result(result)
 
     async def _undo(self, error: Exception, *, begun: bool) -> MeshError:
         ours = error if isinstance(error, MeshError) else failure(error)
@@ -387,6 +396,15 @@ class Store(Finding):
             await session.many(DROP_LAW, rows)
 
         await self._file.write(job)
+
+    async def erase(self, intents: Collection[str]) -> None:
+        """Overwrite the openings of these intents, and take none of them in again; then no byte of them is in the file or its WAL.
+
+        Raises:
+            Refused: ``malformed``: an id is none.
+            Unavailable: ``storage_failed``; ``unavailable`` if that is done and a reader has kept the WAL as it was: ask again.
+        """
+        await self._file.write(lambda session: blank(session.many, intents), empty_wal=True)
 
     async def _apply(self, session: Session, effects: Sequence[Persist]) -> None:
         ids = dict(self._ids)

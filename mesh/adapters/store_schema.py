@@ -4,6 +4,7 @@ Rules
 -----
 1. Records, branch hashes, bodies, governance statements, policy bundles, origins, first uses and places only ever appear: the
    file refuses to change or delete them; but for the statements of a stream of which, by a roster, nothing counts any more.
+   Openings can be overwritten with nothing, and the file does not take back those of an intent whose openings were erased.
 2. A record takes the next index of its log; there is no gap and no second record at an index.
 3. A head refuses a smaller size, another root at the same size, and an earlier time.
 4. What no Merkle tree vouches for (bodies, governance statements, bundles, openings, notes, heads, meta) carries a checksum, because
@@ -89,6 +90,8 @@ _TABLES: Final = (
     "CREATE TABLE forgotten (stream TEXT NOT NULL PRIMARY KEY) STRICT",
     "CREATE TABLE bundle (digest TEXT NOT NULL PRIMARY KEY, data BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
     "CREATE TABLE opening (intent BLOB NOT NULL UNIQUE, openings BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
+    # Intents whose openings are not kept any more; what stands in `opening` under them is zeros.
+    "CREATE TABLE erased (intent BLOB NOT NULL PRIMARY KEY) WITHOUT ROWID, STRICT",
     """CREATE TABLE note (space TEXT NOT NULL, log INTEGER NOT NULL REFERENCES log (id), size INTEGER NOT NULL, note BLOB NOT NULL,
         sum INTEGER NOT NULL, PRIMARY KEY (space, log, size)) STRICT""",
     "CREATE TABLE meta (key TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID, STRICT",
@@ -114,10 +117,12 @@ _TRIGGERS: Final = (
     "CREATE TRIGGER head_kept BEFORE DELETE ON head BEGIN SELECT RAISE(ABORT, 'heads are kept'); END",
     *(
         f"CREATE TRIGGER {table}_{word} BEFORE {verb} ON {table} BEGIN SELECT RAISE(ABORT, '{table}: rows are kept as they are'); END"
-        for table in ("log", "record", "branch", "body", "document", "located", "used", "law", "bundle", "forgotten")
+        for table in ("log", "record", "branch", "body", "document", "located", "used", "law", "bundle", "forgotten", "erased")
         for word, verb in (("fixed", "UPDATE"), ("kept", "DELETE"))
         if (table, verb) != ("law", "DELETE")
     ),
+    """CREATE TRIGGER opening_erased BEFORE INSERT ON opening WHEN EXISTS (SELECT 1 FROM erased WHERE intent = NEW.intent)
+        BEGIN SELECT RAISE(IGNORE); END""",
     """CREATE TRIGGER law_kept BEFORE DELETE ON law WHEN NOT EXISTS (SELECT 1 FROM forgotten WHERE stream = OLD.stream)
         BEGIN SELECT RAISE(ABORT, 'law: rows are kept as they are'); END""",
 )

@@ -5,7 +5,8 @@ Rules
 1. The file is only read, by a connection that cannot write: it never checkpoints, so the node stays its only writer.
 2. A copy is one read transaction. Whoever writes goes on; meanwhile the write-ahead log grows instead of beginning anew.
 3. What is said about a file is said after all of it was looked at: the shape and pages by SQLite, every record by its tree up to
-   every root that a head or a note states, every statement and bundle by its id, everything else by its checksum.
+   every root that a head or a note states, every statement and bundle by its id, everything else by its checksum. Of openings
+   that were erased nothing may be left.
 
 Not here: whose file it is, and what lies beside it (:mod:`mesh.roles.backup`).
 """
@@ -34,6 +35,7 @@ __all__ = ["Held", "HeldHead", "HeldLog", "check_file", "copy_file"]
 
 _SHAPE: Final = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY sql"
 _NOTES: Final = "SELECT space, origin, size, note, sum FROM note JOIN log ON log.id = note.log"
+_OPENINGS: Final = "SELECT intent, openings, sum, intent IN (SELECT intent FROM erased) FROM opening"
 _ABOUT_TREES: Final = frozenset({"checkpoint", "certificate", "cosigned", "outside"})
 """Notes whose text states a root of the log that they stand under."""
 
@@ -173,8 +175,8 @@ class _Check:
                 count += 1
         for digest, data, total in self._file.execute("SELECT digest, data, sum FROM bundle"):
             _believe(total == checksum(data) and bundle_digest(data) == digest, f"policy bundle {digest}")
-        for intent, data, total in self._file.execute("SELECT intent, openings, sum FROM opening"):
-            _believe(total == checksum(data), f"openings of {intent.hex()}")
+        for intent, data, total, erased in self._file.execute(_OPENINGS):
+            _believe(data == bytes(len(data)) if erased else total == checksum(data), f"openings of {intent.hex()}")
         for number, data, total in self._file.execute("SELECT n, entries, sum FROM part"):
             _believe(total == checksum(data), f"part {number} of the index")
         for key, value, total in self._file.execute("SELECT key, value, sum FROM meta"):

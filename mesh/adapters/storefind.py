@@ -49,8 +49,14 @@ class Finding(Queries):
 
     async def openings(self, intents: Iterable[str]) -> dict[str, bytes]:
         """Openings of those of the intents that have any here, by intent."""
-        rows = await self._by_keys("SELECT intent, openings, sum FROM opening WHERE intent IN", _keys(intents))
+        rows = await self._by_keys(_OPENINGS, _keys(intents))
         return {key.hex(): data for key, data in _summed(rows).items()}
+
+    async def unerased(self, intents: Iterable[str]) -> list[str]:
+        """Those of the intents whose openings may be stored here, or are."""
+        keys = _keys(intents)
+        erased = {row[0] for row in await self._by_keys("SELECT intent FROM erased WHERE intent IN", keys)}
+        return [key.hex() for key in keys if key not in erased]
 
     async def once(self, space: Literal["intent", "outcome"], keys: Mapping[str, int]) -> dict[str, int]:
         """Index of the record that used each of the keys, which are given with their times in ms; unused ones are left out."""
@@ -109,6 +115,7 @@ class Finding(Queries):
 # CROSS JOIN keeps SQLite's planner from walking all uses, or all bodies.
 _USES: Final = """WITH want (at_ms, id) AS (VALUES {pairs})
     SELECT used.id, idx FROM want CROSS JOIN used ON used.at_ms = want.at_ms AND used.id = want.id AND used.space = ?"""
+_OPENINGS: Final = "SELECT intent, openings, sum FROM opening WHERE intent NOT IN (SELECT intent FROM erased) AND intent IN"
 _PLACES: Final = """SELECT located.id, origin, idx FROM located JOIN log ON log.id = located.log
     WHERE n IN ({keys}) AND located.id BETWEEN ? AND ? ORDER BY n DESC"""
 _SCAN: Final = """SELECT located.id, origin, idx FROM located JOIN log ON log.id = located.log

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from mesh.adapters.store import failure
+from mesh.adapters.store import LAYOUT, failure
 from mesh.adapters.store_schema import checksum, statement_key
 from mesh.adapters.storequeries import Queries
 from mesh.errors import Alarm, Refused
@@ -22,7 +22,7 @@ from mesh.errors import Alarm, Refused
 __all__ = ["StoreReader", "is_store"]
 
 _MAGIC: Final = b"SQLite format 3\0"
-_APPLICATION: Final = 0x6D657368
+_OPENINGS: Final = "SELECT openings, sum FROM opening WHERE intent = ? AND intent NOT IN (SELECT intent FROM erased)"
 
 
 def is_store(path: Path) -> bool:
@@ -49,9 +49,9 @@ class StoreReader(Queries):
         try:
             self._connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
             self._connection.execute("PRAGMA trusted_schema = OFF")
-            ((kind,),) = self._connection.execute("PRAGMA application_id").fetchall()
-            if kind != _APPLICATION:
-                raise Refused("config_invalid", f"{path}: not a node's file")
+            kind = tuple(self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+            if kind != (LAYOUT.application, LAYOUT.version):
+                raise Refused("config_invalid", f"{path}: not a node's file, or of another version: {kind}")
             self._places = dict[bytes, tuple[str, int]]()
             for table in ("body", "document"):
                 for number, key in self._connection.execute(f"SELECT n, id FROM {table}"):  # noqa: S608 -- our own two names
@@ -79,7 +79,7 @@ class StoreReader(Queries):
         """Openings of those of the intents that have any here, by intent."""
         found = dict[str, bytes]()
         for name in dict.fromkeys(intents):
-            rows = await self._rows("SELECT openings, sum FROM opening WHERE intent = ?", (statement_key(name),))
+            rows = await self._rows(_OPENINGS, (statement_key(name),))
             found.update((name, _summed(name, *row)) for row in rows)
         return found
 

@@ -10,10 +10,12 @@ import msgspec
 
 from mesh.cli import client, epochs, telling
 from mesh.cli.answering import Answer, answer_all
+from mesh.cli.erasing import erase
 from mesh.cli.graph import graph
 from mesh.cli.listing import ls
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.cli.reaching import attesters, reach_of
+from mesh.cli.tilefolder import archive
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import NodeStatus, PolicyStatus
 from mesh.errors import MeshError, Refused
@@ -123,6 +125,8 @@ def lineage() -> None:
 
 lineage.add_command(graph)
 lineage.add_command(ls)
+lineage.add_command(erase)
+lineage.add_command(archive)
 
 
 def sizes_of(answers: Iterable[NodeStatus | MeshError]) -> dict[str, tuple[str, int]]:

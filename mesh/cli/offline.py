@@ -20,6 +20,7 @@ import click
 from mesh.adapters.trustfiles import read_bounded
 from mesh.cli.covered import Covered, span_of
 from mesh.cli.output import Cli, format_option, pass_cli
+from mesh.cli.tilefolder import folder_value, judge_folder
 from mesh.core.bytes import envelope
 from mesh.core.law.governance import Law
 from mesh.core.law.policy import Manifest, read_bundle
@@ -42,7 +43,7 @@ _SIGNS: Final = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("files", nargs=-1, required=True, metavar="FILE|DIR...", type=click.Path(path_type=Path))
 @click.option(
     "--trust",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -59,10 +60,10 @@ _SIGNS: Final = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
 def verify(
     cli: Cli, files: tuple[Path, ...], trust: Path | None, pin: str | None, ranges: tuple[str, ...], *, replay: bool, whole: bool
 ) -> int:
-    """Check proofs. VERIFIED ends with 0, PARTIAL with 2, what cannot be read with 3, FAILED with 5.
+    """Check proofs, and folders of `mesh lineage archive`.
 
-    A file of many proofs says of which logs it holds which records. Where you know which ones there must be, say so with --range, or
-    with --whole: one that is missing is FAILED, and named.
+    VERIFIED ends with 0, PARTIAL with 2, what cannot be read with 3, FAILED with 5. A file of many proofs says of which logs it holds
+    which records. Where you know which ones there must be, say so with --range, or with --whole: one that is missing is FAILED, and named.
     """
     spans = [span_of(written) for written in ranges]
     roster, pin = _pinned(cli, pin) if trust is None else (read_bounded(trust, ENVELOPE_BYTES_MAX), pin)
@@ -97,6 +98,9 @@ class _Judging:
     def file(self, path: Path) -> Iterator[dict[str, Any]]:
         """What came of it; of an archive first each proof that is not VERIFIED, or each at all as lines of JSON, then all together."""
         try:
+            if path.is_dir():
+                yield from self._said(folder_value(str(path), judge_folder(path, self._roster, self._pin)))
+                return
             with _opened(path) as archive:
                 if archive is None:
                     yield from self._said(self._judged(str(path), _proof_in(self._cli, path)))

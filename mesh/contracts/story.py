@@ -13,6 +13,7 @@ from mesh.contracts.notes import ORIGIN, checkpoint_note, cosigned
 from mesh.core.bytes import envelope
 from mesh.core.law.activation import Activation, Ring
 from mesh.core.law.barrier import Barrier, marks_of
+from mesh.core.law.erase import Erase
 from mesh.core.law.fraud import accuse
 from mesh.core.law.halt import Halt, halt_stream
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
@@ -176,6 +177,7 @@ class _Teller:
             self._revocation(),
             *self._halts(),
             self._resolve(),
+            self._erase(intent),
             self._fraud(),
             *self._renewal(),
             self._rest(),
@@ -348,19 +350,22 @@ class _Teller:
         )  # fmt: skip
         return sign("resolve", said, "root-1", "root-2")
 
+    def _erase(self, intent: Signed) -> Signed:
+        """What the customer bought is nobody's business any more."""
+        said = Erase(
+            mesh=MESH, sequence=1, previous="", since="", intents=[intent.draft.id],
+            reason="the customer asked for it", issued_ms=start_ms(8),
+        )  # fmt: skip
+        return sign("erase", said, "root-1", "root-2")
+
     def _renewal(self) -> tuple[Signed, Signed]:
         """The same policy for another year, and from when."""
         before = base().manifest.draft.id
         first = envelope.read(Manifest, base().manifest.envelope).claims
         later = msgspec.structs.replace(
-            first,
-            epoch=2,
-            previous=before,
-            not_before_ms=start_ms(7),
-            expires_ms=first.expires_ms + 31_536_000_000,
-            reason="another year",
-            issued_ms=start_ms(6),
-        )
+            first, epoch=2, previous=before, not_before_ms=start_ms(7), expires_ms=first.expires_ms + 31_536_000_000,
+            reason="another year", issued_ms=start_ms(6),
+        )  # fmt: skip
         manifest = sign("policy-2", later, "policy-1", "policy-3")
         activation = Activation(
             mesh=MESH,

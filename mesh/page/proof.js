@@ -305,6 +305,7 @@ const Proof = (() => {
   /* Every stream in which a roster lets somebody speak, to who that is (mesh/core/law/succession.py). */
   const voicesOf = (roster) => new Map([
     ["resolve", roster.root],
+    ["erase", roster.root],
     ...roster.revoker.keys.map((key) => [`revoke/${key}`, [roster.revoker, roster.bounds.revocations_max]]),
     ...Object.entries(roster.policy).flatMap(([domain, role]) =>
       [[`halt/${domain}`, roster.revoker], [`policy/${domain}`, role], [`activate/${domain}`, role]]),
@@ -1166,7 +1167,8 @@ const Proof = (() => {
         if (!laws.length) skip("without a law");
         rosterThen(chain, said);
         kinds(bodies, "intent", "identity", "identity");
-        if (Object.keys(bodies[0].claims.committed).length && !bundle.openings.length) skip("the openings of its committed parameters are not here");
+        const hidden = Object.keys(bodies[0].claims.committed).sort();
+        if (hidden.length && !bundle.openings.length) skip(`the openings of its committed parameters are not here: ${hidden.join(", ")}`);
         const names = bundle.openings.map((opening) => opening.name);
         if (!same(names, sorted(names))) refuse("non_canonical", "the openings are not in their order");
         await repeatDecision(said, bodies, bundle.openings, laws[0], chain);

@@ -8,7 +8,8 @@ Rules
 3. An outcome is what its enforcer signed, word for word; so is what it has heard.
 4. A denial without a decision needs no justification: saying no is always lawful. But who it was said to must have asked.
 5. What cannot be checked (a body, an opening or a newer policy is not held, the engine is down, its time is to come) is neither right nor
-   wrong: the record is *incomplete*, and what follows waits.
+   wrong: the record is *incomplete*, and what follows waits. An opening that was erased by a statement makes it incomplete with a code of
+   its own, so that whoever knows the record to be final need not wait (:mod:`mesh.protocol.gone`).
 6. A record names statements by what they say, not by how they are signed and spelled: whoever carries them can spoil that. One that
    is spoilt is missing; only what a statement says can make a record wrong.
 7. Approvals and the papers of parents stand in the record itself: if they do not hold, or rest on what its owner knew to be revoked,
@@ -17,6 +18,7 @@ Rules
 The same procedure serves attesters before they sign and auditors afterwards. Not here: signing, storage.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -28,7 +30,17 @@ from mesh.core.law.governance import Basis, Governance
 from mesh.core.law.known import check_known
 from mesh.core.law.roster import Member
 from mesh.core.log.merkle import leaf_hash
-from mesh.core.log.record import AttestRefused, Cosigned, DecisionMade, Denied, EnforcerHeard, OutcomeRecorded, Record, read_record
+from mesh.core.log.record import (
+    AttestRefused,
+    Cosigned,
+    DecisionMade,
+    Denied,
+    EnforcerHeard,
+    GovernanceChanged,
+    OutcomeRecorded,
+    Record,
+    read_record,
+)
 from mesh.core.messages import Openings
 from mesh.core.run.approval import weigh
 from mesh.core.run.heard import Heard, check_heard
@@ -45,7 +57,8 @@ from mesh.protocol.step import Append, Locate, Persist, PutBody, PutOpenings
 
 __all__ = ["Examined", "Material", "examine_records", "located_ids", "storing"]
 
-_INCOMPLETE: Final = frozenset({"body_missing", "clock_unsure", "engine_unavailable", "policy_unknown"})
+_INCOMPLETE: Final = frozenset({"body_missing", "clock_unsure", "engine_unavailable", "erased", "policy_unknown"})
+_ID: Final = re.compile("[0-9a-f]{64}")
 _MANGLED: Final = frozenset(
     {
         "bad_signature",
@@ -165,6 +178,8 @@ def located_ids(record: Record) -> tuple[str, ...]:
             return (heard,)
         case AttestRefused(refusal=refusal):
             return (envelope.draft(refusal).id,)
+        case GovernanceChanged(change="erased", about=about):
+            return (about,) if _ID.fullmatch(about) else ()
         case _:
             intent_id = getattr(record, "intent", "")
             return (intent_id,) if intent_id else ()
@@ -240,7 +255,7 @@ def _ask_again(
         raise Refused("policy_unknown", f"the manifest of {domain} epoch {record.attested.policy_epoch}")
     openings = material.openings.get(record.intent, ())
     if sender.intent.claims.committed and record.intent not in material.openings:
-        raise Refused("body_missing", "openings")
+        raise Refused("erased" if record.intent in governance.erased else "body_missing", "openings")
     # The frontier is the record's own word: whether it was new enough is judged against heartbeats, not by replay.
     frontier, region = record.attested.frontier, governance.roster.member(owner.name).region
     said = _backed(record, sender.intent.claims, governance)

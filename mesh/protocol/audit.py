@@ -55,7 +55,7 @@ __all__ = ["Audit", "AuditEvent", "MembersTold", "PullFailed", "permit_of", "see
 _PULL_MS: Final = 300
 _STAGED_MAX: Final = 4_096
 _NOTES_MAX: Final = 64
-_UNVERIFIABLE: Final = frozenset({"body_missing", "engine_unavailable", "policy_unknown"})
+_UNVERIFIABLE: Final = frozenset({"body_missing", "engine_unavailable", "erased", "policy_unknown"})
 _LATER: Final = frozenset({"clock_unsure", "policy_unknown"})
 """What time will tell: it is my clock or the owner's, or a policy or roster that I have not heard of yet; whoever attested has."""
 _STRANGER_MS: Final = 30_000
@@ -459,7 +459,7 @@ def _excused(item: Examined) -> bool:
     """Whether what could not be checked may lawfully be gone (openings), or it is we who cannot."""
     if not isinstance(item.record, DecisionMade):
         return False
-    return item.code == "engine_unavailable" or (item.code == "body_missing" and item.detail.startswith("opening"))
+    return item.code in {"engine_unavailable", "erased"} or (item.code == "body_missing" and item.detail.startswith("opening"))
 
 
 def _last_ms(items: Sequence[Examined], otherwise: int) -> int:

@@ -5,7 +5,7 @@ Not here: what follows from them (:mod:`mesh.protocol.governor`).
 
 import msgspec
 
-from mesh.protocol.gossip import LawArrived, OfferArrived, PolicyAdmitted, PolicyRefused
+from mesh.protocol.gossip import LawArrived, OfferArrived, OpeningsErased, PolicyAdmitted, PolicyRefused
 from mesh.protocol.intake import IntentArrived
 from mesh.protocol.outcomes import OutcomesArrived
 
@@ -19,6 +19,7 @@ __all__ = [
     "LineageArrived",
     "NoteArrived",
     "OfferArrived",
+    "OpeningsErased",
     "OutcomesArrived",
     "PolicyAdmitted",
     "PolicyRefused",
@@ -92,6 +93,7 @@ Event = (
     | LawArrived
     | PolicyAdmitted
     | PolicyRefused
+    | OpeningsErased
     | LineageArrived
     | NoteArrived
     | CosigArrived

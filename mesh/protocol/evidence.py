@@ -12,13 +12,18 @@ from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.former import final_under
 from mesh.core.law.roster import Member, Roster
+from mesh.core.law.vouched import Vouched
 from mesh.core.log.bundle import ProofBundle
 from mesh.core.log.certificate import Attested, verify_certificate
 from mesh.core.log.checkpoint import log_verifier
 from mesh.core.log.record import read_record
+from mesh.core.run.heard import Heard
+from mesh.core.run.identity import Identity
+from mesh.core.run.intent import Intent
+from mesh.core.run.outcome import Outcome
 from mesh.errors import Refused
 
-__all__ = ["certified", "nothing_else", "ordered", "sealed"]
+__all__ = ["certified", "nothing_else", "ordered", "sealed", "sealed_body"]
 
 P = TypeVar("P", bound=Payload)
 
@@ -43,6 +48,27 @@ def sealed(statement: Statement[P], keys: Iterable[str], threshold: int) -> None
         raise Refused("bad_signature", f"{envelope.kind_of(type(statement.claims)).name} {statement.id[:12]}")
     if len(statement.signatures) < threshold:
         raise Refused("threshold_not_met", f"{len(statement.signatures)} of {threshold}")
+
+
+def sealed_body(data: bytes, rosters: Vouched) -> None:
+    """That a statement beside a record is signed by whom it names, an identity document by issuers, and by nobody besides.
+
+    Raises:
+        Refused: ``bad_signature``, the codec's codes, ``wrong_kind`` for what does not stand beside records.
+    """
+    kind = envelope.identify(data)[0]
+    if kind == envelope.kind_of(Intent).payload_type:
+        intent = envelope.read(Intent, data)
+        sealed(intent, [intent.claims.holder], 1)
+    elif kind == envelope.kind_of(Identity).payload_type:
+        document = envelope.read(Identity, data)
+        rosters.judged(lambda roster: sealed(document, roster.issuers.keys, 1), by=lambda roster: roster.issuers.keys)
+    elif kind == envelope.kind_of(Heard).payload_type:
+        heard = envelope.read(Heard, data)
+        sealed(heard, [heard.claims.enforcer], 1)
+    else:
+        outcome = envelope.read(Outcome, data)
+        sealed(outcome, [outcome.claims.enforcer], 1)
 
 
 def nothing_else(bundle: ProofBundle) -> str:

@@ -26,6 +26,7 @@ from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation
 from mesh.core.law.conflict import clash
+from mesh.core.law.erase import Erase
 from mesh.core.law.fold import extend, with_bundle
 from mesh.core.law.fraud import Fraud, admit_fraud
 from mesh.core.law.governance import Governance
@@ -48,6 +49,7 @@ __all__ = [
     "Gossip",
     "LawArrived",
     "OfferArrived",
+    "OpeningsErased",
     "PolicyAdmitted",
     "PolicyRefused",
     "Told",
@@ -70,7 +72,7 @@ class ToldIncident(msgspec.Struct, frozen=True):
 Told = tuple[Change, str] | ToldIncident
 """What is to be recorded of what was taken in: the kind, and which."""
 
-_Changing = Roster | Manifest | Activation | Halt | Revocation | Resolve
+_Changing = Roster | Manifest | Activation | Halt | Revocation | Resolve | Erase
 _CHANGES: Final[Mapping[type[_Changing], Change]] = {
     Roster: "roster",
     Manifest: "policy",
@@ -78,6 +80,7 @@ _CHANGES: Final[Mapping[type[_Changing], Change]] = {
     Halt: "halt",
     Revocation: "revocation",
     Resolve: "resolve",
+    Erase: "erase",
 }
 _PATIENCE_MS: Final = 400
 """How long one member has to answer before another is asked about the same stream."""
@@ -116,6 +119,13 @@ class PolicyRefused(msgspec.Struct, frozen=True):
 
     manifest: str
     code: str
+
+
+class OpeningsErased(msgspec.Struct, frozen=True):
+    """Nothing of what an erasure names is on this node's disk any more."""
+
+    erase: str
+    """Statement id."""
 
 
 class Asking(msgspec.Struct, frozen=True):
@@ -177,8 +187,11 @@ class Gossip:
             self._answered(event.node, believed, new=self.governance is not held)
         return effects, codes + list(refused.values())
 
-    def judged(self, event: PolicyAdmitted | PolicyRefused) -> list[Effect]:
-        """Take what this node's own check of a policy came to: it is kept, recorded and, if good, said in the next heartbeat."""
+    def judged(self, event: PolicyAdmitted | PolicyRefused | OpeningsErased) -> list[Effect]:
+        """Take what this node has done by itself: a policy that it checked is kept, recorded and, if good, said in the next heartbeat."""
+        if isinstance(event, OpeningsErased):
+            self.untold.append(("erased", event.erase))
+            return []
         if isinstance(event, PolicyRefused):
             self.untold.append(("policy", f"refused {event.manifest} {event.code}"))
             return []

@@ -39,6 +39,7 @@ from mesh.errors import Refused
 from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol import barrier, decide, lineage, members, mirror, proven, together
 from mesh.protocol.adoption import is_sure, next_roster
+from mesh.protocol.attester import located_ids
 from mesh.protocol.barrier import Pending
 from mesh.protocol.catching import FULL, check_acts, lagging
 from mesh.protocol.documents import Documents
@@ -53,6 +54,7 @@ from mesh.protocol.events import (
     LineageArrived,
     NoteArrived,
     OfferArrived,
+    OpeningsErased,
     OutcomesArrived,
     PolicyAdmitted,
     PolicyRefused,
@@ -69,7 +71,7 @@ from mesh.protocol.intake import Intake, refuse
 from mesh.protocol.lineage import Writer
 from mesh.protocol.outcomes import take_outcomes
 from mesh.protocol.state import Facts, GovernorState
-from mesh.protocol.step import Effect, PutNote, Reply, Send, SetMeta, Sign, Signed, Step
+from mesh.protocol.step import Effect, Locate, PutNote, Reply, Send, SetMeta, Sign, Signed, Step
 from mesh.protocol.stored import ROSTER_EPOCH, own_log
 
 __all__ = ["Machine"]
@@ -152,7 +154,7 @@ class _Work:
             match event:
                 case OutcomesArrived():
                     self._outcomes(event)
-                case OfferArrived() | LawArrived() | PolicyAdmitted() | PolicyRefused():
+                case OfferArrived() | LawArrived() | PolicyAdmitted() | PolicyRefused() | OpeningsErased():
                     self._law(event)
                 case LineageArrived():
                     self._lineage(event)
@@ -298,8 +300,8 @@ class _Work:
     def _unsure(self) -> bool:
         return self.barrier is not None or not is_sure(self.governance, self.fresh, wall_ms=self.wall_ms, now_ms=self.now_ms)
 
-    def _law(self, event: OfferArrived | LawArrived | PolicyAdmitted | PolicyRefused) -> None:
-        if isinstance(event, PolicyAdmitted | PolicyRefused):
+    def _law(self, event: OfferArrived | LawArrived | PolicyAdmitted | PolicyRefused | OpeningsErased) -> None:
+        if isinstance(event, PolicyAdmitted | PolicyRefused | OpeningsErased):
             self.effects += self.gossip.judged(event)
             return
         try:
@@ -337,16 +339,11 @@ class _Work:
 
     def _govern(self, change: Change, about: str) -> None:
         writer = self.writer
-        writer.append(
-            GovernanceChanged(
-                mesh=writer.mesh,
-                origin=writer.origin,
-                index=writer.index,
-                at_ms=writer.at_ms,
-                change=change,
-                about=about[:200],
-            )
+        record = GovernanceChanged(
+            mesh=writer.mesh, origin=writer.origin, index=writer.index, at_ms=writer.at_ms, change=change, about=about[:200]
         )
+        ref = writer.append(record)
+        self.effects += [Locate(identity, ref.origin, ref.index) for identity in located_ids(record)]
 
     def _count(self, code: str, count: int) -> None:
         if not self.noise:

@@ -130,6 +130,8 @@ class Intake:
             return
         try:
             check_open(item.sender, self.governance, at_ms=self.writer.at_ms)
+            if item.sender.intent.id in self.governance.erased:  # nobody would keep what it takes to repeat the decision
+                raise Refused("erased", "an erasure names this intent")
             if stale is not None:
                 raise stale
             item.asked = question(

@@ -40,6 +40,7 @@ from mesh.core.log.note import Note, open_note, parse_note
 from mesh.core.messages import LineageBatch
 from mesh.errors import Refused
 from mesh.protocol.attester import storing
+from mesh.protocol.gone import lets_past
 from mesh.protocol.histories import Recent
 from mesh.protocol.holding import (
     MOVED,
@@ -102,7 +103,7 @@ def take_note(state: Mirror, note: bytes, context: MirrorContext, *, answer: boo
     Raises:
         Refused: for a note that the log's key did not sign.
     """
-    note, checkpoint = _believed(state, note, context)
+    shown, (note, checkpoint) = note, _believed(state, note, context)
     lone = len(parse_note(note).lines) == 1
     if lone and state.left and checkpoint.size > state.goal + state.room:
         return state, []  # its former owner goes on alone
@@ -122,6 +123,7 @@ def take_note(state: Mirror, note: bytes, context: MirrorContext, *, answer: boo
         state = msgspec.structs.replace(state, wanted=max(state.wanted, checkpoint.size), signed=remembered(state, note, checkpoint.size))
         if not lone:
             state = _aimed(state, note)
+        state = _past_erased(state, shown, context)
     return _accept(state, context)
 
 
@@ -129,6 +131,13 @@ def _aimed(state: Mirror, certificate: bytes) -> Mirror:
     """With this certificate as the aim, where its owner's word is not enough, or the next of its sizes is too far ahead (rule 13)."""
     near = any(state.frontier.size < other <= state.frontier.size + STAGED_MAX for other in state.signed)
     return aimed_at(state, certificate) if not state.seeking and (state.left or not near) and not state.frozen else state
+
+
+def _past_erased(state: Mirror, note: bytes, context: MirrorContext) -> Mirror:
+    """With this note as the aim, if it is a certificate and lets pass what stops here because its openings were erased."""
+    if state.seeking or state.frozen or not lets_past(state.staged, state.frontier.size, note, context.governance, context.owner):
+        return state
+    return aimed_at(state, note)
 
 
 def _root_at(state: Mirror, size: int) -> bytes | None:

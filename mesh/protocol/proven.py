@@ -8,8 +8,8 @@ Rules
    the certificate is, and one that proves nothing, or little, costs one pull.
 2. Nothing is signed for it, and no head is kept, until the aim itself is reached. Then it is attested if every record was right.
 3. A record that is wrong in my eyes is stored like the others: others have made it final. It is refused once, signed, and nothing of
-   that log is attested from there on. One that is incomplete is waited for. One that cannot be read is refused and not stored: who
-   cannot read what is final must not count.
+   that log is attested from there on. One that is incomplete is waited for, but for openings that were erased
+   (:mod:`mesh.protocol.gone`). One that cannot be read is refused and not stored: who cannot read what is final must not count.
 4. What the owner alone has signed for a size up to the aim neither stores nor conflicts. It may still prove its fraud.
 5. An answer may show instead that the certified tree has another beginning than what is held here: its root where the answer begins,
    and the path from there. That is *split*: this log's owner has signed two histories, and this member was shown the other one. What
@@ -34,6 +34,7 @@ from mesh.core.messages import LineageBatch
 from mesh.errors import Refused
 from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.attester import Examined, storing
+from mesh.protocol.gone import passing
 from mesh.protocol.histories import Recent, proof_of
 from mesh.protocol.holding import (
     MOVED,
@@ -101,9 +102,9 @@ def take_proven(state: Mirror, batch: LineageBatch, context: MirrorContext, *, q
     shown = _believed(state, batch, context)
     leaves = [bytes(raw) for raw in batch.records[size - batch.first :]]
     hashes = [leaf_hash(leaf) for leaf in leaves]
-    count = _proven(state, state.aim, shown, batch, hashes)
+    count, by = _proven(state, state.aim, shown, batch, hashes)
     if count:
-        return _store(state, leaves[:count], batch, context, quiet=quiet)
+        return _store(state, leaves[:count], batch, context, by=by, quiet=quiet)
     if shown is not None and _shows_another(state, shown, batch):
         return _other(state, shown, batch, context)
     return msgspec.structs.replace(state, asked=state.asked + state.asked % 2), []  # the next member is asked
@@ -127,17 +128,17 @@ def _believed(state: Mirror, batch: LineageBatch, context: MirrorContext) -> Aim
     return shown
 
 
-def _proven(state: Mirror, aim: Aim, shown: Aim | None, batch: LineageBatch, hashes: Sequence[bytes]) -> int:
-    """How many of the records behind what is held lead to a certificate, at most up to the aim."""
+def _proven(state: Mirror, aim: Aim, shown: Aim | None, batch: LineageBatch, hashes: Sequence[bytes]) -> tuple[int, Aim]:
+    """How many of the records behind what is held lead to a certificate, at most up to the aim; and to which one."""
     base = state.frontier.size
     for reached in (aim, shown):
         if reached is not None and base < reached.size <= min(base + len(hashes), aim.size):
             count = reached.size - base
-            return count if state.frontier.extend(hashes[:count]).root() == reached.root else 0
+            return (count if state.frontier.extend(hashes[:count]).root() == reached.root else 0), reached
     if shown is None or not hashes or base + len(hashes) > shown.size:
-        return 0
+        return 0, aim
     end = state.frontier.extend(hashes)
-    return min(len(hashes), aim.size - base) if _leads(end, shown, batch.path) else 0
+    return (min(len(hashes), aim.size - base) if _leads(end, shown, batch.path) else 0), shown
 
 
 def _leads(begun: Frontier, to: Aim, path: Sequence[str]) -> bool:
@@ -148,11 +149,14 @@ def _leads(begun: Frontier, to: Aim, path: Sequence[str]) -> bool:
     return True
 
 
-def _store(state: Mirror, leaves: list[bytes], batch: LineageBatch, context: MirrorContext, *, quiet: bool) -> tuple[Mirror, list[Effect]]:
-    """Rules 2 and 3: these leaves are final."""
+def _store(
+    state: Mirror, leaves: list[bytes], batch: LineageBatch, context: MirrorContext, *, by: Aim, quiet: bool
+) -> tuple[Mirror, list[Effect]]:
+    """Rules 2 and 3: these leaves are final, as that certificate says."""
     first = state.frontier.size
     found, code = examined_leaves(leaves, batch, context, first=first, after_ms=state.last_ms)
-    whole = next((offset for offset, item in enumerate(found) if item.incomplete), len(found))
+    past = passing(found, {by.note, batch.checkpoint.encode()} if _same(by, batch) else {by.note}, context.governance, context.owner)
+    whole = next((at for at, (item, let) in enumerate(zip(found, past, strict=True)) if item.incomplete and not let), len(found))
     records = found[:whole]
     if not records:
         state = msgspec.structs.replace(state, asked=state.asked + state.asked % 2)
@@ -162,7 +166,7 @@ def _store(state: Mirror, leaves: list[bytes], batch: LineageBatch, context: Mir
     effects: list[Effect] = [*storing(state.origin, first, records)]
     frontier = state.frontier.extend([item.hash for item in records])
     clash = not leads_through(state, records, frontier.size)
-    wrong = next((offset for offset, item in enumerate(records) if item.code), None)
+    wrong = next((offset for offset, item in enumerate(records) if item.code and not item.incomplete), None)
     if wrong is not None and state.refused < 0:
         item = records[wrong]
         state = msgspec.structs.replace(state, refused=first + wrong, unsaid=(first + wrong, item.hash, item.code))
@@ -185,6 +189,11 @@ def _store(state: Mirror, leaves: list[bytes], batch: LineageBatch, context: Mir
         return state, effects
     state, more = attest_held(state, context)
     return state, [*effects, *more]
+
+
+def _same(by: Aim, batch: LineageBatch) -> bool:
+    """Whether an answer carries a certificate over the same tree: it may be by a newer roster."""
+    return bool(batch.checkpoint) and parse_note(batch.checkpoint.encode()).text == parse_note(by.note).text
 
 
 def _asked_after(state: Mirror, count: int) -> int:

@@ -64,6 +64,7 @@ from mesh.protocol.events import (
     LineageArrived,
     NoteArrived,
     OfferArrived,
+    OpeningsErased,
     OutcomesArrived,
     PolicyAdmitted,
     PolicyRefused,
@@ -77,6 +78,7 @@ from mesh.protocol.step import Announce, Ask, AskLaw, KeyUse, Outgoing, Reply, S
 from mesh.roles import answers
 from mesh.roles.admission import Admission, Find, admit_stored
 from mesh.roles.config import NodeConfig
+from mesh.roles.erasing import erase_for_ever
 from mesh.roles.inbox import Inbox
 from mesh.roles.lanes import Lanes
 from mesh.roles.loading import admitted_engine, enrolled, load_governance, load_state
@@ -246,6 +248,7 @@ class GovernorNode:
             self._spawn(self.peers.ask_all(performer, lambda: self.performer is performer))
             self._spawn(self.peers.sync_all(performer, lambda: self.performer is performer))
         self._spawn(self._scrub(store))
+        self._spawn(erase_for_ever(performer, self._judged))
 
     async def _recover(self, error: MeshError, engine: CedarEngine) -> None:
         """Rule 4."""
@@ -369,21 +372,18 @@ class GovernorNode:
         await bus.subscribe(subjects.lineage(everyone, everyone), self._lineage)
         await bus.subscribe(subjects.checkpoint(everyone, everyone), partial(self._take, NoteArrived))
         await bus.subscribe(subjects.cosig(region, name), partial(self._take, CosigArrived))
-        await urgent.subscribe(subjects.law(everyone), self._law)
+        await urgent.subscribe(subjects.law(everyone), partial(self._take, LawArrived))
         await urgent.subscribe(subjects.sync(name), self._asked)
         self._shared = [
             await bus.subscribe(subjects.outcome(region, everyone), self._outcomes, queue=f"gov-{region}"),
             await bus.subscribe(subjects.intent(region, everyone, everyone), self._intent, queue=f"gov-{region}"),
         ]
 
-    def _take(self, kind: Callable[[bytes], HeartbeatArrived | CosigArrived | NoteArrived], message: Message) -> None:
+    def _take(self, kind: Callable[[bytes], HeartbeatArrived | CosigArrived | NoteArrived | LawArrived], message: Message) -> None:
         self._enqueue(kind(message.data))
 
     def _lineage(self, message: Message) -> None:
         self._enqueue(LineageArrived(message.data, pulled=False, node=message.subject.rpartition(".")[2]))
-
-    def _law(self, message: Message) -> None:
-        self._enqueue(LawArrived(message.data))
 
     def _enqueue(self, event: BarrierArrived | HeartbeatArrived | CosigArrived | LawArrived | NoteArrived | LineageArrived) -> None:
         if self._inbox.arrived(event):
@@ -453,7 +453,7 @@ class GovernorNode:
 
     # -------------------------------------------------------------------------------------------------------- outbound
 
-    def _judged(self, event: PolicyAdmitted | PolicyRefused) -> None:
+    def _judged(self, event: PolicyAdmitted | PolicyRefused | OpeningsErased) -> None:
         self._inbox.judged.append(event)
         self._wake.set()
 

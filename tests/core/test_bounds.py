@@ -30,14 +30,14 @@ def _rosters(domains: int, revokers: int) -> Rosters:
 
 def test_a_roster_with_more_streams_than_a_heartbeat_can_name_is_unsound() -> None:
     domains = 50
-    most = FRONTIER_STREAMS_MAX - 2 - 3 * domains - frauds_max(LAB.roster)
+    most = FRONTIER_STREAMS_MAX - 3 - 3 * domains - frauds_max(LAB.roster)
     assert len(streams_of(_rosters(domains, most))) == FRONTIER_STREAMS_MAX - frauds_max(LAB.roster), "liars have room, too"
     with refuses("roster_unsound"):
         _roster(domains, most + 1)
 
 
 def test_the_largest_heartbeat_fits_a_statement() -> None:
-    most = _rosters(0, FRONTIER_STREAMS_MAX - 2 - frauds_max(LAB.roster))
+    most = _rosters(0, FRONTIER_STREAMS_MAX - 3 - frauds_max(LAB.roster))
     names = sorted(in_reign(name, "ab" * 32) for name in [*streams_of(most), *map(fraud_stream, ("ab" * 32, "cd" * 32, "ef" * 32))])
     heads = [StreamHead(stream=name, sequence=INT_MAX, head="ab" * 32, forked=False, held="cd" * 32) for name in names]
     beat = Heartbeat(

@@ -176,7 +176,7 @@ def test_a_resume_lifts_as_many_halts_as_fit_and_no_more() -> None:
 
 
 def test_there_are_streams_of_the_rosters_revokers_and_domains_only() -> None:
-    streams = {STREAM, "policy/payments", "activate/payments", "resolve"}
+    streams = {STREAM, "policy/payments", "activate/payments", "resolve", "erase"}
     assert streams_of(PLAIN.rosters) == {"roster"} | {f"revoke/{key.public}" for key in REVOKERS} | streams
 
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.core.bytes.envelope import Statement
+from mesh.core.law.erase import ERASURES
 from mesh.core.law.fold import admit_governance, extend, put_in_force, restore
 from mesh.core.law.reign import Handover, in_reign
 from mesh.core.law.resolve import RESOLVES
@@ -147,7 +148,7 @@ def test_a_roster_that_changes_signers_and_does_not_say_where_is_refused() -> No
         ({"policy": {**GENESIS.claims.policy, "more": role("more")}}, ["activate/more", "halt/more", "policy/more"]),
         ({"policy": {}}, [ACTIVATE, HALT, POLICY]),
         ({"revoker": role("revoker", "second", threshold=2)}, sorted([HALT, REVOKE, stream_of(key("second").public)])),
-        ({"root": role("root 0", "root 1", threshold=2)}, [RESOLVES]),
+        ({"root": role("root 0", "root 1", threshold=2)}, [ERASURES, RESOLVES]),
         ({"issuers": role("another issuer")}, []),
     ):
         after = msgspec.structs.replace(plain, **changed)

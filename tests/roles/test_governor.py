@@ -12,7 +12,7 @@ from mesh.adapters.decision_thread import DecisionThread
 from mesh.core.messages import Offer, RefusedAnswer, StatusAsked, Sync, pack, unpack
 from mesh.errors import Alarm, Unavailable
 from mesh.limits import BATCH_EVENTS_MAX, QUESTIONS_MAX, QUEUE_BYTES_MAX, QUEUE_LAW_MAX, QUEUE_OUTCOMES_MAX, QUEUE_SYNCS_MAX
-from mesh.protocol.events import HeartbeatArrived
+from mesh.protocol.events import HeartbeatArrived, LawArrived
 from mesh.roles.config import load_config
 from mesh.roles.governor import GovernorNode
 from tests.live.kit import make_files
@@ -93,7 +93,7 @@ async def test_a_flood_of_offers_is_told_overloaded_holds_no_waiters_and_leaves_
     assert [code for _, code in wire.said] == ["overloaded"] * 3
     assert len(node._inbox.offers) == len(node._waiters) == QUEUE_LAW_MAX
     for _ in range(QUEUE_LAW_MAX + 2):
-        node._law(wire.message(b"published"))
+        node._take(LawArrived, wire.message(b"published"))
     assert len(node._inbox.law) == QUEUE_LAW_MAX
     assert node.counters["system_dropped"] == 2
     node._take(HeartbeatArrived, wire.message(b"beat"))

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from mesh.adapters.store import Store
 from mesh.adapters.storecheck import check_file, copy_file
+from mesh.adapters.storereader import StoreReader
 from mesh.core.log.checkpoint import Checkpoint, log_line
 from mesh.core.log.note import Note
 from mesh.errors import Alarm, MeshError, Refused
@@ -138,6 +140,36 @@ async def test_whatever_is_not_as_it_was_written_is_found(written: Path, tmp_pat
     with pytest.raises(Alarm) as found:
         await check_file(tmp_path / "node.db", still=False)
     assert found.value.code == ("storage_rolled_back" if what == "records below a head" else "storage_corrupt")
+
+
+async def test_a_file_from_which_openings_were_erased_is_sound_and_one_where_some_of_them_are_left_is_not(
+    written: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "node.db"
+    copy_file(written, path)
+    store = await Store.open(path, owner="eu-1")
+    await store.erase(["ab" * 32, "cd" * 32])
+    await store.close()
+    await check_file(path, still=False)
+    copy_file(path, tmp_path / "copy")
+    await check_file(tmp_path / "copy", still=True)
+    with StoreReader(tmp_path / "copy") as reader:
+        assert await reader.openings(["ab" * 32]) == {}
+    with StoreReader(written) as reader:
+        assert await reader.openings(["ab" * 32]) == {"ab" * 32: b"openings"}
+    _tamper(path, "UPDATE opening SET openings = CAST('openings' AS BLOB)")  # with the checksum that they had
+    with pytest.raises(Alarm, match="storage_corrupt"):
+        await check_file(path, still=False)
+
+
+async def test_a_file_of_another_version_is_refused_by_whoever_reads_it(written: Path, tmp_path: Path) -> None:
+    copy_file(written, tmp_path / "node.db")
+    with closing(sqlite3.connect(tmp_path / "node.db", isolation_level=None)) as file:
+        file.execute("PRAGMA user_version = 4")
+    with pytest.raises(Refused, match="config_invalid"):
+        await check_file(tmp_path / "node.db", still=True)
+    with pytest.raises(Refused, match="config_invalid"):
+        StoreReader(tmp_path / "node.db")
 
 
 @pytest.mark.parametrize("still", [True, False])

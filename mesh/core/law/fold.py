@@ -9,12 +9,13 @@ Not here: the state itself (:mod:`mesh.core.law.governance`), who may say what (
 import sys
 from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, Rollout, activate_stream
+from mesh.core.law.erase import Erase
 from mesh.core.law.fraud import PREFIX, Fraud, accusable, fraud_stream
 from mesh.core.law.governance import DENYING, Governance, Law
 from mesh.core.law.halt import Halt, halt_stream, in_force
@@ -231,6 +232,8 @@ def _silent(roster: Roster, roster_id: str) -> Governance:
         taken=frozenset(),
         void=frozenset(),
         whole={},
+        erased=frozenset(),
+        erasures={},
         former={digest: frontier},
         keys={member.decision_key: member for member in roster.members},
     )
@@ -285,6 +288,7 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
         void=void,
         whole={**whole, **dict.fromkeys(ended, ENDED)},
         former=dict(list(former.items())[-_FORMER_MAX:]),
+        **_erasing(governance, new),
     )
     spares, spared = _sparing(grown, new, again=again)
     halts, halted = _halting(grown, changed, new)
@@ -381,6 +385,14 @@ def _revoking(
         link = target.type, target.value
         grown[link] = tuple(sorted({*grown.get(link, ()), identity}))
     return grown
+
+
+def _erasing(governance: Governance, new: Sequence[Statement[Said]]) -> Mapping[str, Any]:
+    """What is erased with these statements; nothing if they say nothing of it."""
+    said = {item.id: tuple(item.claims.intents) for item in new if isinstance(item.claims, Erase)}
+    if not said:
+        return {}
+    return {"erasures": {**governance.erasures, **said}, "erased": governance.erased.union(*said.values())}
 
 
 def _gapless(stream: Stream | None) -> tuple[str, ...]:

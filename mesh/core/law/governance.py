@@ -94,6 +94,10 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     """Ids of halts and revocations that count no more: former signers said them behind what was handed over, or beside it."""
     whole: Mapping[str, Container[str]]
     """Stream that is or was forked to the ids that are held with all before them; see :func:`mesh.core.law.heartbeat.covers`."""
+    erased: frozenset[str]
+    """Ids of the intents whose openings are not kept any more, by any erasure that is held."""
+    erasures: Mapping[str, tuple[str, ...]]
+    """Every erasure that is held: its id, and the intents that it names."""
     former: Mapping[str, tuple[StreamHead, ...]]
     """Digest to frontier, of this state and some before it, oldest first."""
     keys: Mapping[str, Member]

@@ -26,7 +26,7 @@ __all__ = ["BaseName", "Handover", "MaybeId", "base_of", "in_reign"]
 MaybeId = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
 """A statement id in lowercase hex, or empty for none."""
 BaseName = Annotated[str, msgspec.Meta(pattern="^[a-z]{1,16}(/[a-z0-9-]{1,64})?$(?!\\n)", max_length=81)]
-"""``policy/<domain>``, ``activate/<domain>``, ``halt/<domain>``, ``revoke/<key>``, ``resolve``: a stream, whoever speaks in it."""
+"""``policy/<domain>``, ``activate/<domain>``, ``halt/<domain>``, ``revoke/<key>``, ``resolve``, ``erase``: a stream, whoever speaks."""
 _SHOWN: Final = 16
 """Characters of a roster's id in the name of a stream. Two rosters that share them are the work of a root that lies."""
 

@@ -315,7 +315,7 @@ def _check_roles(roster: Roster) -> None:
     roles = [roster.root, roster.issuers, roster.revoker, *roster.policy.values(), *roster.approvers.values()]
     if any(not 1 <= role.threshold <= len(role.keys) for role in roles):
         raise Refused("roster_unsound", "a role's threshold is outside 1..number of its keys")
-    streams = 2 + 3 * len(roster.policy) + len(roster.revoker.keys) + frauds_max(roster)
+    streams = 3 + 3 * len(roster.policy) + len(roster.revoker.keys) + frauds_max(roster)
     if streams > FRONTIER_STREAMS_MAX:  # what nobody can say in a heartbeat nobody can be fresh in
         raise Refused(
             "roster_unsound",

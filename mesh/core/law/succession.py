@@ -22,6 +22,7 @@ import msgspec
 
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import activate_stream
+from mesh.core.law.erase import ERASURES
 from mesh.core.law.halt import halt_stream
 from mesh.core.law.policy import policy_stream
 from mesh.core.law.reign import Handover, in_reign
@@ -256,7 +257,7 @@ class Rosters(msgspec.Struct, frozen=True):
 
 def voices(roster: Roster) -> Mapping[str, object]:
     """Every stream in which a roster lets somebody speak, to who that is; the stream of the rosters goes by another rule."""
-    found: dict[str, object] = {RESOLVES: roster.root}
+    found: dict[str, object] = {RESOLVES: roster.root, ERASURES: roster.root}
     found |= {stream_of(key): (roster.revoker, roster.bounds.revocations_max) for key in roster.revoker.keys}
     for domain, role in roster.policy.items():
         found |= {policy_stream(domain): role, activate_stream(domain): role, halt_stream(domain): roster.revoker}

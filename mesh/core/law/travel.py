@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, admit_activation
+from mesh.core.law.erase import Erase, admit_erase
 from mesh.core.law.fraud import PREFIX, Fraud, accusable, admit_fraud, fraud_stream
 from mesh.core.law.halt import Halt, admit_halt
 from mesh.core.law.policy import Manifest, admit_manifest
@@ -26,17 +27,18 @@ from mesh.limits import FRONTIER_STREAMS_MAX
 
 __all__ = ["TRAVELLING", "Said", "admit_law", "admit_next", "cursor_of", "is_known", "link_of", "read_law", "streams_of"]
 
-Said = Roster | Revocation | Halt | Manifest | Activation | Resolve | Fraud
+Said = Roster | Revocation | Halt | Manifest | Activation | Resolve | Erase | Fraud
 """What may be said in a stream; a proof against a member is said by nobody, and is alone in its own."""
 
 
 _Admit = Callable[[Statement[Any], Roster], object]
-_KINDS: Final[Mapping[type[Revocation | Halt | Manifest | Activation | Resolve], _Admit]] = {
+_KINDS: Final[Mapping[type[Revocation | Halt | Manifest | Activation | Resolve | Erase], _Admit]] = {
     Revocation: admit_revocation,
     Halt: admit_halt,
     Manifest: admit_manifest,
     Activation: admit_activation,
     Resolve: admit_resolve,
+    Erase: admit_erase,
 }
 """Besides rosters, which are judged by one another, and proofs: what raises unless a roster lets its signers say it."""
 TRAVELLING: Final = (Roster, *_KINDS, Fraud)
@@ -68,7 +70,7 @@ def admit_law(statement: Statement[Said], rosters: Rosters) -> None:
     _admission(type(claims))(statement, rosters.appointed(base_of(stream), claims.since, sequence, previous))
 
 
-def _admission(kind: type[Revocation | Halt | Manifest | Activation | Resolve]) -> _Admit:
+def _admission(kind: type[Revocation | Halt | Manifest | Activation | Resolve | Erase]) -> _Admit:
     return _KINDS[kind]
 
 

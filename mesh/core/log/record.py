@@ -114,7 +114,9 @@ class EnforcerHeard(_Record, tag="heard"):
     """Whom that document names."""
 
 
-Change = Literal["started", "stopped", "roster", "policy", "activation", "revocation", "halt", "resolve", "fresh", "stale"]
+Change = Literal[
+    "started", "stopped", "roster", "policy", "activation", "revocation", "halt", "resolve", "erase", "erased", "fresh", "stale"
+]
 
 
 class GovernanceChanged(_Record, tag="governance"):

@@ -1,0 +1,76 @@
+"""What an erasure names goes from this node's disk, and its log says so.
+
+Rules
+-----
+1. What is not final in the node's own log stays until it is: nobody else is sure to have the openings by which the others repeat it. All
+   else goes at once.
+2. Only once no byte is left in the file or its WAL is it recorded, once: the record is the node's signed word.
+3. What came back with an old copy of the disk goes again, also if the log says already that it went.
+4. A file that ends ends this; whoever writes to it has noticed. What could not be deleted now is deleted later.
+
+Not here: copies of the disk, of which the node knows nothing; who may erase (:mod:`mesh.core.law.erase`).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from mesh.adapters.store import Store
+from mesh.errors import Unavailable
+from mesh.limits import AUDIT_LOGS_MAX
+from mesh.protocol.gossip import OpeningsErased
+from mesh.roles.performer import Performer
+
+__all__ = ["erase_for_ever"]
+
+_LOOK_S: Final = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+async def erase_for_ever(performer: Performer, tell: Callable[[OpeningsErased], None]) -> None:
+    """Erase what any erasure names that ``performer`` comes to hold, as long as its file is open; ``tell`` takes what is done."""
+    work = _Erasing(performer, tell)
+    while True:
+        for identity, intents in performer.state.governance.erasures.items():
+            try:
+                await work.look(identity, intents)
+            except Unavailable as error:
+                if error.code == "storage_failed":
+                    return  # rule 4
+                _log.warning("erasure %s waits: %s", identity[:12], error)
+        await asyncio.sleep(_LOOK_S)
+
+
+class _Erasing:
+    def __init__(self, performer: Performer, tell: Callable[[OpeningsErased], None]) -> None:
+        self._performer = performer
+        self._tell = tell
+        self._begun = set[str]()
+        """Erasures of which all that could go was deleted since the file was opened: before, its WAL may hold what it had deleted."""
+        self._done = set[str]()
+
+    async def look(self, identity: str, intents: Sequence[str]) -> None:
+        """Do what can be done now for one erasure."""
+        if identity in self._done:
+            return
+        store, log = self._performer.store, self._performer.state.log
+        recorded = any(origin == log.origin for _, origin, _ in await store.find(identity, AUDIT_LOGS_MAX))
+        here = await store.unerased(intents)
+        asked = here if recorded or identity in self._begun else intents
+        ready = [intent for intent in asked if not await _pending(store, intent, log.origin, log.certified)]
+        if ready:
+            await store.erase(ready)
+            self._begun.add(identity)
+        if await store.unerased(intents):
+            return
+        if not recorded:
+            self._tell(OpeningsErased(identity))
+        self._done.add(identity)
+
+
+async def _pending(store: Store, intent: str, origin: str, certified: int) -> bool:
+    """Rule 1."""
+    places = await store.find(intent, AUDIT_LOGS_MAX)
+    return any(at == origin and index >= certified for _, at, index in places)

@@ -1,0 +1,73 @@
+"""The root threshold says what is erased, nobody else; what it said counts wherever it stands, and is never undone."""
+
+import msgspec
+import pytest
+
+from mesh.core.bytes import envelope
+from mesh.core.bytes.canonical import sha256_hex
+from mesh.core.law.erase import ERASURES, Erase, admit_erase
+from mesh.core.law.fold import extend, restore
+from mesh.core.law.streams import Fork
+from mesh.core.law.travel import read_law
+from mesh.limits import ERASED_MAX
+from tests.core.kit import refuses
+from tests.support.erasures import erase
+from tests.support.factory import Lab
+
+LAB = Lab()
+ONE, TWO, THREE = sorted(sha256_hex(name) for name in (b"one", b"two", b"three"))
+
+
+def test_an_erasure_takes_the_root_threshold_and_nobody_besides() -> None:
+    assert admit_erase(erase(LAB, ONE), LAB.roster).intents == [ONE]
+    with refuses("threshold_not_met"):
+        admit_erase(erase(LAB, ONE, by=LAB.root[:1]), LAB.roster)
+    for others in (LAB.signers[:2], [LAB.revoker], [*LAB.root[:2], LAB.revoker]):
+        with refuses("bad_signature"):
+            admit_erase(erase(LAB, ONE, by=others), LAB.roster)
+    with refuses("wrong_mesh"):
+        admit_erase(erase(LAB, ONE, mesh="other"), LAB.roster)
+
+
+@pytest.mark.parametrize("intents", [[TWO, ONE], [ONE, ONE]], ids=["out of order", "twice"])
+def test_intents_are_named_each_once_in_their_order(intents: list[str]) -> None:
+    with refuses("malformed"):
+        admit_erase(erase(LAB, ONE, intents=intents), LAB.roster)
+
+
+def test_an_erasure_names_one_intent_at_least_and_so_many_at_most() -> None:
+    many = sorted(sha256_hex(bytes([number & 255, number >> 8])) for number in range(ERASED_MAX + 1))
+    assert len(admit_erase(erase(LAB, *many[:-1]), LAB.roster).intents) == ERASED_MAX
+    for intents in ([], many):
+        with refuses("malformed"):
+            erase(LAB, *intents)
+
+
+def test_what_is_erased_follows_from_all_that_is_held_whatever_came_first_and_wherever_it_stands() -> None:
+    first = erase(LAB, ONE)
+    second, other = erase(LAB, TWO, after=first), erase(LAB, THREE, after=first)
+    ahead = extend(LAB.governance, [second]).governance
+    assert ahead.erased == {TWO}  # also before its predecessor came
+    forked = extend(LAB.governance, [second, first, other]).governance
+    assert isinstance(forked.streams[ERASURES], Fork)
+    assert forked.erased == {ONE, TWO, THREE}
+    assert extend(ahead, [other, first]).governance.erased == forked.erased
+    assert forked.erasures == {first.id: (ONE,), second.id: (TWO,), other.id: (THREE,)}
+    assert restore(LAB.governance, [other, second, first]).erased == forked.erased
+
+
+def test_whoever_holds_an_erasure_says_so_in_its_frontier() -> None:
+    first = erase(LAB, ONE)
+    held = extend(LAB.governance, [first]).governance
+    assert [(head.sequence, head.head) for head in held.frontier if head.stream == ERASURES] == [(1, first.id)]
+    assert LAB.governance.erased == frozenset()
+
+
+def test_an_erasure_is_one_of_the_kinds_that_travel() -> None:
+    statement = erase(LAB, ONE)
+    again = read_law(statement.envelope)
+    assert isinstance(again.claims, Erase)
+    assert (again.id, again.claims.link) == (statement.id, (ERASURES, 1, ""))
+    claims = msgspec.structs.replace(statement.claims, since=LAB.pin)
+    assert envelope.draft(claims).id != statement.id
+    assert claims.link[0] == f"{ERASURES}@{LAB.pin[:16]}"

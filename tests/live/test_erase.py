@@ -1,0 +1,100 @@
+"""What the root says to erase is in no file of any node any more, also of one that was away; nothing stalls, and no proof breaks."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from mesh.core.messages import Authorized
+from mesh.core.run.params import Opening, commit
+from mesh.dev.cluster import Cluster
+from tests.live.kit import Client, command
+
+pytestmark = pytest.mark.asyncio
+ALL = ("eu-1", "us-1", "ap-1", "sa-1")
+SECRET = "needle-4711-what-nobody-may-keep"
+
+
+def _holders(cluster: Cluster, what: str = SECRET) -> list[str]:
+    """Nodes of which some file has these bytes."""
+    folders = {name: cluster.files.folder / "nodes" / name for name in cluster.files.nodes}
+    return [
+        name for name, folder in folders.items() if any(what.encode() in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    ]
+
+
+async def _final(client: Client, *names: str) -> None:
+    for name in names:
+        await client.until(name, "all final", lambda status: status.certified == status.size)
+
+
+async def _erase(cluster: Cluster, *arguments: str) -> tuple[int, dict[str, object], str]:
+    people = cluster.files.folder / "people"
+    keys = ("--key", str(people / "root-1.key"), "--co-sign", str(people / "root-2.key"))
+    status, out, err = await command(cluster, "lineage", "erase", *arguments, *keys)
+    return status, out or {}, err
+
+
+async def _ask_hiding(client: Client, secret: str = SECRET) -> str:
+    opening = Opening(name="memo", salt="0" * 32, value=secret)
+    identity, data = client.request(client.intent(committed={"memo": commit(opening)}), [opening])
+    assert isinstance(await client.send(data), Authorized)
+    return identity
+
+
+async def test_what_was_erased_is_in_no_file_of_any_node_also_of_one_that_was_away_and_no_proof_breaks(
+    own_mesh: Cluster, tmp_path: Path
+) -> None:
+    client = await Client.connect(own_mesh.files.context)
+    for name in ALL:
+        await client.until(name, "fresh", lambda status: status.fresh)
+    own_mesh.kill("sa-1")
+    intent = await _ask_hiding(client)
+    await _final(client, "eu-1", "us-1", "ap-1")
+    assert sorted(_holders(own_mesh)) == ["ap-1", "eu-1", "us-1"]
+    before = tmp_path / "before.json"
+    assert (await command(own_mesh, "prove", intent, "--out", str(before)))[0] == 0
+
+    status, told, err = await _erase(own_mesh, intent, "--reason", "asked for by the customer", "--quorum", "--watch")
+    assert status == 0, err
+    assert [row["node"] for row in told["members"] if row["erased"]] == ["eu-1", "us-1", "ap-1"], told  # type: ignore[attr-defined]
+    assert _holders(own_mesh) == []
+    status, again, err = await _erase(own_mesh, intent)
+    assert (status, again["needed"], again["erased"]) == (4, 4, 3), err
+    assert "not_acknowledged" in err
+    assert "sa-1" in err
+
+    own_mesh.start(["sa-1"])  # it never saw the openings, and nobody can show them to it any more
+    status, told, err = await _erase(own_mesh, intent, "--watch", "--wait", "60")
+    assert (status, told["erased"], len(told["erasures"])) == (0, 4, 1), err  # type: ignore[arg-type]
+    assert _holders(own_mesh) == []
+    await _ask_hiding(client, "another")
+    for name in ALL:
+        await client.until(name, "fresh", lambda status: status.fresh)
+    await _final(client, *ALL)
+    sizes = {name: (await client.status(name)).size for name in ALL}
+    for name in ALL:
+        await _holds_all(client, name, sizes)
+
+    after = tmp_path / "after.json"
+    assert (await command(own_mesh, "prove", intent, "--out", str(after)))[0] in {0, 2}
+    roster = str(next((own_mesh.files.folder).glob("**/roster.json")))
+    verdicts = [(await command(own_mesh, "verify", str(path), "--trust", roster)) for path in (before, after)]
+    assert [status for status, _, _ in verdicts] == [0, 2], verdicts
+    assert "memo" in str(verdicts[1][1])
+
+    status, report, err = await command(own_mesh, "audit", "run", "--once")
+    assert (status, report["mismatch"], report["unverifiable"]) == (0, 0, 1), (report, err)
+    await client.bus.close()
+
+
+async def _holds_all(client: Client, name: str, sizes: dict[str, int]) -> None:
+    end = time.monotonic() + 20
+    while True:
+        status = await client.status(name)
+        attested = {mirror.origin.split("/")[1]: mirror.attested for mirror in status.mirrors}
+        if all(attested[other] >= size for other, size in sizes.items() if other != name):
+            return
+        assert time.monotonic() < end, f"{name} attests {attested} of {sizes}"
+        await asyncio.sleep(0.1)

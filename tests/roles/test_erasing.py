@@ -1,0 +1,131 @@
+"""A node deletes what an erasure names once nobody needs it from it, says so in its log once, and does it again on an old disk."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from mesh.core.log.record import GovernanceChanged, read_record
+from mesh.core.messages import Authorized, Offer, pack
+from mesh.protocol.events import IntentArrived, OfferArrived, OpeningsErased, Tick
+from mesh.protocol.step import Locate, PutLaw, PutOpenings
+from mesh.roles.erasing import erase_for_ever
+from mesh.roles.loading import load_governance
+from tests.roles.test_performer import LAB, Bench, answer_in
+from tests.support.erasures import erase
+from tests.support.factory import T0
+
+SECRET = b"what-the-customer-bought"
+
+
+async def _within(condition: Callable[[], bool], wait_s: float = 5.0) -> None:
+    async with asyncio.timeout(wait_s):
+        while not condition():  # noqa: ASYNC110 -- what is waited for is another task
+            await asyncio.sleep(0.01)
+
+
+def _here(path: Path) -> bool:
+    return any(SECRET in file.read_bytes() for file in path.iterdir())
+
+
+async def _asked(bench: Bench) -> str:
+    """An intent with a secret, permitted; its record is not certified yet."""
+    intent, data, openings = LAB.intent(1, memo=SECRET.decode(), at_ms=T0 + 1_000)
+    bench.performer.fold([IntentArrived(1, LAB.request(data, openings))])
+    await bench.done()
+    assert isinstance(answer_in(bench.said[-1][1]), Authorized)
+    return intent
+
+
+async def _told(bench: Bench, *intents: str) -> str:
+    """Offer the node an erasure of these; its id."""
+    statement = erase(LAB, *intents)
+    offer = pack(Offer(statements=[msgspec.Raw(statement.envelope)]))
+    await bench.performer.take([OfferArrived(9, offer), Tick()])
+    assert bench.performer.state.governance.erased == set(intents)
+    return statement.id
+
+
+async def _changes(bench: Bench) -> list[tuple[str, str]]:
+    log = bench.performer.state.log
+    records = map(read_record, await bench.store.records(log.origin, 0, 128))
+    return [(record.change, record.about) for record in records if isinstance(record, GovernanceChanged) and record.change == "erased"]
+
+
+async def test_openings_stay_until_their_record_is_final_in_its_owners_log_then_no_byte_of_them_is_left(tmp_path: Path) -> None:
+    bench = await Bench.at(tmp_path)
+    intent = await _asked(bench)
+    identity = await _told(bench, intent, "ab" * 32)
+    told = list[OpeningsErased]()
+    state = bench.performer.state
+    bench.performer._state = msgspec.structs.replace(state, log=msgspec.structs.replace(state.log, certified=0))
+    work = asyncio.create_task(erase_for_ever(bench.performer, told.append))
+    await asyncio.sleep(0.4)
+    assert (told, _here(tmp_path)) == ([], True)
+    assert await bench.store.unerased([intent, "ab" * 32]) == [intent]  # what nobody needs goes at once
+    log = bench.performer.state.log
+    bench.performer._state = msgspec.structs.replace(bench.performer.state, log=msgspec.structs.replace(log, certified=log.frontier.size))
+    await _within(lambda: bool(told))
+    assert (told, _here(tmp_path)) == ([OpeningsErased(identity)], False)
+    await bench.performer.take([told[0]])
+    await bench.performer.take([Tick()])
+    assert await _changes(bench) == [("erased", identity)]
+    work.cancel()
+    await bench.store.close()
+
+
+async def test_a_node_says_once_that_it_has_erased_and_erases_again_what_came_back_with_an_old_disk(tmp_path: Path) -> None:
+    bench = await Bench.at(tmp_path)
+    identity = await _told(bench, "cd" * 32)
+    origin = bench.performer.state.log.origin
+    await bench.performer.take([OpeningsErased(identity), Tick()])
+    assert [at for _, at, _ in await bench.store.find(identity, 9)] == [origin]
+    # its log has come back from the others, its openings from an old copy of the file
+    await bench.store.commit([PutOpenings("cd" * 32, SECRET)])
+    assert _here(tmp_path)
+    told = list[OpeningsErased]()
+    work = asyncio.create_task(erase_for_ever(bench.performer, told.append))
+    await _within(lambda: not _here(tmp_path))
+    await asyncio.sleep(0.3)
+    assert (told, await _changes(bench)) == ([], [("erased", identity)])
+    work.cancel()
+    await bench.store.close()
+
+
+async def test_a_node_that_ended_before_it_said_so_says_it_after_its_next_start(tmp_path: Path) -> None:
+    bench = await Bench.at(tmp_path)
+    identity = await _told(bench, "ef" * 32)
+    await bench.store.erase(["ef" * 32])
+    governance = await load_governance(bench.store, LAB.governance)
+    assert governance.erased == {"ef" * 32}
+    told = list[OpeningsErased]()
+    work = asyncio.create_task(erase_for_ever(bench.performer, told.append))
+    await _within(lambda: bool(told))
+    assert told == [OpeningsErased(identity)]
+    work.cancel()
+    await bench.store.close()
+
+
+async def test_erasing_ends_with_the_file(tmp_path: Path) -> None:
+    bench = await Bench.at(tmp_path)
+    await _told(bench, "ef" * 32)
+    await bench.store.close()
+    await asyncio.wait_for(erase_for_ever(bench.performer, lambda _: None), 5)
+
+
+async def test_an_erasure_is_stored_like_any_statement_and_its_record_is_found_under_its_id(tmp_path: Path) -> None:
+    bench = await Bench.at(tmp_path)
+    kept: list[object] = []
+    commit = bench.store.commit
+
+    async def watched(effects: object) -> None:
+        kept.extend(effects)  # type: ignore[arg-type]
+        await commit(effects)  # type: ignore[arg-type]
+
+    bench.store.commit = watched  # type: ignore[method-assign]
+    identity = await _told(bench, "ef" * 32)
+    await bench.performer.take([OpeningsErased(identity), Tick()])
+    assert [item.stream for item in kept if isinstance(item, PutLaw)] == ["erase"]
+    assert [item.id for item in kept if isinstance(item, Locate)] == [identity]
+    await bench.store.close()
