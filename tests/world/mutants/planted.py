@@ -37,7 +37,7 @@ from mesh.protocol.step import Commit, Head, InsertOnce, Sending, SetMeta, Step
 from mesh.protocol.stored import INCARNATION
 from mesh.testing.world import clients, steps
 from mesh.testing.world import governor as shell
-from tests.world.mutants import catching, changing, seeking
+from tests.world.mutants import catching, changing, seeking, using
 
 __all__ = ["MUTANTS", "Mutant"]
 
@@ -440,4 +440,6 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     ),
     "counts before it holds the goal's root": _mutant(seeking.counts_before_the_goal, "I15", trouble=("roster", "weather", "weather")),
     "nobody certifies the logs of who has left": _mutant(changing.leaves_the_logs_of_who_left, "I10", trouble=("roster",)),
+    "attests what it does not keep": _mutant(using.attests_what_it_does_not_keep, "I4"),
+    "runs what is meant for another": _mutant(using.runs_what_is_meant_for_another, "I6"),
 }
