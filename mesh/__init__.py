@@ -23,13 +23,14 @@ from mesh.errors import Alarm, MeshError, Refused, Unavailable
 
 if TYPE_CHECKING:
     from mesh.gate.connect import connect, connect_async  # noqa: TC004 -- resolved when asked for, below
-    from mesh.gate.errors import Aborted, Denied  # noqa: TC004 -- as above
+    from mesh.gate.errors import Aborted, ApprovalRequired, Denied  # noqa: TC004 -- as above
     from mesh.gate.front import Execution, Gate  # noqa: TC004 -- as above
     from mesh.verify import Report, verify  # noqa: TC004 -- as above
 
 __all__ = [
     "Aborted",
     "Alarm",
+    "ApprovalRequired",
     "Denied",
     "Execution",
     "Gate",
@@ -44,6 +45,7 @@ __all__ = [
 
 _LAZY: Final = {
     "Aborted": "mesh.gate.errors",
+    "ApprovalRequired": "mesh.gate.errors",
     "Denied": "mesh.gate.errors",
     "Execution": "mesh.gate.front",
     "Gate": "mesh.gate.front",

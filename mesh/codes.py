@@ -6,8 +6,10 @@ renamed or reused: auditors keep records for years.
 
 from typing import Final, Literal, NamedTuple
 
-__all__ = ["CODES", "Code", "Exit"]
+__all__ = ["CODES", "Again", "Code", "Exit", "again"]
 
+Again = Literal["no", "anew", "later"]
+"""Whether trying again helps, without anybody mending anything: not, at once as a new request, or after a while."""
 Exit = Literal[1, 2, 3, 4, 5]
 """How a command that ends with this code exits: 1 operational, 2 denied, 3 invalid input, 4 unreachable or stale, 5 forged."""
 
@@ -29,6 +31,7 @@ def _code(meaning: str, raised_by: str, fix: str, exit_: Exit) -> Code:
 
 
 _RESEND = "Sign and send a new one."
+_NO_ANSWER: Final = 4
 _SENDER = "Ask the sender to encode it as schemas/v1 says; `mesh schema KIND` prints the shape."
 
 CODES: Final[dict[str, Code]] = {
@@ -279,7 +282,9 @@ CODES: Final[dict[str, Code]] = {
     ),
     "overloaded": _code("the node sheds load", "governor", "Try again later, or another governor.", 4),
     "unavailable": _code("the node could not do it durably", "governor", "Try again; see the node's log.", 4),
-    "internal_error": _code("the node met an error that nobody foresaw", "governor", "See its log, and report what it says.", 1),
+    "internal_error": _code(
+        "an error that nobody foresaw", "governor, enforcer", "See the log of whoever says so, and report what it says.", 1
+    ),
     "draining": _code("the node is stopping", "governor", "Ask another governor.", 4),
     "unreachable": _code("nobody answered in time", "client", "Check the bus and the nodes: `mesh status`.", 4),
     "reply_forbidden": _code("the reply subject is no inbox", "bus", "Ask through a client; answers go to inboxes only.", 2),
@@ -444,3 +449,20 @@ CODES: Final[dict[str, Code]] = {
     "exec_failed": _code("the program could not be started", "exec", "Check path and rights.", 1),
     "server_unusable": _code("no usable nats-server", "nats-server child", "Install govmesh[embedded], or set MESH_NATS_SERVER.", 1),
 }
+
+_ANEW: Final = frozenset({"cancelled", "intent_conflict"})
+"""A new request is another question; beside those whose advice is to send one."""
+_LATER: Final = frozenset({"halted", "not_yet_valid"})
+"""Time, or people who lift it; beside everything that says that there is no answer *now*."""
+_RAN: Final = frozenset({"used"})
+"""The effect may have happened: a new request would be a second one."""
+
+
+def again(code: str) -> Again:
+    """Whether whoever gets this code may try again as it is, and when."""
+    entry = CODES[code]
+    if code in _RAN:
+        return "no"
+    if code in _ANEW or entry.fix == _RESEND:
+        return "anew"
+    return "later" if code in _LATER or entry.exit == _NO_ANSWER else "no"

@@ -7,6 +7,7 @@
     ├── Unavailable  no answer could be had; whoever asked must deny
     ├── Alarm        a state that must not exist: stop signing, say why, keep the evidence
     ├── Denied       what a governed program gets: it may not run, and did not (:mod:`mesh.gate.errors`)
+    │   └── ApprovalRequired  … before people have approved exactly this
     └── Aborted      it was running, and the enforcer ended it (as above)
 
 Each carries a stable ``code`` of :mod:`mesh.codes`. The code is the reason on the wire, in the records, in

@@ -8,12 +8,13 @@ from typing import Final
 import click
 
 from mesh.cli.output import Cli, format_option, pass_cli
-from mesh.codes import CODES
+from mesh.codes import CODES, again
 from mesh.errors import Refused
 
 __all__ = ["explain", "key", "schema", "version"]
 
 _SCHEMA: Final = ".schema.json"
+_AGAIN: Final = {"later": "may help, later", "anew": "may help, as a new request", "no": "does not help as it is"}
 _SHELVES: Final = ("", "statement/", "record/", "message/")
 """Where a kind is looked for when its shelf was not named."""
 
@@ -31,7 +32,8 @@ def explain(cli: Cli, code: str | None) -> None:
     entry = CODES.get(code)
     if entry is None:
         raise Refused("not_found", f"no code {code[:60]!r}; `mesh explain` lists them")
-    cli.value({"code": code, "meaning": entry.meaning, "said by": entry.raised_by, "fix": entry.fix, "exit status": entry.exit})
+    said = {"code": code, "meaning": entry.meaning, "said by": entry.raised_by, "fix": entry.fix}
+    cli.value({**said, "trying again": _AGAIN[again(code)], "exit status": entry.exit})
 
 
 @click.command()

@@ -4,7 +4,7 @@ Rules
 -----
 1. The mesh is talked to on a thread of its own, so neither a busy event loop nor a blocking body can make its view stale.
 2. A body is entered only with a :class:`~mesh.gate.core.Work` in hand: spent, and its start durable. Whatever fails before
-   is :class:`~mesh.gate.errors.Denied`.
+   is :class:`~mesh.gate.errors.Denied`, also an error that nobody foresaw: whoever catches denials misses none.
 3. A body in an ``async`` block or function is cancelled when it must end. A synchronous body cannot be: it may ask
    (:meth:`Execution.check`), and is recorded as it ended.
 4. An exception of the body is recorded by its type only, for its message may hold secrets, and is passed on unchanged.
@@ -289,7 +289,7 @@ class Execution:
         self._loop = asyncio.get_running_loop()
         self._scope = anyio.CancelScope()
         try:
-            with _denying():
+            with _denying_all():
                 self._work = await self._hall.wait_async(self._begin())
         except BaseException:
             self._give_back()
@@ -319,7 +319,7 @@ class Execution:
     def __enter__(self) -> Self:
         self._check_unused()
         try:
-            with _denying():
+            with _denying_all():
                 self._work = self._hall.wait(self._begin())
         except BaseException:
             self._give_back()
@@ -378,6 +378,18 @@ def _denying() -> Generator[None]:
         raise
     except MeshError as error:
         raise Denied(error.code, error.detail) from error
+
+
+@contextmanager
+def _denying_all() -> Generator[None]:
+    """Inside, any error is a denial."""
+    with _denying():
+        try:
+            yield
+        except MeshError:
+            raise
+        except Exception as error:
+            raise Denied("internal_error", type(error).__name__) from error
 
 
 def _wish(
