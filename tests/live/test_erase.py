@@ -3,17 +3,24 @@
 import asyncio
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from mesh.adapters import signer
+from mesh.adapters.clock import wall_ms
 from mesh.adapters.store import Store
+from mesh.core import subjects
+from mesh.core.bytes import envelope
+from mesh.core.law.erase import Erase
 from mesh.core.log.record import GovernanceChanged, read_record
-from mesh.core.messages import Authorized
+from mesh.core.messages import Authorized, Offer, Offered, pack, unpack
 from mesh.core.run.params import Opening, commit
 from mesh.dev.cluster import Cluster
-from tests.live.kit import Client, command
+from tests.live.kit import Client, code_of, command
 
 pytestmark = pytest.mark.asyncio
 ALL = ("eu-1", "us-1", "ap-1", "sa-1")
@@ -204,3 +211,41 @@ async def test_killed_at_any_time_after_the_statement_a_node_erases_when_it_is_b
     await client.bus.close()
     own_mesh.stop()
     assert {name: await _words(own_mesh, name) for name in ALL} == dict.fromkeys(ALL, named)
+
+
+async def test_naming_intents_that_are_asked_for_just_now_stalls_no_log_and_leaves_nothing(own_mesh: Cluster) -> None:
+    client = await Client.connect(own_mesh.files.context)
+    for name in ALL:
+        await client.until(name, "fresh", lambda status: status.fresh)
+    requests = dict[str, bytes]()
+    for number in range(120):
+        opening = Opening(name="memo", salt=f"{number:032x}", value=f"{SECRET}-{number}")
+        identity, data = client.request(client.intent(committed={"memo": commit(opening)}), [opening])
+        requests[identity] = data
+    said = Erase(
+        mesh=client.context.mesh, sequence=1, previous="", since="", intents=sorted(requests), reason="test", issued_ms=wall_ms()
+    )  # fmt: skip
+    keys = [signer.load(own_mesh.files.folder / "people" / f"root-{number}.key").key for number in (1, 2)]
+    draft = envelope.draft(said)
+    data = envelope.assemble(draft.payload_type, draft.payload, {key.public: key.sign(draft.message) for key in keys})
+
+    async def tell() -> dict[str, str]:
+        """A member hears of it, twice, while another decides."""
+        question = pack(Offer(statements=[msgspec.Raw(data), msgspec.Raw(data)]))
+        return unpack(Offered, (await client.bus.request(subjects.sync("us-1"), question, timeout_ms=5_000)).data).results
+
+    codes, telling = Counter[str](), list[asyncio.Task[dict[str, str]]]()
+    for number, request in enumerate(requests.values()):
+        if number == 20:
+            telling.append(asyncio.create_task(tell()))
+        codes[code_of(await client.send(request))] += 1
+        await asyncio.sleep(0.02)
+    assert await telling[0] == {draft.id: ""}
+    assert codes.keys() == {"authorized", "erased"}, codes
+    assert {code_of(await client.send(data)) for data in list(requests.values())[-3:]} == {"erased"}
+    await _until_all_hold_all(client)
+    await _until_gone(own_mesh)
+    for name in ALL:
+        status = await client.until(name, "fresh", lambda status: status.fresh)
+        assert not any(mirror.conflicted or mirror.refused for mirror in status.mirrors), status
+    await client.bus.close()
