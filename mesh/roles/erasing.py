@@ -6,7 +6,8 @@ Rules
    else goes at once.
 2. Only once no byte is left in the file or its WAL is it recorded, once: the record is the node's signed word.
 3. What came back with an old copy of the disk goes again, also if the log says already that it went.
-4. A file that ends ends this; whoever writes to it has noticed. What could not be deleted now is deleted later.
+4. Nothing is done before a start is through: until then the own log may not be back, which says what is final in it and what was said.
+5. A file that ends ends this; whoever writes to it has noticed. What could not be deleted now is deleted later.
 
 Not here: copies of the disk, of which the node knows nothing; who may erase (:mod:`mesh.core.law.erase`).
 """
@@ -33,12 +34,13 @@ async def erase_for_ever(performer: Performer, tell: Callable[[OpeningsErased], 
     """Erase what any erasure names that ``performer`` comes to hold, as long as its file is open; ``tell`` takes what is done."""
     work = _Erasing(performer, tell)
     while True:
-        for identity, intents in performer.state.governance.erasures.items():
+        due = performer.state.governance.erasures if performer.state.barrier is None else {}  # rule 4
+        for identity, intents in due.items():
             try:
                 await work.look(identity, intents)
             except Unavailable as error:
                 if error.code == "storage_failed":
-                    return  # rule 4
+                    return  # rule 5
                 _log.warning("erasure %s waits: %s", identity[:12], error)
         await asyncio.sleep(_LOOK_S)
 

@@ -1,18 +1,26 @@
 """The root threshold says what is erased, nobody else; what it said counts wherever it stands, and is never undone."""
 
+from collections.abc import Sequence
+
 import msgspec
 import pytest
 
 from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import sha256_hex
+from mesh.core.bytes.envelope import Statement
+from mesh.core.bytes.keys import SecretKey
 from mesh.core.law.erase import ERASURES, Erase, admit_erase
 from mesh.core.law.fold import extend, restore
+from mesh.core.law.reign import Handover
+from mesh.core.law.roster import Role, Roster
 from mesh.core.law.streams import Fork
 from mesh.core.law.travel import read_law
 from mesh.limits import ERASED_MAX
+from tests.core.handing import FOUR, GENESIS, OTHER_ROOT, PLAIN, until_still
 from tests.core.kit import refuses
 from tests.support.erasures import erase
 from tests.support.factory import Lab
+from tests.support.rosters import ROOT, handing_over, roster, signed
 
 LAB = Lab()
 ONE, TWO, THREE = sorted(sha256_hex(name) for name in (b"one", b"two", b"three"))
@@ -54,6 +62,44 @@ def test_what_is_erased_follows_from_all_that_is_held_whatever_came_first_and_wh
     assert extend(ahead, [other, first]).governance.erased == forked.erased
     assert forked.erasures == {first.id: (ONE,), second.id: (TWO,), other.id: (THREE,)}
     assert restore(LAB.governance, [other, second, first]).erased == forked.erased
+
+
+def test_the_same_erasure_again_changes_nothing_and_another_one_may_name_the_same_intents() -> None:
+    first = erase(LAB, ONE)
+    held = extend(LAB.governance, [first, first]).governance
+    again = extend(held, [first, envelope.read(Erase, first.envelope)])
+    assert (again.new, again.refused, again.governance is held) == ((), {}, True)
+    second = erase(LAB, ONE, TWO, after=first)
+    assert extend(held, [second]).governance.erasures == {first.id: (ONE,), second.id: (ONE, TWO)}
+
+
+def _by(keys: Sequence[SecretKey], *intents: str, since: str = "", after: Statement[Erase] | None = None) -> Statement[Erase]:
+    return erase(LAB, *intents, by=keys[:2], after=after, mesh=PLAIN.roster.mesh, since=since)
+
+
+def _other_root(*erasures: Statement[Erase]) -> Statement[Roster]:
+    """A roster with another root, which goes on behind these erasures of the former one."""
+    root = Role(keys=[one.public for one in OTHER_ROOT], threshold=2)
+    plain = msgspec.structs.replace(roster(FOUR, 1, 3, after=GENESIS), root=root)
+    claims = handing_over(GENESIS.claims, plain)
+    upto = Handover(sequence=len(erasures), head=erasures[-1].id) if erasures else claims.handovers[ERASURES]
+    return signed(msgspec.structs.replace(claims, handovers={**claims.handovers, ERASURES: upto}), *ROOT[:2], *OTHER_ROOT[:2])
+
+
+def test_a_former_root_erases_nothing_more_and_what_it_erased_stays_erased() -> None:
+    first = _by(ROOT, ONE)
+    for erasures in ((), (first,)):
+        after = _other_root(*erasures)
+        held = until_still(PLAIN, (*erasures, after), 9)
+        assert held.roster.epoch == 2
+        late = _by(ROOT, TWO, after=first if erasures else None)
+        taken = extend(held, [late])
+        assert [refusal.code for refusal in taken.refused.values()] == ["handed_over"]
+        assert taken.governance.erased == ({ONE} if erasures else set())
+        mine = _by(OTHER_ROOT, THREE, since=after.id, after=first if erasures else None)
+        assert extend(held, [mine]).governance.erased == {THREE, *([ONE] if erasures else [])}
+        for order in ((*erasures, after, mine), (mine, after, *erasures)):  # who comes later learns the same
+            assert until_still(PLAIN, order, 9).erased == {THREE, *([ONE] if erasures else [])}
 
 
 def test_whoever_holds_an_erasure_says_so_in_its_frontier() -> None:

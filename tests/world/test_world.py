@@ -69,6 +69,17 @@ def test_a_restored_disk_breaks_no_promise_and_its_member_works_again() -> None:
     assert restored > 3, "and all of them permit again in the end, which I10 looks after"
 
 
+@pytest.mark.parametrize("trouble", [("restore", "restore"), ("isolate", "isolate", "pause", "partition"), ("roster", "crash"), ("twins",)])
+def test_the_root_has_erased_what_is_final_and_no_promise_is_broken(trouble: tuple[str, ...]) -> None:
+    erased = 0
+    for seed in range(3):
+        world = World(seed, nodes=4, trouble=(*["erase"] * 5, *trouble))
+        result = world.run()
+        assert not result.promise, f"seed {seed}: {result.promise}: {result.message}\n" + "\n".join(result.plan)
+        erased += max(len(each.state.governance.erasures) for each in world.stage.governors.values() if each.state is not None)
+    assert erased > 3, "and every honest log says so of each once, and no disk holds any of it, which I10 looks after"
+
+
 def test_streams_fork_and_are_resolved_and_no_promise_is_broken() -> None:
     told, denied = set[str](), set[str]()
     for seed in range(14, 22):

@@ -15,7 +15,7 @@ import msgspec
 
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, Rollout, activate_stream
-from mesh.core.law.erase import Erase
+from mesh.core.law.erase import ERASURES, Erase
 from mesh.core.law.fraud import PREFIX, Fraud, accusable, fraud_stream
 from mesh.core.law.governance import DENYING, Governance, Law
 from mesh.core.law.halt import Halt, halt_stream, in_force
@@ -98,12 +98,12 @@ def _check_ahead(governance: Governance, roster: Roster) -> None:
 
 
 def _check_open(governance: Governance, stream: str) -> None:
-    """That something there may still deny: in what has ended, former signers fill nothing up.
+    """That something there may still deny or erase: in what has ended, former signers fill nothing up, and a former root erases nothing.
 
     Raises:
         Refused: ``handed_over``.
     """
-    if governance.whole.get(stream) is ENDED and stream.startswith(DENYING):
+    if governance.whole.get(stream) is ENDED and stream.startswith((*DENYING, ERASURES)):
         after = next(reign for reign in governance.reigns.values() if reign.former == stream)
         epoch = governance.rosters.held[after.since].epoch
         raise Refused("handed_over", f"{stream[:40]} ended at number {after.upto.sequence}, with roster epoch {epoch}")

@@ -2,10 +2,11 @@
 
 The rules are those of the real file (:mod:`mesh.adapters.store`): a commit is all or nothing; a record takes the next index of
 its log; a head refuses a smaller size, another root at the same size and an earlier time; a key used once cannot be used
-again; bodies, openings and places only ever appear.
+again; bodies, openings and places only ever appear, but for openings that are erased, which never come back.
 """
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Literal
 
 import msgspec
@@ -66,6 +67,7 @@ class Disk:
         self.heads: dict[tuple[HeadUse, str], Head] = {}
         self.bodies: dict[str, bytes] = {}
         self.openings: dict[str, bytes] = {}
+        self.erased: set[str] = set()
         self.once: dict[tuple[int, Literal["intent", "outcome"], str], int] = {}
         """Index of the record, by time, space and key, as the file has them."""
         self.keys: set[tuple[Literal["intent", "outcome"], str]] = set()
@@ -85,6 +87,7 @@ class Disk:
         other.logs = {origin: StoredLeaves(list(log.leaves), list(log.hashes)) for origin, log in self.logs.items()}
         other.notes = {place: dict(notes) for place, notes in self.notes.items()}
         other.heads, other.bodies, other.openings, other.once = dict(self.heads), dict(self.bodies), dict(self.openings), dict(self.once)
+        other.erased = set(self.erased)
         other.keys, other.places, other.meta, other.law = set(self.keys), set(self.places), dict(self.meta), dict(self.law)
         return other
 
@@ -114,6 +117,12 @@ class Disk:
         except (Taken, Unavailable):
             return ()
         return pending
+
+    def erase(self, intents: AbstractSet[str]) -> None:
+        """Forget these openings, and take none of them in again."""
+        self.erased |= intents
+        for intent in self.openings.keys() & intents:
+            del self.openings[intent]
 
     def _check(self, effects: Sequence[Persist]) -> None:
         sizes: dict[str, int] = {}
@@ -153,7 +162,8 @@ class Disk:
             case PutBundle(digest=digest, data=data):
                 self.bundles.setdefault(digest, data)
             case PutOpenings(intent=intent, openings=data):
-                self.openings.setdefault(intent, data)
+                if intent not in self.erased:
+                    self.openings.setdefault(intent, data)
             case InsertOnce(space=space, key=key, at_ms=at_ms, index=index):
                 self.once[at_ms, space, key] = index
                 self.keys.add((space, key))

@@ -22,6 +22,7 @@ from mesh.protocol.step import FAILPOINTS
 from mesh.testing.world import keys
 from mesh.testing.world.changes import change_rosters
 from mesh.testing.world.disk import Disk
+from mesh.testing.world.erasing import Erasures, hidden
 from mesh.testing.world.governor import QUEUE_MAX, Governor
 from mesh.testing.world.liars import KINDS
 from mesh.testing.world.message import Message
@@ -61,6 +62,7 @@ class Faults:
         self._healed = False
         self._wrong_clock: Governor | None = None
         self._restored: Governor | None = None
+        self._erasures = Erasures()
         self._changing = False
         self.plan: list[str] = []
 
@@ -74,6 +76,7 @@ class Faults:
             "disk full": (1, self._disk_full),
             "enforcer": (1, self._enforcer),
             "engine": (1, self._engine),
+            "erase": (0, self._erase),  # where it is asked for: other seeds stay as they are
             "everybody": (1, self._everybody),
             "failpoint": (2, self._failpoint),
             "halt": (1, self._halt),
@@ -443,8 +446,11 @@ class Faults:
 
         It is signed ``once`` that holds, or when all is whole.
         """
-        target, data = self._governor().member.name, pack(Offer(statements=[msgspec.Raw(statement.envelope)]))
-        number = -1 - self._random.randrange(1 << 30)
+        target, offer = self._governor().member.name, self._offering(statement, once)
+        self._at(at_us, f"{what} at {target}", partial(offer, target))
+
+    def _offering(self, statement: Statement[Said], once: Callable[[], bool]) -> Callable[[str], None]:
+        data, number = pack(Offer(statements=[msgspec.Raw(statement.envelope)])), -1 - self._random.randrange(1 << 30)
 
         def offer(member: str) -> None:
             if not self._healed and not once():
@@ -453,8 +459,19 @@ class Faults:
             self._stage.watch.offered.add(statement.id)
             self._stage.send(Message(WORKLOADS[0], member, "sync", data, number))
 
-        self._at(at_us, f"{what} at {target}", partial(offer, target))
         self._offers += [partial(offer, member) for member in self._stage.members]
+        return offer
+
+    def _erase(self, at_us: int) -> None:
+        """The root has erased some of what is final by then; it is offered like anything else that somebody has said."""
+
+        def say() -> None:
+            found = hidden([each.disk for each in self._stage.governors.values()], self._stage.watch.final)
+            if found:
+                said = self._erasures.say(self._random.sample(found, min(len(found), 9)))
+                self._offering(said, lambda: True)(self._governor().member.name)
+
+        self._at(at_us, "something is erased", say)
 
     def _policy(self, at_us: int) -> None:
         """A second policy epoch, and its activation: once k have admitted it, which may be after it should have begun."""

@@ -64,6 +64,7 @@ from mesh.testing.world.around import Bus, Watcher
 from mesh.testing.world.clock import WorldClock
 from mesh.testing.world.disk import Disk
 from mesh.testing.world.engine import WorldEngine
+from mesh.testing.world.erasing import Deleting
 from mesh.testing.world.ground import Ground, Violation
 from mesh.testing.world.message import Message
 from mesh.testing.world.steps import PowerCut, Steps
@@ -137,6 +138,7 @@ class Governor:
         self._turning = False
         self._calls: dict[int, Callable[[bytes], Event]] = {}
         self._judging = set[str]()
+        self._deleting = Deleting()
         self._steps = Steps(self, self.label)
 
     @property
@@ -181,6 +183,7 @@ class Governor:
         self._later(1_000, self._sync)
         self._later(1_000, self._ask)
         self._judging.clear()
+        self._deleting = Deleting()
 
     def _admitted(self, stored: Stored) -> dict[str, Bundle]:
         """What was admitted before is admitted at once."""
@@ -337,6 +340,7 @@ class Governor:
     def _tick(self) -> None:
         self._later(_TICK_US, self._tick)
         self._judge()
+        self._system.extend(self._deleting.look(self.disk, self.state))
         if not self._system or not isinstance(self._system[-1], Tick):
             self._enqueue(Tick())
 

@@ -37,7 +37,7 @@ from mesh.protocol.step import Commit, Head, InsertOnce, Sending, SetMeta, Step
 from mesh.protocol.stored import INCARNATION
 from mesh.testing.world import clients, steps
 from mesh.testing.world import governor as shell
-from tests.world.mutants import catching, changing, seeking, using
+from tests.world.mutants import catching, changing, erasing, seeking, using
 
 __all__ = ["MUTANTS", "Mutant"]
 
@@ -437,6 +437,10 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     ),
     "stores by the owner's lone word below the goal": _mutant(
         seeking.believes_the_owner_below_the_goal, "I3", "I7", "I10", "I15", trouble=("roster", "twins")
+    ),
+    "waits for openings that were erased": _mutant(erasing.waits_for_what_was_erased, "I10", trouble=("erase", "erase", "restore")),
+    "aims at nothing where openings were erased": _mutant(
+        erasing.aims_at_nothing_where_it_stops, "I10", trouble=(*["erase"] * 8, *["isolate"] * 3, "partition", "pause")
     ),
     "counts before it holds the goal's root": _mutant(seeking.counts_before_the_goal, "I15", trouble=("roster", "weather", "weather")),
     "nobody certifies the logs of who has left": _mutant(changing.leaves_the_logs_of_who_left, "I10", trouble=("roster",)),
