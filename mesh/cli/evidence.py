@@ -12,6 +12,7 @@ from mesh.cli import client, epochs, telling
 from mesh.cli.answering import Answer, answer_all
 from mesh.cli.graph import graph
 from mesh.cli.listing import ls
+from mesh.cli.opening import open_
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.cli.reaching import attesters, reach_of
 from mesh.core.log.tlogproof import TlogProof
@@ -123,6 +124,7 @@ def lineage() -> None:
 
 lineage.add_command(graph)
 lineage.add_command(ls)
+lineage.add_command(open_)
 
 
 def sizes_of(answers: Iterable[NodeStatus | MeshError]) -> dict[str, tuple[str, int]]:
@@ -150,6 +152,7 @@ def show(cli: Cli, name: str) -> None:
                 "record": json.loads(bytes(answer.batch.records[0])),
                 "attested_by": attesters(mesh, answer),
                 "statements": telling.statements(answer),
+                "sealed": telling.sealed(answer),
             }
             for answer in answers
         ]

@@ -131,7 +131,7 @@ def test_json_of_any_other_shape_is_a_finding_or_left_to_the_engine_but_never_a_
 
 
 def param(name: str) -> ParamSpec:
-    return ParamSpec(name=name, type="int", privacy="public", required=True)
+    return ParamSpec(name=name, type="int", privacy="public", required=True, auditors=[])
 
 
 @pytest.mark.parametrize(

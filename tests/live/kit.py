@@ -90,6 +90,7 @@ class Client:
             resource=EntityRef(type="Account", id=to),
             params={"to": to, "amount_cents": amount},
             committed={},
+            sealed={},
             measurements=[],
             purpose="test",
             audience=Audience(enforcer=self.enforcer.claims.key, boot=self.boot),
@@ -111,6 +112,7 @@ class Client:
             identity=msgspec.Raw(self.document.envelope),
             enforcer=msgspec.Raw(self.enforcer.envelope),
             openings=list(openings),
+            boxes=[],
             approvals=[],
             parents=[],
         )

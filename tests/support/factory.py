@@ -195,6 +195,7 @@ class Lab:
             resource=EntityRef(type="Account", id=account),
             params={"amount": amount},
             committed={opening.name: commit(opening) for opening in openings},
+            sealed={},
             measurements=[],
             purpose=purpose,
             audience=Audience(enforcer=self.place_key.public, boot="b0" * 32),
@@ -216,6 +217,7 @@ class Lab:
                 identity=raw(self.identity_envelope),
                 enforcer=raw(self.place_envelope),
                 openings=openings,
+                boxes=[],
                 approvals=[raw(said) for said in approvals],
                 parents=list(parents),
             )
@@ -365,13 +367,14 @@ def _bundle() -> Bundle:
         principal=[],
         types=[EntityType(name="Account", closed=False, prefix="")],
         entities=[Entity(type="Group", id="payers", attributes={}, parents=[])],
+        auditors=[],
         actions=[
             ActionSpec(
                 name="send",
                 resource="Account",
                 params=[
-                    ParamSpec(name="amount", type="int", privacy="public", required=True),
-                    ParamSpec(name="memo", type="string", privacy="committed", required=False),
+                    ParamSpec(name="amount", type="int", privacy="public", required=True, auditors=[]),
+                    ParamSpec(name="memo", type="string", privacy="committed", required=False, auditors=[]),
                 ],
             )
         ],
