@@ -257,7 +257,7 @@ SEAL_AUDITORS_MAX: Final = 8
 """Auditors for whom one parameter is sealed: each costs a box in every request, in every mirror."""
 SEALED_BOXES_MAX: Final = 32
 """Boxes beside one intent, which names each with 200 bytes of its own 16 kB."""
-SEALED_BOX_BYTES_MAX: Final = 4_656
+SEALED_BOX_BYTES_MAX: Final = 4_400
 """One box: the longest string in four-byte characters with name and salt, padded to 256 bytes, and libsodium's 48."""
 SEALED_BOXES_BYTES_MAX: Final = 16_384
 """All boxes of one intent; twice as much in hex, beside an intent of its largest size."""

@@ -1,0 +1,36 @@
+"""Auditors of the lab's policy, and intents with a parameter that is sealed for them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from mesh.adapters.sealer import seal
+from mesh.core.bytes import envelope
+from mesh.core.bytes.sealkeys import SealKey
+from mesh.core.run.intent import Intent
+from mesh.core.run.params import Opening, commit
+from mesh.core.run.sealed import Box
+from tests.support.factory import AUDITORS, T0, Lab, sign
+
+__all__ = ["PAYEE", "TOLD", "boxed", "hidden"]
+
+PAYEE: Final = "Ada Example, DE02 1203 0000 0000 2020 51"
+TOLD: Final = "payee for finance, tax"
+
+
+def hidden(value: Any = PAYEE, number: int = 1) -> Opening:
+    """What is sealed."""
+    return Opening(name="payee", salt=f"{number:032x}", value=value)
+
+
+def boxed(
+    lab: Lab, number: int = 1, *, opening: Opening | None = None, keys: Mapping[str, SealKey] = AUDITORS, at_ms: int = T0, **changed: Any
+) -> tuple[str, bytes, Sequence[Box]]:
+    """Id and envelope of an intent whose payee is sealed, and the boxes."""
+    made = opening or hidden(number=number)
+    seals, boxes = seal(made, {name: key.public for name, key in keys.items()})
+    plain = envelope.read(Intent, lab.intent(number, at_ms=at_ms)[1]).claims
+    claims = msgspec.structs.replace(plain, committed={made.name: commit(made)}, sealed={made.name: seals})
+    claims = msgspec.structs.replace(claims, **changed)
+    return envelope.draft(claims).id, sign(claims, lab.holder), boxes
