@@ -1,6 +1,7 @@
 """Governors take sealed parameters, keep their boxes where openings are, and never hold what is in them."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -42,7 +43,7 @@ def _code(data: bytes) -> str:
     return answer
 
 
-def _request(boxes: Callable[[Boxes], Boxes] = tuple, openings: Sequence[Opening] = (), **changed: object) -> bytes:
+def _request(boxes: Callable[[Boxes], Boxes] = tuple, openings: Sequence[Opening] = (), **changed: Any) -> bytes:
     _, intent, sealed = boxed(LAB, at_ms=LittleMesh(LAB).now_ms, **changed)
     return LAB.request(intent, list(openings), boxes=boxes(sealed))
 

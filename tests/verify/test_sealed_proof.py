@@ -141,7 +141,8 @@ def test_what_is_committed_and_what_is_sealed_are_opened_apart() -> None:
     story.mesh.run(6)
     data = story.proof(envelope.draft(claims).id)
     assert _verify(data).verdict == "VERIFIED"
-    for parts, checks in (({"openings": []}, "passed"), ({"boxes": []}, "skipped")):
+    cases: list[tuple[dict[str, Any], str]] = [({"openings": []}, "passed"), ({"boxes": []}, "skipped")]
+    for parts, checks in cases:
         report = _verify(encode_proof(msgspec.structs.replace(read_proof(data), **parts)))
         assert report.verdict == "PARTIAL"
         assert _check(report, "sealed")[0] == checks
