@@ -150,6 +150,12 @@ CODES: Final[dict[str, Code]] = {
         "Keep the proof, `mesh prove ID`, and ask the signer of the intent: with the proof and your key anybody can see it.",
         5,
     ),
+    "sealed_falsely": _code(
+        "a box that its signed intent names holds another value than the one that the same intent commits to: who asked has lied",
+        "mesh lineage open",
+        "Keep the proof, `mesh prove ID`: the intent is signed, and with the proof and your key anybody can see it.",
+        5,
+    ),
     "opening_mismatch": _code(
         "an opening is missing or does not match its commitment", "governor, verifier", "Send the openings you signed.", 2
     ),

@@ -102,4 +102,4 @@ def unseal_cases() -> Iterator[Case]:
     yield case("other_box", "box_mismatch", "opening whatever box came", box=flipped)
     yield case("cut_box", "box_malformed", "a box without a length", box=_BOX[:-2])
     yield case("sealed_rubbish", "sealed_rubbish", "taking what does not open for a fault of the transport", sealed=rubbish, box=rubbish)
-    yield case("sealed_another_value", "opening_mismatch", "believing what is in the box without its commitment", committed=other)
+    yield case("sealed_another_value", "sealed_falsely", "believing what is in the box without its commitment", committed=other)

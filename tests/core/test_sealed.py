@@ -181,13 +181,13 @@ def test_sealed_rubbish_is_found_by_its_auditor_and_by_nobody_else(data: bytes) 
 def test_another_value_than_the_one_committed_to_is_found_by_its_auditor(opening: Opening) -> None:
     sealed, boxes, committed = _with(_for_finance(content(opening)))
     check_boxes(sealed, boxes)
-    with refuses("opening_mismatch"):
+    with refuses("sealed_falsely"):
         open_box(sealed, committed, boxes, "payee", FINANCE)
 
 
 def test_what_is_sealed_and_commits_to_nothing_opens_for_nobody() -> None:
     sealed, boxes, _ = _sealed(hidden())
-    with refuses("opening_mismatch"):
+    with refuses("sealed_falsely"):
         open_box(sealed, {}, boxes, "payee", FINANCE)
 
 

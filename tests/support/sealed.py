@@ -8,12 +8,14 @@ import msgspec
 from mesh.adapters.sealer import seal
 from mesh.core.bytes import envelope
 from mesh.core.bytes.sealkeys import SealKey
+from mesh.core.messages import Authorized
 from mesh.core.run.intent import Intent
 from mesh.core.run.params import Opening, commit
 from mesh.core.run.sealed import Box
 from tests.support.factory import AUDITORS, T0, Lab, sign
+from tests.support.proofs import Happened
 
-__all__ = ["PAYEE", "TOLD", "boxed", "hidden"]
+__all__ = ["PAYEE", "TOLD", "SealedStory", "boxed", "hidden"]
 
 PAYEE: Final = "Ada Example, DE02 1203 0000 0000 2020 51"
 TOLD: Final = "payee for finance, tax"
@@ -34,3 +36,18 @@ def boxed(
     claims = msgspec.structs.replace(plain, committed={made.name: commit(made)}, sealed={made.name: seals})
     claims = msgspec.structs.replace(claims, **changed)
     return envelope.draft(claims).id, sign(claims, lab.holder), boxes
+
+
+class SealedStory(Happened):
+    """What happened, and a payment whose payee nobody but the auditors knows."""
+
+    def __init__(self) -> None:
+        super().__init__(Lab())
+        self.sealed = self.pay(31)
+
+    def pay(self, number: int, **changed: Any) -> str:
+        """One more such payment; the intent's id."""
+        name, intent, boxes = boxed(self.lab, number, at_ms=self.mesh.now_ms, **changed)
+        assert isinstance(self.mesh.request("eu-1", self.lab.request(intent, [], boxes=boxes)), Authorized)
+        self.mesh.run(6)
+        return name

@@ -15,24 +15,14 @@ from mesh.core.run.sealed import open_box
 from mesh.errors import Refused
 from mesh.verify import Report, verify
 from tests.core.kit import refuses
-from tests.support.factory import AUDITORS, Lab, sign
-from tests.support.proofs import Happened, happened
-from tests.support.sealed import PAYEE, TOLD, boxed, hidden
-
-
-class _Sealed(Happened):
-    """A payment whose payee nobody but the auditors knows."""
-
-    def __init__(self) -> None:
-        super().__init__(Lab())
-        self.sealed, intent, boxes = boxed(self.lab, 31, at_ms=self.mesh.now_ms)
-        assert isinstance(self.mesh.request("eu-1", self.lab.request(intent, [], boxes=boxes)), Authorized)
-        self.mesh.run(6)
+from tests.support.factory import AUDITORS, sign
+from tests.support.proofs import happened
+from tests.support.sealed import PAYEE, TOLD, SealedStory, boxed, hidden
 
 
 @cache
-def _story() -> _Sealed:
-    return _Sealed()
+def _story() -> SealedStory:
+    return SealedStory()
 
 
 @cache

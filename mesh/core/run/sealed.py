@@ -9,7 +9,7 @@ Rules
 3. Content is padded to a multiple of 256 bytes (ISO/IEC 7816-4: one byte 0x80, then zeros), so that a box tells little of the
    length of a value.
 4. Whoever seals can lie: seal rubbish, or another value than the one committed to. Only the auditor finds out, and has then, in the signed
-   intent and its own key, all that shows it: ``sealed_rubbish``, ``opening_mismatch``.
+   intent and its own key, all that shows it: ``sealed_rubbish``, ``sealed_falsely``.
 
 Not here: which parameters are sealed for whom (:mod:`mesh.core.law.policy`), making boxes (:mod:`mesh.adapters.sealer`).
 """
@@ -102,7 +102,7 @@ def open_box(sealed: Mapping[str, Sequence[Seal]], committed: Mapping[str, str],
 
     Raises:
         Refused: ``not_sealed_for`` if none is sealed for this key; ``box_mismatch`` and ``box_malformed`` if the box here is none that the
-            intent names; ``sealed_rubbish`` and ``opening_mismatch`` if who asked has lied.
+            intent names; ``sealed_rubbish`` and ``sealed_falsely`` if who asked has lied.
     """
     seal = next((seal for seal in sealed.get(name, ()) if seal.key == key.public), None)
     if seal is None:
@@ -113,7 +113,7 @@ def open_box(sealed: Mapping[str, Sequence[Seal]], committed: Mapping[str, str],
     _check_box(box, seal)
     opening = _opening(key.open(bytes.fromhex(box.box)), name)
     if opening.name != name or commit(opening) != committed.get(name):
-        raise Refused("opening_mismatch", f"what is sealed for {seal.auditor} is not what {name} commits to")
+        raise Refused("sealed_falsely", f"what is sealed for {seal.auditor} is not what {name} commits to")
     return opening
 
 
