@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from mesh.core.bytes import canonical, envelope
+from mesh.core.bytes.canonical import Params
 from mesh.core.law.policy import Auditor
 from mesh.core.messages import BundleGiven, IntentRequest, RefusedAnswer, pack, unpack
 from mesh.core.run.intent import Intent
@@ -19,7 +20,7 @@ from tests.gate.wire import FakeBus, events_of, wish
 from tests.support.factory import AUDITORS, Lab
 from tests.support.sealed import PAYEE
 
-SEALED = {"payee": PAYEE}
+SEALED: Params = {"payee": PAYEE}
 
 
 def _requests(bus: FakeBus) -> list[IntentRequest]:
@@ -113,7 +114,8 @@ async def test_who_shows_another_bundle_is_not_believed(core: Core, bus: FakeBus
 
 
 async def test_what_policy_does_not_seal_cannot_be_sealed(core: Core) -> None:
-    for sealed, committed in (({"memo": "x"}, None), ({"purse": "x"}, None), (SEALED, SEALED)):
+    cases: list[tuple[Params, Params | None]] = [({"memo": "x"}, None), ({"purse": "x"}, None), (SEALED, SEALED)]
+    for sealed, committed in cases:
         with pytest.raises(Refused) as no:
             await core.request(wish(sealed=sealed, committed=committed))
         assert no.value.code == "params_mismatch"
@@ -136,7 +138,7 @@ def test_a_guarded_function_seals_the_arguments_that_it_names(gate: Gate, bus: F
     assert PAYEE.encode() not in pack(sent[0])
     with gate.execution("payments/send", ("Account", "acme"), {"amount": 3}, sealed=SEALED) as run:
         assert run.params["payee"] == PAYEE
-    assert gate.request("payments/send", ("Account", "acme"), {"amount": 3}, sealed=SEALED)
+    gate.request("payments/send", ("Account", "acme"), {"amount": 3}, sealed=SEALED)
     with pytest.raises(Denied) as no:
         gate.request("payments/send", ("Account", "acme"), {"amount": 3}, sealed={"payee": "x" * 1_025})
     assert no.value.code == "params_mismatch"

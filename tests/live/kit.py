@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import re
 import secrets
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -33,11 +35,21 @@ BILLING = Principal(name="billing", subject="spiffe://dev/agent/billing", groups
 GATE = Principal(name="gate", subject="spiffe://dev/enforcer/gate", role="enforcer", enforcer_class="in-process")
 
 
-def make_files(folder: Path, *, nodes: int = 4, spares: int = 0) -> DevMeshFiles:
+def make_payroll(folder: Path) -> Path:
+    """The policy of the documentation in which an IBAN is sealed, with an auditor's key of one's own beside it."""
+    policy = folder / "payroll"
+    shutil.copytree(Path(__file__).parents[2] / "docs" / "examples" / "sealed", policy)
+    key = signer.generate_seal(folder / "finance.key", secrets.token_bytes(32))
+    domain = (policy / "domain.toml").read_text()
+    (policy / "domain.toml").write_text(re.sub(r'(?m)^finance = "[0-9a-f]{64}"$', f'finance = "{key.public}"', domain))
+    return policy
+
+
+def make_files(folder: Path, *, nodes: int = 4, spares: int = 0, policies: Sequence[Path] = ()) -> DevMeshFiles:
     """Everything a mesh of ``nodes`` governors needs, in ``folder``."""
     return create(
         folder,
-        policies=[POLICIES / "payments", POLICIES / "ops"],
+        policies=[POLICIES / "payments", POLICIES / "ops", *policies],
         principals=[BILLING],
         enforcer=GATE,
         nodes=nodes,
