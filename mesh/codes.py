@@ -131,6 +131,40 @@ CODES: Final[dict[str, Code]] = {
         "Nothing is wrong: it cannot be repeated any more. To do it again, sign a new intent.",
         2,
     ),
+    "seal_mismatch": _code(
+        "a parameter is not sealed for exactly those auditors, under those keys, that the policy names",
+        "governor",
+        "Ask again: the policy has perhaps just changed. Who they are: `mesh policy show DOMAIN`.",
+        2,
+    ),
+    "box_mismatch": _code(
+        "a sealed box is missing, one too many, or not the one whose hash the signed intent names",
+        "governor, verifier",
+        "Send the boxes you named. Of a record: ask another member for it, for on its way anybody can spoil a box.",
+        2,
+    ),
+    "box_malformed": _code(
+        "a sealed box does not have the length of one: it was cut, or never was one",
+        "governor, verifier",
+        "Send whole boxes. Of a record: ask another member for it.",
+        3,
+    ),
+    "not_sealed_for": _code(
+        "nothing there is sealed for this key", "mesh lineage open", "See for whom: `mesh lineage show ID`; use the key of one of them.", 3
+    ),
+    "sealed_rubbish": _code(
+        "a box that its signed intent names does not open with the key that it is for, or holds no value: who asked has not sealed what "
+        "they said",
+        "mesh lineage open",
+        "Keep the proof, `mesh prove ID`, and ask the signer of the intent: with the proof and your key anybody can see it.",
+        5,
+    ),
+    "sealed_falsely": _code(
+        "a box that its signed intent names holds another value than the one that the same intent commits to: who asked has lied",
+        "mesh lineage open",
+        "Keep the proof, `mesh prove ID`: the intent is signed, and with the proof and your key anybody can see it.",
+        5,
+    ),
     "opening_mismatch": _code(
         "an opening is missing or does not match its commitment", "governor, verifier", "Send the openings you signed.", 2
     ),
@@ -198,6 +232,12 @@ CODES: Final[dict[str, Code]] = {
         "a policy failed while it was evaluated, so nothing is allowed", "governor", "Mend the policy named in the record.", 2
     ),
     "policy_expired": _code("the policy manifest is not valid now", "governor, enforcer", "Sign and activate a new epoch.", 2),
+    "policy_reads_sealed": _code(
+        "a policy reads a parameter that is sealed for auditors, which no governor ever sees",
+        "policy",
+        "Decide by something else, or declare the parameter committed: governors see what is committed.",
+        3,
+    ),
     "policy_invalid": _code("the policy bundle fails its checks", "policy", "Run `mesh policy check DIR`.", 3),
     "policy_unknown": _code(
         "a statement that says which policy or roster epoch is in force is not held here yet",

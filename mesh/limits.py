@@ -17,6 +17,7 @@ __all__ = [
     "ARCHIVE_LINE_BYTES_MAX",
     "ARCHIVE_SHELF_BYTES_MAX",
     "ASIDE_MAX",
+    "AUDITORS_MAX",
     "AUDIT_BOOTS_MAX",
     "AUDIT_HOLES_MAX",
     "AUDIT_KEEP_MS_MAX",
@@ -86,6 +87,10 @@ __all__ = [
     "REQUEST_BYTES_MAX",
     "SAMPLE_RECORDS_MAX",
     "SCHEMA_BYTES_MAX",
+    "SEALED_BOXES_BYTES_MAX",
+    "SEALED_BOXES_MAX",
+    "SEALED_BOX_BYTES_MAX",
+    "SEAL_AUDITORS_MAX",
     "SIGNATURES_MAX",
     "SPARED_MAX",
     "SQLITE_WAIT_MS_MAX",
@@ -115,8 +120,8 @@ ENVELOPE_BYTES_MAX: Final = 131_072
 """A statement in base64 with all its signatures."""
 RECORD_BYTES_MAX: Final = 65_535
 """A record's leaf data: C2SP tlog-tiles writes entry lengths in 16 bits."""
-REQUEST_BYTES_MAX: Final = 122_880
-"""An intent with its identity document, openings, approvals and parents, as it arrives from the bus: checked before any decoding."""
+REQUEST_BYTES_MAX: Final = 163_840
+"""An intent with identity document, openings, sealed boxes, approvals, papers, as it comes from the bus: checked before any decoding."""
 MESSAGE_BYTES_MAX: Final = 1_000_000
 """Any message on the bus: just below nats-server's default max_payload of 1 MiB."""
 NOTE_BYTES_MAX: Final = 65_536
@@ -248,6 +253,16 @@ TREE_SIZE_MAX: Final = 2**53 - 1
 
 INTENT_LIFE_MS_MAX: Final = 60_000
 """expires_ms - created_ms of an intent: a stored intent executed late is a hazard."""
+AUDITORS_MAX: Final = 64
+"""Auditors that a policy bundle names: those of a company, not of a country."""
+SEAL_AUDITORS_MAX: Final = 8
+"""Auditors for whom one parameter is sealed: each costs a box in every request, in every mirror."""
+SEALED_BOXES_MAX: Final = 32
+"""Boxes beside one intent, which names each with 200 bytes of its own 16 kB."""
+SEALED_BOX_BYTES_MAX: Final = 4_400
+"""One box: the longest string in four-byte characters with name and salt, padded to 256 bytes, and libsodium's 48."""
+SEALED_BOXES_BYTES_MAX: Final = 16_384
+"""All boxes of one intent; twice as much in hex, beside an intent of its largest size."""
 APPROVAL_BYTES_MAX: Final = 4_096
 """The payload of an approval or a break-glass grant: its longest reason and names fit."""
 APPROVALS_MAX: Final = 4

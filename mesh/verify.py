@@ -12,14 +12,15 @@ The procedure, in this order; the first step that fails ends it (numbers stand w
 5. the statements beside the record are exactly those it names, each signed by exactly whom it must be; who is said to have been
    denied has asked, with a key that an issuer gave them; what is said to have been heard, its enforcer has signed
 6. the policy manifest is signed by the domain's policy role, and names the bundle that is here
-7. what was asked of policy, what follows from the verdict, and the authorization are as recorded: recomputed
+7. what was asked of policy, what follows from the verdict, and the authorization are as recorded: recomputed; sealed boxes are exactly
+   those that the signed intent names, whatever they hold
 8. the verdict itself is repeated, if an engine was handed in
 9. every outcome is held to 2 to 5, belongs to this authorization, and is said by the enforcer and boot that the intent is meant for
 
 The answer is ``VERIFIED`` when 1 to 7 and 9 hold, ``FAILED`` when anything does not, and ``PARTIAL`` when nothing is wrong but
-something could not be checked: the record is not final yet, who made it final are members no more, openings were erased, or a roster is
-not here. Step 8 stands beside: k
-members have repeated the decision, that is what step 4 proves. Every byte of the file is covered by one of the steps.
+something could not be checked: the record is not final yet, who made it final are members no more, openings or sealed boxes were erased, or
+a roster is not here. Step 8 stands beside: k members have repeated the decision, that is what step 4 proves. Every byte of the file is
+covered by one of the steps.
 
 Not here: revocations that came later (a proof is about what was lawful then), and reading files.
 """
@@ -44,6 +45,7 @@ from mesh.core.log.merkle import leaf_hash, verify_inclusion
 from mesh.core.log.note import parse_note
 from mesh.core.log.record import DecisionMade, Denied, EnforcerHeard, OutcomeRecorded, Record, read_record
 from mesh.core.log.tlogproof import TlogProof
+from mesh.core.messages import Openings
 from mesh.core.run.approval import weigh
 from mesh.core.run.decision import EngineRequest, Verdict
 from mesh.core.run.heard import Heard, check_heard
@@ -51,7 +53,7 @@ from mesh.core.run.identity import Identity, check_identity
 from mesh.core.run.intent import Intent
 from mesh.core.run.kin import trace
 from mesh.core.run.outcome import Outcome
-from mesh.core.run.params import Opening
+from mesh.core.run.sealed import check_boxes, told
 from mesh.errors import MeshError, Refused
 from mesh.protocol import decide
 from mesh.protocol.attester import Material, examine_records
@@ -68,6 +70,7 @@ Result = Literal["passed", "failed", "skipped"]
 Verdicts = Literal["VERIFIED", "PARTIAL", "FAILED"]
 _TLOG: Final = b"c2sp.org/tlog-proof@v1\n"
 _REPLAY: Final = "replay"
+_ERASED: Final = "the boxes of its sealed parameters are not here"
 _UNSURE: Final = frozenset({"former_certificate", "not_final"})
 
 
@@ -302,6 +305,8 @@ class _Judge:
             self._check("approvals", lambda: self._approved(record, bundle))
         if record.parents:
             self._check("parents", lambda: self._traced(record, bundle))
+        if _names_boxes(bundle):
+            self._check("sealed", lambda: _sealed(bundle))
         self._check("decision", lambda: self._repeat(record, bundle, governance, _Echo(record)))  # (7)
         if engine is None:
             self._check(_REPLAY, lambda: _skip("no policy engine here"))
@@ -343,13 +348,17 @@ class _Judge:
             _skip("without a law")
         self._then(record)
         intent = envelope.read(Intent, bytes(bundle.bodies[0]))
-        if intent.claims.committed and not bundle.openings:
-            raise _Skipped(f"the openings of its committed parameters are not here: {', '.join(sorted(intent.claims.committed))}")
+        hidden = sorted(intent.claims.committed.keys() - intent.claims.sealed.keys())
+        if hidden and not bundle.openings:
+            raise _Skipped(f"the openings of its committed parameters are not here: {', '.join(hidden)}")
+        if intent.claims.sealed and not bundle.boxes:
+            raise _Skipped(_ERASED)
         if [opening.name for opening in bundle.openings] != sorted(opening.name for opening in bundle.openings):
             raise Refused("non_canonical", "the openings are not in their order")
         if engine.profile != record.decision.profile:
             raise _Skipped(f"decided under the profile {record.decision.profile}, this engine's is {engine.profile}")
-        self._examine(record, bytes(bundle.record), bundle.bodies, bundle.openings, governance, engine)
+        opened = Openings(intent=record.intent, openings=bundle.openings, boxes=bundle.boxes)
+        self._examine(record, bytes(bundle.record), bundle.bodies, opened, governance, engine)
         decision = record.decision
         return f"{decision.effect} by {', '.join(decision.determining) or 'default'}"
 
@@ -366,15 +375,14 @@ class _Judge:
         record: Record,
         data: bytes,
         bodies: Iterable[msgspec.Raw],
-        openings: list[Opening],
+        opened: Openings | None,
         governance: Governance,
         engine: decide.Engine,
     ) -> None:
         held = {envelope.identify(bytes(raw))[1]: bytes(raw) for raw in bodies}
-        opened = {record.intent: openings} if isinstance(record, DecisionMade) else {}
         examined = examine_records(
             [data],
-            Material(held, opened),
+            Material(held, {} if opened is None else {opened.intent: opened}),
             owner=self._owners(record)[0],
             first=record.index,
             after_ms=0,
@@ -396,7 +404,7 @@ class _Judge:
         if (record.intent, record.authorization) != (decision.intent, decision.authorization):
             raise Refused("record_invalid", "the outcome of another authorization")
         bodies = [msgspec.Raw(data) for data in proof.bodies or ()]
-        self._examine(record, proof.record, bodies, [], self._plain(), _Echo(decision))
+        self._examine(record, proof.record, bodies, None, self._plain(), _Echo(decision))
         outcome = envelope.read(Outcome, bytes(bodies[0]))
         check_belongs(outcome.claims, meant_by(envelope.read(Intent, bytes(bundle.bodies[0]))))
         return record.event
@@ -424,6 +432,22 @@ class _Judge:
 
 def _opened(proven: Proven) -> _Proof:
     return _Proof(bytes(proven.record), proven.proof.encode(), tuple(bytes(raw) for raw in proven.bodies))
+
+
+def _names_boxes(bundle: ProofBundle) -> bool:
+    """Whether there is anything to say of sealed parameters."""
+    try:
+        return bool(bundle.boxes or envelope.read(Intent, bytes(bundle.bodies[0])).claims.sealed)
+    except (IndexError, Refused):
+        return False  # the statements have failed already
+
+
+def _sealed(bundle: ProofBundle) -> str:
+    sealed_ = envelope.read(Intent, bytes(bundle.bodies[0])).claims.sealed
+    if sealed_ and not bundle.boxes:
+        raise _Skipped(_ERASED)
+    check_boxes(sealed_, bundle.boxes)
+    return f"sealed: {told(sealed_)}"
 
 
 def _skip(why: str) -> NoReturn:

@@ -81,6 +81,7 @@ async def main(context_file, who, count, show_ids):
             # Every tenth asks for more than this agent may pay.
             "params": {"to": "acct:acme-supplies", "amount_cents": 900_000 if number % 10 == 0 else 1_000 + number},
             "committed": {},
+            "sealed": {},
             "measurements": [],
             "purpose": f"invoice {number}",
             "audience": {"enforcer": enforcer_key.verify_key.encode().hex(), "boot": boot},
@@ -92,7 +93,15 @@ async def main(context_file, who, count, show_ids):
             "expires_ms": now + 30_000,
         }
         envelope, intent_id = sign(canonical(intent), key)
-        request = {"enforcer": enforcer, "identity": document, "intent": envelope, "openings": [], "approvals": [], "parents": []}
+        request = {
+            "enforcer": enforcer,
+            "identity": document,
+            "intent": envelope,
+            "openings": [],
+            "boxes": [],
+            "approvals": [],
+            "parents": [],
+        }
         async with gate:
             answer = json.loads((await bus.request(subject, canonical(request), timeout=10)).data)
         answers[answer["answer"]] += 1

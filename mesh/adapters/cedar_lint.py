@@ -8,7 +8,8 @@ Rules
    the engine is shown a slice that holds principal, resource and their ancestors, nothing else.
 4. Every entity, group and action that a policy names exists. A misspelt group would otherwise never match, in silence.
 5. Entities name declared types and existing parents; principals are never among them.
-6. No name begins with two underscores: Cedar's JSON gives such keys a meaning of their own.
+6. No policy reads a sealed parameter of an action that it can match; sealed parameters name declared auditors with sound keys.
+7. No name begins with two underscores: Cedar's JSON gives such keys a meaning of their own.
 
 All findings are listed, not the first one. Not here: types (the validator's), text (:mod:`mesh.adapters.cedar_text`).
 """
@@ -21,12 +22,13 @@ from typing import Any, Final
 
 import msgspec
 
-from mesh.adapters.cedar_shape import RESERVED_TYPES
+from mesh.adapters.cedar_shape import RESERVED_TYPES, Path, read_by, sealed_leaves
 from mesh.adapters.cedar_text import gate_json, gate_schema
 from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Spiffe, Token
-from mesh.core.law.policy import Bundle, PolicyJson
-from mesh.core.law.scope import PRINCIPAL_TYPE, action_id
+from mesh.core.bytes.sealkeys import admit_seal_key
+from mesh.core.law.policy import Bundle, ParamSpec, PolicyJson
+from mesh.core.law.scope import PRINCIPAL_TYPE, action_id, applies
 from mesh.core.run.approval import demands
 from mesh.core.run.intent import ASSURANCES
 from mesh.errors import Refused
@@ -63,6 +65,7 @@ def lint(bundle: Bundle, *, profile: str) -> list[Finding]:
     return [
         *_findings("bundle", _bundle(bundle, profile)),
         *_findings("entities", _entities(bundle)),
+        *_findings("auditors", _auditors(bundle)),
         *_findings("actions", _actions(bundle)),
         *(finding for policy in bundle.policies for finding in _policy(bundle, policy)),
         *_findings("cases", _twice("case", [case.name for case in bundle.cases])),
@@ -126,6 +129,27 @@ def _actions(bundle: Bundle) -> Iterator[str]:
             yield f"{action.name}: resource type {action.resource!r} is not declared{near(action.resource, types)}"
         yield from _twice(f"{action.name}: parameter", [param.name for param in action.params])
         yield from _reserved(f"{action.name}: parameter", [param.name for param in action.params])
+        for param in action.params:
+            yield from (f"{action.name}: {param.name} {what}" for what in _sealing(bundle, param))
+
+
+def _sealing(bundle: Bundle, param: ParamSpec) -> Iterator[str]:
+    known = [auditor.name for auditor in bundle.auditors]
+    if (param.privacy == "sealed") != bool(param.auditors):
+        yield "is sealed for nobody" if not param.auditors else f"is {param.privacy} and names auditors"
+    if param.auditors != sorted(set(param.auditors)):
+        yield "names auditors twice, or not in their order"
+    yield from (f"is sealed for {name!r}, who is no auditor here{near(name, known)}" for name in param.auditors if name not in known)
+
+
+def _auditors(bundle: Bundle) -> Iterator[str]:
+    yield from _twice("auditor", [auditor.name for auditor in bundle.auditors])
+    yield from _twice("auditor's key", [auditor.key for auditor in bundle.auditors])
+    for auditor in bundle.auditors:
+        try:
+            admit_seal_key(auditor.key)
+        except Refused:
+            yield f"auditor {auditor.name!r}: {auditor.key[:16]}… is no X25519 key; make one with `mesh key gen FILE --use auditor-seal`"
 
 
 def _policy(bundle: Bundle, policy: PolicyJson) -> list[Finding]:
@@ -134,7 +158,20 @@ def _policy(bundle: Bundle, policy: PolicyJson) -> list[Finding]:
         gate_json(policy.json, where)
     except Refused as refusal:
         return [Finding(refusal.code, where, refusal.detail)]
-    return _findings(where, [*_beside(policy), *_inside(bundle, policy)])
+    return [
+        *_findings(where, [*_beside(policy), *_inside(bundle, policy)]),
+        *(Finding("policy_reads_sealed", where, what) for what in _reads_sealed(bundle, policy)),
+    ]
+
+
+def _reads_sealed(bundle: Bundle, policy: PolicyJson) -> Iterator[str]:
+    for action in bundle.actions:
+        hidden = sealed_leaves(action)
+        try:
+            found = read_by([policy], hidden) if hidden and applies(policy, action_id(bundle.domain, action.name)) else frozenset[Path]()
+        except Refused:
+            return  # said above
+        yield from (f"reads {path[-1]!r}, which {action.name} seals for auditors: no governor sees it" for path in sorted(found))
 
 
 def _beside(policy: PolicyJson) -> Iterator[str]:

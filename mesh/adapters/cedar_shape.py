@@ -11,6 +11,7 @@ Rules
 4. The engine is shown, and its run-time schema declares, only those parts of the context that some policy of the action reads:
    parsing context is most of a decision's cost. What a policy does not read cannot change what it says; validation uses the
    whole schema.
+5. A sealed parameter is in no context and in no schema: there is nobody who could show it.
 
 Not here: the engine (:mod:`mesh.adapters.cedar`).
 """
@@ -28,7 +29,7 @@ from mesh.core.run.decision import Attested, EngineRequest, Entity
 from mesh.errors import Refused
 from mesh.protocol.decide import GROUP_TYPE
 
-__all__ = ["RESERVED_TYPES", "Path", "Shape", "compose_schema", "entities_json", "leaves", "policy_set_json", "read_by"]
+__all__ = ["RESERVED_TYPES", "Path", "Shape", "compose_schema", "entities_json", "leaves", "policy_set_json", "read_by", "sealed_leaves"]
 
 Path = tuple[str, ...]
 """Names from the context downwards: ``("asserted", "params", "to")``."""
@@ -60,7 +61,12 @@ _ALWAYS: Final[dict[Path, str]] = {
 
 def leaves(action: ActionSpec) -> frozenset[Path]:
     """All that there is in the context of an action."""
-    return frozenset(_ALWAYS) | {(*_PARAMS, param.name) for param in action.params}
+    return frozenset(_ALWAYS) | {(*_PARAMS, param.name) for param in action.params if param.privacy != "sealed"}
+
+
+def sealed_leaves(action: ActionSpec) -> frozenset[Path]:
+    """What would be there of an action if it were not sealed."""
+    return frozenset((*_PARAMS, param.name) for param in action.params if param.privacy == "sealed")
 
 
 def read_by(policies: Iterable[PolicyJson], all_: frozenset[Path]) -> frozenset[Path]:

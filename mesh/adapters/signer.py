@@ -9,6 +9,7 @@ Rules
 3. The rights are asked of the opened file, not of its name; nothing can be exchanged in between.
 4. A signature is asked for by use. A key signs only what its use says, so a witness key never authorizes anything, and one
    key is never two uses.
+5. A key of the use ``auditor-seal`` signs nothing: it opens boxes, on another curve (X25519), and neither kind is loaded as the other.
 
 Not here: randomness (the seed is handed in), public keys and thresholds (:mod:`mesh.core.bytes.keys`).
 """
@@ -22,14 +23,18 @@ from pathlib import Path
 from typing import Final
 
 from mesh.core.bytes.keys import SecretKey
+from mesh.core.bytes.sealkeys import SealKey
 from mesh.errors import Refused
 from mesh.limits import KEY_FILE_BYTES_MAX
 
-__all__ = ["KeyFile", "Signer", "generate", "load"]
+__all__ = ["SEAL_USE", "KeyFile", "Signer", "generate", "generate_seal", "load", "load_seal", "use_of"]
 
 _LINE: Final = re.compile(rb"govmesh-key-v1 ([a-z][a-z-]{0,31}) ([0-9a-f]{64}) ([0-9a-f]{64})\n?")
 _USE: Final = re.compile(r"[a-z][a-z-]{0,31}")
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+
+SEAL_USE: Final = "auditor-seal"
 
 
 class KeyFile:
@@ -52,14 +57,30 @@ def generate(path: Path, use: str, seed: bytes) -> KeyFile:
         Refused: ``bad_key`` for a seed that is not 32 bytes or a use that is not a word; ``key_exists``; ``config_invalid``
             when the file cannot be made.
     """
-    if _USE.fullmatch(use) is None:
-        raise Refused("bad_key", f"{use[:32]!r} is no use of a key")
+    if _USE.fullmatch(use) is None or use == SEAL_USE:
+        raise Refused("bad_key", f"{use[:32]!r} is no use of a key that signs")
     key = SecretKey(seed)
+    _write(path, use, key.public, seed)
+    return KeyFile(use, key)
+
+
+def generate_seal(path: Path, seed: bytes) -> SealKey:
+    """Make the key of 32 random bytes that opens what is sealed for its holder, and keep it at ``path`` (rules 1 and 5).
+
+    Raises:
+        Refused: as :func:`generate`.
+    """
+    key = SealKey(seed)
+    _write(path, SEAL_USE, key.public, seed)
+    return key
+
+
+def _write(path: Path, use: str, public: str, seed: bytes) -> None:
     with _foreign_errors(path):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             with open(handle, "wb") as file:  # noqa: PTH123 -- a descriptor, not a path
-                file.write(f"govmesh-key-v1 {use} {key.public} {seed.hex()}\n".encode())
+                file.write(f"govmesh-key-v1 {use} {public} {seed.hex()}\n".encode())
                 file.flush()
                 os.fsync(handle)
         except BaseException:
@@ -70,7 +91,6 @@ def generate(path: Path, use: str, seed: bytes) -> KeyFile:
             os.fsync(folder)  # else the name may be gone after a power cut, and with it every signature's key
         finally:
             os.close(folder)
-    return KeyFile(use, key)
 
 
 def load(path: Path) -> KeyFile:
@@ -78,8 +98,43 @@ def load(path: Path) -> KeyFile:
 
     Raises:
         Refused: ``key_exposed`` (rule 2), ``too_large``, ``bad_key`` for what is not one line of rule 1 or whose halves do not belong
-            together, ``config_invalid`` when it cannot be read.
+            together, or for a key that signs nothing (rule 5), ``config_invalid`` when it cannot be read.
     """
+    use, public, seed = _read(path)
+    if use == SEAL_USE:
+        raise Refused("bad_key", f"{path} is a key for {SEAL_USE}: it opens boxes and signs nothing")
+    key = SecretKey(seed)
+    if key.public != public:
+        raise Refused("bad_key", f"{path}: the two halves do not belong together")
+    return KeyFile(use, key)
+
+
+def load_seal(path: Path) -> SealKey:
+    """The key at ``path`` that opens boxes.
+
+    Raises:
+        Refused: as :func:`load`; ``bad_key`` for a key of another use.
+    """
+    use, public, seed = _read(path)
+    if use != SEAL_USE:
+        raise Refused("bad_key", f"{path} is a key for {use}, not for {SEAL_USE}")
+    key = SealKey(seed)
+    if key.public != public:
+        raise Refused("bad_key", f"{path}: the two halves do not belong together")
+    return key
+
+
+def use_of(path: Path) -> str:
+    """What the key at ``path`` is for.
+
+    Raises:
+        Refused: as :func:`load`.
+    """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[str, str, bytes]:
+    """Use, public half and seed, as the file says them."""
     with _foreign_errors(path):
         # O_NONBLOCK: a pipe in the place of the file must be refused, not waited for.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -94,7 +149,11 @@ def load(path: Path) -> KeyFile:
             if status.st_size > KEY_FILE_BYTES_MAX:
                 raise Refused("too_large", f"{path} has {status.st_size} bytes, at most {KEY_FILE_BYTES_MAX}")
             data = file.read(KEY_FILE_BYTES_MAX)
-    return _parse(path, data)
+    found = _LINE.fullmatch(data)
+    if found is None:
+        raise Refused("bad_key", f"{path} is not a key file")  # and not a word of what it holds
+    use, public, seed = (part.decode() for part in found.groups())
+    return use, public, bytes.fromhex(seed)
 
 
 class Signer:
@@ -135,17 +194,6 @@ class Signer:
         if key is None:
             raise Refused("bad_key", f"no key for {use!r} here")
         return key
-
-
-def _parse(path: Path, data: bytes) -> KeyFile:
-    found = _LINE.fullmatch(data)
-    if found is None:
-        raise Refused("bad_key", f"{path} is not a key file")  # and not a word of what it holds
-    use, public, seed = (part.decode() for part in found.groups())
-    key = SecretKey(bytes.fromhex(seed))
-    if key.public != public:
-        raise Refused("bad_key", f"{path}: the two halves do not belong together")
-    return KeyFile(use, key)
 
 
 @contextmanager

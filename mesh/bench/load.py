@@ -68,6 +68,7 @@ class Workload:
             resource=EntityRef(type="Account", id=account),
             params={"to": account, "amount_cents": 1_000 + number % 40_000},
             committed={},
+            sealed={},
             measurements=[],
             purpose=f"invoice {number}",
             audience=Audience(enforcer=self._enforcer, boot=self.boot),
@@ -82,7 +83,9 @@ class Workload:
         signed = envelope.assemble(draft.payload_type, draft.payload, {self.key.public: self.key.sign(draft.message)})
         raw = msgspec.Raw
         return pack(
-            IntentRequest(intent=raw(signed), identity=raw(self.document), enforcer=raw(self.place), openings=[], approvals=[], parents=[])
+            IntentRequest(
+                intent=raw(signed), identity=raw(self.document), enforcer=raw(self.place), openings=[], boxes=[], approvals=[], parents=[]
+            )
         )
 
 

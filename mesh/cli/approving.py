@@ -252,8 +252,8 @@ class _Plan:
         context = load_context(self.cli.context)
         document = read_bounded(context.path(pick(context, identity).document), ENVELOPE_BYTES_MAX)
         asked = read_request(file)
-        if asked.committed:
-            raise Refused("usage", "committed parameters are salted anew in each intent: approve the denied intent by its id")
+        if asked.committed or asked.sealed:
+            raise Refused("usage", "committed and sealed parameters are salted anew in each intent: approve the denied intent by its id")
         domain, _, verb = asked.action.partition("/")
         effect = {
             "mesh": self.roster.mesh,

@@ -13,6 +13,7 @@ from mesh.cli.answering import Answer, answer_all
 from mesh.cli.erasing import erase
 from mesh.cli.graph import graph
 from mesh.cli.listing import ls
+from mesh.cli.opening import open_
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.cli.reaching import attesters, reach_of
 from mesh.cli.tilefolder import archive
@@ -127,6 +128,7 @@ lineage.add_command(graph)
 lineage.add_command(ls)
 lineage.add_command(erase)
 lineage.add_command(archive)
+lineage.add_command(open_)
 
 
 def sizes_of(answers: Iterable[NodeStatus | MeshError]) -> dict[str, tuple[str, int]]:
@@ -154,6 +156,7 @@ def show(cli: Cli, name: str) -> None:
                 "record": json.loads(bytes(answer.batch.records[0])),
                 "attested_by": attesters(mesh, answer),
                 "statements": telling.statements(answer),
+                "sealed": telling.sealed(answer),
             }
             for answer in answers
         ]

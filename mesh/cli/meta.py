@@ -69,15 +69,21 @@ def key() -> None:
 
 @key.command("gen")
 @click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--use", default="holder", show_default=True, help="What the key will sign: a key has one use.")
+@click.option(
+    "--use",
+    default="holder",
+    show_default=True,
+    help="What the key will sign: a key has one use. auditor-seal signs nothing: it opens what is sealed.",
+)
 @format_option
 @pass_cli
 def gen(cli: Cli, path: Path, use: str) -> None:
     """Make a key and keep it in a private file at PATH; a file that stands there is never overwritten."""
-    from mesh.adapters.signer import generate
+    from mesh.adapters.signer import SEAL_USE, generate, generate_seal
 
-    made = generate(path, use, secrets.token_bytes(32))
-    cli.value({"use": made.use, "public": made.key.public, "file": str(path)})
+    seed = secrets.token_bytes(32)
+    public = (generate_seal(path, seed) if use == SEAL_USE else generate(path, use, seed).key).public
+    cli.value({"use": use, "public": public, "file": str(path)})
     cli.next(f"mesh key show {path}")
 
 
@@ -87,7 +93,8 @@ def gen(cli: Cli, path: Path, use: str) -> None:
 @pass_cli
 def show(cli: Cli, path: Path) -> None:
     """The public half of the key at PATH."""
-    from mesh.adapters.signer import load
+    from mesh.adapters.signer import SEAL_USE, load, load_seal, use_of
 
-    found = load(path)
-    cli.value({"use": found.use, "public": found.key.public, "file": str(path)})
+    use = use_of(path)
+    public = (load_seal(path) if use == SEAL_USE else load(path).key).public
+    cli.value({"use": use, "public": public, "file": str(path)})

@@ -48,6 +48,7 @@ class _Side(NamedTuple):
         if self.enforcers is not None:
             found["enforcers", ""] = "".join(f"{name}\n" for name in sorted(self.enforcers))
         found["schema", ""] = bundle.schema
+        found |= {("auditor", auditor.name): _pretty(auditor) for auditor in bundle.auditors}
         found |= {("type", kind.name): _pretty(kind) for kind in bundle.types}
         found |= {("attribute", attribute.name): _pretty(attribute) for attribute in bundle.principal}
         found |= {("entity", f"{entity.type}::{entity.id}"): _pretty(entity) for entity in bundle.entities}
@@ -62,7 +63,7 @@ class _Side(NamedTuple):
 @format_option
 @pass_cli
 def diff(cli: Cli, before: str, after: str) -> None:
-    """What B changes against A: policies, actions, terms, enforcers, schema, types, entities, cases.
+    """What B changes against A: policies, actions, terms, enforcers, schema, auditors, types, entities, cases.
 
     Each is a policy folder, a bundle file, or DOMAIN@EPOCH for what members of the mesh show. A bundle file says nothing of terms and
     enforcers: against one they are not compared.

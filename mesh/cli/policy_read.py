@@ -102,7 +102,7 @@ def _begins(held: epochs.Epochs, law: Law, roster: Roster) -> dict[str, str]:
 @format_option
 @pass_cli
 def show(cli: Cli, what: str, epoch: int | None) -> None:
-    """One epoch of DOMAIN: who signed it, its terms, the text of its policies, from when it decides where.
+    """One epoch of DOMAIN: who signed it, its terms, the text of its policies, what is sealed for whom, from when it decides where.
 
     Of a FILE, a manifest or activation on its way between signers: what it says, who signed it, and whose line is missing. No mesh is asked
     then.
@@ -134,7 +134,9 @@ def show(cli: Cli, what: str, epoch: int | None) -> None:
             return value, None
 
     value, data = client.run(cli, work)
-    texts = _texts(read_bundle(data, digest=value["digest"])) if data is not None else {}
+    bundle = read_bundle(data, digest=value["digest"]) if data is not None else None
+    texts = _texts(bundle) if bundle is not None else {}
+    value["sealed"] = _sealed(bundle) if bundle is not None else {}
     if cli.format == "table":
         _print(cli, value, texts)
     else:
@@ -144,6 +146,7 @@ def show(cli: Cli, what: str, epoch: int | None) -> None:
 
 def _print(cli: Cli, value: dict[str, Any], texts: dict[str, str]) -> None:
     flat = {name: item for name, item in value.items() if name not in {"terms", "activations", "kind", "complete"}}
+    flat |= {f"{name} is sealed for": auditors for name, auditors in flat.pop("sealed").items()}
     flat |= {f"terms of {name}": terms for name, terms in value["terms"].items()}
     for step in value["activations"]:
         flat[f"activation {step['sequence']}"] = [f"{regions} from {at}" for regions, at in step["rings"].items()]
@@ -157,6 +160,17 @@ def _texts(bundle: Bundle) -> dict[str, str]:
     from mesh.adapters.cedar_child import policy_texts
 
     return {policy.id: text for policy, text in zip(bundle.policies, policy_texts(bundle), strict=True)}
+
+
+def _sealed(bundle: Bundle) -> dict[str, list[str]]:
+    """For whom each sealed parameter is, with the key."""
+    keys = {auditor.name: auditor.key for auditor in bundle.auditors}
+    return {
+        f"{action.name} {param.name}": [f"{auditor} {keys.get(auditor, '?')}" for auditor in param.auditors]
+        for action in bundle.actions
+        for param in action.params
+        if param.privacy == "sealed"
+    }
 
 
 def _role_of(statement: Statement[Said], roster: Roster) -> Role:

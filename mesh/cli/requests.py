@@ -21,6 +21,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     resource: EntityRef
     params: dict[str, Any] = {}
     committed: dict[str, Any] = {}
+    sealed: dict[str, Any] = {}
     measurements: list[Measurement] = []
     purpose: str = ""
     assurance: Assurance = "local"

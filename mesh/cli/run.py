@@ -184,7 +184,7 @@ def request(
 ) -> int:
     """Ask for the authorization that FILE (or - for standard input) describes, and print the governor's answer as it came.
 
-    FILE is JSON: action, resource {type, id}, and perhaps params, committed, measurements, purpose, assurance. Nothing runs,
+    FILE is JSON: action, resource {type, id}, and perhaps params, committed, sealed, measurements, purpose, assurance. Nothing runs,
     nothing is spent; the authorization is for the enforcer of this context in this one connection.
     """
     from mesh.gate.connect import connect
@@ -197,6 +197,7 @@ def request(
                 (asked.resource.type, asked.resource.id),
                 asked.params,
                 committed=asked.committed,
+                sealed=asked.sealed,
                 measurements=tuple(asked.measurements),
                 purpose=asked.purpose,
                 assurance=asked.assurance,

@@ -38,7 +38,7 @@ from mesh.protocol.proving import bodies_of, record_of
 if TYPE_CHECKING:
     from mesh.cli.reaching import Reach
 
-__all__ = ["Story", "approved", "kind_of_record", "node_of", "statements", "told", "when", "words"]
+__all__ = ["Story", "approved", "kind_of_record", "node_of", "sealed", "statements", "told", "when", "words"]
 
 
 def when(ms: int) -> str:
@@ -90,6 +90,20 @@ def statements(answer: Proved) -> list[dict[str, Any]]:
     return opened
 
 
+def sealed(answer: Proved) -> list[dict[str, Any]]:
+    """Which parameters of the intent behind a record are sealed, for whom, and whether their boxes came with it."""
+    found = list[dict[str, Any]]()
+    here = {(box.name, box.auditor) for item in answer.batch.openings for box in item.boxes}
+    for data in bodies_of(answer).values():
+        if envelope.identify(data)[0] == envelope.kind_of(Intent).payload_type:
+            for name, seals in sorted(envelope.read(Intent, data).claims.sealed.items()):
+                found += [
+                    {"parameter": name, "auditor": seal.auditor, "key": seal.key, "box": seal.box, "held": (name, seal.auditor) in here}
+                    for seal in seals
+                ]
+    return found
+
+
 class Story:
     """One execution: each stage with where it is recorded, and whether that is final."""
 
@@ -129,6 +143,7 @@ class Story:
             return
         said = envelope.read(Intent, body).claims
         hidden = dict.fromkeys(said.committed, "(committed)")
+        hidden |= {name: f"(sealed for {', '.join(seal.auditor for seal in seals)})" for name, seals in said.sealed.items()}
         self.stages.append(
             {
                 "stage": "intent",

@@ -251,6 +251,7 @@ def asked(name: str, account: str, amount_cents: int, *, minute: int) -> Signed:
         resource=EntityRef(type="Account", id=account),
         params={"to": account, "amount_cents": amount_cents},
         committed={OPENING.name: commit(OPENING)},
+        sealed={},
         measurements=[],
         purpose="pay what is due",
         audience=Audience(enforcer=key("enforcer").public, boot=hex32("boot")),

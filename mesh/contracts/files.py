@@ -39,8 +39,8 @@ def _codes() -> dict[str, dict[str, object]]:
 
 
 def _cedar() -> bytes:
-    required = [ParamSpec(name=f"some_{kind}", type=kind, privacy="public", required=True) for kind in _TYPES]
-    optional = ParamSpec(name="perhaps", type="string", privacy="public", required=False)
+    required = [ParamSpec(name=f"some_{kind}", type=kind, privacy="public", required=True, auditors=[]) for kind in _TYPES]
+    optional = ParamSpec(name="perhaps", type="string", privacy="public", required=False, auditors=[])
     bundle = Bundle(
         domain="example",
         profile="",
@@ -49,6 +49,7 @@ def _cedar() -> bytes:
         principal=[Attribute(name="clearance", type="int")],
         types=[EntityType(name="Thing", closed=True, prefix="")],
         entities=[],
+        auditors=[],
         actions=[ActionSpec(name="use", resource="Thing", params=[optional, *required])],
         cases=[],
     )

@@ -55,6 +55,6 @@ def part() -> tuple[Signed, Signed, bytes]:
     raw = msgspec.Raw
     request = IntentRequest(
         intent=raw(intent.envelope), identity=raw(world.workload.envelope), enforcer=raw(world.enforcer.envelope), openings=[OPENING],
-        approvals=[], parents=[parent],
+        boxes=[], approvals=[], parents=[parent],
     )  # fmt: skip
     return intent, Signed("authorization-within", "authorization", draft, sealed, (signer,)), pack(request)

@@ -16,6 +16,7 @@ PROCEDURES: Final = {
     "threshold": "As `read`, which succeeds; then ask whether `threshold` distinct keys of `keys` signed it.",
     "admit_key": "Take `key` into a roster or an identity document.",
     "open": "Open the `committed` parameters (name to commitment) with `openings`.",
+    "unseal": "Open the box in `boxes` of the parameter `name` with the X25519 secret key `seed`, by an intent's `sealed` and `committed`.",
     "record": "Read `record` (base64) as leaf data.",
     "inclusion": "Check that `leaf` (base64, leaf data) is at `index` of the tree of `size` with `root`, by `path` (hex).",
     "consistency": "Check that the tree of `old_size` with `old_root` is a prefix of that of `new_size` with `new_root`, by `path`.",
@@ -71,6 +72,9 @@ tlog-cosignature, tlog-proof, tlog-witness.
 **Digests.** SHA-256 over canonical JSON for parameters, commitments, effects, frontiers, inputs and decisions; `blake3:<hex>` over the
 bytes of policy bundles and of what runs. [vectors/digests.json](vectors/digests.json) shows each.
 
+**Sealed boxes.** libsodium's `crypto_box_seal` (X25519, XSalsa20-Poly1305) over a canonical opening, one byte 0x80 and zeros up to a
+multiple of 256 bytes. A seal names SHA-256 of the box. [vectors/sealed.json](vectors/sealed.json) shows one from end to end.
+
 **Limits.** `x-bytes-max` is the largest payload or message. Measure before parsing.
 """
 
@@ -87,6 +91,7 @@ authorization is of the intent, the record names both, the proof is of that reco
 | statement/*.json | from `payload` the `pae` (base64) and the `id`; with the seeds of `signers` the `envelope`, byte for byte |
 | message/*.json | the message itself, without a final newline: read it, write it again, compare |
 | [digests.json](digests.json) | commitments, parameter, effect, frontier, input and decision digests |
+| [sealed.json](sealed.json) | what a sealed box holds, and that it opens; message/IntentRequest-sealed.json carries it |
 | [log/records.ndjson](log/records.ndjson) | one record per line, every type; the newline is not part of it |
 | [log/tree.json](log/tree.json) | leaf hashes, the root of every size, the path of every record, the way from every old size |
 | [log/keys.json](log/keys.json) | whom to believe in the files below, as C2SP verifier keys |

@@ -462,7 +462,7 @@ def _messages(said: _Said, outcomes: _Outcomes, leaves: tuple[bytes, ...], seen:
     bodies = [Raw(item.envelope) for item in (said.intent, world.workload, world.enforcer, *outcomes.said)]
     messages = {
         "IntentRequest": IntentRequest(
-            intent=Raw(said.intent.envelope), identity=identity, enforcer=enforcer, openings=[OPENING], approvals=[], parents=[]
+            intent=Raw(said.intent.envelope), identity=identity, enforcer=enforcer, openings=[OPENING], boxes=[], approvals=[], parents=[]
         ),
         "Answer-authorized": Authorized(authorization=Raw(said.authorization.envelope), frontier=frontier),
         "Answer-denied": DeniedAnswer(denial=Raw(said.denial.envelope)),

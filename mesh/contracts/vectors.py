@@ -6,6 +6,7 @@ Not here: the world (:mod:`mesh.contracts.example`, :mod:`mesh.contracts.story`)
 from collections.abc import Mapping
 from typing import Any
 
+from mesh.contracts.boxed import boxed_files, boxed_intent, boxed_request, unseal_cases
 from mesh.contracts.example import MEMBERS, MESH, NODE, OPENING, Signed, base, hex32, key, key_names
 from mesh.contracts.jsonschema import json_text
 from mesh.contracts.logrefusals import log_cases
@@ -26,15 +27,19 @@ __all__ = ["cases", "vector_files"]
 
 def cases() -> tuple[Case, ...]:
     """Everything that must be refused, in the order of the README."""
-    return (*statement_cases(), *log_cases())
+    return (*statement_cases(), *unseal_cases(), *log_cases())
 
 
 def vector_files() -> dict[str, bytes]:
     """Path to content."""
     told, (intent, authorization, request) = story(), part()
     files = {"README.md": vectors_readme(cases()), "keys.json": json_text(_keys()), "digests.json": json_text(_digests(told))}
-    files |= {f"statement/{item.name}.json": json_text(_statement(item)) for item in (*told.statements, intent, authorization)}
-    files |= {f"message/{name}.json": data for name, data in (*told.messages.items(), ("IntentRequest-within", request))}
+    files |= {
+        f"statement/{item.name}.json": json_text(_statement(item)) for item in (*told.statements, intent, authorization, boxed_intent())
+    }
+    requests = {"IntentRequest-within": request, "IntentRequest-sealed": boxed_request()}
+    files |= {f"message/{name}.json": data for name, data in (told.messages | requests).items()}
+    files["sealed.json"] = json_text(boxed_files())
     files |= {f"log/{name}": data for name, data in _log(told).items()}
     files["policy/payments.bundle.json"] = base().built.data
     files |= {case.file: json_text(_case(case)) for case in cases()}

@@ -15,6 +15,7 @@ from mesh.core.log.record import Origin
 from mesh.core.run.intent import Digest
 from mesh.core.run.kin import Parent
 from mesh.core.run.params import Opening
+from mesh.core.run.sealed import Box
 from mesh.limits import (
     AFTER_MAX,
     APPROVALS_MAX,
@@ -25,6 +26,7 @@ from mesh.limits import (
     NOTE_BYTES_MAX,
     PARAMS_MAX,
     PROOF_HASHES_MAX,
+    SEALED_BOXES_MAX,
 )
 
 __all__ = [
@@ -85,6 +87,9 @@ class IntentRequest(Payload):
     enforcer: Raw
     """Envelope of the enforcer's identity document."""
     openings: Annotated[list[Opening], msgspec.Meta(max_length=PARAMS_MAX)]
+    """Of those committed parameters that are not sealed: of these a governor sees the boxes only."""
+    boxes: Annotated[list[Box], msgspec.Meta(max_length=SEALED_BOXES_MAX)]
+    """Those that the intent names, sorted by parameter and auditor."""
     approvals: Annotated[list[Raw], msgspec.Meta(max_length=APPROVALS_MAX)]
     """Envelopes of approvals and break-glass grants."""
     parents: Annotated[list[Parent], msgspec.Meta(max_length=1 + AFTER_MAX)]
@@ -136,10 +141,11 @@ class OutcomeAnswer(Payload, tag_field="answer", tag="receipts"):
 
 
 class Openings(Payload):
-    """The openings of one intent."""
+    """What opens the committed parameters of one intent, in the clear or sealed for auditors: kept as one, and erased as one."""
 
     intent: Hex32
     openings: Annotated[list[Opening], msgspec.Meta(max_length=PARAMS_MAX)]
+    boxes: Annotated[list[Box], msgspec.Meta(max_length=SEALED_BOXES_MAX)]
 
 
 class LineageBatch(Payload):

@@ -147,7 +147,8 @@ The pinned roster and the policies; no key of the mesh. Its bus login opens a co
 
 ## What it cannot do
 
-Change anything; tell what never reached an enforcer's log; check parameters whose openings were erased (it says *unverifiable*).
+Change anything; tell what never reached an enforcer's log; check parameters whose openings were erased (it says *unverifiable*). What is
+sealed for auditors it opens only with a key of theirs, which it does not hold: people do, with `mesh lineage open`.
 
 ## Today
 

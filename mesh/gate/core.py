@@ -45,6 +45,7 @@ from mesh.gate.errors import Denied
 from mesh.gate.hearing import Teller
 from mesh.gate.outbox import Outbox
 from mesh.gate.outlook import Outlook
+from mesh.gate.sealing import Auditors, Sealed
 from mesh.limits import INTENT_BYTES_MAX, INTENT_LIFE_MS_MAX, OUTBOX_OUTCOMES_MAX
 from mesh.protocol.documents import Documents
 from mesh.protocol.enforcer import Actual, Grant, Place, Presented, Running, admit, recheck, watch
@@ -83,6 +84,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """Parameters of which only a commitment is signed and recorded."""
     purpose: str
     assurance: Assurance
+    sealed: Mapping[str, Value] = {}
+    """Committed ones whose openings no governor sees: they go out encrypted, for the auditors whom policy names."""
     approvals: tuple[bytes, ...] = ()
     """Envelopes of approvals and break-glass grants that go with it."""
     within: Parent | None = None
@@ -101,6 +104,7 @@ class Asked(msgspec.Struct, frozen=True):
     intent: Draft
     envelope: bytes
     openings: tuple[Opening, ...]
+    """Of all that is committed; of what is sealed they have not left this process."""
     answer: Authorized
 
 
@@ -141,6 +145,7 @@ class Core:
         self.outbox = Outbox(
             bus, store, settings.place, lambda: self.outlook.governance, Regions(lambda: self._roster, settings.region), clock
         )
+        self._auditors = Auditors(bus, lambda: self.outlook.governance, settings.region, clock.now_ms)
         sign = partial(self._sign, "enforcer")
         self.teller = Teller(bus, settings.place, Regions(lambda: self._roster, settings.region), view=self.outlook.view, sign=sign)
 
@@ -185,13 +190,18 @@ class Core:
             MeshError: it cannot even be asked.
         """
         self._require()
-        openings = tuple(_opening(name, value) for name, value in sorted(wish.committed.items()))
-        draft, data = self._intent(wish, openings)
+        if both := sorted(wish.committed.keys() & wish.sealed.keys()):
+            raise Refused("params_mismatch", f"{both[0]} is committed and sealed")
+        openings = tuple(_opening(name, value) for name, value in sorted({**wish.committed, **wish.sealed}.items()))
+        hidden = [opening for opening in openings if opening.name in wish.sealed]
+        sealed = await self._auditors.seal(wish.domain, wish.action, hidden)
+        draft, data = self._intent(wish, openings, sealed)
         request = IntentRequest(
             intent=msgspec.Raw(data),
             identity=msgspec.Raw(self._settings.identity.envelope),
             enforcer=msgspec.Raw(self._place.document.envelope),
-            openings=list(openings),
+            openings=[opening for opening in openings if opening.name not in wish.sealed],
+            boxes=sealed.boxes,
             approvals=[msgspec.Raw(said) for said in wish.approvals],
             parents=self._parents(wish, draft),
         )
@@ -207,7 +217,7 @@ class Core:
         )
         return Asked(draft, data, openings, answer)
 
-    def _intent(self, wish: Wish, openings: tuple[Opening, ...]) -> tuple[Draft, bytes]:
+    def _intent(self, wish: Wish, openings: tuple[Opening, ...], sealed: Sealed) -> tuple[Draft, bytes]:
         now_ms, document = self._clock.now_ms(), self._settings.identity
         draft = envelope.draft(
             Intent(
@@ -220,6 +230,7 @@ class Core:
                 resource=wish.resource,
                 params=wish.params,
                 committed={opening.name: commit(opening) for opening in openings},
+                sealed=sealed.seals,
                 measurements=list(wish.measure()),
                 purpose=wish.purpose,
                 audience=Audience(enforcer=self._place.document.claims.key, boot=self._place.boot),

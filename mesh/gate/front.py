@@ -86,13 +86,14 @@ class Gate:
         """The same, without blocking the event loop."""
         await asyncio.to_thread(self.close)
 
-    def execution(
+    def execution(  # noqa: PLR0913 -- one for each thing that an intent may say
         self,
         action: str,
         resource: Resource,
         params: Mapping[str, Any] | None = None,
         *,
         committed: Mapping[str, Any] | None = None,
+        sealed: Mapping[str, Any] | None = None,
         purpose: str = "",
         assurance: Assurance = "local",
         approvals: Approvals = (),
@@ -107,6 +108,7 @@ class Gate:
             resource: type and id.
             params: booleans, integers, strings, or lists of those.
             committed: parameters of which only a salted commitment is signed and recorded.
+            sealed: the same, of which only the auditors whom policy names can ever see more; governors cannot.
             purpose: why, in one's own words.
             assurance: at least how many must agree; policy may demand more.
             approvals: approvals and break-glass grants: files as ``mesh approve`` and ``mesh grant`` write them, or their bytes.
@@ -118,7 +120,7 @@ class Gate:
         Raises:
             Denied: ``params_mismatch`` or ``malformed``: it cannot even be asked.
         """
-        wish = _wish(action, resource, params, committed, purpose, assurance, approvals, measure)
+        wish = _wish(action, resource, params, (committed, sealed), purpose, assurance, approvals, measure)
         return Execution(self._hall, self._core, _related(wish, within, after))
 
     def guard(
@@ -127,6 +129,7 @@ class Gate:
         *,
         resource: Resource | Callable[..., Resource],
         committed: tuple[str, ...] = (),
+        sealed: tuple[str, ...] = (),
         purpose: str = "",
         assurance: Assurance = "local",
         approvals: Approvals | Callable[..., Approvals] = (),
@@ -140,6 +143,7 @@ class Gate:
             action: ``<domain>/<verb>``.
             resource: type and id, or a function that makes them of the call's arguments, given by name.
             committed: names of parameters of which only a salted commitment is signed and recorded.
+            sealed: the same, of which only the auditors whom policy names can ever see more.
             purpose: why, in one's own words.
             assurance: at least how many must agree; policy may demand more.
             approvals: approvals and break-glass grants, as for :meth:`execution`, or a function that finds those of the call's
@@ -162,8 +166,9 @@ class Gate:
                 return self.execution(
                     action,
                     place,
-                    {name: value for name, value in params.items() if name not in committed},
+                    {name: value for name, value in params.items() if name not in (*committed, *sealed)},
                     committed={name: value for name, value in params.items() if name in committed},
+                    sealed={name: value for name, value in params.items() if name in sealed},
                     purpose=purpose,
                     assurance=assurance,
                     approvals=approvals(**params) if callable(approvals) else approvals,
@@ -175,13 +180,14 @@ class Gate:
 
         return decorate
 
-    def request(
+    def request(  # noqa: PLR0913 -- one for each thing that an intent may say
         self,
         action: str,
         resource: Resource,
         params: Mapping[str, Any] | None = None,
         *,
         committed: Mapping[str, Any] | None = None,
+        sealed: Mapping[str, Any] | None = None,
         measurements: tuple[Measurement, ...] = (),
         purpose: str = "",
         assurance: Assurance = "local",
@@ -195,7 +201,7 @@ class Gate:
             Denied: the answer is no, or there is none.
         """
         with _denying():
-            wish = _wish(action, resource, params, committed, purpose, assurance, approvals, lambda: measurements)
+            wish = _wish(action, resource, params, (committed, sealed), purpose, assurance, approvals, lambda: measurements)
             return self._hall.wait(self._core.request(_related(wish, within, after))).answer
 
 
@@ -396,7 +402,7 @@ def _wish(
     action: str,
     resource: Resource,
     params: Mapping[str, Any] | None,
-    committed: Mapping[str, Any] | None,
+    hidden: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None],
     purpose: str,
     assurance: Assurance,
     approvals: Approvals,
@@ -410,7 +416,8 @@ def _wish(
                 action=msgspec.convert(verb, Name),
                 resource=msgspec.convert({"type": resource[0], "id": resource[1]}, EntityRef),
                 params=values(params or {}),
-                committed=values(committed or {}),
+                committed=values(hidden[0] or {}),
+                sealed=values(hidden[1] or {}),
                 purpose=msgspec.convert(purpose, Text),
                 assurance=msgspec.convert(assurance, Assurance),
                 approvals=tuple(

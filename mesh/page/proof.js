@@ -765,15 +765,22 @@ const Proof = (() => {
   const named = (list, name = "name") => new Map(list.map((item) => [item[name], item]));
 
   /* The parameters as policy sees them: exactly the declared ones, in their privacy classes, each opening fitting its commitment. */
-  const openedParams = async (action, intent, openings) => {
+  const openedParams = async (action, intent, openings, auditors) => {
     const declared = named(action.params);
-    for (const [given, privacy] of [[intent.params, "public"], [intent.committed, "committed"]]) {
+    const committed = record(Object.fromEntries(Object.entries(intent.committed).filter(([name]) => !(name in intent.sealed))));
+    for (const [given, privacy] of [[intent.params, "public"], [committed, "committed"], [intent.sealed, "sealed"]]) {
       for (const name of Object.keys(given)) if (declared.get(name)?.privacy !== privacy) refuse("params_mismatch", name);
       for (const spec of declared.values()) {
         if (spec.required && spec.privacy === privacy && !(spec.name in given)) refuse("params_mismatch", `${spec.name} is missing`);
       }
     }
-    const [values, left] = [record(intent.params), new Map(Object.entries(intent.committed))];
+    const keys = new Map(auditors.map(({ name, key }) => [name, key]));
+    for (const [name, seals] of Object.entries(intent.sealed)) {
+      if (!(name in intent.committed)) refuse("params_mismatch", `${name} is sealed and commits to nothing`);
+      const wanted = declared.get(name).auditors.map((auditor) => [auditor, keys.get(auditor) ?? ""]);
+      if (!same(seals.map(({ auditor, key }) => [auditor, key]), wanted)) refuse("seal_mismatch", name);
+    }
+    const [values, left] = [record(intent.params), new Map(Object.entries(committed))];
     for (const opening of openings) {
       if (left.get(opening.name) !== await sha256Hex(utf8(canonical(opening)))) refuse("opening_mismatch", opening.name);
       left.delete(opening.name);
@@ -784,9 +791,24 @@ const Proof = (() => {
     for (const name of Object.keys(values)) if (!isOf(declared.get(name).type, values[name])) refuse("params_mismatch", name);
   };
 
+  /* That these are exactly the boxes that the intent names, in their order (sealed.py). What they hold, only their auditors can see. */
+  const checkBoxes = async (sealed, boxes) => {
+    const wanted = sorted(Object.keys(sealed)).flatMap((name) => sealed[name].map((seal) => [name, seal]));
+    if (!same(boxes.map(({ name, auditor }) => [name, auditor]), wanted.map(([name, { auditor }]) => [name, auditor]))) {
+      refuse("box_mismatch", "not the boxes that the intent names");
+    }
+    if (boxes.reduce((sum, { box }) => sum + box.length / 2, 0) > MAX.boxes) refuse("too_large", "its boxes together");
+    for (const [number, { name, box }] of boxes.entries()) {
+      const inside = box.length / 2 - 48;
+      if (inside <= 0 || inside % 256) refuse("box_malformed", name);
+      if (await sha256Hex(unhex(box)) !== wanted[number][1].box) refuse("box_mismatch", name);
+    }
+  };
+  const toldSeals = (sealed) => sorted(Object.keys(sealed)).map((name) => `${name} for ${sealed[name].map(({ auditor }) => auditor).join(", ")}`).join("; ");
+
   /* That nothing is named twice, of which readers might take either (policy.py, read_bundle). */
   const checkNames = (bundle) => {
-    const lists = [bundle.principal, bundle.types, bundle.actions, ...bundle.actions.map((action) => action.params)];
+    const lists = [bundle.principal, bundle.types, bundle.auditors, bundle.actions, ...bundle.actions.map((action) => action.params)];
     const names = [bundle.policies.map((one) => one.id), bundle.entities.map((one) => `${one.type}::${one.id}`), ...lists.map((list) => list.map((one) => one.name))];
     if (names.some((list) => new Set(list).size !== list.length)) refuse("policy_invalid", "something stands twice in the bundle");
   };
@@ -907,7 +929,7 @@ const Proof = (() => {
       root: last(family.ancestors)?.subject ?? asked.subject,
     });
     const action = named(law.bundle.actions).get(asked.action) ?? refuse("action_unknown", asked.action);
-    await openedParams(action, asked, openings);
+    await openedParams(action, asked, openings, law.bundle.auditors);
     if (asked.resource.type !== action.resource) refuse("entity_missing", `${asked.action} acts on ${action.resource}`);
     const slice = sliceOf(law.bundle, identity.claims, asked.resource);
     if (!same(attested, said.attested)) refuse("replay_mismatch", "the attested facts are not those of this governor at that time");
@@ -1163,12 +1185,22 @@ const Proof = (() => {
           return [...within, ...(after ? [`after ${after}`] : [])].join(", ");
         });
       }
+      const sealed = bodies?.[0]?.claims.sealed ?? record({});
+      if (bundle.boxes.length || Object.keys(sealed).length) {
+        await check("sealed", async () => {
+          kinds(bodies, "intent", "identity", "identity");
+          if (Object.keys(sealed).length && !bundle.boxes.length) skip("the boxes of its sealed parameters are not here");
+          await checkBoxes(sealed, bundle.boxes);
+          return `sealed: ${toldSeals(sealed)}`;
+        });
+      }
       await check("decision", async () => { // (7)
         if (!laws.length) skip("without a law");
         rosterThen(chain, said);
         kinds(bodies, "intent", "identity", "identity");
-        const hidden = Object.keys(bodies[0].claims.committed).sort();
-        if (hidden.length && !bundle.openings.length) skip(`the openings of its committed parameters are not here: ${hidden.join(", ")}`);
+        const open = Object.keys(bodies[0].claims.committed).filter((name) => !(name in sealed)).sort();
+        if (open.length && !bundle.openings.length) skip(`the openings of its committed parameters are not here: ${open.join(", ")}`);
+        if (Object.keys(sealed).length && !bundle.boxes.length) skip("the boxes of its sealed parameters are not here");
         const names = bundle.openings.map((opening) => opening.name);
         if (!same(names, sorted(names))) refuse("non_canonical", "the openings are not in their order");
         await repeatDecision(said, bodies, bundle.openings, laws[0], chain);
@@ -1176,7 +1208,7 @@ const Proof = (() => {
       });
       await check("replay", () => skip("not checked here: a browser evaluates no Cedar policies. `mesh verify` does")); // (8)
     } else {
-      await check("policy", () => bundle.manifests.length || bundle.bundles.length || bundle.activations.length || bundle.openings.length
+      await check("policy", () => bundle.manifests.length || bundle.bundles.length || bundle.activations.length || bundle.openings.length || bundle.boxes.length
         ? refuse("record_invalid", "only decisions rest on policy") : "no policy was asked");
     }
     for (const [number, proven] of bundle.outcomes.entries()) {
@@ -1260,7 +1292,9 @@ const Page = (() => {
       const assigned = (name, value) => code(`${name} = ${JSON.stringify(value)}`);
       if (open.length) pair(list, "With", ...open.flatMap(([name, value], number) => [number ? ", " : "", assigned(name, value)]));
       const opened = new Map(bundle.openings.map((opening) => [opening.name, opening.value]));
-      const unopened = (name) => code(`${name}: only its commitment is here`);
+      const seals = (name) => Object.hasOwn(intent.sealed ?? {}, name) ? intent.sealed[name] : [];
+      const unopened = (name) => code(seals(name).length
+        ? `${name}: sealed for ${seals(name).map(({ auditor }) => auditor).join(", ")}` : `${name}: only its commitment is here`);
       for (const name of hidden) pair(list, "Kept apart", opened.has(name) ? assigned(name, opened.get(name)) : unopened(name));
       for (const item of intent.measurements) pair(list, "What was measured", code(`${item.name} ${item.digest}`));
       if (intent.purpose) pair(list, "Purpose, as they say", intent.purpose);

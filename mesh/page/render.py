@@ -52,6 +52,7 @@ _LIMITS: Final = {
     "approval_ms": limits.APPROVAL_LIFE_MS_MAX,
     "approvals": limits.APPROVALS_MAX,
     "approvals_bytes": limits.APPROVALS_BYTES_MAX,
+    "boxes": limits.SEALED_BOXES_BYTES_MAX,
     "bundle": limits.PROOF_BUNDLE_BYTES_MAX,
     "determining": limits.DETERMINING_MAX,
     "envelope": limits.ENVELOPE_BYTES_MAX,

@@ -51,6 +51,7 @@ def build(folder: Folder) -> Built:
         principal=folder.principal,
         types=folder.types,
         entities=folder.entities,
+        auditors=folder.auditors,
         actions=folder.actions,
         cases=folder.cases,
     )

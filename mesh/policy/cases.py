@@ -3,7 +3,8 @@
 Rules
 -----
 1. A case names its effect and *exactly* the policies that determined it: a permit by the wrong policy is a failure.
-2. Parameters that the action declares committed are committed, so their openings are exercised too.
+2. Parameters that the action declares committed are committed, so their openings are exercised too; those that it declares sealed are
+   sealed, in boxes of nothing, since nobody who decides opens one.
 3. A case that is refused before the engine (a missing parameter, an unknown group) fails, and says the code.
 """
 
@@ -19,6 +20,7 @@ from mesh.core.run.decision import Attested, Verdict
 from mesh.core.run.identity import EnforcerClass, Identity
 from mesh.core.run.intent import Audience, Intent
 from mesh.core.run.params import Opening, commit
+from mesh.core.run.sealed import Seal
 from mesh.errors import MeshError, Refused, Unavailable
 from mesh.protocol import decide
 
@@ -99,9 +101,10 @@ def _law(bundle: Bundle, actions: Mapping[str, Terms]) -> Law:
 
 def _intent(case: Case, law: Law) -> tuple[Intent, list[Opening]]:
     bundle = law.bundle
-    declared = bundle.action(case.action).params if bundle is not None else []
-    hidden = {param.name for param in declared if param.privacy == "committed"}
-    openings = [Opening(name=name, salt="00" * 16, value=value) for name, value in case.params.items() if name in hidden]
+    declared = {param.name: param for param in bundle.action(case.action).params} if bundle is not None else {}
+    hidden = {name: param for name, param in declared.items() if param.privacy != "public" and name in case.params}
+    keys = {auditor.name: auditor.key for auditor in bundle.auditors} if bundle is not None else {}
+    openings = [Opening(name=name, salt="00" * 16, value=case.params[name]) for name in hidden]
     intent = Intent(
         mesh=_MESH,
         domain=law.manifest.domain,
@@ -112,6 +115,11 @@ def _intent(case: Case, law: Law) -> tuple[Intent, list[Opening]]:
         resource=case.resource,
         params={name: value for name, value in case.params.items() if name not in hidden},
         committed={opening.name: commit(opening) for opening in openings},
+        sealed={
+            name: [Seal(auditor=auditor, key=keys.get(auditor, _KEY), box=_KEY) for auditor in param.auditors]
+            for name, param in hidden.items()
+            if param.privacy == "sealed"
+        },
         measurements=[],
         purpose=case.purpose,
         audience=Audience(enforcer=_KEY, boot=_KEY),
@@ -122,7 +130,7 @@ def _intent(case: Case, law: Law) -> tuple[Intent, list[Opening]]:
         created_ms=case.now_s * 1000,
         expires_ms=case.now_s * 1000,
     )
-    return intent, openings
+    return intent, [opening for opening in openings if opening.name not in intent.sealed]
 
 
 def _identity(case: Case) -> Identity:

@@ -22,6 +22,10 @@
     [actions.send.params]
     to = "string"                                    # bool, int, string, bools, ints, strings
     memo = { type = "string", privacy = "committed", required = false }
+    payee = { type = "string", privacy = "sealed", auditors = ["finance"] }   # no governor sees it, and no policy reads it
+
+    [auditors]                                       # for whom parameters are sealed: `mesh key gen FILE --use auditor-seal`
+    finance = "3b6a27bc…"
 
 Cases say who approved and whether the glass is broken: ``approvals = { security = 2 }``, ``breakglass = true``; and for whom
 it runs: ``delegation_depth = 1``, ``root = "spiffe://…"`` (else the principal itself).
@@ -42,8 +46,8 @@ from mesh.adapters.cedar_child import Source
 from mesh.adapters.cedar_lint import Finding, near
 from mesh.adapters.cedar_text import gate_schema
 from mesh.adapters.configfile import parse_toml
-from mesh.core.bytes.canonical import Count, Millis, Name, Params, Spiffe, Text, Token
-from mesh.core.law.policy import ActionSpec, Attribute, Case, EntityType, ParamSpec, Terms
+from mesh.core.bytes.canonical import Count, KeyHex, Millis, Name, Params, Spiffe, Text, Token
+from mesh.core.law.policy import ActionSpec, Attribute, Auditor, Case, EntityType, ParamSpec, Terms
 from mesh.core.law.scope import PRINCIPAL_TYPE
 from mesh.core.run.decision import Effect, Entity
 from mesh.core.run.identity import EnforcerClass
@@ -78,6 +82,7 @@ class Folder(msgspec.Struct, frozen=True, kw_only=True):
     principal: list[Attribute]
     types: list[EntityType]
     schema: str
+    auditors: list[Auditor]
     actions: list[ActionSpec]
     terms: dict[str, Terms]
     """Per action, the domain's floor included, the permits' ``@assurance`` and ``@approval`` not yet."""
@@ -88,8 +93,9 @@ class Folder(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Param(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     type: _ParamType
-    privacy: Literal["public", "committed"] = "public"
+    privacy: Literal["public", "committed", "sealed"] = "public"
     required: bool = True
+    auditors: list[Token] = []
 
 
 class _Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,6 +117,7 @@ class _Domain(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     enforcers: list[Spiffe]
     principal: dict[Name, _ParamType] = {}
     entities: dict[Name, _Type] = {}
+    auditors: dict[Token, KeyHex] = {}
     actions: dict[Name, _Action]
 
 
@@ -167,6 +174,7 @@ def load_folder(path: Path) -> Folder:
         principal=[Attribute(name=name, type=kind) for name, kind in sorted(domain.principal.items())],
         types=[_type(name, domain.entities.get(name, _Type())) for name in sorted(set(types))],
         schema=schema,
+        auditors=[Auditor(name=name, key=key) for name, key in sorted(domain.auditors.items())],
         actions=[_action(name, action) for name, action in sorted(domain.actions.items())],
         terms={name: _terms(domain, action) for name, action in domain.actions.items()},
         sources=sources,
@@ -220,7 +228,10 @@ def _type(name: str, declared: _Type) -> EntityType:
 
 def _action(name: str, action: _Action) -> ActionSpec:
     declared = {key: _Param(type=value) if isinstance(value, str) else value for key, value in action.params.items()}
-    params = [ParamSpec(name=key, type=one.type, privacy=one.privacy, required=one.required) for key, one in sorted(declared.items())]
+    params = [
+        ParamSpec(name=key, type=one.type, privacy=one.privacy, required=one.required, auditors=sorted(one.auditors))
+        for key, one in sorted(declared.items())
+    ]
     return ActionSpec(name=name, resource=action.resource, params=params)
 
 

@@ -57,7 +57,9 @@ ROWS_MAX: Final = 5_000
 GROUPS_MAX: Final = 500
 """Groups of each kind that are told apart."""
 _DETAIL_CHARS: Final = 200
-_NOT_THE_POLICY: Final = frozenset({"identity_expired", "identity_mismatch", "intent_expired", "intent_too_long", "opening_mismatch"})
+_NOT_THE_POLICY: Final = frozenset(
+    {"identity_expired", "identity_mismatch", "intent_expired", "intent_too_long", "opening_mismatch", "seal_mismatch"}
+)
 """Of what the procedure can refuse once the sender is known, what no policy could change: it is the evidence that does not do."""
 
 Kind = Literal["same", "flip", "change", "unanswerable", "skipped", "elsewhere"]

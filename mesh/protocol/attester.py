@@ -48,7 +48,7 @@ from mesh.core.run.identity import check_identity
 from mesh.core.run.intent import Intent
 from mesh.core.run.kin import below, trace
 from mesh.core.run.outcome import Outcome, event_name
-from mesh.core.run.params import Opening
+from mesh.core.run.sealed import check_boxes
 from mesh.errors import MeshError, Refused
 from mesh.protocol import decide
 from mesh.protocol.documents import Documents
@@ -62,6 +62,8 @@ _ID: Final = re.compile("[0-9a-f]{64}")
 _MANGLED: Final = frozenset(
     {
         "bad_signature",
+        "box_malformed",
+        "box_mismatch",
         "identity_unknown",
         "malformed",
         "non_canonical",
@@ -71,7 +73,7 @@ _MANGLED: Final = frozenset(
         "wrong_kind",
     }
 )
-"""What a statement or an opening can be made into on its way (rule 6)."""
+"""What a statement, an opening or a sealed box can be made into on its way (rule 6)."""
 
 
 class Material(msgspec.Struct, frozen=True):
@@ -79,8 +81,8 @@ class Material(msgspec.Struct, frozen=True):
 
     bodies: Mapping[str, bytes]
     """Statement id to envelope."""
-    openings: Mapping[str, Sequence[Opening]]
-    """Intent id to openings; absent if none were sent."""
+    openings: Mapping[str, Openings]
+    """Intent id to what opens its parameters; absent if nothing was sent."""
 
 
 class Examined(msgspec.Struct, frozen=True):
@@ -253,23 +255,24 @@ def _ask_again(
     if all(law.manifest_id != basis.manifest for law in governance.laws.get(domain, ())):
         # Who learned of a new policy first is not wrong: those who have not wait until they hold it.
         raise Refused("policy_unknown", f"the manifest of {domain} epoch {record.attested.policy_epoch}")
-    openings = material.openings.get(record.intent, ())
-    if sender.intent.claims.committed and record.intent not in material.openings:
+    opened = material.openings.get(record.intent)
+    if sender.intent.claims.committed and opened is None:
         raise Refused("erased" if record.intent in governance.erased else "body_missing", "openings")
+    check_boxes(sender.intent.claims.sealed, opened.boxes if opened is not None else ())
     # The frontier is the record's own word: whether it was new enough is judged against heartbeats, not by replay.
     frontier, region = record.attested.frontier, governance.roster.member(owner.name).region
     said = _backed(record, sender.intent.claims, governance)
     _check_traced(record, sender.intent, governance)
     asked = question(
-        sender, enforcer, openings, governance, documents,
+        sender, enforcer, opened.openings if opened is not None else (), governance, documents,
         region=region, at_ms=record.at_ms, frontier=frontier, basis=basis, approvals=said, parents=record.parents,
     )  # fmt: skip
     if (sender.intent.id, sender.identity.id, asked.enforcer.id) != (record.intent, record.identity, record.enforcer):
         raise Refused("record_invalid", "a statement is not the one named")
     if asked.attested != record.attested:
         raise Refused("replay_mismatch", "the attested facts are not those of this governor at that time")
-    if openings:
-        item.openings = (PutOpenings(record.intent, canonical.encode(Openings(intent=record.intent, openings=list(openings)))),)
+    if opened is not None and (opened.openings or opened.boxes):
+        item.openings = (PutOpenings(record.intent, canonical.encode(opened)),)
     return asked
 
 

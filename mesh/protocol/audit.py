@@ -253,7 +253,7 @@ class _Work:
 
     def _examine(self, leaves: list[bytes], batch: LineageBatch, owner: Member, *, first: int, after: tuple[int, int]) -> list[Examined]:
         bodies = by_id(batch.bodies)
-        openings = {item.intent: item.openings for item in batch.openings}
+        openings = {item.intent: item for item in batch.openings}
         return examine_records(
             leaves,
             Material(bodies, openings),

@@ -3,7 +3,8 @@
 Rules
 -----
 1. The engine is asked only about complete inputs: a declared action, exactly its declared parameters in their privacy
-   classes, entities that exist. Anything else is refused before the engine sees it.
+   classes, entities that exist. Anything else is refused before the engine sees it. Of a sealed parameter nobody here sees more than
+   that it is there, and sealed for whom the bundle says.
 2. Nothing that the bundle does not declare reaches the engine: no parameter, no attribute, no entity.
 3. Principal attributes come from the identity document, resource attributes and parents from the bundle, never from the intent.
 4. Permit only if the verdict is allow *and* names no error *and* rests on a permit of this bundle.
@@ -66,13 +67,21 @@ class Engine(Protocol):
 class _Action:
     """A declared action, ready for lookups."""
 
-    def __init__(self, domain: str, spec: ActionSpec) -> None:
+    def __init__(self, domain: str, spec: ActionSpec, auditors: Mapping[str, str]) -> None:
         self.ref = EntityRef(type="Action", id=action_id(domain, spec.name))
         self.resource = spec.resource
         self.public = {param.name: param.type for param in spec.params if param.privacy == "public"}
         self.committed = {param.name: param.type for param in spec.params if param.privacy == "committed"}
-        self.required_public = frozenset(param.name for param in spec.params if param.required and param.privacy == "public")
-        self.required_committed = frozenset(param.name for param in spec.params if param.required and param.privacy == "committed")
+        self.sealed = {
+            param.name: [(auditor, auditors.get(auditor, "")) for auditor in param.auditors]
+            for param in spec.params
+            if param.privacy == "sealed"
+        }
+        self.privacy = {param.name: param.privacy for param in spec.params}
+        self.required = {
+            privacy: frozenset(param.name for param in spec.params if param.required and param.privacy == privacy)
+            for privacy in ("public", "committed", "sealed")
+        }
 
 
 class _End(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +99,8 @@ class _Index:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
-        self.actions = {spec.name: _Action(bundle.domain, spec) for spec in bundle.actions}
+        auditors = {auditor.name: auditor.key for auditor in bundle.auditors}
+        self.actions = {spec.name: _Action(bundle.domain, spec, auditors) for spec in bundle.actions}
         self.attributes = {attribute.name: attribute.type for attribute in bundle.principal}
         self.types: dict[str, EntityType] = {kind.name: kind for kind in bundle.types}
         self.entities = {(entity.type, entity.id): entity for entity in bundle.entities}
@@ -203,12 +213,13 @@ def prepare(intent: Intent, identity: Identity, openings: Iterable[Opening], law
     Args:
         intent: verified by the caller, and of the law's domain.
         identity: the document of its subject, verified by the caller.
-        openings: of the intent's committed parameters.
+        openings: of the intent's committed parameters that are not sealed.
         law: the active law of the domain.
         attested: the governor's facts, as they will be recorded.
 
     Raises:
-        Refused: ``action_unknown``, ``params_mismatch``, ``opening_mismatch``, ``attribute_mismatch``, ``entity_missing``.
+        Refused: ``action_unknown``, ``params_mismatch``, ``seal_mismatch``, ``opening_mismatch``, ``attribute_mismatch``,
+            ``entity_missing``.
         Unavailable: ``engine_unavailable`` if the bundle of the law is not held here.
     """
     index = _index(law)
@@ -262,9 +273,17 @@ def _index(law: Law) -> _Index:
 
 
 def _params(action: _Action, intent: Intent, openings: Iterable[Opening]) -> Params:
-    _check_declared(intent.params, action.public, action.required_public, elsewhere=action.committed, privacy="public")
-    _check_declared(intent.committed, action.committed, action.required_committed, elsewhere=action.public, privacy="committed")
-    values = open_all(intent.params, intent.committed, openings)
+    committed = {name: commitment for name, commitment in intent.committed.items() if name not in intent.sealed}
+    _check_declared(intent.params, action, "public")
+    _check_declared(committed, action, "committed")
+    _check_declared(intent.sealed, action, "sealed")
+    for name, seals in intent.sealed.items():
+        if name not in intent.committed:
+            raise Refused("params_mismatch", f"{name} is sealed and commits to nothing")
+        if [(seal.auditor, seal.key) for seal in seals] != action.sealed[name]:
+            wanted = ", ".join(f"{auditor} {key[:12]}…" for auditor, key in action.sealed[name])
+            raise Refused("seal_mismatch", f"{name} must be sealed for {wanted}"[:200])
+    values = open_all(intent.params, committed, openings)
     for name, value in values.items():
         declared = action.public.get(name) or action.committed[name]
         if not _is(declared, value):
@@ -272,15 +291,14 @@ def _params(action: _Action, intent: Intent, openings: Iterable[Opening]) -> Par
     return values
 
 
-def _check_declared(
-    given: Mapping[str, object], declared: Mapping[str, str], required: frozenset[str], *, elsewhere: Mapping[str, str], privacy: str
-) -> None:
+def _check_declared(given: Mapping[str, object], action: _Action, privacy: str) -> None:
     for name in given:
-        if name not in declared:
-            why = f"must not be {privacy}" if name in elsewhere else "is not declared"
+        declared = action.privacy.get(name)
+        if declared != privacy:
+            why = "is not declared" if declared is None else f"must not be {privacy}"
             raise Refused("params_mismatch", f"{name} {why}")
-    if not required <= given.keys():
-        missing = min(required - given.keys())
+    if not action.required[privacy] <= given.keys():
+        missing = min(action.required[privacy] - given.keys())
         raise Refused("params_mismatch", f"{missing} is missing")
 
 

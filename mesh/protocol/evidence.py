@@ -73,7 +73,7 @@ def sealed_body(data: bytes, rosters: Vouched) -> None:
 
 def nothing_else(bundle: ProofBundle) -> str:
     """That nothing of a policy is in a bundle whose record is no decision."""
-    if bundle.manifests or bundle.bundles or bundle.activations or bundle.openings:
+    if bundle.manifests or bundle.bundles or bundle.activations or bundle.openings or bundle.boxes:
         raise Refused("record_invalid", "only decisions rest on policy")
     return "no policy was asked"
 

@@ -12,7 +12,6 @@ from mesh.core.log.bundle import ProofBundle
 from mesh.core.log.record import DecisionMade, read_record
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import LineageBatch, Openings, pack
-from mesh.core.run.params import Opening
 from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX
 from mesh.protocol.audit import Audit, AuditEvent
 from mesh.protocol.audited import AuditState
@@ -88,7 +87,7 @@ def proofs_as_events(proofs: Iterable[ProofBundle]) -> Iterator[list[AuditEvent]
     filed = Filed()
     for proof in proofs:
         record = read_record(bytes(proof.record))
-        opened = _opened(record.intent, proof.openings) if isinstance(record, DecisionMade) else None
+        opened = _opened(record.intent, proof) if isinstance(record, DecisionMade) else None
         note = TlogProof.parse(proof.proof.encode()).note if proof.proof else b""
         yield filed.add(record.origin, record.index, bytes(proof.record), map(bytes, proof.bodies), opened, note)
     yield filed.end()
@@ -106,8 +105,9 @@ def that_is_all(audit: Audit, state: AuditState, *, now_ms: int) -> AuditState:
     return state
 
 
-def _opened(intent: str, openings: list[Opening]) -> Openings | None:
-    return Openings(intent=intent, openings=openings) if openings else None
+def _opened(intent: str, proof: ProofBundle) -> Openings | None:
+    opened = Openings(intent=intent, openings=proof.openings, boxes=proof.boxes)
+    return opened if opened.openings or opened.boxes else None
 
 
 def _empty(ask: Ask) -> AuditEvent:

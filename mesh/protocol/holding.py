@@ -19,7 +19,6 @@ from mesh.core.log.merkle import Frontier
 from mesh.core.log.note import Line, parse_note
 from mesh.core.log.record import read_record
 from mesh.core.messages import LineageBatch
-from mesh.core.run.params import Opening
 from mesh.errors import Refused
 from mesh.protocol import decide
 from mesh.protocol.attester import Examined, Material, examine_records
@@ -213,7 +212,7 @@ def examined_leaves(
 ) -> tuple[list[Examined], str]:
     """The leaves up to the first that is no record, and why it is none."""
     bodies = by_id(batch.bodies)
-    openings: dict[str, list[Opening]] = {item.intent: item.openings for item in batch.openings}
+    openings = {item.intent: item for item in batch.openings}
     examine = partial(
         examine_records,
         material=Material(bodies, openings),

@@ -29,6 +29,7 @@ from mesh.core.run.approval import Effect as Approved
 from mesh.core.run.authorization import Denial, RecordRef
 from mesh.core.run.decision import Decision, Verdict
 from mesh.core.run.kin import below
+from mesh.core.run.sealed import check_boxes
 from mesh.errors import MeshError, Refused
 from mesh.limits import REQUEST_BYTES_MAX
 from mesh.protocol import decide
@@ -134,6 +135,7 @@ class Intake:
                 raise Refused("erased", "an erasure names this intent")
             if stale is not None:
                 raise stale
+            check_boxes(item.sender.intent.claims.sealed, item.request.boxes)
             item.asked = question(
                 item.sender,
                 bytes(item.request.enforcer),
@@ -231,8 +233,8 @@ class Intake:
             PutBody(asked.enforcer.id, "identity", asked.enforcer.envelope),
             Locate(intent.id, ref.origin, ref.index),
         ]
-        if item.request.openings:
-            opened = Openings(intent=intent.id, openings=item.request.openings)
+        if item.request.openings or item.request.boxes:
+            opened = Openings(intent=intent.id, openings=item.request.openings, boxes=item.request.boxes)
             self.effects.append(PutOpenings(intent.id, canonical.encode(opened)))
 
     def _draft(self, asked: Question, decision: Decision, index: int, at_ms: int) -> Draft:

@@ -88,6 +88,7 @@ def gather(
         bundles=[_bundle(record, bundles)],
         activations=_activations(record, activations),
         openings=[opening for item in main.batch.openings if item.intent == record.intent for opening in item.openings],
+        boxes=[box for item in main.batch.openings if item.intent == record.intent for box in item.boxes],
         outcomes=others,
         rosters=rosters,
     )

@@ -7,9 +7,10 @@ import pytest
 
 from mesh.adapters.cedar import PROFILE
 from mesh.adapters.cedar_lint import lint, near
-from mesh.core.law.policy import ActionSpec, Attribute, Bundle, Case, EntityType, ParamSpec
+from mesh.core.law.policy import ActionSpec, Attribute, Auditor, Bundle, Case, EntityType, ParamSpec
 from mesh.core.run.intent import EntityRef
 from tests.policy.kit import BILLING, PERMIT, bundle, entity, policies, rule
+from tests.support.factory import AUDITORS
 
 
 def found(made: Bundle) -> list[str]:
@@ -131,7 +132,7 @@ def test_json_of_any_other_shape_is_a_finding_or_left_to_the_engine_but_never_a_
 
 
 def param(name: str) -> ParamSpec:
-    return ParamSpec(name=name, type="int", privacy="public", required=True)
+    return ParamSpec(name=name, type="int", privacy="public", required=True, auditors=[])
 
 
 @pytest.mark.parametrize(
@@ -191,3 +192,58 @@ def test_two_cases_of_one_name_are_a_finding() -> None:
 
 def test_a_word_that_resembles_nothing_gets_no_suggestion() -> None:
     assert near("zzz", ["send"]) == ""
+
+
+# ---------------------------------------------------------------------------------------------------------- sealed parameters
+
+
+def _sealing(text: str = PERMIT, *, auditors: list[Auditor] | None = None, who: list[str] | None = None, privacy: str = "sealed") -> Bundle:
+    """The domain with an ``iban`` that ``send`` seals."""
+    made = bundle(text, auditors=auditors if auditors is not None else [Auditor(name="tax", key=AUDITORS["tax"].public)])
+    send, audit = made.actions
+    hidden = ParamSpec(name="iban", type="string", privacy=privacy, required=False, auditors=["tax"] if who is None else who)
+    return msgspec.structs.replace(made, actions=[msgspec.structs.replace(send, params=[*send.params, hidden]), audit])
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'context.asserted.params.iban == "x"',
+        "context.asserted.params has iban",
+        'context.asserted.params has iban && context.asserted.params.iban like "DE*"',
+        'context["asserted"]["params"]["iban"] == "x"',
+        "context.asserted.params == context.asserted.params",
+        "context.asserted == context.asserted",
+        "context == context",
+    ],
+)
+def test_no_policy_reads_what_is_sealed(condition: str) -> None:
+    for effect in ("permit", "forbid"):
+        findings = lint(_sealing(rule("r", effect, condition)), profile=PROFILE)
+        assert {finding.code for finding in findings} == {"policy_reads_sealed"}
+        assert findings[0].what == "reads 'iban', which send seals for auditors: no governor sees it"
+
+
+def test_a_policy_of_another_action_may_use_the_same_name() -> None:
+    """What that action calls so is not sealed there; what is not declared there at all is the validator's."""
+    text = '@id("r") permit (principal, action == Action::"pay/audit", resource) when { context.asserted.params has iban };'
+    assert lint(_sealing(text), profile=PROFILE) == []
+    assert lint(_sealing(rule("r", "permit", "context.asserted.params.cents < 3")), profile=PROFILE) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (_sealing(who=[]), "send: iban is sealed for nobody"),
+        (_sealing(privacy="committed"), "send: iban is committed and names auditors"),
+        (_sealing(who=["tax", "tax"]), "send: iban names auditors twice, or not in their order"),
+        (_sealing(who=["tex"]), "send: iban is sealed for 'tex', who is no auditor here; did you mean 'tax'?"),
+        (_sealing(auditors=[Auditor(name="tax", key="01" + "00" * 31)]), "auditor 'tax': 0100000000000000… is no X25519 key"),
+        (_sealing(auditors=[Auditor(name=name, key=AUDITORS["tax"].public) for name in ("tax", "tex")]), "auditor's key"),
+        (_sealing(auditors=[Auditor(name="tax", key=key.public) for key in AUDITORS.values()]), "auditor 'tax' stands there 2 times"),
+    ],
+    ids=["nobody", "not sealed", "twice", "unknown", "small order", "one key", "one name"],
+)
+def test_sealed_parameters_name_auditors_with_sound_keys(made: Bundle, says: str) -> None:
+    assert any(says in what for what in found(made)), found(made)
+    assert found(_sealing()) == []

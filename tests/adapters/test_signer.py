@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mesh.adapters.signer import KeyFile, Signer, generate, load
+from mesh.adapters.signer import KeyFile, Signer, generate, generate_seal, load, load_seal, use_of
 from mesh.core.bytes.keys import SecretKey, verify
+from mesh.core.bytes.sealkeys import SealKey
 from mesh.errors import Refused
 from mesh.limits import KEY_FILE_BYTES_MAX
 
@@ -173,3 +174,41 @@ def test_no_secret_is_in_anything_that_prints_or_travels() -> None:
     for value in (entry, signer):
         with pytest.raises(TypeError):
             pickle.dumps(value)
+
+
+# ------------------------------------------------------------------------------------------------------ keys that open boxes
+
+
+def test_a_key_that_opens_boxes_is_kept_like_one_that_signs(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        made = generate_seal(tmp_path / "auditor.key", SEED)
+    finally:
+        os.umask(before)
+    path = tmp_path / "auditor.key"
+    assert path.read_bytes() == f"govmesh-key-v1 auditor-seal {SealKey(SEED).public} {SEED.hex()}\n".encode()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert load_seal(path).public == made.public != SecretKey(SEED).public
+    assert use_of(path) == "auditor-seal"
+    with pytest.raises(Refused) as no:
+        generate_seal(path, OTHER)
+    assert no.value.code == "key_exists"
+    path.chmod(0o640)
+    with pytest.raises(Refused) as exposed:
+        load_seal(path)
+    assert exposed.value.code == "key_exposed"
+
+
+def test_a_key_signs_or_opens_and_is_never_loaded_as_the_other(tmp_path: Path) -> None:
+    generate_seal(tmp_path / "opens.key", SEED)
+    generate(tmp_path / "signs.key", "log", SEED)
+    assert code_of(tmp_path / "opens.key") == "bad_key"
+    for act in (lambda: load_seal(tmp_path / "signs.key"), lambda: generate(tmp_path / "new.key", "auditor-seal", OTHER)):
+        with pytest.raises(Refused) as no:
+            act()
+        assert no.value.code == "bad_key"
+    mixed = f"govmesh-key-v1 auditor-seal {SecretKey(SEED).public} {SEED.hex()}\n".encode()
+    with pytest.raises(Refused) as halves:
+        load_seal(written(tmp_path, mixed))
+    assert halves.value.code == "bad_key"
+    assert not (tmp_path / "new.key").exists()

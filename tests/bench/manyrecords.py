@@ -131,6 +131,7 @@ class Filler:
             resource=EntityRef(type="Account", id=account),
             params={"to": account, "amount_cents": 90_000_000 if turn in _DENIED_BY_POLICY else 1_000 + number % 1_000},
             committed={},
+            sealed={},
             measurements=[],
             purpose=f"invoice {number}",
             audience=Audience(enforcer=self.place.claims.key, boot=self.boots[region].boot),
@@ -148,6 +149,7 @@ class Filler:
             identity=raw(document.envelope),
             enforcer=raw(self.place.envelope),
             openings=[],
+            boxes=[],
             approvals=[],
             parents=[],
         )

@@ -16,7 +16,7 @@ from mesh.core.messages import BundleAsked, LawAsked
 from mesh.protocol.audit import Audit
 from tests.cli.lawmesh import code_of
 from tests.cli.policymesh import ALL, PolicyDesk
-from tests.support.factory import DOMAIN
+from tests.support.factory import AUDITORS, DOMAIN
 
 
 def _asked(policy: PolicyDesk) -> list[str]:
@@ -61,6 +61,15 @@ def test_one_epoch_is_shown_with_signers_terms_sources_and_rings(policy: PolicyD
     assert 'permit (\n  principal in Group::"payers"' in out
     assert "terms of send" in out
     assert code_of(policy.say("show", DOMAIN, "--epoch", "7")[2]) == "not_found"
+
+
+def test_it_is_shown_for_whom_parameters_are_sealed(policy: PolicyDesk) -> None:
+    domain, key = policy.policy / "domain.toml", AUDITORS["finance"].public
+    hidden = 'payee = { type = "string", privacy = "sealed", required = false, auditors = ["finance"] }'
+    domain.write_text(f'{domain.read_text()}{hidden}\n\n[auditors]\nfinance = "{key}"\n')  # its parameters stand last
+    policy.pushed()
+    assert policy.say("show", DOMAIN)[1]["sealed"] == {"send payee": [f"finance {key}"]}
+    assert "send payee is sealed for" in policy.run("policy", "show", DOMAIN, "--epoch", "2")[1]
 
 
 def test_a_bundle_that_nobody_gives_is_said_and_the_rest_is_shown(policy: PolicyDesk) -> None:

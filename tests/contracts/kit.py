@@ -10,6 +10,7 @@ from mesh.contracts.jsonschema import known_kinds
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import KINDS, Statement
 from mesh.core.bytes.keys import admit_key
+from mesh.core.bytes.sealkeys import SealKey
 from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import open_checkpoint
 from mesh.core.log.merkle import leaf_hash, verify_consistency, verify_inclusion
@@ -17,6 +18,7 @@ from mesh.core.log.note import Verifier
 from mesh.core.log.record import read_record
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.run.params import Opening, open_all
+from mesh.core.run.sealed import Box, Seal, open_box
 
 __all__ = ["PROCEDURE", "SCHEMAS", "VECTORS", "attesters", "log_keys", "vector", "vectors"]
 
@@ -62,6 +64,12 @@ def _open(data: Mapping[str, Any]) -> None:
     open_all({}, data["committed"], [Opening(**opening) for opening in data["openings"]])
 
 
+def _unseal(data: Mapping[str, Any]) -> None:
+    sealed = {name: [Seal(**seal) for seal in seals] for name, seals in data["sealed"].items()}
+    boxes = [Box(**box) for box in data["boxes"]]
+    open_box(sealed, data["committed"], boxes, data["name"], SealKey(bytes.fromhex(data["seed"])))
+
+
 def _inclusion(data: Mapping[str, Any]) -> None:
     leaf = leaf_hash(base64.b64decode(data["leaf"]))
     verify_inclusion(leaf, data["index"], data["size"], bytes.fromhex(data["root"]), _hashes(data))
@@ -93,6 +101,7 @@ PROCEDURE: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
     "threshold": _threshold,
     "admit_key": lambda data: admit_key(data["key"]),
     "open": _open,
+    "unseal": _unseal,
     "record": lambda data: read_record(base64.b64decode(data["record"])),
     "inclusion": _inclusion,
     "consistency": _consistency,

@@ -167,8 +167,11 @@ class FakeBus:
 def settings(lab: Lab, *, boot: str = "b1" * 32, obligations: frozenset[str] = frozenset({"receipt"})) -> Settings:
     """The lab's enforcer and its one workload."""
     place = Place(document=envelope.read(Identity, lab.place_envelope), boot=boot, obligations=obligations)
+    governance = admit_governance(  # without bundles, like any enforcer
+        envelope.read(Roster, lab.roster_envelope), pin=lab.pin, manifests=[envelope.read(Manifest, lab.manifest_envelope)], bundles=[]
+    )
     return Settings(
-        governance=lab.governance,
+        governance=governance,
         region="eu",
         tenant="demo",
         place=place,
@@ -185,7 +188,7 @@ async def opened(lab: Lab, bus: FakeBus, path: Path, *, boot: str = "b1" * 32, s
     return core
 
 
-def wish(*, amount: int = 10, account: str = "acme", committed: Params | None = None) -> Wish:
+def wish(*, amount: int = 10, account: str = "acme", committed: Params | None = None, sealed: Params | None = None) -> Wish:
     """A small payment."""
     return Wish(
         domain=DOMAIN,
@@ -193,6 +196,7 @@ def wish(*, amount: int = 10, account: str = "acme", committed: Params | None = 
         resource=EntityRef(type="Account", id=account),
         params={"amount": amount},
         committed=committed or {},
+        sealed=sealed or {},
         purpose="rent",
         assurance="local",
         measure=lambda: MEASURED,

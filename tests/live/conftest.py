@@ -11,11 +11,11 @@ import pytest
 from mesh.cli import run
 from mesh.dev.cluster import Cluster
 from tests.live.halves import Halves
-from tests.live.kit import Client, Said, make_files, until_fresh
+from tests.live.kit import Client, Said, make_files, make_payroll, until_fresh
 
 
-def _start(folder: Path, nodes: int) -> Cluster:
-    cluster = Cluster(make_files(folder, nodes=nodes))
+def _start(folder: Path, nodes: int, *policies: Path) -> Cluster:
+    cluster = Cluster(make_files(folder, nodes=nodes, policies=policies))
     cluster.start_bus()
     asyncio.run(cluster.provision())
     cluster.start()
@@ -23,9 +23,17 @@ def _start(folder: Path, nodes: int) -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def payroll(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A domain of the shared mesh in which something is sealed: its policy, and ``finance.key`` of the auditor."""
+    folder = tmp_path_factory.mktemp("payroll")
+    make_payroll(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mesh(tmp_path_factory: pytest.TempPathFactory, payroll: Path) -> Iterator[Cluster]:
     """Four governors that nobody may harm, and that are fresh: before, they rightly deny."""
-    with _start(tmp_path_factory.mktemp("mesh"), 4) as cluster:
+    with _start(tmp_path_factory.mktemp("mesh"), 4, payroll / "payroll") as cluster:
         asyncio.run(until_fresh(cluster))
         yield cluster
 

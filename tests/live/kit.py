@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import re
 import secrets
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -33,11 +35,21 @@ BILLING = Principal(name="billing", subject="spiffe://dev/agent/billing", groups
 GATE = Principal(name="gate", subject="spiffe://dev/enforcer/gate", role="enforcer", enforcer_class="in-process")
 
 
-def make_files(folder: Path, *, nodes: int = 4, spares: int = 0) -> DevMeshFiles:
+def make_payroll(folder: Path) -> Path:
+    """The policy of the documentation in which an IBAN is sealed, with an auditor's key of one's own beside it."""
+    policy = folder / "payroll"
+    shutil.copytree(Path(__file__).parents[2] / "docs" / "examples" / "sealed", policy)
+    key = signer.generate_seal(folder / "finance.key", secrets.token_bytes(32))
+    domain = (policy / "domain.toml").read_text()
+    (policy / "domain.toml").write_text(re.sub(r'(?m)^finance = "[0-9a-f]{64}"$', f'finance = "{key.public}"', domain))
+    return policy
+
+
+def make_files(folder: Path, *, nodes: int = 4, spares: int = 0, policies: Sequence[Path] = ()) -> DevMeshFiles:
     """Everything a mesh of ``nodes`` governors needs, in ``folder``."""
     return create(
         folder,
-        policies=[POLICIES / "payments", POLICIES / "ops"],
+        policies=[POLICIES / "payments", POLICIES / "ops", *policies],
         principals=[BILLING],
         enforcer=GATE,
         nodes=nodes,
@@ -90,6 +102,7 @@ class Client:
             resource=EntityRef(type="Account", id=to),
             params={"to": to, "amount_cents": amount},
             committed={},
+            sealed={},
             measurements=[],
             purpose="test",
             audience=Audience(enforcer=self.enforcer.claims.key, boot=self.boot),
@@ -111,6 +124,7 @@ class Client:
             identity=msgspec.Raw(self.document.envelope),
             enforcer=msgspec.Raw(self.enforcer.envelope),
             openings=list(openings),
+            boxes=[],
             approvals=[],
             parents=[],
         )

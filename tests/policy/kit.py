@@ -78,19 +78,24 @@ def bundle(text: str = PERMIT, **changes: Any) -> Bundle:
             entity("Account", "acct:acme", EntityRef(type="List", id="approved"), country="NL"),
             entity("Vault", "main", level=3),
         ],
+        auditors=[],
         actions=[
             ActionSpec(
                 name="send",
                 resource="Account",
                 params=[
-                    ParamSpec(name="cents", type="int", privacy="public", required=True),
-                    ParamSpec(name="memo", type="string", privacy="committed", required=False),
-                    ParamSpec(name="pin", type="string", privacy="committed", required=False),
-                    ParamSpec(name="tags", type="strings", privacy="public", required=False),
-                    ParamSpec(name="urgent", type="bool", privacy="public", required=False),
+                    ParamSpec(name="cents", type="int", privacy="public", required=True, auditors=[]),
+                    ParamSpec(name="memo", type="string", privacy="committed", required=False, auditors=[]),
+                    ParamSpec(name="pin", type="string", privacy="committed", required=False, auditors=[]),
+                    ParamSpec(name="tags", type="strings", privacy="public", required=False, auditors=[]),
+                    ParamSpec(name="urgent", type="bool", privacy="public", required=False, auditors=[]),
                 ],
             ),
-            ActionSpec(name="audit", resource="Vault", params=[ParamSpec(name="why", type="string", privacy="committed", required=True)]),
+            ActionSpec(
+                name="audit",
+                resource="Vault",
+                params=[ParamSpec(name="why", type="string", privacy="committed", required=True, auditors=[])],
+            ),
         ],
         cases=[],
     )
@@ -126,6 +131,7 @@ def intent(params: Mapping[str, Any] | None = None, **changes: Any) -> Intent:
         resource=EntityRef(type="Account", id="acct:acme"),
         params=dict(params if params is not None else {"cents": 100}),
         committed={},
+        sealed={},
         measurements=[],
         purpose="",
         audience=Audience(enforcer=KEY, boot=KEY),

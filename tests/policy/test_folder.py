@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 
 from mesh.adapters import cedar_child
 from mesh.core.bytes import canonical
+from mesh.core.bytes.sealkeys import SealKey
 from mesh.core.law.policy import Bundle, read_bundle
 from mesh.errors import Refused, Unavailable
-from mesh.limits import BUNDLE_BYTES_MAX
+from mesh.limits import AUDITORS_MAX, BUNDLE_BYTES_MAX
 from mesh.policy.build import build, check
 from mesh.policy.cases import require_cases, run_cases
 from mesh.policy.folder import PolicyRefused, load_folder
@@ -284,3 +286,55 @@ def test_a_case_says_who_approved_and_whether_the_glass_is_broken(folder: Path, 
 def test_a_demand_that_nobody_can_read_is_said_at_the_check(folder: Path) -> None:
     (folder / "large.cedar").write_text(GLASS.replace("2 of security", "both of security"))
     assert any("written like '2 of security, 1 of finance'" in one for one in findings(check, folder))
+
+
+# ---------------------------------------------------------------------------------------------------------- sealed parameters
+
+SEALED = Path(__file__).parents[2] / "docs" / "examples" / "sealed"
+
+
+def test_the_example_with_a_sealed_parameter_passes_its_checks_and_cases() -> None:
+    built = check(SEALED)
+    with ready(built.bundle) as engine:
+        require_cases(built.bundle, built.actions, engine)
+    (action,) = built.bundle.actions
+    assert {param.name: (param.privacy, param.auditors) for param in action.params} == {
+        "amount_cents": ("public", []),
+        "iban": ("sealed", ["finance", "tax"]),
+        "note": ("committed", []),
+    }
+    assert [auditor.name for auditor in built.bundle.auditors] == ["finance", "tax"]
+
+
+def test_a_policy_that_reads_what_is_sealed_is_refused_before_anybody_takes_it(tmp_path: Path) -> None:
+    folder = tmp_path / "policy"
+    shutil.copytree(SEALED, folder)
+    edit(folder / "pay.cedar", ("amount_cents <= 1000000", 'iban like "DE*"'))
+    with pytest.raises(PolicyRefused) as no:
+        check(folder)
+    assert no.value.code == "policy_reads_sealed"
+
+
+def test_a_case_without_a_required_sealed_parameter_fails(tmp_path: Path) -> None:
+    folder = tmp_path / "policy"
+    shutil.copytree(SEALED, folder)
+    edit(folder / "tests" / "pay.toml", (', iban = "DE02120300000000202051"', ""))
+    built = check(folder)
+    with ready(built.bundle) as engine:
+        said = [one.said for one in run_cases(built.bundle, built.actions, engine, clock_ns=lambda: 0)]
+    assert said == ["params_mismatch: iban is missing"] * 2
+
+
+def test_auditors_of_a_policy_are_bounded(tmp_path: Path) -> None:
+    folder = tmp_path / "policy"
+    shutil.copytree(SEALED, folder)
+
+    def auditors(count: int) -> str:
+        return "".join(f'a{at} = "{SealKey(at.to_bytes(32)).public}"\n' for at in range(1, count + 1))
+
+    edit(folder / "domain.toml", ("[entities.Employee]", auditors(AUDITORS_MAX - 2) + "\n[entities.Employee]"))
+    assert len(check(folder).bundle.auditors) == AUDITORS_MAX
+    edit(folder / "domain.toml", ("[entities.Employee]", f'more = "{SealKey(bytes(32)).public}"\n\n[entities.Employee]'))
+    with pytest.raises(PolicyRefused) as no:
+        check(folder)
+    assert no.value.code == "malformed"

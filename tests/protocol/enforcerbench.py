@@ -79,6 +79,7 @@ class Bench:
             "resource": RESOURCE,
             "params": PARAMS,
             "committed": {MEMO.name: commit(MEMO)},
+            "sealed": {},
             "measurements": list(MEASURED),
             "purpose": "",
             "audience": Audience(enforcer=ENFORCER.public, boot=BOOT),

@@ -130,7 +130,9 @@ def roster(names: tuple[str, ...] = tuple(REGIONS), *, f: int = 1, k: int = 3) -
 
 def _spec(name: str, **types: str) -> ActionSpec:
     params = [
-        ParamSpec(name=key, type=kind.removesuffix("!"), privacy="committed" if kind.endswith("!") else "public", required=False)
+        ParamSpec(
+            name=key, type=kind.removesuffix("!"), privacy="committed" if kind.endswith("!") else "public", required=False, auditors=[]
+        )
         for key, kind in types.items()
     ]
     return ActionSpec(name=name, resource="Thing", params=params)
@@ -150,6 +152,7 @@ BUNDLE = Bundle(
     principal=[],
     types=[EntityType(name="Thing", closed=False, prefix="")],
     entities=[],
+    auditors=[],
     actions=[
         _spec("pay", to="string", amount="int", urgent="bool", tags="strings", memo="string!"),
         _spec("audit"),

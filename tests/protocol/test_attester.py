@@ -34,7 +34,7 @@ def _examine(
     material: Material | None = None,
 ) -> list[Examined]:  # fmt: skip
     if material is None:
-        openings = {intent: canonical.decode(Openings, data, bytes_max=10**6).openings for intent, data in owner.openings.items()}
+        openings = {intent: canonical.decode(Openings, data, bytes_max=10**6) for intent, data in owner.openings.items()}
         material = Material(owner.bodies, openings)
     return examine_records(
         owner.leaves, material, owner=OWNER, first=first, after_ms=after_ms, governance=LAB.governance, documents=Documents(),
@@ -270,7 +270,7 @@ def test_an_outcome_that_its_carrier_spoilt_is_missing_not_wrong(spoil: Callable
 )
 def test_openings_that_do_not_open_are_missing_not_wrong(openings: Any) -> None:
     owner, record = _decided(memo="private")
-    given = {} if openings == {} else {record.intent: openings}
+    given = {} if openings == {} else {record.intent: Openings(intent=record.intent, openings=openings, boxes=[])}
     (item,) = _examine(owner, material=Material(owner.bodies, given))
     assert (item.code, item.incomplete, item.openings) == ("body_missing", True, ())
 

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, get_args
 import msgspec
 import pytest
 
+from mesh.adapters.sealer import seal
 from mesh.core.bytes import canonical, envelope
 from mesh.core.log.archive import Packer, Unpacker
 from mesh.core.log.bundle import read_proof
@@ -32,6 +33,7 @@ from mesh.core.run.heard import Heard
 from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Intent, Measurement
 from mesh.core.run.outcome import Aborted, Blocked, Event, Failed, Finished, Outcome, Unknown, event_name
+from mesh.core.run.params import commit
 from mesh.errors import Refused
 from mesh.protocol.audit import Audit, AuditEvent
 from mesh.protocol.audited import AuditState
@@ -39,10 +41,11 @@ from mesh.protocol.events import LineageArrived, NoteArrived
 from mesh.protocol.serving import body_ids, opening_ids
 from mesh.verify import verify
 from tests.protocol.machines import checkpoint
-from tests.support.factory import Lab, sign
+from tests.support.factory import AUDITORS, Lab, sign
 from tests.support.heard import word
 from tests.support.kin import Family
 from tests.support.proofs import happened
+from tests.support.sealed import hidden
 from tests.support.spans import Field, fields_of, spans
 
 MEMBERS: Final = {member.name: member for member in Lab().roster.members}
@@ -69,10 +72,12 @@ def _more(story: Family) -> None:
         name, data, openings = lab.intent(number, amount=500, account=account, memo="rent", at_ms=mesh.now_ms)
         claims = envelope.read(Intent, data).claims
         measured = [Measurement(name="program", digest="blake3:" + "ab" * 32)]
-        intent = sign(msgspec.structs.replace(claims, measurements=measured), lab.holder)
+        seals, boxes = seal(hidden(number=number), {who: key.public for who, key in AUDITORS.items()})
+        committed = {**claims.committed, "payee": commit(hidden(number=number))}
+        intent = sign(msgspec.structs.replace(claims, measurements=measured, committed=committed, sealed={"payee": seals}), lab.holder)
         assert name
         approvals = {21: [], 22: [lab.approval(intent)], 23: [lab.grant()]}[number]
-        answer = mesh.request("us-1", lab.request(intent, openings, *approvals))
+        answer = mesh.request("us-1", lab.request(intent, openings, *approvals, boxes=boxes))
         assert isinstance(answer, Authorized) is (number != 21)
     story.deny("us-1", 24, "action_unknown", action="steal")
     mesh.run(6)

@@ -76,7 +76,9 @@ class Desk:
 def _request(intent: bytes, openings: Sequence[Opening] = (), **changes: bytes) -> bytes:
     parts = {"intent": intent, "identity": LAB.identity_envelope, "enforcer": LAB.place_envelope, **changes}
     return canonical.encode(
-        IntentRequest(**{name: msgspec.Raw(data) for name, data in parts.items()}, openings=list(openings), approvals=[], parents=[])
+        IntentRequest(
+            **{name: msgspec.Raw(data) for name, data in parts.items()}, openings=list(openings), boxes=[], approvals=[], parents=[]
+        )
     )
 
 
@@ -126,7 +128,7 @@ def test_everything_a_replay_needs_is_kept_with_the_record() -> None:
     assert {(body.id, body.kind) for body in only(PutBody, effects)} == {
         (identity, "intent"), (record.identity, "identity"), (record.enforcer, "identity"),
     }  # fmt: skip
-    assert only(PutOpenings, effects) == [PutOpenings(identity, canonical.encode(Openings(intent=identity, openings=[opening])))]
+    assert only(PutOpenings, effects) == [PutOpenings(identity, canonical.encode(Openings(intent=identity, openings=[opening], boxes=[])))]
     assert only(InsertOnce, effects) == [InsertOnce("intent", identity, NOW, 0)]
     assert {place.id for place in only(Locate, effects)} == {identity, record.authorization}
 

@@ -53,8 +53,8 @@ class Desk:
     def ask(self, intent: bytes, *parents: Parent, identity: bytes = LAB.identity_envelope) -> Answer:
         """The answer to the intent with these papers."""
         request = IntentRequest(
-            intent=msgspec.Raw(intent), identity=msgspec.Raw(identity), enforcer=msgspec.Raw(LAB.place_envelope), openings=[], approvals=[],
-            parents=list(parents),
+            intent=msgspec.Raw(intent), identity=msgspec.Raw(identity), enforcer=msgspec.Raw(LAB.place_envelope), openings=[], boxes=[],
+            approvals=[], parents=list(parents),
         )  # fmt: skip
         self.intake.take([IntentArrived(0, pack(request))], None)
         for effect in self.writer.finish(empty_log(ORIGIN))[1]:

@@ -13,10 +13,11 @@ from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.bytes.keys import SecretKey
+from mesh.core.bytes.sealkeys import SealKey
 from mesh.core.law.activation import Activation, Ring
 from mesh.core.law.fold import admit_governance
 from mesh.core.law.governance import Governance
-from mesh.core.law.policy import ActionSpec, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest
+from mesh.core.law.policy import ActionSpec, Auditor, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest
 from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
 from mesh.core.messages import IntentRequest, OutcomeRequest
 from mesh.core.run.approval import Approval, BreakGlass, Effect
@@ -26,8 +27,9 @@ from mesh.core.run.intent import Audience, EntityRef, Intent
 from mesh.core.run.kin import Parent
 from mesh.core.run.outcome import CHECKS, Check, Event, Finished, Outcome, Started
 from mesh.core.run.params import Opening, commit
+from mesh.core.run.sealed import Box
 
-__all__ = ["BOUNDS", "DOMAIN", "MESH", "T0", "Lab", "RuleEngine", "secret", "sign", "sign_draft"]
+__all__ = ["AUDITORS", "BOUNDS", "DOMAIN", "MESH", "T0", "Lab", "RuleEngine", "secret", "sign", "sign_draft"]
 
 MESH: Final = "lab"
 DOMAIN: Final = "payments"
@@ -36,6 +38,8 @@ BOUNDS: Final = Bounds(
 )
 T0: Final = 1_760_000_000_000
 """When the mesh begins, ms."""
+AUDITORS: Final = {name: SealKey(bytes.fromhex(canonical.sha256_hex(f"auditor {name}".encode()))) for name in ("finance", "tax")}
+"""For whom the payee of a payment is sealed."""
 _DAY_MS: Final = 86_400_000
 _REGIONS: Final = ("eu", "us", "ap", "sa", "af", "oc", "me")
 _PERMIT: Final = (
@@ -198,6 +202,7 @@ class Lab:
             resource=EntityRef(type="Account", id=account),
             params={"amount": amount},
             committed={opening.name: commit(opening) for opening in openings},
+            sealed={},
             measurements=[],
             purpose=purpose,
             audience=Audience(enforcer=self.place_key.public, boot="b0" * 32),
@@ -210,7 +215,9 @@ class Lab:
         )
         return envelope.draft(intent).id, sign(intent, self.holder), openings
 
-    def request(self, intent: bytes, openings: list[Opening], *approvals: bytes, parents: Sequence[Parent] = ()) -> bytes:
+    def request(
+        self, intent: bytes, openings: list[Opening], *approvals: bytes, parents: Sequence[Parent] = (), boxes: Sequence[Box] = ()
+    ) -> bytes:
         """What a workload sends."""
         raw = msgspec.Raw
         return canonical.encode(
@@ -219,6 +226,7 @@ class Lab:
                 identity=raw(self.identity_envelope),
                 enforcer=raw(self.place_envelope),
                 openings=openings,
+                boxes=list(boxes),
                 approvals=[raw(said) for said in approvals],
                 parents=list(parents),
             )
@@ -360,13 +368,15 @@ def _bundle() -> Bundle:
         principal=[],
         types=[EntityType(name="Account", closed=False, prefix="")],
         entities=[Entity(type="Group", id="payers", attributes={}, parents=[])],
+        auditors=[Auditor(name=name, key=key.public) for name, key in AUDITORS.items()],
         actions=[
             ActionSpec(
                 name="send",
                 resource="Account",
                 params=[
-                    ParamSpec(name="amount", type="int", privacy="public", required=True),
-                    ParamSpec(name="memo", type="string", privacy="committed", required=False),
+                    ParamSpec(name="amount", type="int", privacy="public", required=True, auditors=[]),
+                    ParamSpec(name="memo", type="string", privacy="committed", required=False, auditors=[]),
+                    ParamSpec(name="payee", type="string", privacy="sealed", required=False, auditors=sorted(AUDITORS)),
                 ],
             )
         ],

@@ -20,6 +20,7 @@ from mesh.core.messages import (
     BarrierAnswer,
     BarrierAsked,
     BundleAsked,
+    BundleGiven,
     Find,
     Found,
     HeardAsked,
@@ -177,8 +178,15 @@ class Node:
                 return pack(self.status())
             case HeardAsked(after=after):
                 return hearing.answer(hearing.page(self.state.words, after), self.bodies)
-            case Sync() | Offer() | LawAsked() | BundleAsked() | Supply() | BarrierAsked():
+            case BundleAsked(digest=digest):
+                return self._bundle(digest)
+            case Sync() | Offer() | LawAsked() | Supply() | BarrierAsked():
                 return pack(RefusedAnswer(code="unavailable", detail=""))
+
+    def _bundle(self, digest: str) -> bytes:
+        laws = (law for epochs in self.machine.governance.laws.values() for law in epochs if law.manifest.digest == digest)
+        held = next((law.bundle for law in laws if law.bundle is not None), None)
+        return pack(BundleGiven(bundle=msgspec.Raw(canonical.encode(held))) if held else RefusedAnswer(code="not_found", detail=digest))
 
     def _prove(self, ask: Prove) -> bytes:
         leaves = self.logs.get(ask.origin, [])

@@ -53,6 +53,9 @@ def _walk(value: Any, data: bytes, at: int, found: list[Span]) -> int:
             end = _walk(names[name], data, start, found) if name in names else _skip(data, start)
             if name in names:
                 found.insert(mark, Span((type(value).__name__, name), start, end))
+    elif isinstance(value, dict):
+        for name, start in _members(data, at):
+            _walk(value.get(name), data, start, found)
     elif isinstance(value, list):
         at += 1
         for item in value:

@@ -10,18 +10,19 @@ import blake3
 import msgspec
 
 from mesh.core.bytes import canonical
-from mesh.core.bytes.canonical import Count, Millis, Name, Params, Payload, Reason, Spiffe, Text, Token
+from mesh.core.bytes.canonical import Count, KeyHex, Millis, Name, Params, Payload, Reason, Spiffe, Text, Token
 from mesh.core.bytes.envelope import Statement, statement
 from mesh.core.law.reign import MaybeId, in_reign
 from mesh.core.law.roster import Roster
 from mesh.core.run.decision import Effect, Entity, PolicyName
 from mesh.core.run.intent import Assurance, Digest, EntityRef
 from mesh.errors import Refused
-from mesh.limits import APPROVALS_MAX, BUNDLE_BYTES_MAX, PARAMS_MAX
+from mesh.limits import APPROVALS_MAX, AUDITORS_MAX, BUNDLE_BYTES_MAX, PARAMS_MAX, SEAL_AUDITORS_MAX
 
 __all__ = [
     "ActionSpec",
     "Attribute",
+    "Auditor",
     "Bundle",
     "Case",
     "EntityType",
@@ -37,8 +38,16 @@ __all__ = [
 ]
 
 _ParamType = Annotated[str, msgspec.Meta(pattern="^(bool|int|string|bools|ints|strings)$(?!\\n)", max_length=7)]
-_Privacy = Annotated[str, msgspec.Meta(pattern="^(public|committed)$(?!\\n)", max_length=9)]
+_Privacy = Annotated[str, msgspec.Meta(pattern="^(public|committed|sealed)$(?!\\n)", max_length=9)]
 _Source = Annotated[str, msgspec.Meta(max_length=BUNDLE_BYTES_MAX)]
+
+
+class Auditor(Payload):
+    """Somebody for whom parameters are sealed."""
+
+    name: Token
+    key: KeyHex
+    """X25519 public key."""
 
 
 class ParamSpec(Payload):
@@ -48,6 +57,8 @@ class ParamSpec(Payload):
     type: _ParamType
     privacy: _Privacy
     required: bool
+    auditors: Annotated[list[Token], msgspec.Meta(max_length=SEAL_AUDITORS_MAX)]
+    """For whom it is sealed, sorted; nobody, unless it is sealed."""
 
 
 class ActionSpec(Payload):
@@ -122,6 +133,7 @@ class Bundle(Payload):
     """What policy may read of an identity document; what is not listed is not shown to it, so one document serves many domains."""
     types: list[EntityType]
     entities: list[Entity]
+    auditors: Annotated[list[Auditor], msgspec.Meta(max_length=AUDITORS_MAX)]
     actions: list[ActionSpec]
     cases: list[Case]
 
@@ -225,6 +237,7 @@ def _names(bundle: Bundle) -> dict[str, list[str]]:
         "attributes": [attribute.name for attribute in bundle.principal],
         "types": [kind.name for kind in bundle.types],
         "entities": [f"{entity.type}::{entity.id}" for entity in bundle.entities],
+        "auditors": [auditor.name for auditor in bundle.auditors],
         "actions": [action.name for action in bundle.actions],
         **{f"parameters of {action.name}": [spec.name for spec in action.params] for action in bundle.actions},
     }

@@ -21,7 +21,16 @@ from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Payload
 from mesh.core.log.record import read_record
 from mesh.core.run.params import Opening
-from mesh.limits import ACTIVATIONS_MAX, LIST_ITEMS_MAX, PARAMS_MAX, PROOF_BUNDLE_BYTES_MAX, PROOF_ROSTERS_MAX, TLOG_PROOF_BYTES_MAX
+from mesh.core.run.sealed import Box
+from mesh.limits import (
+    ACTIVATIONS_MAX,
+    LIST_ITEMS_MAX,
+    PARAMS_MAX,
+    PROOF_BUNDLE_BYTES_MAX,
+    PROOF_ROSTERS_MAX,
+    SEALED_BOXES_MAX,
+    TLOG_PROOF_BYTES_MAX,
+)
 
 __all__ = ["FORMAT", "ProofBundle", "Proven", "encode_proof", "make_proof", "read_proof"]
 
@@ -57,6 +66,8 @@ class ProofBundle(Payload):
     """For a decision, the envelopes of its domain's activations, from the first to the one that it names."""
     openings: Annotated[list[Opening], msgspec.Meta(max_length=PARAMS_MAX)]
     """Of the intent's committed parameters, sorted by name; empty once they are erased."""
+    boxes: Annotated[list[Box], msgspec.Meta(max_length=SEALED_BOXES_MAX)]
+    """Of its sealed parameters, sorted by parameter and auditor; empty once they are erased. The proof's holder need not open them."""
     outcomes: Annotated[list[Proven], msgspec.Meta(max_length=LIST_ITEMS_MAX)]
     """For a permit, records of what was started and how it ended, sorted by origin and index."""
     rosters: Annotated[list[Raw], msgspec.Meta(max_length=PROOF_ROSTERS_MAX)]
@@ -75,6 +86,7 @@ def make_proof(
     bundles: Iterable[bytes] = (),
     activations: Iterable[bytes] = (),
     openings: Iterable[Opening] = (),
+    boxes: Iterable[Box] = (),
     outcomes: Iterable[Proven] = (),
     rosters: Iterable[bytes] = (),
 ) -> ProofBundle:
@@ -97,6 +109,7 @@ def make_proof(
         bundles=[Raw(data) for data in bundles],
         activations=[Raw(data) for data in activations],
         openings=sorted(openings, key=lambda opening: opening.name),
+        boxes=sorted(boxes, key=lambda box: (box.name, box.auditor)),
         outcomes=sorted(outcomes, key=place),
         rosters=[Raw(data) for data in rosters],
     )

@@ -10,6 +10,7 @@ import msgspec
 from mesh.core.bytes.canonical import Hex16, Hex32, KeyHex, Millis, Name, Params, Payload, Spiffe, Text, Token
 from mesh.core.bytes.envelope import statement
 from mesh.core.run.params import Commitments
+from mesh.core.run.sealed import Seals
 from mesh.errors import Refused
 from mesh.limits import AFTER_MAX, INTENT_BYTES_MAX, INTENT_LIFE_MS_MAX, MEASUREMENTS_MAX
 
@@ -69,6 +70,8 @@ class Intent(Payload):
     resource: EntityRef
     params: Params
     committed: Commitments
+    sealed: Seals
+    """Those of the committed parameters whose openings are encrypted, with for whom; the others' travel in the clear."""
     measurements: Annotated[list[Measurement], msgspec.Meta(max_length=MEASUREMENTS_MAX)]
     """In the order in which they will be used."""
     purpose: Text

@@ -396,6 +396,7 @@ class Workload:
                 resource=EntityRef(type=RESOURCE, id=f"thing-{self._next % 5}"),
                 params=params,
                 committed={opening.name: commit(opening) for opening in openings},
+                sealed={},
                 measurements=[],
                 purpose="",
                 audience=Audience(enforcer=keys.public(wish.enforcer), boot=enforcer.boot_nonce),
@@ -413,6 +414,7 @@ class Workload:
             identity=msgspec.Raw(identity.envelope),
             enforcer=msgspec.Raw(self.setting.identities[wish.enforcer].envelope),
             openings=openings,
+            boxes=[],
             approvals=[],
             parents=kin.papers(draft, identity.claims.key),
         )

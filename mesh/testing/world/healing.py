@@ -189,9 +189,7 @@ class Healing:
         governance, disk = next(state.governance for state in states if state is not None), governor.disk
         leaves = disk.records(governance.roster.origin(member), 0, size)
         bodies = disk.held(key for leaf in leaves for key in body_ids(read_record(leaf)))
-        openings = {
-            intent: canonical.decode(Openings, data, bytes_max=REQUEST_BYTES_MAX).openings for intent, data in disk.openings.items()
-        }
+        openings = {intent: canonical.decode(Openings, data, bytes_max=REQUEST_BYTES_MAX) for intent, data in disk.openings.items()}
         examined = examine_records(
             leaves,
             Material(bodies, openings),

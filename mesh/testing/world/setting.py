@@ -244,9 +244,9 @@ def _role(name: str) -> Role:
 
 def _bundle() -> Bundle:
     params = [
-        ParamSpec(name="allow", type="bool", privacy="public", required=True),
-        ParamSpec(name="fail", type="bool", privacy="public", required=False),
-        ParamSpec(name="memo", type="string", privacy="committed", required=False),
+        ParamSpec(name="allow", type="bool", privacy="public", required=True, auditors=[]),
+        ParamSpec(name="fail", type="bool", privacy="public", required=False, auditors=[]),
+        ParamSpec(name="memo", type="string", privacy="committed", required=False, auditors=[]),
     ]
     return Bundle(
         domain=DOMAIN,
@@ -256,6 +256,7 @@ def _bundle() -> Bundle:
         principal=[],
         types=[EntityType(name=RESOURCE, closed=False, prefix="")],
         entities=[],
+        auditors=[],
         actions=[ActionSpec(name=ACTION, resource=RESOURCE, params=params)],
         cases=[],
     )
