@@ -8,14 +8,32 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from mesh.testing.bench import connected_to
+    from mesh.testing.contract import Body, BodyFailed, ContractBroken, adapter_contract, broken_clauses
     from mesh.testing.fakegate import FakeAsked, FakeGate, FakeGateWarning
 
-__all__ = ["FakeAsked", "FakeGate", "FakeGateWarning"]
+__all__ = [
+    "Body",
+    "BodyFailed",
+    "ContractBroken",
+    "FakeAsked",
+    "FakeGate",
+    "FakeGateWarning",
+    "adapter_contract",
+    "broken_clauses",
+    "connected_to",
+]
 
 _LAZY: Final = {
+    "Body": "mesh.testing.contract",
+    "BodyFailed": "mesh.testing.contract",
+    "ContractBroken": "mesh.testing.contract",
     "FakeAsked": "mesh.testing.fakegate",
     "FakeGate": "mesh.testing.fakegate",
     "FakeGateWarning": "mesh.testing.fakegate",
+    "adapter_contract": "mesh.testing.contract",
+    "broken_clauses": "mesh.testing.contract",
+    "connected_to": "mesh.testing.bench",
 }
 
 

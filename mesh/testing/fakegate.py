@@ -55,7 +55,7 @@ _MESH: Final = "fake"
 _NOBODY: Final = "00" * 32
 _SUBJECT: Final = "spiffe://fake/nobody"
 _APPROVAL: Final = "approval_needed"
-_TESTERS: Final = ("_pytest", "unittest")
+_TESTERS: Final = ("_pytest", "unittest", "mesh.testing.contract")
 T = TypeVar("T")
 End = Literal["", "finished", "failed", "aborted"]
 
@@ -145,7 +145,8 @@ def _tested() -> bool:
     frame = sys._getframe(1)  # noqa: SLF001 -- no other way to walk up without reading source files
     above: Any = frame
     while above is not None:
-        if str(above.f_globals.get("__name__", "")).partition(".")[0] in _TESTERS:
+        name = str(above.f_globals.get("__name__", ""))
+        if any(name == tester or name.startswith(f"{tester}.") for tester in _TESTERS):
             return True
         above = above.f_back
     return False
