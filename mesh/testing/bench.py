@@ -321,6 +321,9 @@ class Bench:
 class _Lent(Gate):
     """Somebody else's gate: who was lent it does not close it."""
 
+    def __init__(self, gate: Gate) -> None:
+        super().__init__(gate._hall, gate._core)  # noqa: SLF001 -- the same gate, but for its end
+
     def close(self) -> None:
         """Leave it open."""
 
@@ -331,7 +334,7 @@ def connected_to(gate: Gate) -> Generator[None]:
 
     For programs and adapters that open their own gate. Not for what has imported the functions themselves before.
     """
-    lent = _Lent(gate._hall, gate._core)  # noqa: SLF001 -- the same gate, but for its end
+    lent = _Lent(gate)
 
     def connect(context: str | None = None, identity: str | None = None, **_: object) -> Gate:
         del context, identity

@@ -19,8 +19,8 @@ Not here: whether a framework's adapter fails closed, which only a real gate can
 """
 
 import asyncio
+import inspect
 import os
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -142,8 +142,7 @@ def _tested() -> bool:
     """Whether a test makes it: its runner is further up, or in the environment of this thread's process."""
     if "PYTEST_CURRENT_TEST" in os.environ:
         return True
-    frame = sys._getframe(1)  # noqa: SLF001 -- no other way to walk up without reading source files
-    above: Any = frame
+    above = inspect.currentframe()
     while above is not None:
         name = str(above.f_globals.get("__name__", ""))
         if any(name == tester or name.startswith(f"{tester}.") for tester in _TESTERS):
