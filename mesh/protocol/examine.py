@@ -6,10 +6,10 @@ Steps, in this order; the first failure is the answer:
 2. its identity document is the one it names, issued by an issuer, for this subject and key, valid at the time
 3. the enforcer's document likewise, and its key is the intent's audience
 4. the intent is alive at the time
-5. the domain has a policy in force, which lists the enforcer and declares the action
-6. parameters, openings and entities are those that the policy declares
-7. every approval and grant that came with it holds, for this effect and time
-8. every execution that it names as its parent is shown by its papers, and whoever asks may ask within it
+5. the domain has a policy in force, which lists the enforcer and declares the action; the assurance can be given
+6. every approval and grant that came with it holds, for this effect and time
+7. every execution that it names as its parent is shown by its papers, and whoever asks may ask within it
+8. parameters, openings and entities are those that the policy declares
 
 Time and frontier are the *record's*, so a replay asks exactly the same question.
 

@@ -134,6 +134,8 @@ TABLE: dict[str, Broken] = {
     "silence for Δ": (8, "stale", _attr(heard_ms=NOW_MS - 2_701, wall_ms=NOW_MS)),
     "a governor that knew more": (9, "frontier_behind", _behind),
     "a frontier that is not the one named": (9, "frontier_behind", _attr(frontier=_forward("revoke/aa"))),
+    "a revoked subject": (10, "revoked", _revoke("subject", SUBJECT)),
+    "a halted domain": (10, "halted", _halt),
     "an obligation nobody here knows": (11, "obligation_unknown", _set("authorization", obligations=["notify"])),
 }  # fmt: skip
 

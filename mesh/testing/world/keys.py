@@ -14,25 +14,26 @@ from mesh.core.bytes import envelope, keys
 from mesh.core.bytes.envelope import Draft, assemble
 from mesh.core.bytes.keys import SecretKey
 
-__all__ = ["nonce", "public", "remembered", "sign", "signed"]
+__all__ = ["nonce", "public", "remembered", "secret", "sign", "signed"]
 
 _KEPT_MAX: Final = 1 << 15
 
 
 @lru_cache(maxsize=1024)
-def _secret(name: str) -> SecretKey:
+def secret(name: str) -> SecretKey:
+    """The key that goes by this name."""
     return SecretKey(hashlib.sha256(b"seeded world " + name.encode()).digest())
 
 
 def public(name: str) -> str:
     """The public key, in hex, that goes by this name."""
-    return _secret(name).public
+    return secret(name).public
 
 
 @lru_cache(maxsize=_KEPT_MAX)
 def sign(name: str, message: bytes) -> bytes:
     """The signature (64 bytes) of the key that goes by this name."""
-    return _secret(name).sign(message)
+    return secret(name).sign(message)
 
 
 def signed(draft: Draft, *names: str) -> bytes:
