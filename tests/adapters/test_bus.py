@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -155,6 +156,27 @@ async def test_what_arrives_larger_than_the_limit_is_dropped_and_counted(bus: Bu
     assert no.value.code == "unreachable"
     assert bus.counters["dropped_oversize"] == 2
     await raw.close()
+
+
+async def test_ten_megabytes_reach_nobody_and_end_only_the_connection_that_sent_them(bus: Bus, server: NatsServer) -> None:
+    got: list[Message] = []
+    await bus.subscribe("t.huge", got.append)
+    host, _, port = server.url.removeprefix("nats://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b'CONNECT {"user":"node","pass":"node-secret","verbose":false,"pedantic":false,"lang":"x","version":"1"}\r\nPING\r\n')
+    size = 10 * 1024 * 1024
+    told = await reader.readuntil(b"PONG\r\n")
+    assert b"-ERR" not in told, "it is connected"
+    writer.write(b"PUB t.huge %d\r\n" % size)  # the server reads no further than this
+    assert b"Maximum Payload" in await asyncio.wait_for(reader.readline(), 10)
+    with suppress(ConnectionError):
+        writer.write(bytes(size) + b"\r\n")
+        await writer.drain()
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+    writer.close()
+    await bus.publish("t.huge", b"next")
+    await until(lambda: bool(got))
+    assert [message.data for message in got] == [b"next"]
 
 
 async def test_a_server_that_takes_less_is_no_crash(tmp_path: Path) -> None:

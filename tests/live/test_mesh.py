@@ -12,7 +12,7 @@ from mesh.adapters.store import Store
 from mesh.core.messages import Authorized
 from mesh.dev.cluster import Cluster
 from mesh.errors import Unavailable
-from tests.live.kit import Client, authorization_in, code_of, until_fresh
+from tests.live.kit import Client, authorization_in, code_of, command, until_fresh
 
 pytestmark = pytest.mark.asyncio
 
@@ -123,6 +123,10 @@ async def test_a_bus_that_is_killed_under_load_and_loses_its_disk_costs_no_recor
     for other in ("us-1", "ap-1", "sa-1"):
         await client.until(other, "a mirror", lambda held: any(one.origin == "dev/eu-1/e1" and one.size >= size for one in held.mirrors))
     await client.bus.close()
+    _, report, err = await command(own_mesh, "audit", "run", "--once")
+    assert report is not None, err
+    assert (report["mismatch"], report["findings"], report["garbage"]) == (0, [], 0)
+    assert report["match"] >= len(answers), "whoever comes now to a bus that remembers nothing still sees every decision"
     own_mesh.stop()
     wanted = {authorization_in(answer).id: authorization_in(answer).claims.index for answer in answers}
     for name in own_mesh.files.nodes:
