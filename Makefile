@@ -17,7 +17,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help runtime tools dev test format check-format lint types imports wheel unit kills coverage schemas bench world pins clean
+.PHONY: help runtime tools dev test format check-format lint types imports wheel unit halves kills coverage schemas bench world pins clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -31,7 +31,7 @@ tools:
 dev: runtime ## a real mesh on this machine (ARGS go to `mesh dev`)
 	@$(BIN)/mesh dev $(ARGS)
 
-test: check-format lint types imports wheel unit ## everything CI checks
+test: check-format lint types imports wheel halves ## everything CI checks
 
 format: tools ## rewrite the code in the one layout
 	$(BIN)/ruff check --fix-only --quiet .
@@ -55,6 +55,9 @@ wheel: tools ## build the wheel, look inside, use it elsewhere
 
 unit: tools ## the tests alone (ARGS go to pytest)
 	$(BIN)/python -m pytest $(ARGS)
+
+halves: tools ## all tests, those that start processes beside those that only compute
+	@$(BIN)/python tests/halves.py $(ARGS)
 
 kills: tools ## kill -9 at every failpoint, fifty times each (MESH_KILLS=N for more or fewer)
 	MESH_KILLS=$(or $(MESH_KILLS),50) $(BIN)/python -m pytest tests/live/test_failpoints.py $(ARGS)

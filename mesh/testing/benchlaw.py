@@ -116,7 +116,7 @@ def _signed(value: Payload, *names: str) -> bytes:
 def _spec(name: str, value: Value, committed: bool) -> ParamSpec:
     one, kind = (value[0] if value else "", "{}s") if isinstance(value, list) else (value, "{}")
     word = "bool" if isinstance(one, bool) else "int" if isinstance(one, int) else "string"
-    return ParamSpec(name=name, type=kind.format(word), privacy="committed" if committed else "public", required=True)
+    return ParamSpec(name=name, type=kind.format(word), privacy="committed" if committed else "public", required=True, auditors=[])
 
 
 def _bundle(domain: str, verb: str, resource: str, params: list[ParamSpec]) -> Bundle:
@@ -131,6 +131,7 @@ def _bundle(domain: str, verb: str, resource: str, params: list[ParamSpec]) -> B
         principal=[],
         types=[EntityType(name=resource, closed=False, prefix="")],
         entities=[],
+        auditors=[],
         actions=[ActionSpec(name=verb, resource=resource, params=sorted(params, key=lambda spec: spec.name))],
         cases=[],
     )

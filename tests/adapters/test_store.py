@@ -1,7 +1,9 @@
 """What a node committed is there, whole and in its order, and what would take any of it back is refused."""
 
+import asyncio
 import random
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from mesh.adapters import store as store_module
 from mesh.adapters.store import Conflict, Store
 from mesh.core.log.merkle import EMPTY_ROOT, Frontier, leaf_hash, verify_consistency, verify_inclusion
 from mesh.errors import Alarm, Refused, Unavailable
+from mesh.limits import SQLITE_WAIT_MS_MAX
 from mesh.protocol.step import Append, Head, InsertOnce, Locate, Persist, PutBody, PutLaw, PutNote, PutOpenings, SetHead, SetMeta
 from tests.adapters.storekit import LOG, NAME, PEER, append, filled, frontier_of, head, ident, refused, tamper
 
@@ -62,6 +65,25 @@ async def test_the_file_says_whose_it_is_and_only_its_owner_can_read_it(tmp_path
     connection.close()
     await refused(Store.open(tmp_path / NAME, owner="b"), Refused, "config_invalid")
     await (await Store.open(tmp_path / NAME, owner="a")).close()
+
+
+async def test_who_finds_the_file_locked_waits_so_long_and_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_PRAGMAS", _waiting(SQLITE_WAIT_MS_MAX // 25))
+    await (await filled(tmp_path)).close()
+    other = sqlite3.connect(tmp_path / NAME, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    begun = time.monotonic()
+    await refused(Store.open(tmp_path / NAME, owner="a"), Unavailable, "storage_failed")
+    assert time.monotonic() - begun >= SQLITE_WAIT_MS_MAX / 25_000
+    asyncio.get_running_loop().call_later(0.05, other.close)
+    await (await Store.open(tmp_path / NAME, owner="a")).close()
+
+
+def _waiting(length_ms: int) -> tuple[str, ...]:
+    """What is set on every connection, with a shorter patience."""
+    whole = f"busy_timeout = {SQLITE_WAIT_MS_MAX}"
+    assert whole in store_module._PRAGMAS
+    return tuple(f"busy_timeout = {length_ms}" if pragma == whole else pragma for pragma in store_module._PRAGMAS)
 
 
 async def test_a_file_written_by_another_sqlite_says_so_from_then_on(tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ class Case:
                 identity=raw(who),
                 enforcer=raw(self.place),
                 openings=[],
+                boxes=[],
                 approvals=[raw(said) for said in self.approvals],
                 parents=[],
             )
