@@ -13,9 +13,35 @@ import msgspec
 
 from mesh.errors import Refused
 
-__all__ = ["load_toml", "parse_toml"]
+__all__ = ["Located", "load_located", "load_toml", "parse_toml"]
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Located(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole file whose paths are relative to it, wherever the process was started."""
+
+    base: str = ""
+    """Where the file stood; filled in by :func:`load_located`, and no key of the file."""
+
+    def path(self, name: str) -> Path:
+        """A path named in the file."""
+        return Path(self.base) / name
+
+
+L = TypeVar("L", bound=Located)
+
+
+def load_located(kind: type[L], path: Path) -> L:
+    """Read the file at ``path`` as ``kind``, which remembers where it stood.
+
+    Raises:
+        Refused: ``config_invalid``, naming every wrong key of the file.
+    """
+    found = load_toml(kind, path)
+    if found.base:
+        raise Refused("config_invalid", f"{path}: unknown key base")
+    return msgspec.structs.replace(found, base=str(path.resolve().parent))
 
 
 def load_toml(kind: type[T], path: Path) -> T:

@@ -188,7 +188,7 @@ class HttpServer:
             writer.close()
         except (TimeoutError, OSError, asyncio.CancelledError):  # slow, gone, or in somebody's way: nobody is there to be told
             self._counters["http_ended"] += 1
-        except Exception:  # noqa: BLE001 -- rule 5
+        except Exception:  # noqa: BLE001 -- nobody may stop a node by asking (rule 5)
             _log.exception("a connection")
             self._counters["http_failed"] += 1
         finally:
@@ -269,7 +269,7 @@ class HttpServer:
         except MeshError as error:
             _log.warning("%s %s: %s", request.method, request.path[:80], error)
             return Answer(503, headers=_LATER)
-        except Exception:  # noqa: BLE001 -- rule 5
+        except Exception:  # noqa: BLE001 -- nobody may stop a node by asking (rule 5)
             _log.exception("a request")
             self._counters["http_failed"] += 1
             return Answer(500)

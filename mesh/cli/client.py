@@ -261,8 +261,7 @@ class MeshClient:
         log = log_verifier(record.origin, self.owner(record.origin).log_key)
         leaf = bytes(answer.batch.records[0])
         since = record.roster_epoch if isinstance(record, DecisionMade) else 0
-        chain = self.rosters.chain if self.roster in self.rosters.chain else (*self.rosters.chain, self.roster)
-        rosters = [roster for roster in chain if roster.epoch >= since]
+        rosters = [roster for roster in self.rosters.chain_with(self.roster) if roster.epoch >= since]
         if not rosters:
             raise Refused("not_final", f"the roster of epoch {since}, under which it was decided, is not known here")
         return final_under(rosters, lambda cosigners, k: proof.verify(leaf, log=log, cosigners=cosigners, k=k), trusted=self.roster.epoch)[

@@ -8,7 +8,7 @@ Rules
 3. The file stands under its name only once it is whole. What could not be had or would fail is named, left out, and is an exit status.
 4. A sample is drawn from the certificates themselves (:mod:`mesh.protocol.sampling`): whoever has them draws the same one.
 
-Not here: judging such a file (:mod:`mesh.cli.archives`).
+Not here: judging such a file (:mod:`mesh.cli.offline`).
 """
 
 import time

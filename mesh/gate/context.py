@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from mesh.adapters.bus_table import BusTable
-from mesh.adapters.configfile import load_toml
+from mesh.adapters.configfile import Located, load_located
 from mesh.adapters.trustfiles import Trust
 from mesh.errors import Refused
 
@@ -26,7 +26,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Key file."""
 
 
-class Context(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Context(Located, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One context file."""
 
     mesh: str
@@ -46,12 +46,6 @@ class Context(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """How auditors log in; they read streams and publish nothing."""
     audit: str
     """The auditor's file of how far it has come."""
-    base: str = ""
-    """Where the file stood; filled in by :func:`load_context`."""
-
-    def path(self, name: str) -> Path:
-        """A path named in the file."""
-        return Path(self.base) / name
 
 
 def find_context(name: str | None) -> Path:
@@ -83,4 +77,4 @@ def load_context(name: str | None = None) -> Context:
         Refused: ``config_invalid``.
     """
     path = find_context(name)
-    return msgspec.structs.replace(load_toml(Context, path), base=str(path.resolve().parent))
+    return load_located(Context, path)

@@ -212,8 +212,9 @@ class Outbox:
         governance = self._governance()
         roster, rosters = governance.roster, governance.rosters
         log = log_verifier(record.origin, rosters.owner(record.origin).log_key)
-        chain = rosters.chain if roster in rosters.chain else (*rosters.chain, roster)
-        final_under(chain, lambda attesters, k: proof.verify(leaf, log=log, cosigners=attesters, k=k), trusted=roster.epoch)
+        final_under(
+            rosters.chain_with(roster), lambda attesters, k: proof.verify(leaf, log=log, cosigners=attesters, k=k), trusted=roster.epoch
+        )
         return True
 
 

@@ -18,22 +18,42 @@ need not be so.
 Not here: what makes a step safe (:mod:`mesh.core.law.succession`), the restart (:mod:`mesh.protocol.begin`).
 """
 
+from contextlib import suppress
+
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Roster
 from mesh.core.law.succession import same_member
+from mesh.errors import Refused
 from mesh.protocol.freshness import Freshness, check_clock, check_fresh
 
-__all__ = ["check_view", "go_over", "next_roster"]
+__all__ = ["check_sure", "check_view", "go_over", "is_sure", "next_roster"]
+
+
+def check_sure(governance: Governance, fresh: Freshness, *, wall_ms: int, now_ms: int) -> None:
+    """That what was seen may be signed now, fresh or not: this is the time, and this the roster.
+
+    Raises:
+        Refused: ``clock_unsure``, ``roster_pending``, ``roster_conflict``, the first of these.
+    """
+    check_clock(fresh, governance.roster, wall_ms=wall_ms, now_ms=now_ms)
+    governance.check_roster(now_ms)
+
+
+def is_sure(governance: Governance, fresh: Freshness, *, wall_ms: int, now_ms: int) -> bool:
+    """Whether :func:`check_sure` lets pass."""
+    with suppress(Refused):
+        check_sure(governance, fresh, wall_ms=wall_ms, now_ms=now_ms)
+        return True
+    return False
 
 
 def check_view(governance: Governance, fresh: Freshness, *, wall_ms: int, now_ms: int) -> dict[str, str]:
     """That this view may be acted by now; member to the heartbeat by which it vouches.
 
     Raises:
-        Refused: ``clock_unsure``, ``roster_pending``, ``roster_conflict``, ``stale``, the first of these.
+        Refused: as :func:`check_sure`; then ``stale``.
     """
-    check_clock(fresh, governance.roster, wall_ms=wall_ms, now_ms=now_ms)
-    governance.check_roster(now_ms)
+    check_sure(governance, fresh, wall_ms=wall_ms, now_ms=now_ms)
     return check_fresh(fresh, governance.frontier, governance.roster, now_ms=now_ms, whole=governance.whole, frozen=governance.frozen)
 
 

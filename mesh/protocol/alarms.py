@@ -22,8 +22,8 @@ from mesh.core.bytes.canonical import Count, Millis, Payload
 from mesh.core.law.roster import Roster
 from mesh.core.messages import NodeStatus
 from mesh.limits import AUDIT_BOOTS_MAX, AUDIT_LAGS_MAX, AUDIT_LIVES_MAX, MEMBERS_MAX
-from mesh.protocol.lives import Deed, Life, Lives, Permit, Starts, by_intent, deed_of
-from mesh.protocol.numbering import Boot, Heard, Numbering, Trouble, keyed
+from mesh.protocol.lives import ENDS, Life, Lives, Permit, Starts, by_intent, deed_of, unsure
+from mesh.protocol.numbering import Boot, LoggedOutcome, Numbering, Trouble, keyed
 from mesh.protocol.progress import Lag, Pace, Silence, lagging, silent
 
 __all__ = ["NOTHING", "PATIENT", "Kept", "Patience", "Standing", "Watch", "Watched", "kept_of", "standing", "watched"]
@@ -128,7 +128,7 @@ class Watch:
         """An authorization stands in a log."""
         self.lives.permit(intent, permit)
 
-    def outcome(self, heard: Heard) -> None:
+    def outcome(self, heard: LoggedOutcome) -> None:
         """An outcome stands in a log; one that was taken before, from whichever log, changes nothing."""
         if self._numbering is None:
             self._numbering = Numbering(self._state.boots, self._state.forgotten)
@@ -220,18 +220,15 @@ def _numbers(state: Watched, late: _Late) -> Iterator[Standing]:
 
 def _life(state: Watched, life: Life, late: _Late, more_ms: int) -> Iterator[Standing]:
     for deed in life.deeds:
+        missed = late(deed.recorded_ms) and not unsure(deed, state.lost_ms)
         permit, about = life.permit_of(deed), f"{deed.event}, intent {life.intent[:16]}"
-        if permit is None and late(deed.recorded_ms) and not _unsure(state, deed):
+        if permit is None and missed:
             yield Standing("authorization_missing", deed.origin, deed.index, deed.recorded_ms, f"{about}: authorized in no log")
-        if deed.ends and deed.event != "unknown" and not life.has(deed, "started") and late(deed.recorded_ms) and not _unsure(state, deed):
+        if deed.ends and deed.event != "unknown" and not life.has(deed, "started") and missed:
             yield Standing("start_missing", deed.origin, deed.index, deed.recorded_ms, f"{about}: its start stands in no log")
-        over = deed.event != "started" or life.has(deed, "finished", "failed", "aborted", "unknown")
+        over = deed.event != "started" or life.has(deed, *ENDS)
         if not over and late(deed.recorded_ms, more_ms + (permit.lease_ms if permit is not None else 0)):
             yield Standing("end_missing", deed.origin, deed.index, deed.recorded_ms, f"{about}: its end stands in no log")
-
-
-def _unsure(state: Watched, deed: Deed) -> bool:
-    return Lives({}, state.starts, state.lost_ms).unsure(deed)
 
 
 def _still(state: Watched, paces: Mapping[str, Pace], origins: Mapping[str, str], before_ms: int) -> Iterator[Standing]:

@@ -45,7 +45,7 @@ from mesh.protocol.documents import Documents
 from mesh.protocol.entangled import Contradiction, name, settle
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
 from mesh.protocol.lives import Permit
-from mesh.protocol.numbering import Heard
+from mesh.protocol.numbering import LoggedOutcome
 from mesh.protocol.progress import moved
 from mesh.protocol.proving import by_id
 from mesh.protocol.step import Ask, Step
@@ -97,8 +97,7 @@ class Audit:
     @property
     def rosters(self) -> tuple[Roster, ...]:
         """All that are held, oldest first."""
-        chain = self.governance.rosters.chain
-        return chain if self.roster in chain else (*chain, self.roster)
+        return self.governance.rosters.chain_with(self.roster)
 
     @property
     def owners(self) -> Mapping[str, Member]:
@@ -391,7 +390,7 @@ class _Work:
             self.watch.permit(record.intent, permit_of(record, intent, self.audit.governance, sound=not item.code))
         elif isinstance(record, OutcomeRecorded) and not item.code:
             said = envelope.read(Outcome, bodies[record.outcome])
-            self.watch.outcome(Heard(said.id, said.claims, origin, index, record.at_ms))
+            self.watch.outcome(LoggedOutcome(said.id, said.claims, origin, index, record.at_ms))
 
     # -------------------------------------------------------------------------------------------------------------- pulls
 
@@ -439,7 +438,7 @@ def permit_of(record: DecisionMade, intent: Intent, governance: Governance, *, s
     manifests = [law.manifest for law in governance.laws.get(intent.domain, ()) if law.manifest_id == record.attested.manifest]
     terms = manifests[0].actions.get(intent.action) if manifests else None
     epoch = record.roster_epoch
-    roster = governance.under(epoch).roster if 0 < epoch <= len(governance.rosters.ids) else governance.roster
+    roster = governance.rosters.of(epoch) if 0 < epoch <= len(governance.rosters.ids) else governance.roster
     return Permit(
         authorization=record.authorization,
         origin=record.origin,

@@ -22,7 +22,7 @@ from mesh.core.law.policy import Bundle
 from mesh.core.law.travel import Said
 from mesh.protocol.barrier import pending
 from mesh.protocol.freshness import Freshness, leap
-from mesh.protocol.gossip import Forked, put, told
+from mesh.protocol.gossip import ToldIncident, put, told
 from mesh.protocol.governor import Machine
 from mesh.protocol.members import logs_of
 from mesh.protocol.state import GovernorState
@@ -41,7 +41,7 @@ def begin(
     now_ms: int,
     given: Sequence[Statement[Said]] = (),
     admitted: Mapping[str, Bundle] = MappingProxyType({}),
-    found: Sequence[Forked] = (),
+    found: Sequence[ToldIncident] = (),
 ) -> Step[GovernorState]:
     """The first step of a boot.
 

@@ -20,19 +20,16 @@ from typing import Final
 
 from mesh.core.law.governance import Governance
 from mesh.errors import Refused
-from mesh.protocol.adoption import check_view
+from mesh.protocol.adoption import check_sure, check_view
 from mesh.protocol.freshness import Freshness
 from mesh.protocol.holding import Mirror
 from mesh.protocol.lineage import LogState
 from mesh.protocol.proven import behind
 
-__all__ = ["FULL", "UNSURE", "check_acts", "lagging"]
+__all__ = ["FULL", "check_acts", "lagging"]
 
 FULL: Final = "backlog_full"
 """Why nothing is decided, and that is not recorded (rule 3)."""
-
-UNSURE: Final = frozenset({"clock_unsure", "roster_pending", "roster_conflict"})
-"""Why not even what was seen may be signed now."""
 
 
 def lagging(mirrors: Mapping[str, Mirror]) -> list[Mirror]:
@@ -48,17 +45,10 @@ def check_acts(
     Raises:
         Refused: as :func:`mesh.protocol.adoption.check_view`; ``catching_up``, which comes before ``stale``; ``backlog_full``.
     """
-    refusal: Refused | None = None
-    try:
-        check_view(governance, fresh, wall_ms=wall_ms, now_ms=now_ms)
-    except Refused as refused:
-        if refused.code in UNSURE:
-            raise
-        refusal = refused
+    check_sure(governance, fresh, wall_ms=wall_ms, now_ms=now_ms)
     for held in lagging(mirrors):
         raise Refused("catching_up", f"{held.frontier.size} of {held.goal} final records of {held.origin} are here")
-    if refusal is not None:
-        raise refusal
+    check_view(governance, fresh, wall_ms=wall_ms, now_ms=now_ms)
     waiting, most = log.frontier.size - log.certified, governance.roster.bounds.backlog_max
     if waiting > most:
         raise Refused(FULL, f"{waiting} records of {log.origin} are not final, at most {most} may be")

@@ -46,7 +46,6 @@ from mesh.protocol.step import AskLaw, Effect, PutBundle, PutLaw, Reply, Send, S
 
 __all__ = [
     "Asking",
-    "Forked",
     "Gossip",
     "LawArrived",
     "OfferArrived",
@@ -54,6 +53,7 @@ __all__ = [
     "PolicyAdmitted",
     "PolicyRefused",
     "Told",
+    "ToldIncident",
     "put",
     "rosters_first",
     "told",
@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 
-class Forked(msgspec.Struct, frozen=True):
+class ToldIncident(msgspec.Struct, frozen=True):
     """To be recorded as an incident: two things that cannot both be are held, or storage failed."""
 
     code: str
@@ -69,7 +69,7 @@ class Forked(msgspec.Struct, frozen=True):
     """The stream, and the ids of both; of a member that is caught, the id of the proof; what was wrong with storage."""
 
 
-Told = tuple[Change, str] | Forked
+Told = tuple[Change, str] | ToldIncident
 """What is to be recorded of what was taken in: the kind, and which."""
 
 _Changing = Roster | Manifest | Activation | Halt | Revocation | Resolve | Erase
@@ -318,7 +318,7 @@ def told(statement: Statement[Said], governance: Governance) -> Told:
     return _told(link_of(statement)[0], [statement], governance)
 
 
-def _forked(stream: str, items: Sequence[Statement[Said]], before: Governance, after: Governance) -> list[Forked]:
+def _forked(stream: str, items: Sequence[Statement[Said]], before: Governance, after: Governance) -> list[ToldIncident]:
     """That these statements have forked the stream, or forked again what was resolved (rule 5)."""
     held = after.streams[stream]
     again = after.forked(stream) and not before.forked(stream)
@@ -326,13 +326,13 @@ def _forked(stream: str, items: Sequence[Statement[Said]], before: Governance, a
         return []
     one, other = clash(held, {item.id for item in items})
     code = "policy_conflict" if isinstance(items[0].claims, Manifest | Activation) else "stream_forked"  # what is denied by from now on
-    return [Forked(code, f"{stream} {one} {other}")]
+    return [ToldIncident(code, f"{stream} {one} {other}")]
 
 
 def _told(stream: str, items: Sequence[Statement[Said]], governance: Governance) -> Told:
     last = items[-1]
     if isinstance(last.claims, Fraud):
-        return Forked("member_frozen", f"{last.id}: {admit_fraud(cast('Statement[Fraud]', last), governance.rosters)}")
+        return ToldIncident("member_frozen", f"{last.id}: {admit_fraud(cast('Statement[Fraud]', last), governance.rosters)}")
     numbers = sorted(item.claims.sequence for item in items)
     which = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]}..{numbers[-1]}"
     return _CHANGES[type(last.claims)], f"{'forked ' if governance.forked(stream) else ''}{stream} {which} {last.id}"

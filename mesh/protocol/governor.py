@@ -38,10 +38,10 @@ from mesh.core.run.authorization import RecordRef
 from mesh.errors import Refused
 from mesh.limits import BATCH_EVENTS_MAX
 from mesh.protocol import barrier, decide, lineage, members, mirror, proven, together
-from mesh.protocol.adoption import next_roster
+from mesh.protocol.adoption import is_sure, next_roster
 from mesh.protocol.attester import located_ids
 from mesh.protocol.barrier import Pending
-from mesh.protocol.catching import FULL, UNSURE, check_acts, lagging
+from mesh.protocol.catching import FULL, check_acts, lagging
 from mesh.protocol.documents import Documents
 from mesh.protocol.entangling import entangle
 from mesh.protocol.events import (
@@ -64,7 +64,7 @@ from mesh.protocol.events import (
     Tick,
 )
 from mesh.protocol.freshness import Heard, hear, leap
-from mesh.protocol.gossip import Forked, Gossip
+from mesh.protocol.gossip import Gossip, ToldIncident
 from mesh.protocol.hearing import Hearing, is_heard
 from mesh.protocol.holding import Mirror, MirrorContext
 from mesh.protocol.intake import Intake, refuse
@@ -298,10 +298,7 @@ class _Work:
         return None
 
     def _unsure(self) -> bool:
-        if self.barrier is not None:
-            return True
-        refusal = self._stale()
-        return refusal is not None and refusal.code in UNSURE
+        return self.barrier is not None or not is_sure(self.governance, self.fresh, wall_ms=self.wall_ms, now_ms=self.now_ms)
 
     def _law(self, event: OfferArrived | LawArrived | PolicyAdmitted | PolicyRefused | OpeningsErased) -> None:
         if isinstance(event, PolicyAdmitted | PolicyRefused | OpeningsErased):
@@ -321,7 +318,7 @@ class _Work:
         """What happened before the clock could be trusted, the start first."""
         if self.gossip.untold and not self._unsure():
             for told in self.gossip.untold:
-                if isinstance(told, Forked):
+                if isinstance(told, ToldIncident):
                     self.writer.alarm(told.code, told.detail)
                 else:
                     self._govern(*told)
@@ -445,16 +442,17 @@ class _Work:
         owner, own = self._owner(batch.origin), batch.origin == self.log.origin
         if not event.pulled and (event.node != owner.name or (not own and self.mirrors[batch.origin].left)):
             raise Refused("record_invalid", f"records of {batch.origin} published by {event.node[:32]!r}")
-        if not own and not self._unsure():
+        if own:
+            if self.barrier is not None and event.pulled:
+                self.barrier, effects = barrier.refill(self.barrier, batch, self._context(owner), helper=event.node)
+                self.effects += [*effects, *self.hearing.mirrored(effects, self.governance)]
+            elif batch.checkpoint:
+                self._recognize(batch.checkpoint.encode())
+        elif not self._unsure():
             held, helper = self.mirrors[batch.origin], event.node if event.pulled else ""
             self._adopt(mirror.take_batch(held, batch, self._context(owner), helper=helper))
-        elif not own and self.barrier is None and event.pulled:
+        elif self.barrier is None and event.pulled:
             self._adopt(proven.take_proven(self.mirrors[batch.origin], batch, self._context(owner, silent=True), quiet=True))
-        elif own and self.barrier is not None and event.pulled:
-            self.barrier, effects = barrier.refill(self.barrier, batch, self._context(owner), helper=event.node)
-            self.effects += [*effects, *self.hearing.mirrored(effects, self.governance)]
-        elif own and batch.checkpoint:
-            self._recognize(batch.checkpoint.encode())
 
     def _adopt(self, answer: tuple[Mirror, list[Effect]]) -> None:
         held, effects = answer
@@ -463,9 +461,11 @@ class _Work:
 
     def _context(self, owner: Member, *, silent: bool = False) -> MirrorContext:
         machine, writer = self.machine, self.writer
-        if silent or owner.log_key == machine.me.log_key:  # refilling: nothing is said about one's own log
+        if silent or owner.log_key == machine.me.log_key:  # nothing may be recorded yet; of one's own log nothing is said at all
             writer = Writer(self.state.log, mesh=self.roster.mesh, now_ms=self.now_ms)
-        return MirrorContext(self.governance, machine.me, owner, writer, machine.documents, machine.engine, self.now_ms, self.proofs)
+        later = self.gossip.untold if silent else None
+        known = self.governance, machine.me, owner, writer, machine.documents, machine.engine
+        return MirrorContext(*known, self.now_ms, self.proofs, later)
 
     def _outcomes(self, event: OutcomesArrived) -> None:
         stale = self._stale()

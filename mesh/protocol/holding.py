@@ -24,6 +24,7 @@ from mesh.errors import Refused
 from mesh.protocol import decide
 from mesh.protocol.attester import Examined, Material, examine_records
 from mesh.protocol.documents import Documents
+from mesh.protocol.gossip import Told, ToldIncident
 from mesh.protocol.histories import Recent, proof_of
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX, Writer, note_of
 from mesh.protocol.proving import by_id
@@ -177,6 +178,8 @@ class MirrorContext(msgspec.Struct, frozen=True):
     now_ms: int
     proofs: list[Statement[Fraud]] = msgspec.field(default_factory=list[Statement[Fraud]])
     """What this step finds is added here; like the writer, a working copy."""
+    later: list[Told] | None = None
+    """Where incidents go while nothing may be recorded, to be recorded once something may."""
 
     @property
     def caught(self) -> bool:
@@ -287,7 +290,10 @@ def conflict(state: Mirror, size: int, said: str, context: MirrorContext) -> tup
     """Its owner has two histories: nothing more is taken, cosigned or attested by its word, and it is said once."""
     if state.conflicted:
         return state, []
-    context.writer.alarm("log_conflict", f"{state.origin} signed {said}")
+    if context.later is None:
+        context.writer.alarm("log_conflict", f"{state.origin} signed {said}")
+    else:
+        context.later.append(ToldIncident("log_conflict", f"{state.origin} signed {said}"))
     return msgspec.structs.replace(state, conflicted=True, staged=(), tail=()), [SetMeta(conflict_key(state.origin), size)]
 
 

@@ -39,6 +39,7 @@ __all__ = [
     "LogState",
     "Outstanding",
     "Writer",
+    "as_is",
     "certify",
     "checkpoint_due",
     "member_verifiers",
@@ -279,8 +280,7 @@ def certify(state: LogState, roster: Roster, me: Member, *, frozen: Container[st
     pending = state.outstanding
     if pending is None:
         return state, []
-    counting = (attest_name(roster.mesh, member.name) for member in roster.members if member.name not in frozen)
-    attested = [name for name in counting if name in pending.lines]
+    attested = roster.attest_keys(without=frozen).keys() & pending.lines.keys()
     if len(attested) < roster.k or state.origin not in pending.lines:
         return state, []
     certificate = Note(pending.text, tuple(pending.lines[name] for name in (state.origin, *sorted(attested)))).encode()
@@ -289,9 +289,10 @@ def certify(state: LogState, roster: Roster, me: Member, *, frozen: Container[st
     return done, [
         PutNote("certificate", state.origin, pending.head.size, certificate),
         *_cosigned(pending, roster, me, pending.lines),
-        Send(subject, partial(_as_is, certificate), durable=True),
+        Send(subject, partial(as_is, certificate), durable=True),
     ]
 
 
-def _as_is(data: bytes, _signed: Signed) -> bytes:
+def as_is(data: bytes, _signed: Signed) -> bytes:
+    """What is sent without anything newly signed in it."""
     return data

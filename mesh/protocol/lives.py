@@ -28,11 +28,11 @@ from mesh.core.log.record import Origin
 from mesh.core.run.outcome import CHECKS, Aborted, EventName, Failed, Finished, Started, event_name
 from mesh.limits import AUDIT_KEEP_MS_MAX, AUDIT_LIVES_MAX, AUDIT_PARTS_MAX, INTENT_LIFE_MS_MAX
 from mesh.protocol.belonging import Meant, misfit, said_by
-from mesh.protocol.numbering import Heard, Trouble
+from mesh.protocol.numbering import LoggedOutcome, Trouble
 
-__all__ = ["Deed", "Life", "Lives", "Permit", "Starts", "by_intent", "deed_of"]
+__all__ = ["ENDS", "Deed", "Life", "Lives", "Permit", "Starts", "by_intent", "deed_of", "unsure"]
 
-_ENDS: Final = frozenset({"finished", "failed", "aborted", "unknown"})
+ENDS: Final = frozenset({"finished", "failed", "aborted", "unknown"})
 
 
 class Permit(Payload):
@@ -81,7 +81,7 @@ class Deed(Payload):
     @property
     def ends(self) -> bool:
         """Whether it says that the execution is over."""
-        return self.event in _ENDS
+        return self.event in ENDS
 
 
 class Life(Payload):
@@ -113,7 +113,7 @@ class Life(Payload):
 
     def _whole(self, deed: Deed) -> bool:
         if deed.event == "started":
-            return self.has(deed, *_ENDS)
+            return self.has(deed, *ENDS)
         return deed.event == "unknown" or self.has(deed, "started")
 
 
@@ -215,12 +215,13 @@ class Lives:
         yield from (key for key, life in self.lives.items() if life.unused)
         yield from (key for key, life in self.lives.items() if not life.over and not life.unused)
 
-    def unsure(self, deed: Deed) -> bool:
-        """Whether what belongs to it may have been forgotten."""
-        return deed.at_ms - deed.lasted_ms <= self.lost_ms + INTENT_LIFE_MS_MAX if self.lost_ms else False
+
+def unsure(deed: Deed, lost_ms: int) -> bool:
+    """Whether what belongs to it may have been forgotten, if unfinished lives up to ``lost_ms`` were; 0 if none were."""
+    return lost_ms > 0 and deed.at_ms - deed.lasted_ms <= lost_ms + INTENT_LIFE_MS_MAX
 
 
-def deed_of(heard: Heard) -> Deed:
+def deed_of(heard: LoggedOutcome) -> Deed:
     """An outcome as part of a life."""
     claims, event = heard.claims, heard.claims.event
     lacks = ""

@@ -278,7 +278,7 @@ def _take_in(state: Mirror, frontier: Frontier, context: MirrorContext) -> tuple
 
 
 def _astray(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
-    """What is staged is not what the log signed, whoever sent it: fetch it again, from one member at a time (rules 4 and 11)."""
+    """What is staged is not what the log signed, whoever sent it: fetch it again, from one member at a time (rules 4 and 12)."""
     reach = max(size for size in state.signed if size <= state.frontier.size + STAGED_MAX)
     if state.alone and state.held < reach:
         return state, []  # a root that lies further on may show that the one before it is the lie

@@ -26,7 +26,7 @@ from mesh.core.log.record import Origin
 from mesh.core.run.outcome import Outcome
 from mesh.limits import AUDIT_BOOTS_MAX, AUDIT_HOLES_MAX, AUDIT_OUTCOMES_MAX, OUTBOX_OUTCOMES_MAX
 
-__all__ = ["Boot", "Heard", "Hole", "Numbering", "Trouble", "keyed"]
+__all__ = ["Boot", "Hole", "LoggedOutcome", "Numbering", "Trouble", "keyed"]
 
 _SHORT: Final = 32
 """Hex digits that are kept of an id: 16 bytes."""
@@ -35,7 +35,7 @@ _MaybeShort = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{32})?$(?!\\n)", ma
 _Shorts = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{32}|-{32})*$(?!\\n)", max_length=_SHORT * OUTBOX_OUTCOMES_MAX)]
 
 
-class Heard(msgspec.Struct, frozen=True):
+class LoggedOutcome(msgspec.Struct, frozen=True):
     """An outcome that stands in a log, verified."""
 
     id: str
@@ -103,7 +103,7 @@ class Numbering:
         self.forgotten = forgotten
         self.troubles: list[Trouble] = []
 
-    def take(self, heard: Heard) -> bool:
+    def take(self, heard: LoggedOutcome) -> bool:
         """Take an outcome in; whether it is new."""
         claims = heard.claims
         key = f"{claims.enforcer}{claims.boot}"
@@ -115,7 +115,7 @@ class Numbering:
         self._bound()
         return new
 
-    def _numbered(self, boot: Boot, heard: Heard) -> tuple[Boot, bool]:
+    def _numbered(self, boot: Boot, heard: LoggedOutcome) -> tuple[Boot, bool]:
         number, identity = heard.claims.sequence, heard.id[:_SHORT]
         if number >= boot.end:
             return self._further(boot, heard), True
@@ -128,7 +128,7 @@ class Numbering:
             return boot, True
         return boot, False
 
-    def _further(self, boot: Boot, heard: Heard) -> Boot:
+    def _further(self, boot: Boot, heard: LoggedOutcome) -> Boot:
         number, previous = heard.claims.sequence, heard.claims.previous[:_SHORT]
         missing = number - boot.end
         if missing == 0:
@@ -146,7 +146,7 @@ class Numbering:
         ids = (boot.ids + dashes + heard.id[:_SHORT])[-_SHORT * OUTBOX_OUTCOMES_MAX :]
         return msgspec.structs.replace(boot, end=number + 1, ids=ids, holes=holes, beyond=beyond)
 
-    def _filled(self, boot: Boot, at: int, heard: Heard) -> Boot:
+    def _filled(self, boot: Boot, at: int, heard: LoggedOutcome) -> Boot:
         number, identity, hole = heard.claims.sequence, heard.id[:_SHORT], boot.holes[at]
         if number == hole.first:
             self._follows(hole.after if number else _UNKNOWN, heard)
@@ -165,13 +165,13 @@ class Numbering:
         ids = boot.ids if place < 0 else boot.ids[: place * _SHORT] + identity + boot.ids[(place + 1) * _SHORT :]
         return msgspec.structs.replace(boot, ids=ids, holes=holes, beyond=beyond)
 
-    def _follows(self, before: str, heard: Heard) -> None:
+    def _follows(self, before: str, heard: LoggedOutcome) -> None:
         """That it names the outcome before it, if that is known; the first one of a boot names none."""
         said = heard.claims.previous[:_SHORT]
         if (said != "" if before == _UNKNOWN else before not in {"", said}) or (said == "" and heard.claims.sequence > 0):
             self._conflict(heard, f"outcome {heard.claims.sequence} of its enforcer names another one before it")
 
-    def _conflict(self, heard: Heard, detail: str) -> None:
+    def _conflict(self, heard: LoggedOutcome, detail: str) -> None:
         self.troubles.append(Trouble("outcome_conflict", heard.origin, heard.index, detail))
 
     def _bound(self) -> None:
@@ -191,7 +191,7 @@ class Numbering:
             room = max(0, room - len(boot.ids))
 
 
-def _begun(heard: Heard, *, whole: bool) -> Boot:
+def _begun(heard: LoggedOutcome, *, whole: bool) -> Boot:
     """A boot of which nothing is known; of one that may have been forgotten nothing is missed before the number at which it is met."""
     claims = heard.claims
     end = 0 if whole else claims.sequence

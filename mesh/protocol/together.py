@@ -38,11 +38,11 @@ from mesh.core.law.fraud import Fraud, accuse
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Roster
 from mesh.core.log.certificate import certificate_note
-from mesh.core.log.checkpoint import Checkpoint, attest_name, cosigner, read_checkpoint
+from mesh.core.log.checkpoint import Checkpoint, attest_name, cosigner, log_verifier, read_checkpoint
 from mesh.core.log.note import Line, Note, Verifier, parse_note, verify_lines
 from mesh.errors import Refused
 from mesh.protocol.holding import Aim, Mirror, MirrorContext
-from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX, LogState
+from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX, LogState, as_is
 from mesh.protocol.members import is_current, was_certificate
 from mesh.protocol.proven import sought
 from mesh.protocol.step import Effect, NoteDraft, PutNote, Send, Sign, Signed
@@ -151,7 +151,8 @@ def take_shared(state: Mirror, data: bytes, context: MirrorContext) -> tuple[Mir
     if not verified:
         return state, []
     lines = {**state.lines, place: {**known, **verified}}
-    own = next(line for line in note.lines if line.name == state.origin)
+    log = log_verifier(state.origin, context.owner.log_key)  # anybody can put its name on a line
+    own = next(line for line in note.lines if (line.name, line.key_id) == (log.name, log.key_id))
     signed = {**state.signed, checkpoint.size: state.signed.get(checkpoint.size, Note(note.text, (own,)).encode())}
     kept = {*sorted(lines)[-_SIZES_MAX:], *([(state.aim.size, state.aim.root)] if state.aim is not None else [])}
     lines = {at: found for at, found in lines.items() if at in kept}
@@ -176,8 +177,8 @@ def cosigned_twice(log: LogState, data: bytes, governance: Governance) -> list[S
 
 def _completed(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
     """With k lines on one checkpoint of members that are not caught, the certificate."""
-    roster, frozen = context.governance.roster, context.governance.frozen
-    names = {attest_name(roster.mesh, member.name) for member in roster.members if member.name not in frozen}
+    roster = context.governance.roster
+    names = roster.attest_keys(without=context.governance.frozen).keys()
     full = [
         (size, root)
         for (size, root), lines in state.lines.items()
@@ -222,11 +223,7 @@ def _attesters(roster: Roster) -> list[Verifier]:
 
 
 def _show(certificate: bytes, context: MirrorContext, *, durable: bool) -> Send:
-    return Send(subjects.checkpoint(context.me.region, context.me.name), partial(_as_is, certificate), durable=durable)
-
-
-def _as_is(data: bytes, _signed: Signed) -> bytes:
-    return data
+    return Send(subjects.checkpoint(context.me.region, context.me.name), partial(as_is, certificate), durable=durable)
 
 
 def _shared(text: bytes, lines: tuple[Line, ...], mine: tuple[str, bytes], signed: Signed) -> bytes:

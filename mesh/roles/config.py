@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from mesh.adapters.bus_table import BusTable
-from mesh.adapters.configfile import load_toml
+from mesh.adapters.configfile import Located, load_located
 from mesh.adapters.trustfiles import Trust
 
 __all__ = ["NodeConfig", "NodeTable", "OutsideTable", "WitnessTable", "load_config"]
@@ -43,19 +43,13 @@ class OutsideTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """By a name of your own: lowercase letters, digits and hyphens."""
 
 
-class NodeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NodeConfig(Located, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole ``node.toml``."""
 
     node: NodeTable
     bus: BusTable
     trust: Trust
     outside: OutsideTable = OutsideTable()
-    base: str = ""
-    """Where the file stood; filled in by :func:`load_config`."""
-
-    def path(self, name: str) -> Path:
-        """A path named in the file."""
-        return Path(self.base) / name
 
 
 def load_config(path: Path) -> NodeConfig:
@@ -64,4 +58,4 @@ def load_config(path: Path) -> NodeConfig:
     Raises:
         Refused: ``config_invalid``, naming everything that is wrong.
     """
-    return msgspec.structs.replace(load_toml(NodeConfig, path), base=str(path.resolve().parent))
+    return load_located(NodeConfig, path)

@@ -34,7 +34,7 @@ async def erase_for_ever(performer: Performer, tell: Callable[[OpeningsErased], 
     """Erase what any erasure names that ``performer`` comes to hold, as long as its file is open; ``tell`` takes what is done."""
     work = _Erasing(performer, tell)
     while True:
-        due = performer.state.governance.erasures if performer.state.barrier is None else {}  # rule 4
+        due = performer.state.governance.erasures if performer.state.barrier is None else dict[str, tuple[str, ...]]()  # rule 4
         for identity, intents in due.items():
             try:
                 await work.look(identity, intents)

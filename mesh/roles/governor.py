@@ -72,7 +72,7 @@ from mesh.protocol.events import (
     SyncArrived,
     Tick,
 )
-from mesh.protocol.gossip import Forked
+from mesh.protocol.gossip import ToldIncident
 from mesh.protocol.governor import Machine
 from mesh.protocol.step import Announce, Ask, AskLaw, KeyUse, Outgoing, Reply, SetMeta
 from mesh.roles import answers
@@ -217,7 +217,7 @@ class GovernorNode:
         except Alarm as alarm:
             await self._open(engine, found=[*found, *await mended(self._file, alarm, peers.records)])
 
-    async def _open(self, engine: CedarEngine, *, found: Sequence[Forked] = ()) -> None:
+    async def _open(self, engine: CedarEngine, *, found: Sequence[ToldIncident] = ()) -> None:
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         store = await Store.open(self._file, owner=self.me.name)
         try:
@@ -258,7 +258,7 @@ class GovernorNode:
         await self._let_go(rest=True)
         while not self._draining:
             try:
-                await self._open(engine, found=[Forked(error.code, error.detail[:200])])
+                await self._open(engine, found=[ToldIncident(error.code, error.detail[:200])])
             except (Unavailable, Refused) as again:
                 _log.error("storage: %s", again)
                 self._ailing = again.code

@@ -24,7 +24,7 @@ from mesh.adapters.storemend import BrokenFile, LostRecord, LostStatement
 from mesh.core.log.merkle import leaf_hash
 from mesh.core.messages import LineageBatch
 from mesh.errors import Alarm, MeshError
-from mesh.protocol.gossip import Forked
+from mesh.protocol.gossip import ToldIncident
 
 __all__ = ["LOST_MAX", "mended", "note_broken"]
 
@@ -45,7 +45,7 @@ def note_broken(path: Path, error: MeshError) -> None:
             _mark(path).write_text(error.detail, encoding="utf-8")
 
 
-async def mended(path: Path, alarm: Alarm | None, fetch: Fetch) -> list[Forked]:
+async def mended(path: Path, alarm: Alarm | None, fetch: Fetch) -> list[ToldIncident]:
     """Put back what is broken in the file; what to record of it.
 
     Args:
@@ -71,7 +71,7 @@ async def mended(path: Path, alarm: Alarm | None, fetch: Fetch) -> list[Forked]:
     if not count:
         return []  # somebody else has mended it; or it is nothing that can be, and is found again
     _log.error("%d rows of %s were not as they were written, and are again", count, path)
-    return [Forked(_CORRUPT, f"{alarm.detail}; {count} rows were put back as they were signed"[:200])]
+    return [ToldIncident(_CORRUPT, f"{alarm.detail}; {count} rows were put back as they were signed"[:200])]
 
 
 async def _put_back(path: Path, alarm: Alarm, fetch: Fetch) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from mesh.adapters.configfile import load_toml
+from mesh.adapters.configfile import Located, load_located
 from mesh.adapters.trustfiles import Trust, load_trust, read_bounded
 from mesh.core.log.checkpoint import log_verifier
 from mesh.core.log.note import SignatureType, Verifier
@@ -44,22 +44,16 @@ class MeshTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Envelopes of the rosters that follow it, oldest first."""
 
 
-class WitnessConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WitnessConfig(Located, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole ``witness.toml``."""
 
     witness: WitnessNodeTable
-    logs: list[str] = []
+    logs: list[str] = msgspec.field(default_factory=list[str])
     """Keys of logs as C2SP writes them, name+hex+base64; the name is the log's origin."""
-    policies: list[str] = []
+    policies: list[str] = msgspec.field(default_factory=list[str])
     """C2SP tlog-policy files, whose logs are watched."""
-    meshes: dict[str, MeshTable] = {}
+    meshes: dict[str, MeshTable] = msgspec.field(default_factory=dict[str, MeshTable])
     """By a name of your own."""
-    base: str = ""
-    """Where the file stood; filled in by :func:`load_witness_config`."""
-
-    def path(self, name: str) -> Path:
-        """A path named in the file."""
-        return Path(self.base) / name
 
 
 def load_witness_config(path: Path) -> WitnessConfig:
@@ -68,7 +62,7 @@ def load_witness_config(path: Path) -> WitnessConfig:
     Raises:
         Refused: ``config_invalid``, naming everything that is wrong.
     """
-    return msgspec.structs.replace(load_toml(WitnessConfig, path), base=str(path.resolve().parent))
+    return load_located(WitnessConfig, path)
 
 
 def watched(config: WitnessConfig) -> dict[str, tuple[Verifier, ...]]:

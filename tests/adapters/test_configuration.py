@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mesh.adapters.configfile import load_toml, parse_toml
+from mesh.adapters.configfile import Located, load_located, load_toml, parse_toml
 from mesh.adapters.trustfiles import read_bounded
 from mesh.cli import run
 from mesh.errors import Refused
@@ -77,3 +77,16 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_not_waited_for(tmp_path: Path)
 def test_a_variable_that_cannot_be_given_is_refused_before_anything_is_asked(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["run", "--as", "x", "--action", "ops/run", "--env", wrong, "--", "/bin/true"]) == 3
     assert "error[usage]" in capsys.readouterr().err
+
+
+def test_a_file_knows_where_it_stands_and_cannot_say_otherwise(tmp_path: Path) -> None:
+    class Small(Located, frozen=True, kw_only=True, forbid_unknown_fields=True):
+        keys: str
+
+    file = tmp_path / "small.toml"
+    file.write_text('keys = "there"\n')
+    assert (found := load_located(Small, file)).path(found.keys) == tmp_path / "there"
+    file.write_text('keys = "there"\nbase = "/elsewhere"\n')
+    with pytest.raises(Refused) as refused:
+        load_located(Small, file)
+    assert (refused.value.code, refused.value.detail) == ("config_invalid", f"{file}: unknown key base")

@@ -10,6 +10,7 @@ import pytest
 
 from mesh.cli import run
 from mesh.dev.cluster import Cluster
+from tests.live.halves import Halves
 from tests.live.kit import Client, Said, make_files, until_fresh
 
 
@@ -34,6 +35,18 @@ def own_mesh(tmp_path: Path) -> Iterator[Cluster]:
     """Four governors of one's own."""
     with _start(tmp_path / "mesh", 4) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def halves(tmp_path: Path) -> Iterator[Halves]:
+    """Five governors on two servers, none started yet."""
+    made = Halves(tmp_path / "mesh")
+    try:
+        made.start_hub()
+        asyncio.run(made.cluster.provision())
+        yield made
+    finally:
+        made.close()
 
 
 @pytest.fixture

@@ -163,6 +163,17 @@ class Client:
             await asyncio.sleep(0.05)
 
 
+async def settled(mesh: Cluster, client: Client, name: str) -> int:
+    """Wait until that node's log is final and all others that live hold it; its size."""
+    status = await client.until(name, "certified", lambda now: now.fresh and now.certified == now.size > 0)
+    for other in mesh.files.nodes:
+        if other != name and mesh.alive(other):
+            await client.until(
+                other, "a mirror", lambda held: any(one.origin == status.origin and one.size >= status.size for one in held.mirrors)
+            )
+    return status.size
+
+
 def code_of(answer: Authorized | DeniedAnswer | RefusedAnswer) -> str:
     """``authorized``, or the reason why not."""
     match answer:

@@ -14,7 +14,7 @@ from mesh.core.log.record import Incident, read_record
 from mesh.core.messages import LineageBatch, Pull, pack, unpack
 from mesh.dev.cluster import Cluster
 from mesh.errors import Unavailable
-from tests.live.kit import BILLING, Client, code_of, command, until_fresh
+from tests.live.kit import BILLING, Client, code_of, command, settled, until_fresh
 
 pytestmark = pytest.mark.asyncio
 NAME = "us-1"
@@ -31,17 +31,6 @@ async def _asked(client: Client, count: int) -> None:
     assert {code_of(answer) for answer in answers} == {"authorized"}
     for _ in range(count):
         assert code_of(await client.ask(region=region)) == "authorized"
-
-
-async def _mirrored(mesh: Cluster, client: Client) -> int:
-    """Wait until the log is final and all others that live hold it; its size."""
-    status = await client.until(NAME, "certified", lambda now: now.fresh and now.certified == now.size > 0)
-    for other in mesh.files.nodes:
-        if other != NAME and mesh.alive(other):
-            await client.until(
-                other, "a mirror", lambda held: any(one.origin == ORIGIN and one.size >= status.size for one in held.mirrors)
-            )
-    return status.size
 
 
 async def _back(client: Client, size: int) -> int:
@@ -62,7 +51,7 @@ async def test_a_node_whose_write_ahead_log_was_cut_finds_that_it_signed_more_an
     client = await Client.connect(own_mesh.files.context)
     await until_fresh(own_mesh)
     await _asked(client, 20)
-    early = await _mirrored(own_mesh, client)
+    early = await settled(own_mesh, client, NAME)
     incarnation = (await client.status(NAME)).incarnation
     own_mesh.kill("ap-1")
     own_mesh.kill(NAME)
@@ -84,7 +73,7 @@ async def test_a_node_whose_write_ahead_log_was_cut_finds_that_it_signed_more_an
     back = await client.until(NAME, "back", lambda now: now.fresh and now.size > early and now.certified == now.size, wait_s=30)
     assert back.incarnation == incarnation + 1
     await _asked(client, 3)
-    await _mirrored(own_mesh, client)
+    await settled(own_mesh, client, NAME)
     await _unharmed(own_mesh, client)
     await client.bus.close()
 
@@ -102,7 +91,7 @@ async def test_a_governor_on_a_full_disk_refuses_what_is_new_serves_what_it_hold
     region = client.governance.roster.member(NAME).region
     await until_fresh(own_mesh)
     await _asked(client, 10)
-    size = await _mirrored(own_mesh, client)
+    size = await settled(own_mesh, client, NAME)
     incarnation = (await client.status(NAME)).incarnation
     pid = own_mesh.nodes[NAME].pid
     _limit(own_mesh, 1)
@@ -131,7 +120,7 @@ async def test_a_governor_on_a_full_disk_refuses_what_is_new_serves_what_it_hold
     answer = await client.bus.request(subjects.sync(NAME), pack(Pull(origin=ORIGIN, first=size, count=50)), timeout_ms=2_000)
     records = [read_record(bytes(raw)) for raw in unpack(LineageBatch, answer.data).records]
     assert "storage_failed" in [record.code for record in records if isinstance(record, Incident)]
-    await _mirrored(own_mesh, client)
+    await settled(own_mesh, client, NAME)
     await _unharmed(own_mesh, client)
     await client.bus.close()
 
@@ -180,7 +169,7 @@ async def test_what_rotted_in_the_file_stops_the_node_and_is_put_back_from_the_o
     client = await Client.connect(own_mesh.files.context)
     await until_fresh(own_mesh)
     await _asked(client, 260)  # so that there is a branch
-    size = await _mirrored(own_mesh, client)
+    size = await settled(own_mesh, client, NAME)
     config = str(own_mesh.files.node(NAME))
     for what, statements in ROTTEN.items():
         own_mesh.kill(NAME)
@@ -196,7 +185,7 @@ async def test_what_rotted_in_the_file_stops_the_node_and_is_put_back_from_the_o
         status, _, err = await command(own_mesh, "node", "verify", "--config", config)
         assert status == 0, f"{what}: {err}"
     assert code_of(await client.ask(region=client.governance.roster.member(NAME).region)) == "authorized"
-    await _mirrored(own_mesh, client)
+    await settled(own_mesh, client, NAME)
     await _unharmed(own_mesh, client)
     await client.bus.close()
     own_mesh.stop([NAME])
@@ -213,7 +202,7 @@ async def test_a_running_node_that_meets_a_flipped_bit_stops_signing_and_its_nex
     client = await Client.connect(own_mesh.files.context)
     await until_fresh(own_mesh)
     await _asked(client, 10)
-    size = await _mirrored(own_mesh, client)
+    size = await settled(own_mesh, client, NAME)
     _tamper(own_mesh, ROTTEN["a record of its own"][0])
     assert await asyncio.to_thread(own_mesh.nodes[NAME].wait, 30) == 5
     assert "storage_corrupt" in own_mesh.log(NAME).read_text(encoding="utf-8")
@@ -227,7 +216,7 @@ async def test_what_no_signed_root_vouches_for_is_not_made_up_and_the_way_out_is
     client = await Client.connect(own_mesh.files.context)
     await until_fresh(own_mesh)
     await _asked(client, 10)
-    size = await _mirrored(own_mesh, client)
+    size = await settled(own_mesh, client, NAME)
     own_mesh.kill(NAME)
     _tamper(own_mesh, "UPDATE head SET size = size - 1 WHERE use = 'log' AND log = (SELECT id FROM log WHERE origin = :own)")
     with pytest.raises(Unavailable, match="storage_corrupt"):

@@ -1,9 +1,7 @@
 """Threat 19 on a real mesh: a governor shows two halves two roots at one size; neither is final, peers prove it, and all freeze it."""
 
-import asyncio
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -19,25 +17,14 @@ from mesh.core.log.note import Note
 from mesh.core.log.record import Noise, encode_record
 from mesh.core.messages import LineageBatch, MirrorStatus, NodeStatus, Pull, pack, unpack
 from mesh.deploy.devmesh import point_at
+from tests.live.halves import HUB, LEAF, Halves
 from tests.live.kit import Client, code_of, command
 from tests.live.test_fraud import elsewhere
-from tests.live.test_partition import HUB, LEAF, Halves
 
 pytestmark = pytest.mark.asyncio
 LIAR = "us-1"
 NEAR = tuple(name for name in HUB if name != LIAR)
 _PAGE = 128
-
-
-@pytest.fixture
-def halves(tmp_path: Path) -> Iterator[Halves]:
-    made = Halves(tmp_path / "mesh")
-    try:
-        made.start_hub()
-        asyncio.run(made.cluster.provision())
-        yield made
-    finally:
-        made.close()
 
 
 class Liar:

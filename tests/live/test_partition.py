@@ -1,73 +1,17 @@
 """Five governors on two servers, and the link between them is cut: neither side finalizes or allows, and healing loses nothing."""
 
 import asyncio
-import socket
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from urllib.parse import urlsplit
+from collections.abc import Callable
 
 import pytest
 
-from mesh.adapters.natsserver import NatsServer
 from mesh.core.messages import NodeStatus
 from mesh.deploy.devmesh import point_at
-from mesh.dev.cluster import Cluster
-from mesh.dev.link import Link
-from tests.live.kit import Client, code_of, make_files
+from tests.live.halves import HUB, LEAF, Halves
+from tests.live.kit import Client, code_of
 
 pytestmark = pytest.mark.asyncio
-HUB, LEAF = ("eu-1", "us-1", "ap-1"), ("sa-1", "af-1")
-LOGIN = 'user: "leaf", password: "leaf"'
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
-class Halves:
-    """A mesh on two servers with a link between them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.cluster = Cluster(make_files(folder, nodes=5))
-        self.leaf_port = _free_port()
-        self.leaf: NatsServer | None = None
-        self.link = Link("between", self.leaf_port)
-
-    def start_hub(self) -> None:
-        config = self.cluster.files.bus_config
-        config.write_text(
-            config.read_text()
-            + f'leafnodes {{ listen: "127.0.0.1:{self.leaf_port}", no_advertise: true, authorization {{ {LOGIN}, account: MESH }} }}\n'
-        )
-        self.cluster.start_bus()
-
-    def start_leaf(self) -> None:
-        port = urlsplit(self.link.url).port
-        remote = f'leafnodes {{ remotes: [ {{ url: "nats://leaf:leaf@127.0.0.1:{port}", account: MESH }} ], reconnect: "200ms" }}\n'
-        hub = self.cluster.files.bus_config.read_text()
-        text = hub[: hub.index("leafnodes {")].replace("server_name: dev", "server_name: leaf") + remote
-        self.leaf = NatsServer.start(self.cluster.files.folder / "leaf", config=text)
-        for name in LEAF:
-            point_at(self.cluster.files, [self.leaf.url], node=name)
-
-    def close(self) -> None:
-        self.cluster.close()
-        if self.leaf is not None:
-            self.leaf.stop()
-
-
-@pytest.fixture
-def halves(tmp_path: Path) -> Iterator[Halves]:
-    made = Halves(tmp_path / "mesh")
-    try:
-        made.start_hub()
-        asyncio.run(made.cluster.provision())
-        yield made
-    finally:
-        made.close()
 
 
 async def _until_all(client: Client, names: tuple[str, ...], what: str, check: Callable[[NodeStatus], bool]) -> dict[str, NodeStatus]:

@@ -11,7 +11,7 @@ from mesh.adapters.store import Store
 from mesh.core.log.record import Incident, read_record
 from mesh.core.messages import Authorized
 from mesh.dev.cluster import Cluster
-from tests.live.kit import Client, code_of, command
+from tests.live.kit import Client, code_of, command, settled
 
 pytestmark = pytest.mark.asyncio
 NAME = "us-1"
@@ -22,23 +22,12 @@ def _data(mesh: Cluster) -> Path:
     return mesh.files.folder / "nodes" / NAME / "data"
 
 
-async def _settled(mesh: Cluster, client: Client) -> int:
-    """Wait until the node's log is certified and held by all; its size."""
-    status = await client.until(NAME, "certified", lambda status: status.fresh and status.certified == status.size > 0)
-    for other in mesh.files.nodes:
-        if other != NAME and mesh.alive(other):
-            await client.until(
-                other, "a mirror", lambda held: any(each.origin == ORIGIN and each.size >= status.size for each in held.mirrors)
-            )
-    return status.size
-
-
 async def _set_back(mesh: Cluster, client: Client) -> tuple[int, int, int]:
     """Copy the node's storage, let it sign more, put the copy back; sizes then and later, and the incarnation it was in last."""
     region = client.governance.roster.member(NAME).region
     await client.until(NAME, "fresh", lambda status: status.fresh)
     assert code_of(await client.ask(region=region)) == "authorized"
-    early = await _settled(mesh, client)
+    early = await settled(mesh, client, NAME)
     mesh.kill(NAME)
     copy = mesh.files.folder / "copy"
     shutil.copytree(_data(mesh), copy)
@@ -46,7 +35,7 @@ async def _set_back(mesh: Cluster, client: Client) -> tuple[int, int, int]:
     await client.until(NAME, "fresh again", lambda status: status.fresh)
     for _ in range(20):
         assert code_of(await client.ask(region=region)) == "authorized"
-    late = await _settled(mesh, client)
+    late = await settled(mesh, client, NAME)
     incarnation = (await client.status(NAME)).incarnation
     mesh.kill(NAME)
     shutil.rmtree(_data(mesh))
@@ -59,7 +48,7 @@ async def test_a_governor_whose_disk_is_lost_gets_its_log_back_from_the_others_a
     status = await client.until(NAME, "fresh", lambda status: status.fresh)
     _, request = client.request(client.intent())
     first = await client.send(request, region=status.region)
-    size = await _settled(own_mesh, client)
+    size = await settled(own_mesh, client, NAME)
     own_mesh.kill(NAME)
     shutil.rmtree(_data(own_mesh))
     own_mesh.start([NAME])
@@ -95,7 +84,7 @@ async def test_a_restored_governor_refills_its_log_and_goes_on_under_a_new_incar
     assert late > early
     assert status.incarnation == incarnation + 1
     assert code_of(await client.ask(region=status.region)) == "authorized"
-    await _settled(own_mesh, client)
+    await settled(own_mesh, client, NAME)
     held = [mirror for name in own_mesh.files.nodes for mirror in (await client.status(name)).mirrors]
     assert not any(mirror.conflicted or mirror.refused for mirror in held)
     assert await _incidents(own_mesh, client) == []

@@ -10,7 +10,7 @@ from mesh.core.bytes import canonical
 from mesh.core.run.outcome import Aborted, Blocked, Event, Failed, Started, Unknown
 from mesh.limits import AUDIT_KEEP_MS_MAX, AUDIT_LAGS_MAX, AUDIT_LIVES_MAX, AUDIT_PARTS_MAX
 from mesh.protocol.alarms import PATIENT, Patience, kept_of
-from mesh.protocol.lives import Deed, Lives, Permit, Starts
+from mesh.protocol.lives import Deed, Lives, Permit, Starts, unsure
 from mesh.protocol.progress import IDLE, Lag, lagging, moved
 from tests.support.auditing import DONE, Auditing, Enforcing, events_of, kept
 
@@ -399,8 +399,8 @@ def test_a_start_that_was_forgotten_before_its_authorization_came_is_unverifiabl
         lives.deed(f"{number:064x}", _deed(number, "started"))
     lives.forget(0)
     assert (lives.starts.unverifiable, lives.lost_ms) == (1, 1_000)
-    assert lives.unsure(_deed(0, "finished"))
-    assert not lives.unsure(_deed(0, "finished", at_ms=70_000, lasted_ms=1_000))
+    assert unsure(_deed(0, "finished"), lives.lost_ms)
+    assert not unsure(_deed(0, "finished", at_ms=70_000, lasted_ms=1_000), lives.lost_ms)
 
 
 def test_of_one_intent_only_so_many_parts_are_kept() -> None:

@@ -11,7 +11,7 @@ from mesh.core.law.heartbeat import Heartbeat
 from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import read_checkpoint
 from mesh.core.log.merkle import Frontier
-from mesh.core.log.record import OutcomeRecorded
+from mesh.core.log.record import Incident, OutcomeRecorded
 from mesh.core.messages import DeniedAnswer, RefusedAnswer, pack, unpack
 from mesh.core.run.authorization import Denial
 from mesh.errors import Refused
@@ -168,6 +168,22 @@ def test_while_the_next_roster_has_begun_who_is_behind_fetches_and_signs_nothing
     assert (len(only(Append, effects)), only(SetHead, effects), only(Sign, effects)) == (1, [], [])
     newcomer.later()
     assert [said.behind for said in newcomer.said()] == [False]
+
+
+def test_what_is_found_while_nothing_may_be_recorded_is_recorded_once_something_may() -> None:
+    other = Owner()
+    for number in range(20, 23):
+        other.decide(LAB.request(LAB.intent(number, at_ms=NOW)[1], []))
+    newcomer = Newcomer(THEIRS.note(*K))
+    held = newcomer.state.mirrors[THEIRS.origin]
+    cosigned = msgspec.structs.replace(held, witnessed=Head(3, other.log.frontier.root(), NOW // 1000 - 1))
+    newcomer.state = msgspec.structs.replace(newcomer.state, mirrors={**newcomer.state.mirrors, THEIRS.origin: cosigned})
+    records = LineageArrived(pack(batch(THEIRS, note=THEIRS.note(*K))), pulled=True, node=OTHERS[0])
+    newcomer.take(records, wall_ms=newcomer.now_ms + 1_000_000)
+    assert newcomer.state.mirrors[THEIRS.origin].conflicted
+    assert [record for record in newcomer.records() if record.origin != THEIRS.origin] == [], "its clock is not to be trusted"
+    newcomer.later()
+    assert [record.code for record in newcomer.records() if isinstance(record, Incident)] == ["log_conflict"]
 
 
 # ----------------------------------------------------------------------------------------------------------- what others make of it

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mesh.core.bytes import canonical
 from mesh.core.run.outcome import Blocked, Outcome
 from mesh.limits import AUDIT_BOOTS_MAX, AUDIT_HOLES_MAX, AUDIT_OUTCOMES_MAX, OUTBOX_OUTCOMES_MAX
-from mesh.protocol.numbering import Boot, Heard, Numbering, keyed
+from mesh.protocol.numbering import Boot, LoggedOutcome, Numbering, keyed
 
 KEY = "ee" * 32
 
@@ -19,7 +19,7 @@ def name_of(number: int, boot: int = 0) -> str:
     return canonical.sha256_hex(f"{boot} {number}".encode())
 
 
-def heard(number: int, *, boot: int = 0, identity: str = "", previous: str | None = None, at_ms: int = 0) -> Heard:
+def heard(number: int, *, boot: int = 0, identity: str = "", previous: str | None = None, at_ms: int = 0) -> LoggedOutcome:
     before = (name_of(number - 1, boot) if number else "") if previous is None else previous
     claims = Outcome(
         mesh="lab",
@@ -34,13 +34,13 @@ def heard(number: int, *, boot: int = 0, identity: str = "", previous: str | Non
         at_ms=1,
         event=Blocked(code="stale", detail=""),
     )
-    return Heard(identity or name_of(number, boot), claims, "lab/eu-1/e1", number, at_ms or number + 1)
+    return LoggedOutcome(identity or name_of(number, boot), claims, "lab/eu-1/e1", number, at_ms or number + 1)
 
 
-def taken(numbers: Iterable[int | Heard], before: Numbering | None = None) -> Numbering:
+def taken(numbers: Iterable[int | LoggedOutcome], before: Numbering | None = None) -> Numbering:
     numbering = before or Numbering({}, 0)
     for number in numbers:
-        numbering.take(number if isinstance(number, Heard) else heard(number))
+        numbering.take(number if isinstance(number, LoggedOutcome) else heard(number))
     return numbering
 
 
@@ -87,7 +87,7 @@ def test_what_comes_late_closes_the_hole_and_what_comes_twice_is_not_new() -> No
         [heard(5, boot=1), heard(0, boot=1, previous="ff" * 32)],
     ],
 )
-def test_a_second_history_is_found_at_once(lie: Sequence[Heard]) -> None:
+def test_a_second_history_is_found_at_once(lie: Sequence[LoggedOutcome]) -> None:
     numbering = taken([*range(6), *lie])
     assert [trouble.code for trouble in numbering.troubles] == ["outcome_conflict"]
     assert numbering.troubles[0].index == lie[-1].index

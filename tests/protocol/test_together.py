@@ -256,6 +256,15 @@ def test_a_spoilt_line_and_those_of_who_has_left_count_for_nothing() -> None:
     assert [len(lines) for _, lines in sorted(heir.state.lines.items())] == [2, 1]
 
 
+def test_a_line_that_a_stranger_signed_in_the_logs_name_is_not_the_logs() -> None:
+    heir, note = Heir("ap-1", _stored(6, 4)), parse_note(_note("us-1", size=6))
+    log = next(item for item in note.lines if item.name == ORIGIN)
+    heir.state = msgspec.structs.replace(heir.state, signed={})
+    strange = msgspec.structs.replace(log, key_id=bytes(4), signature=bytes(64))
+    heir.state, _ = take_shared(heir.state, Note(note.text, (strange, *note.lines)).encode(), heir.context)
+    assert parse_note(heir.state.signed[6]).lines == (log,)
+
+
 def test_lines_on_another_history_are_no_lines_on_this_one() -> None:
     other = Owner(MEMBERS["eu-1"])
     for number in range(10, 16):

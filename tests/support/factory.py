@@ -27,10 +27,13 @@ from mesh.core.run.kin import Parent
 from mesh.core.run.outcome import CHECKS, Check, Event, Finished, Outcome, Started
 from mesh.core.run.params import Opening, commit
 
-__all__ = ["DOMAIN", "MESH", "T0", "Lab", "RuleEngine", "secret", "sign", "sign_draft"]
+__all__ = ["BOUNDS", "DOMAIN", "MESH", "T0", "Lab", "RuleEngine", "secret", "sign", "sign_draft"]
 
 MESH: Final = "lab"
 DOMAIN: Final = "payments"
+BOUNDS: Final = Bounds(
+    heartbeat_ms=500, stale_ms=3_000, skew_ms=300, certify_ms=250, attest_stall_ms=5_000, revocations_max=100_000, backlog_max=50_000
+)
 T0: Final = 1_760_000_000_000
 """When the mesh begins, ms."""
 _DAY_MS: Final = 86_400_000
@@ -337,15 +340,7 @@ def _roster(lab: Lab, f: int, k: int) -> Roster:
             "board": Role(keys=[key.public for key in lab.board], threshold=2),
         },
         handovers={},
-        bounds=Bounds(
-            heartbeat_ms=500,
-            stale_ms=3_000,
-            skew_ms=300,
-            certify_ms=250,
-            attest_stall_ms=5_000,
-            revocations_max=100_000,
-            backlog_max=50_000,
-        ),
+        bounds=BOUNDS,
         reason="The first roster.",
         issued_ms=0,
     )

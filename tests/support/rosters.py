@@ -9,9 +9,9 @@ from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.bytes.keys import SecretKey
 from mesh.core.law.reign import Handover
-from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
+from mesh.core.law.roster import Member, Operator, Role, Roster
 from mesh.core.law.succession import lacking_handovers
-from tests.support.factory import MESH, secret, sign
+from tests.support.factory import BOUNDS, MESH, secret, sign
 
 __all__ = ["ROOT", "handing_over", "key", "member", "owners", "roster", "seal", "signed"]
 
@@ -59,15 +59,7 @@ def roster(
         policy={"payments": Role(keys=[key("policy").public], threshold=1)},
         approvers={},
         handovers={},
-        bounds=Bounds(
-            heartbeat_ms=500,
-            stale_ms=3_000,
-            skew_ms=300,
-            certify_ms=250,
-            attest_stall_ms=5_000,
-            revocations_max=100_000,
-            backlog_max=50_000,
-        ),
+        bounds=BOUNDS,
         reason="The first roster.",
         issued_ms=0,
     )

@@ -14,6 +14,7 @@ import msgspec
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, Rollout, activate_stream
+from mesh.core.law.fraud import accusable
 from mesh.core.law.heartbeat import ENDED, Standing, StreamHead
 from mesh.core.law.policy import Bundle, Manifest, policy_stream
 from mesh.core.law.reign import in_reign
@@ -177,7 +178,7 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
 
     def caught(self, member: Member) -> bool:
         """Whether a proof is held against a key of that member, of whichever roster."""
-        keys = member.log_key, member.witness_key, member.attest_key, member.decision_key
+        keys = *accusable(member), member.decision_key  # which another roster may have given to somebody else as one of the others
         return bool(self.proven) and not self.proven.isdisjoint(keys)
 
     def check_unfrozen(self, keys: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ Not here: the chain from one epoch to the next (:mod:`mesh.core.law.succession`)
 (:mod:`mesh.core.law.collusion`).
 """
 
+from collections.abc import Container
 from typing import Annotated, Final, NamedTuple
 
 import msgspec
@@ -185,9 +186,9 @@ class Roster(Payload):
         """Every key that the roster names (hex)."""
         return frozenset(_all_keys(self))
 
-    def attest_keys(self) -> dict[str, str]:
-        """Note key name to public key (hex) of every member's attest key."""
-        return {attest_name(self.mesh, member.name): member.attest_key for member in self.members}
+    def attest_keys(self, *, without: Container[str] = ()) -> dict[str, str]:
+        """Note key name to public key (hex) of every member's attest key, but of these members."""
+        return {attest_name(self.mesh, member.name): member.attest_key for member in self.members if member.name not in without}
 
     def witness_keys(self) -> dict[str, str]:
         """Note key name to public key (hex) of every member's witness key."""
@@ -339,7 +340,7 @@ def _check_bounds(bounds: Bounds) -> None:
 def _check_handovers(roster: Roster) -> None:
     if roster.epoch <= 1 and roster.handovers:
         raise Refused("roster_unsound", "the first roster takes nothing over from anybody")
-    if len(roster.handovers.keys() & {ROSTERS}):
+    if ROSTERS in roster.handovers:
         raise Refused("roster_unsound", "the stream of the rosters goes by its own rule: nobody hands it over")
     for name, handover in roster.handovers.items():
         if handover.sequence >= (ACTIVATIONS_MAX if name.startswith("activate/") else STREAM_STATEMENTS_MAX):

@@ -115,6 +115,10 @@ class Rosters(msgspec.Struct, frozen=True):
         """Epoch after epoch, from the first on."""
         return tuple(self.held[identity] for identity in self.ids)
 
+    def chain_with(self, roster: Roster) -> tuple[Roster, ...]:
+        """The chain, and behind it that roster if it is none of it: where a root has signed two successors, one of them is in force."""
+        return self.chain if roster in self.chain else (*self.chain, roster)
+
     @property
     def every(self) -> tuple[Roster, ...]:
         """All that are held: those of the chain first, the newest before the others."""

@@ -11,7 +11,6 @@ from mesh.core.law.fraud import PREFIX, Fraud, judge_fraud
 from mesh.core.law.governance import Governance
 from mesh.core.law.succession import Rosters
 from mesh.core.law.travel import read_law
-from mesh.core.log.checkpoint import attest_name
 from mesh.core.log.note import parse_note
 from mesh.core.run.authorization import Authorization
 from mesh.errors import Refused
@@ -39,8 +38,7 @@ class Freezing:
                 self._proof(governor, cast("Statement[Fraud]", read_law(effect.envelope)), liars)
             elif isinstance(effect, PutNote) and effect.space == "certificate" and effect.origin == origin and governor.state is not None:
                 roster, frozen = governor.roster, governor.state.governance.frozen
-                counting = {attest_name(roster.mesh, member.name) for member in roster.members if member.name not in frozen}
-                lines = counting & {line.name for line in parse_note(effect.note).lines}
+                lines = roster.attest_keys(without=frozen).keys() & {line.name for line in parse_note(effect.note).lines}
                 if frozen and len(lines) < roster.k and governor.state.barrier is None:
                     raise Violation("I14", f"{governor.name} certifies {origin} at {effect.size} by lines of {sorted(frozen)}")
 

@@ -13,7 +13,7 @@ from mesh.core.run.intent import Intent
 from mesh.core.run.outcome import Outcome
 from mesh.protocol.alarms import NOTHING, Watch, standing
 from mesh.protocol.audit import permit_of
-from mesh.protocol.numbering import Heard
+from mesh.protocol.numbering import LoggedOutcome
 from mesh.protocol.serving import body_ids
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Violation
@@ -41,7 +41,7 @@ def check_lives(governors: Iterable[Governor], governance: Governance, *, whole:
                 watch.permit(record.intent, permit_of(record, intent, governance, sound=True))
             elif isinstance(record, OutcomeRecorded):
                 said = envelope.read(Outcome, bodies[record.outcome])
-                watch.outcome(Heard(said.id, said.claims, origin, index, record.at_ms))
+                watch.outcome(LoggedOutcome(said.id, said.claims, origin, index, record.at_ms))
     for trouble in watch.troubles():
         raise Violation("I11", f"an auditor of all logs finds {trouble.code} at {trouble.origin} {trouble.index}: {trouble.detail}")
     stands = standing(watch.finish(_EVER), {}, {}, seen_ms=_EVER, now_ms=_EVER, stale_ms=0) if whole else []
