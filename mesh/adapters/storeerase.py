@@ -30,6 +30,14 @@ async def blank(many: Callable[[str, Sequence[tuple[bytes]]], Awaitable[None]], 
 
 
 async def emptied(fetch: Fetch) -> bool:
-    """Whether all that is in the WAL was written into the file, and the WAL cut off; not while somebody reads an older state."""
-    ((busy, _, _),) = await fetch("PRAGMA wal_checkpoint(TRUNCATE)", ())
+    """Whether all that is in the WAL was written into the file, and the WAL cut off; not while somebody reads an older state.
+
+    That is not waited for: whoever hashes all of a large file may read for minutes, and meanwhile nothing else could be written.
+    """
+    ((wait_ms,),) = await fetch("PRAGMA busy_timeout", ())
+    await fetch("PRAGMA busy_timeout = 0", ())
+    try:
+        ((busy, _, _),) = await fetch("PRAGMA wal_checkpoint(TRUNCATE)", ())
+    finally:
+        await fetch(f"PRAGMA busy_timeout = {int(wait_ms)}", ())
     return int(busy) == 0

@@ -34,14 +34,14 @@ async def erase_for_ever(performer: Performer, tell: Callable[[OpeningsErased], 
     """Erase what any erasure names that ``performer`` comes to hold, as long as its file is open; ``tell`` takes what is done."""
     work = _Erasing(performer, tell)
     while True:
-        due = performer.state.governance.erasures if performer.state.barrier is None else {}  # rule 4
+        due = performer.state.governance.erasures if performer.state.barrier is None else dict[str, tuple[str, ...]]()  # rule 4
         for identity, intents in due.items():
             try:
                 await work.look(identity, intents)
             except Unavailable as error:
                 if error.code == "storage_failed":
                     return  # rule 5
-                _log.warning("erasure %s waits: %s", identity[:12], error)
+                work.wait(identity, error)
         await asyncio.sleep(_LOOK_S)
 
 
@@ -51,7 +51,16 @@ class _Erasing:
         self._tell = tell
         self._begun = set[str]()
         """Erasures of which all that could go was deleted since the file was opened: before, its WAL may hold what it had deleted."""
+        self._in_wal = set[str]()
+        """Those of which something was deleted, and may stand in the WAL still."""
         self._done = set[str]()
+        self._warned = set[str]()
+
+    def wait(self, identity: str, error: Unavailable) -> None:
+        """It is tried again and again; said once."""
+        if identity not in self._warned:
+            _log.warning("erasure %s waits: %s", identity[:12], error)
+            self._warned.add(identity)
 
     async def look(self, identity: str, intents: Sequence[str]) -> None:
         """Do what can be done now for one erasure."""
@@ -62,9 +71,11 @@ class _Erasing:
         here = await store.unerased(intents)
         asked = here if recorded or identity in self._begun else intents
         ready = [intent for intent in asked if not await _pending(store, intent, log.origin, log.certified)]
-        if ready:
-            await store.erase(ready)
+        if ready or identity in self._in_wal:
             self._begun.add(identity)
+            self._in_wal.add(identity)
+            await store.erase(ready)
+            self._in_wal.remove(identity)
         if await store.unerased(intents):
             return
         if not recorded:

@@ -1,6 +1,7 @@
 """A node deletes what an erasure names once nobody needs it from it, says so in its log once, and does it again on an old disk."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +106,30 @@ async def test_a_node_that_ended_before_it_said_so_says_it_after_its_next_start(
     assert told == [OpeningsErased(identity)]
     work.cancel()
     await bench.store.close()
+
+
+async def test_while_somebody_reads_an_older_state_it_is_not_said_also_if_only_an_old_disk_came_back(tmp_path: Path) -> None:
+    for recorded in (False, True):
+        folder = tmp_path / str(recorded)
+        folder.mkdir()
+        bench = await Bench.at(folder)
+        identity = await _told(bench, "cd" * 32)
+        if recorded:
+            await bench.performer.take([OpeningsErased(identity), Tick()])
+        await bench.store.commit([PutOpenings("cd" * 32, SECRET)])
+        reader = sqlite3.connect(folder / "node.db", isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM opening").fetchone()
+        told = list[OpeningsErased]()
+        work = asyncio.create_task(erase_for_ever(bench.performer, told.append))
+        await asyncio.sleep(0.4)
+        assert (told, _here(folder), await bench.store.unerased(["cd" * 32])) == ([], True, [])
+        reader.close()
+        await _within(lambda: not _here(folder))  # noqa: B023 -- it is over before the next turn
+        await asyncio.sleep(0.3)
+        assert told == ([] if recorded else [OpeningsErased(identity)])
+        work.cancel()
+        await bench.store.close()
 
 
 async def test_erasing_ends_with_the_file(tmp_path: Path) -> None:
