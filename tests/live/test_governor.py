@@ -81,9 +81,9 @@ async def test_every_unacceptable_intent_is_denied_by_its_own_code(client: Clien
         (b"{" * 50_000, "malformed"),
         (b"\xff\xfe", "malformed"),
         (b"x" * (REQUEST_BYTES_MAX + 1), "too_large"),
-        (b'{"approvals":[],"enforcer":{},"identity":{},"intent":{},"openings":[],"parents":[]}', "malformed"),
-        (b'{"enforcer":{},"identity":{},"intent":{},"openings":[],"parents":[],"approvals":[],"x":1}', "malformed"),
-        (b'{"approvals":[],"enforcer":{},"identity":{},"intent":{}, "openings":[],"parents":[]}', "non_canonical"),
+        (b'{"approvals":[],"boxes":[],"enforcer":{},"identity":{},"intent":{},"openings":[],"parents":[]}', "malformed"),
+        (b'{"boxes":[],"enforcer":{},"identity":{},"intent":{},"openings":[],"parents":[],"approvals":[],"x":1}', "malformed"),
+        (b'{"approvals":[],"boxes":[],"enforcer":{},"identity":{},"intent":{}, "openings":[],"parents":[]}', "non_canonical"),
     ],
 )
 async def test_garbage_is_refused_unsigned_by_its_own_code_and_the_node_goes_on(client: Client, data: bytes, code: str) -> None:
