@@ -67,7 +67,7 @@ def late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Enforcer, "present", present)
 
 
-SEEDS: Final = range(4)
+SEEDS: Final = range(3)
 
 
 @pytest.mark.usefixtures("late")
@@ -194,10 +194,7 @@ def test_threat_26_of_two_and_three_of_five_neither_side_makes_anything_final_or
 # ------------------------------------------------------------------------------------------------------------------ duplication
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_threat_27_everything_five_times_in_any_order_leaves_every_disk_with_the_same_logs(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threat_27_everything_five_times_in_any_order_leaves_every_disk_with_the_same_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Network._carry
 
     def carry(self: Network, message: Any) -> None:
@@ -209,7 +206,7 @@ def test_threat_27_everything_five_times_in_any_order_leaves_every_disk_with_the
     def plan(world: World) -> None:
         world.stage.network.conditions = Conditions(delay_us=(200, 900_000))
 
-    world, result = _calm(seed, plan)
+    world, result = _calm(0, plan)
     disks = [each.disk for each in world.stage.watch.honest]
     for origin, final in world.stage.watch.final.items():
         assert len({tuple(disk.hashes(origin)[: len(final)]) for disk in disks}) == 1
@@ -277,6 +274,10 @@ def old_words(monkeypatch: pytest.MonkeyPatch) -> Callable[[World], None]:
             return
         real(self, message)
 
+    def again(network: Network) -> None:
+        for message in said[-60:]:
+            network._carry(message)
+
     monkeypatch.setattr(Network, "send", send)
 
     def plan(world: World) -> None:
@@ -284,7 +285,7 @@ def old_words(monkeypatch: pytest.MonkeyPatch) -> Callable[[World], None]:
         for crash in (*(each.crash for each in governors), *(each.crash for each in enforcers)):
             world.stage.ground.after(BACK_US - S, partial(crash, S))
         for wait_us in range(S // 5, S, S // 5):
-            world.stage.ground.after(BACK_US + wait_us, lambda: [world.stage.network._carry(message) for message in said[-60:]])
+            world.stage.ground.after(BACK_US + wait_us, lambda: again(world.stage.network))
 
     return plan
 
