@@ -26,7 +26,7 @@ from mesh.errors import MeshError
 from mesh.gate.connect import open_core
 from mesh.gate.context import load_context
 from mesh.gate.core import Asked, Core, Wish
-from tests.live.kit import BILLING, GATE, POLICIES, Client, until_fresh
+from tests.live.kit import BILLING, GATE, POLICIES, Client, command, until_fresh
 from tests.live.test_clock import LIBRARIES, _env
 
 pytestmark = pytest.mark.asyncio
@@ -97,6 +97,24 @@ async def _asked(core: Core) -> Asked:
         except MeshError:
             assert time.monotonic() < end
             await asyncio.sleep(0.02)
+
+
+async def test_threat_11_what_was_authorized_before_and_revoked_since_starts_at_no_enforcer_once_k_members_said_so(
+    own_mesh: Cluster,
+) -> None:
+    """Everybody but the enforcers is out of the way: the authorization is there already, is young, and no governor is asked again."""
+    await until_fresh(own_mesh)
+    async with _gates(own_mesh, 2) as cores:
+        held = {core: [await core.request(WISH) for _ in range(3)] for core in cores}
+        assert [await _presented(core, held[core].pop()) for core in cores] == ["ran", "ran"]
+        key = str(own_mesh.files.folder / "people" / "revoker.key")
+        status, shown, err = await command(own_mesh, "revoke", BILLING.subject, "--key", key, "--watch")
+        assert (status, shown["acknowledged"]) == (0, True), err
+        await asyncio.sleep(DELTA_S)
+        assert [await _presented(core, held[core].pop()) for core in cores] == ["revoked", "revoked"]
+        for name in own_mesh.files.nodes:
+            own_mesh.kill(name)
+        assert [await _presented(core, held[core].pop()) for core in cores] == ["revoked", "revoked"], "not because anybody is silent"
 
 
 @pytest.fixture(scope="module")
