@@ -216,7 +216,7 @@ CODES: Final[dict[str, Code]] = {
         5,
     ),
     "no_conflict": _code(
-        "the two statements are genuine, and can both be",
+        "what it holds is genuine, and need not be anybody's lie",
         "verifier",
         "It proves nothing against anybody. Ask whoever made it for the two that contradict one another: `mesh fraud show`.",
         2,
@@ -303,7 +303,7 @@ CODES: Final[dict[str, Code]] = {
     # --- logs
     "log_conflict": _code("two histories of one log", "mirror, witness", "Keep the evidence; see `mesh fraud ls`.", 5),
     "member_frozen": _code(
-        "one of this member's keys has provably signed two histories of a log",
+        "one of this member's keys has provably signed two histories of a log, or a decision that others find wrong",
         "governor, enforcer",
         "See `mesh fraud ls`, ask another governor. A roster without it, or with other keys, ends that: `mesh roster remove NODE`.",
         2,

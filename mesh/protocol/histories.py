@@ -16,8 +16,9 @@ from typing import Final
 import msgspec
 
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.fraud import Fraud, accuse
+from mesh.core.law.fraud import accuse
 from mesh.core.law.governance import Governance
+from mesh.core.law.proofs import AnyProof
 from mesh.core.law.roster import Member
 from mesh.core.log.merkle import Frontier, consistency_beyond
 from mesh.core.log.note import parse_note
@@ -55,7 +56,7 @@ class Recent(msgspec.Struct, frozen=True):
 
 def proof_of(
     origin: str, notes: Sequence[bytes], owner: Member, governance: Governance, *, root: bytes | None = None, path: Sequence[bytes] = ()
-) -> list[Statement[Fraud]]:
+) -> list[Statement[AnyProof]]:
     """What these two notes prove, with what leads from the smaller to the larger; nothing if that member is caught already."""
     if governance.caught(owner):
         return []

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.fraud import Fraud, encode_fraud
+from mesh.core.law.fraud import Fraud
+from mesh.core.law.proofs import encode_proof
 from tests.cli.lawmesh import Desk, code_of
 from tests.support.factory import secret
 from tests.support.frauds import two_roots
@@ -42,7 +43,7 @@ def test_a_file_is_written_for_a_member_by_its_name_and_proves_it_to_whoever_has
     for name in (LIAR, "1", f"fraud/{proof.claims.key}", desk.lab.roster.origin(desk.lab.roster.member(LIAR))):
         status, _, err = desk.run("fraud", "show", name, "-o", str(file))
         assert status == 0, err
-        assert file.read_bytes() == encode_fraud(proof)
+        assert file.read_bytes() == encode_proof(proof)
         assert f"mesh roster remove {LIAR}" in err
     status, (verdict,), _ = _verify(desk, file)
     assert (status, verdict["verdict"], verdict["member"], verdict["kind"]) == (0, "PROVED", LIAR, "same-size")
@@ -53,10 +54,10 @@ def test_a_file_is_written_for_a_member_by_its_name_and_proves_it_to_whoever_has
 def test_every_kind_goes_through_one_door_and_what_is_forged_ends_with_five(desk: Desk) -> None:
     stranger = two_roots(desk.lab.roster, LIAR, secret("nobody"))
     file = desk.folder / "forged.json"
-    file.write_bytes(encode_fraud(stranger))
+    file.write_bytes(encode_proof(stranger))
     status, (verdict,), _ = _verify(desk, file)
     assert (status, verdict["verdict"], verdict["code"]) == (5, "FORGED", "unknown_member")
-    file.write_bytes(encode_fraud(stranger) + b"\n")
+    file.write_bytes(encode_proof(stranger) + b"\n")
     status, (verdict,), _ = _verify(desk, file)
     assert (status, verdict["verdict"]) == (3, "UNREADABLE")
 

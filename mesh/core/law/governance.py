@@ -86,7 +86,7 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     reigns: Mapping[str, Reign]
     """Stream that goes to other signers, by a roster that counts, to how; the oldest first. Some may not be in force yet."""
     proven: frozenset[str]
-    """Keys (hex) of which a proof is held that each has signed two histories of one log."""
+    """Keys (hex) against which a proof is held (:mod:`mesh.core.law.proofs`)."""
     taken: frozenset[str]
     """Those of which all is held that was handed over."""
     void: frozenset[str]
@@ -185,7 +185,7 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
         if self.proven:
             for key in keys:
                 if key in self.keys and self.caught(self.keys[key]):
-                    raise Refused("member_frozen", f"{self.keys[key].name}, a key of which has signed two histories of a log")
+                    raise Refused("member_frozen", f"{self.keys[key].name}, against a key of which a proof is held")
 
     def check_roster(self, now_ms: int) -> None:
         """That whoever holds this may act under the roster in force.

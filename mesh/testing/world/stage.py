@@ -173,8 +173,6 @@ class Stage:
         kind, ends = (place, [*self.governors, *self.enforcers]) if everybody else (rest[0], list(self.governors))
         if kind == "cosig":
             ends = [rest[1]]
-        elif kind == "fraud":
-            ends = []
         said = self.braggarts[source].heartbeat(data) if kind == "hb" and source in self.braggarts else data
         sides = self._sides.get(source.removesuffix("~"), {})
         for end in ends:

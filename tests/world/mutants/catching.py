@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from mesh.core.law import fraud, governance, travel
+from mesh.core.law import fraud, governance, proof, travel
 from mesh.protocol import adoption, freshness, gossip, lineage
 
 
 def believes_any_proof(patch: pytest.MonkeyPatch) -> None:
     """Nothing in it is verified."""
-    patch.setattr("mesh.core.law.travel.admit_fraud", lambda *_: None)
-    patch.setattr("mesh.protocol.gossip.admit_fraud", lambda *_: "somebody")
+    patch.setattr("mesh.core.law.travel.admit_proof", lambda *_: None)
+    patch.setattr("mesh.protocol.gossip.admit_proof", lambda *_: "somebody")
 
 
 def never_compares_the_trees(patch: pytest.MonkeyPatch) -> None:
@@ -40,4 +40,4 @@ def starts_on_the_word_of_who_is_caught(patch: pytest.MonkeyPatch) -> None:
 def never_asks_for_proofs(patch: pytest.MonkeyPatch) -> None:
     """Who was away when one was published never holds it."""
     real = travel.is_known
-    patch.setattr(gossip, "is_known", lambda stream, rosters: not stream.startswith(fraud.PREFIX) and real(stream, rosters))
+    patch.setattr(gossip, "is_known", lambda stream, rosters: not stream.startswith(proof.PREFIX) and real(stream, rosters))
