@@ -93,8 +93,7 @@ def judge_unlawful(said: Statement[Unlawful], rosters: Rosters) -> Caught:
     refusals = [envelope.read(Refusal, bytes(raw)) for raw in claims.refusals]
     for refusal in refusals:
         _check_about(refusal.claims, claims, checkpoint.origin)
-    if any(one.claims.member >= other.claims.member for one, other in pairwise(refusals)):
-        raise Refused("non_canonical", "refusals stand in the order of who says them, one a member")
+    _check_order(refusals)
     roster = _roster_of(refusals, owners)
     return Caught(
         id=said.id,
@@ -148,6 +147,12 @@ def _check_about(refusal: Refusal, claims: Unlawful, origin: str) -> None:
         raise Refused("no_conflict", f"{refusal.member} refuses {refusal.leaf[:12]}… at {refusal.index} of {refusal.origin[:80]}")
     if refusal.reason != "wrong":
         raise Refused("no_conflict", f"{refusal.member} only lacks it: {refusal.code}")
+
+
+def _check_order(refusals: Sequence[Statement[Refusal]]) -> None:
+    """Rules 3 and 4."""
+    if any(one.claims.member >= other.claims.member for one, other in pairwise(refusals)):
+        raise Refused("non_canonical", "refusals stand in the order of who says them, one a member")
 
 
 def _roster_of(refusals: Sequence[Statement[Refusal]], owners: Iterable[tuple[Roster, Member]]) -> Roster:

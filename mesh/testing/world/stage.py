@@ -91,6 +91,11 @@ class Stage:
             said = self.slanderers[name].slander(origin, list(held.signed.values())) if held is not None else b""
             if said:
                 self.publish(name, subjects.law(subjects.short(origin)), said)
+            hashes, notes = self.governors[name].disk.hashes(origin), list(held.signed.values()) if held is not None else []
+            refusal, proof = self.slanderers[name].refuse(origin, hashes, notes)
+            if refusal:
+                self.publish(name, subjects.fraud(self.governors[name].member.region, name), refusal)
+                self.publish(name, subjects.law(subjects.short(origin)), proof)
 
     def _invent(self, name: str) -> None:
         """As often as it says that it lives."""
