@@ -18,8 +18,8 @@ from mesh.core.bytes import envelope
 from mesh.core.messages import Authorized, OutcomeAnswer, OutcomeRequest, pack, unpack
 from mesh.core.run.outcome import CHECKS, Check, Event, Finished, Outcome, Started
 from mesh.dev.cluster import Cluster
+from mesh.testing.liar import AMOUNT
 from tests.live.kit import Client, authorization_in, code_of, command
-from tests.live.liar import AMOUNT
 
 pytestmark = pytest.mark.asyncio
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ async def client(own_mesh: Cluster) -> AsyncIterator[Client]:
 async def _replace(mesh: Cluster, client: Client, name: str, lie: str) -> None:
     """A liar in the place of that governor."""
     mesh.kill(name)
-    argv = [sys.executable, str(Path(__file__).with_name("liar.py")), "node", "run", "--config", str(mesh.files.node(name))]
+    argv = [sys.executable, "-m", "mesh.testing.liar", str(mesh.files.node(name))]
     with mesh.log(name).open("ab") as sink:
         env = {**os.environ, "PYTHONPATH": str(ROOT), "MESH_LIE": lie}
         mesh.nodes[name] = launcher.spawn(argv, env=env, stdin=subprocess.DEVNULL, stdout=sink.fileno(), stderr=sink.fileno())
