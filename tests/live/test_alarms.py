@@ -118,9 +118,20 @@ async def _decided_wrongly(own_mesh: Cluster, client: Client) -> None:
     await client.flood([client.request(client.intent())[1] for _ in range(30)])
     place = authorization_in(await _permitted(client, amount=AMOUNT)).claims
     await client.flood([client.request(client.intent())[1] for _ in range(10)])
+    others = [name for name in own_mesh.files.nodes if name != "eu-1"]
+    for name in others:
+        await client.until(name, "freezing it", lambda status: status.frozen == ["eu-1"])
+    await _settled(own_mesh, client, *others)
     status, value, err = await command(own_mesh, "audit", "run", "--once")
-    assert (status, _codes(value)[0], value["mismatch"]) == (5, ["replay_mismatch"], 1), err
-    assert {one["record"] for one in value["findings"]} == {f"eu-1/{place.index}"}
+    assert (status, _codes(value)[0], value["mismatch"]) == (5, ["member_frozen", "replay_mismatch"], 1), err
+    assert {one["record"] for one in value["findings"] if one["code"] == "replay_mismatch"} == {f"eu-1/{place.index}"}
+    status, (row,), err = await command(own_mesh, "fraud", "ls")
+    assert (row["kind"], row["member"], row["numbers"], row["codes"]) == (
+        "unlawful-decision",
+        "eu-1",
+        [place.index],
+        ["replay_mismatch"],
+    ), err
     own_mesh.kill("eu-1")
 
 

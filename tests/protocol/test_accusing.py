@@ -1,4 +1,4 @@
-"""Threat 22: who decides what nobody else would is refused, and caught by f + 1 refusals, whenever each was heard; nobody honest is."""
+"""Who decides what nobody else would is refused, and caught by f + 1 refusals, whenever each was heard; nobody honest is."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +25,7 @@ from tests.protocol.machines import LAB, ME, MESH, NOW, OWNER, Owner, batch, onl
 from tests.protocol.test_mirror import MEMBERS, ORIGIN, Holder
 from tests.support.factory import RuleEngine
 from tests.support.frauds import frozen
-from tests.support.littlemesh import LittleMesh
+from tests.support.littlemesh import LittleMesh, Node
 from tests.support.refused import Refused
 
 WRONG = Refused(LAB, OWNER.name)
@@ -226,7 +226,7 @@ def _incidents(mesh: LittleMesh, name: str) -> list[Incident]:
     return [record for record in records if isinstance(record, Incident) and record.code == "member_frozen"]
 
 
-def test_threat_22_a_governor_that_permits_what_policy_denies_is_caught_by_all_and_its_record_is_never_final() -> None:
+def test_a_governor_that_permits_what_policy_denies_is_caught_by_all_and_its_record_is_never_final() -> None:
     mesh = LittleMesh(LAB)
     liar = mesh.nodes[OWNER.name]
     liar.machine.engine = Lies()
@@ -258,6 +258,28 @@ def test_a_member_that_was_away_as_others_refused_hears_it_again_and_holds_the_p
     mesh.deliver("eu-1", AccusationArrived(refusal["sa-1"]))
     mesh.run(6)
     assert {frozenset(node.state.governance.frozen) for node in mesh.nodes.values()} == {frozenset({OWNER.name})}, "all pull the proof"
+
+
+class Deaf(LittleMesh):
+    """What is said of refused records is lost, until somebody listens."""
+
+    listens = False
+
+    def _publish(self, node: Node, subject: str, data: bytes) -> None:
+        if self.listens or ".fraud." not in subject:
+            super()._publish(node, subject, data)
+
+
+def test_refusals_that_were_all_lost_are_said_again_and_who_lied_is_caught_then() -> None:
+    mesh = Deaf(LAB)
+    mesh.nodes[OWNER.name].machine.engine = Lies()
+    mesh.request(OWNER.name, LAB.request(LAB.intent(7, at_ms=mesh.now_ms)[1], []))
+    mesh.run(4)
+    honest = [mesh.nodes[name] for name in OTHERS]
+    assert all(node.state.mirrors[ORIGIN].refusal and not node.state.governance.frozen for node in honest)
+    mesh.listens = True
+    mesh.run(AGAIN_MS // 300 + 2)
+    assert {frozenset(node.state.governance.frozen) for node in honest} == {frozenset({OWNER.name})}
 
 
 def test_an_honest_mesh_refuses_nothing_and_no_single_member_freezes_anybody() -> None:

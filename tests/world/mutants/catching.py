@@ -45,11 +45,6 @@ def counts_one_member_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(unlawful, "_check_order", lambda *_: None)
 
 
-def says_a_refusal_once(patch: pytest.MonkeyPatch) -> None:
-    """Who was away then never hears of it, and neither message comes again that was lost."""
-    patch.setattr(accusing, "again_due", lambda state, _: (state, []))
-
-
 def counts_lines_of_who_is_caught(patch: pytest.MonkeyPatch) -> None:
     real = lineage.certify
     patch.setattr(lineage, "certify", lambda state, roster, me, **_: real(state, roster, me))

@@ -429,7 +429,6 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "names whose trees it never compared": _mutant(catching.never_compares_the_trees, "I8", trouble=("slanderer",)),
     "freezes by f refusals": _mutant(catching.freezes_by_f_refusals, "I8", trouble=("slanderer",)),
     "counts one member twice": _mutant(catching.counts_one_member_twice, "I8", trouble=("slanderer",)),
-    "says a refusal once": _mutant(catching.says_a_refusal_once, "I10", trouble=("turncoat", "hold", "partition", "isolate")),
     "counts lines of who is caught": _mutant(catching.counts_lines_of_who_is_caught, "I14", trouble=("twins",)),
     "counts heartbeats of who is caught": _mutant(catching.counts_heartbeats_of_who_is_caught, "I14", trouble=("twins",)),
     "starts on the word of who is caught": _mutant(catching.starts_on_the_word_of_who_is_caught, "I14", trouble=("twins",)),
