@@ -29,6 +29,7 @@ __all__ = ["facts", "fraud", "told", "verify"]
 _COMMANDS: Final[Mapping[str, Entry]] = {
     "ls": Entry("mesh.cli.conflicts:ls", "Which streams and logs have two histories, and whose keys said both."),
     "show": Entry("mesh.cli.conflicts:show", "Write the proof of a conflict to a file."),
+    "push": Entry("mesh.cli.fraud_push:push", "Hand proofs against members to every member, and see who holds them."),
     "verify": Entry("mesh.cli.fraud:verify", "Judge such files without any network."),
 }
 _UNREADABLE: Final = frozenset({"config_invalid", "malformed", "non_canonical", "too_large", "wrong_kind"})

@@ -16,14 +16,13 @@ from typing import Final
 import msgspec
 
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.fraud import accuse
+from mesh.core.law.fraud import Fraud, accuse
 from mesh.core.law.governance import Governance
-from mesh.core.law.proofs import AnyProof
 from mesh.core.law.roster import Member
 from mesh.core.log.merkle import Frontier, consistency_beyond
 from mesh.core.log.note import parse_note
 
-__all__ = ["RECENT_MAX", "Recent", "proof_of"]
+__all__ = ["RECENT_MAX", "Recent", "accused", "proof_of"]
 
 RECENT_MAX: Final = 1_024
 """Hashes of one log: 32 kB; half of them are forgotten at once."""
@@ -56,9 +55,14 @@ class Recent(msgspec.Struct, frozen=True):
 
 def proof_of(
     origin: str, notes: Sequence[bytes], owner: Member, governance: Governance, *, root: bytes | None = None, path: Sequence[bytes] = ()
-) -> list[Statement[AnyProof]]:
+) -> list[Statement[Fraud]]:
     """What these two notes prove, with what leads from the smaller to the larger; nothing if that member is caught already."""
-    if governance.caught(owner):
-        return []
+    return [] if governance.caught(owner) else [accused(origin, notes, owner, governance.roster.mesh, root=root, path=path)]
+
+
+def accused(
+    origin: str, notes: Sequence[bytes], owner: Member, mesh: str, *, root: bytes | None = None, path: Sequence[bytes] = ()
+) -> Statement[Fraud]:
+    """As :func:`proof_of`, whether it is caught or not."""
     halves = [(note.text, line) for note in map(parse_note, notes) for line in note.lines if line.name == origin]
-    return [accuse(governance.roster.mesh, owner.log_key, halves, root=root or b"", path=path)]
+    return accuse(mesh, owner.log_key, halves, root=root or b"", path=path)
