@@ -163,7 +163,7 @@ class LineageBatch(Payload):
 
 
 class Accusation(Payload):
-    """A member's refusal to attest a record, and what shows that this record is its owner's; said again while it stands alone."""
+    """A member's refusal to attest a record, and what shows that this record is its owner's; said again until its owner is caught."""
 
     note: _Note
     """A checkpoint signed by the log, over the record; empty where no proof is to come of it: something is missing, or it is final."""

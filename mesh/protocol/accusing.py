@@ -3,8 +3,9 @@
 Rules
 -----
 1. Who finds a record wrong says so with what shows that it is its owner's (:func:`mesh.protocol.refusing.accuse_of`), and says it again
-   every :data:`AGAIN_MS`, also after a restart, until a proof against its owner is held here: a message lost delays, and whoever
-   starts late hears it. That is one signature and one message of some 2 kB for each log that is refused, and nothing else.
+   after :data:`AGAIN_MS`, then ever more rarely, every :data:`AGAIN_MS_MAX` at last, also after a restart, until a proof against its owner
+   is held here: a message lost delays, and whoever starts late hears it. That is one signature and one message of some 2 kB for each
+   log that is refused, and nothing else.
 2. Not of what is known to be final, and of no owner who has left: there is nothing to freeze, or others have agreed to it.
 3. Of each member the newest refusal of a log is kept, so all of them are as many as there are members, whatever they say. One that was
    heard already costs a comparison.
@@ -29,18 +30,22 @@ from mesh.protocol.holding import Mirror, MirrorContext
 from mesh.protocol.refusing import say_again
 from mesh.protocol.step import Effect
 
-__all__ = ["AGAIN_MS", "accused_log", "again_due", "take_accusation"]
+__all__ = ["AGAIN_MS", "AGAIN_MS_MAX", "accused_log", "again_due", "take_accusation"]
 
 AGAIN_MS: Final = 5_000
-"""Between a refusal and the same again: well within what a person waits for, and next to nothing on a bus."""
+"""Between a refusal and the same again, well within what a person waits for; twice as long after each."""
+AGAIN_MS_MAX: Final = 40_000
+"""What is not proven by then lacks members; streams keep what is said, and must not be filled by it."""
 
 
 def again_due(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
     """Say my refusal again (rule 1)."""
-    if not state.refusal or _over(state, context, state.refused) or context.now_ms - state.refusal_ms < AGAIN_MS:
+    if not state.refusal or _over(state, context, state.refused):
+        return state, []
+    if context.now_ms - state.refusal_ms < min(AGAIN_MS << min(state.refusal_said, 8), AGAIN_MS_MAX):
         return state, []
     said = say_again(unpack(Accusation, state.refusal), context.me)
-    return msgspec.structs.replace(state, refusal_ms=context.now_ms), said
+    return msgspec.structs.replace(state, refusal_ms=context.now_ms, refusal_said=state.refusal_said + 1), said
 
 
 def accused_log(data: bytes) -> str:

@@ -139,7 +139,9 @@ class Mirror(msgspec.Struct, frozen=True):
     shown_ms: int = 0
     """When a certificate was shown last to who said a line."""
     refusal: bytes = b""
-    """My refusal of a record, unsigned, with what shows that it is its owner's; ``refusal_ms`` when it was said last."""
+    """My refusal of a record, unsigned, with what shows that it is its owner's."""
+    refusal_said: int = 0
+    """How often it was said again; ``refusal_ms`` when last."""
     refusal_ms: int = 0
     refusals: Mapping[str, bytes] = {}
     """Member to the newest refusal of it that was heard, which holds (:mod:`mesh.protocol.accusing`)."""
