@@ -100,6 +100,7 @@ __all__ = [
     "TLOG_POLICY_BYTES_MAX",
     "TLOG_PROOF_BYTES_MAX",
     "TREE_SIZE_MAX",
+    "UNLAWFUL_BYTES_MAX",
     "WITNESSES_MAX",
     "WITNESS_ASK_MS_MAX",
     "WITNESS_EVIDENCE_MAX",
@@ -166,6 +167,8 @@ FRAUD_NOTE_CHARS_MAX: Final = 1_024
 """A checkpoint with the one line that a proof against a member is about: at their longest names some 500."""
 FRAUD_BYTES_MAX: Final = 8_192
 """A proof against a member: two such notes, and the hashes of one Merkle proof."""
+UNLAWFUL_BYTES_MAX: Final = 40_960
+"""Of the other kind: one such note, a Merkle proof, and refusals by more than a third of as many members as there can be, 1 kB each."""
 CONFLICT_BYTES_MAX: Final = 262_400
 """A proof of a conflict: two statements with all their signatures, and what stands around them."""
 BUNDLE_BYTES_MAX: Final = 999_000

@@ -115,7 +115,7 @@ class Queries:
 
     async def note(
         self,
-        space: Literal["checkpoint", "attested", "certificate", "cosigned", "outside", "heartbeat"],
+        space: Literal["checkpoint", "attested", "certificate", "cosigned", "outside", "heartbeat", "refused"],
         origin: str,
         *,
         member: str = "",

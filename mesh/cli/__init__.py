@@ -42,7 +42,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "bench": Entry("mesh.cli.bench:bench", "Measure beside the floors."),
     "dev": Entry("mesh.cli.dev:dev", "A whole mesh on this machine, and what it promises."),
     "explain": Entry("mesh.cli.meta:explain", "What a code means and what to do about it."),
-    "fraud": Entry("mesh.cli.fraud:fraud", "Proofs that somebody has said two things that cannot both be."),
+    "fraud": Entry("mesh.cli.fraud:fraud", "Proofs that somebody has said two things that cannot both be, or what others find wrong."),
     "grant": Entry("mesh.cli.approving:grant", "Break the glass: sign that there is an emergency."),
     "halt": Entry("mesh.cli.halt:halt", "Start nothing in a domain until it is resumed."),
     "key": Entry("mesh.cli.meta:key", "Make and show keys."),

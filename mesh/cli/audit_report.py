@@ -5,19 +5,23 @@ Rules
 1. A finding stays; an alarm stands as long as what it misses is missing. Both have a code of the registry.
 2. The status is 5 if there is a finding, or an alarm whose code is worth that; 4 if an alarm stands that is worth less, or something
    that is known to be final could not be judged; else 0.
-3. As lines of JSON each is a line of its own as it happens, with its ``kind``, and the numbers are the last line.
+3. Where both halves of two histories of a log were seen, the proof is a file.
+4. As lines of JSON each is a line of its own as it happens, with its ``kind``, and the numbers are the last line.
 
 Not here: the auditor (:mod:`mesh.roles.auditor`), metrics (:mod:`mesh.cli.audit_metrics`).
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from mesh.cli import telling
 from mesh.cli.naming import Naming
 from mesh.cli.output import Cli
 from mesh.codes import CODES
-from mesh.errors import MeshError
+from mesh.core.bytes.envelope import Statement
+from mesh.core.law.proofs import AnyProof, encode_proof
+from mesh.errors import MeshError, Refused
 from mesh.protocol.alarms import Standing
 from mesh.protocol.audited import AuditState, Finding, tally
 
@@ -30,9 +34,11 @@ _BEHIND: Final = 4
 class AuditReport:
     """Talks while an auditor runs, and sums up."""
 
-    def __init__(self, cli: Cli) -> None:
-        """Nothing was said yet."""
+    def __init__(self, cli: Cli, proofs: Path | None = None) -> None:
+        """Nothing was said yet; proofs against members are written into that folder."""
         self._cli = cli
+        self._proofs = proofs
+        self._proven = set[str]()
         self.naming: Naming | None = None
         """What records are called by the rosters that are held; without it only the current logs are told apart."""
         self._said = set[Finding]()
@@ -46,6 +52,22 @@ class AuditReport:
                 row = self._finding(finding)
                 self._cli.say(f"found {finding.code} at {row['record']}: {finding.detail}")
                 self._line({"kind": "finding", "severity": "finding", **row})
+        for proof in state.proofs if self._proofs is not None else ():
+            if proof.id not in self._proven:
+                self._proven.add(proof.id)
+                self._prove(proof)
+
+    def _prove(self, proof: Statement[AnyProof]) -> None:
+        """Write it: named by the key, so that whoever audits again and again has one file for each."""
+        file = (self._proofs or Path()) / f"fraud-{proof.claims.key[:16]}.json"
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(encode_proof(proof))
+        except OSError as error:
+            raise Refused("config_invalid", f"{file}: {error.strerror}") from None
+        self._cli.say(
+            f"{file}: proves that the key {proof.claims.key} signed two histories; `mesh fraud push {file}` hands it to the members"
+        )
 
     def alarms(self, standing: Sequence[Standing]) -> None:
         """Say which alarms began, and which ended."""

@@ -52,13 +52,26 @@ audit.add_command(sample)
     help="Audit what this file holds, without a mesh: an export, a proof, a node's file or a copy of it. May be given again.",
 )
 @click.option("--metrics", type=click.Path(dir_okay=False, path_type=Path), help="Write a Prometheus text file here, every ten seconds.")
+@click.option(
+    "--proofs",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write a file here for each member that was seen to have signed two histories of a log, as `mesh fraud verify` takes it.",
+)
 @click.option("--late", callback=span, metavar="SPAN", help="After how long a missing record is an alarm, such as 2m, the default.")
 @click.option("--still", callback=span, metavar="SPAN", help="After how long a log or member that stands still is one; 60s by default.")
 @click.option("--longest", callback=span, metavar="SPAN", help="How long an execution may run beyond its lease; 0 by default.")
 @format_option
 @pass_cli
 def run(
-    cli: Cli, *, once: bool, files: tuple[Path, ...], metrics: Path | None, late: int | None, still: int | None, longest: int | None
+    cli: Cli,
+    *,
+    once: bool,
+    files: tuple[Path, ...],
+    metrics: Path | None,
+    proofs: Path | None,
+    late: int | None,
+    still: int | None,
+    longest: int | None,
 ) -> int:
     """Follow all logs, from where this context's auditor was last.
 
@@ -74,7 +87,7 @@ def run(
         still_ms=PATIENT.still_ms if still is None else still,
         longest_ms=PATIENT.longest_ms if longest is None else longest,
     )
-    report = AuditReport(cli)
+    report = AuditReport(cli, proofs)
 
     def measure(state: AuditState, standing: list[Standing], caught_up: bool) -> None:
         if metrics is not None:

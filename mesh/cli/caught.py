@@ -4,21 +4,26 @@ Not here: what such a proof is (:mod:`mesh.core.law.fraud`), asking members (:mo
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
+
+import msgspec
 
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.fraud import PREFIX, Caught, Fraud, judge_fraud
 from mesh.core.law.governance import Governance
+from mesh.core.law.proof import PREFIX, Caught, Proof
+from mesh.core.law.proofs import AnyProof, judge_proof
 from mesh.core.law.succession import Rosters
 from mesh.core.law.travel import Said
 
 __all__ = ["Accused", "accused_of", "facts", "is_meant", "told"]
 
+_AFTER: Final = "whoever holds this counts nothing of it any more; take it out, or give it other keys: `mesh roster remove {}`"
+
 
 class Accused(NamedTuple):
     """One proof that members hold."""
 
-    proof: Statement[Fraud]
+    proof: Statement[AnyProof]
     caught: Caught
     frozen: bool
     """Whether the roster in force still gives the key to that member."""
@@ -30,9 +35,9 @@ def accused_of(statements: Sequence[Statement[Said]], rosters: Rosters, now: Gov
     """The proofs among these statements, by key; ``held_by`` has stream to members."""
     found = dict[str, Accused]()
     for statement in statements:
-        if isinstance(statement.claims, Fraud) and statement.claims.key not in found:
-            proof = cast("Statement[Fraud]", statement)
-            caught = judge_fraud(proof, rosters)
+        if isinstance(statement.claims, Proof) and statement.claims.key not in found:
+            proof = cast("Statement[AnyProof]", statement)
+            caught = judge_proof(proof, rosters)
             stream = f"{PREFIX}{caught.key}"
             found[caught.key] = Accused(proof, caught, caught.member in now.frozen, held_by.get(stream, []))
     return [found[key] for key in sorted(found)]
@@ -49,7 +54,7 @@ def facts(caught: Caught, mesh: str) -> dict[str, Any]:
         "kind": caught.kind,
         "mesh": mesh,
         "stream": f"{PREFIX}{caught.key}",
-        "numbers": list(caught.sizes),
+        "numbers": list(caught.sizes) if caught.wrong is None else [caught.wrong.index],
         "signers": [caught.key],
         "member": caught.member,
         "use": caught.use,
@@ -57,14 +62,23 @@ def facts(caught: Caught, mesh: str) -> dict[str, Any]:
         "roots": list(caught.roots),
         "epoch": caught.epoch,
         "id": caught.id,
+        **({} if caught.wrong is None else msgspec.to_builtins(caught.wrong)),
     }
 
 
 def told(caught: Caught) -> list[str]:
     """For people."""
+    if caught.wrong is not None:
+        return [
+            f"{caught.kind} of {caught.origin}",
+            f"record {caught.wrong.index}, leaf {caught.wrong.leaf}, signed by the {caught.use} key of {caught.member}, {caught.key}",
+            f"not what they would have decided, by their signed word: {', '.join(caught.wrong.members)} (roster epoch {caught.epoch})",
+            f"the check that failed: {', '.join(caught.wrong.codes)}",
+            _AFTER.format(caught.member),
+        ]
     return [
         f"{caught.kind} of {caught.origin}",
         *(f"at {size} records root {root}" for size, root in zip(caught.sizes, caught.roots, strict=True)),
         f"signed both: the {caught.use} key of {caught.member}, {caught.key} (roster epoch {caught.epoch})",
-        f"whoever holds this counts nothing of it any more; take it out, or give it other keys: `mesh roster remove {caught.member}`",
+        _AFTER.format(caught.member),
     ]

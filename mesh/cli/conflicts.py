@@ -24,7 +24,8 @@ from mesh.cli.fraud import facts, told
 from mesh.cli.gathering import Frontiers, gather, holders
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.law.conflict import Conflict, conflicts_of, encode_conflict
-from mesh.core.law.fraud import PREFIX, encode_fraud
+from mesh.core.law.proof import PREFIX
+from mesh.core.law.proofs import encode_proof
 from mesh.core.law.streams import Fork
 from mesh.errors import Refused
 
@@ -44,7 +45,8 @@ class _Found(NamedTuple):
 def ls(cli: Cli) -> None:
     """All conflicts that members can show: whose keys said both, whether the root has resolved them, who holds both halves.
 
-    And every proof that a member's key has signed two histories of one log: whoever holds it has frozen that member.
+    And every proof that a member's key has signed two histories of one log, or a decision that f + 1 others find wrong: whoever
+    holds it has frozen that member.
     """
     found, members = client.run(cli, lambda mesh, library: _search(cli, mesh, library))
     rows = [_row(number, item, members) for number, item in enumerate(found, 1)]
@@ -65,7 +67,7 @@ def show(cli: Cli, name: str, out: Path | None) -> None:
     """Write the proof of a conflict: of the only one in STREAM or against MEMBER, or of number N in `mesh fraud ls`."""
     found, _ = client.run(cli, lambda mesh, library: _search(cli, mesh, library))
     chosen = _chosen(found, name)
-    data = encode_fraud(chosen.proof) if isinstance(chosen, Accused) else encode_conflict(chosen.conflict)
+    data = encode_proof(chosen.proof) if isinstance(chosen, Accused) else encode_conflict(chosen.conflict)
     if out is None:
         click.echo(data, nl=False)
     else:

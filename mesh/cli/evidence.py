@@ -56,7 +56,7 @@ def status(cli: Cli) -> int:
     caught = {name: answer.frozen for name, answer in answers.items() if isinstance(answer, NodeStatus) and answer.frozen}
     for member in sorted(frozen):
         who = ", ".join(name for name, names in caught.items() if member in names)
-        cli.say(f"{member} is frozen, say {who}: a key of it has signed two histories of a log. `mesh fraud ls` has the proof")
+        cli.say(f"{member} is frozen, say {who}: a proof is held against a key of it. `mesh fraud ls` has the proof")
         cli.say(f"take it out, or give it other keys: `mesh roster remove {member}`")
     if len(frontiers) > 1:
         others = ", ".join(row["node"] for row in rows if row.get("differs"))

@@ -1,7 +1,7 @@
 """`mesh fraud`, and `mesh fraud verify`: a file is judged by the roster alone; the base install is enough, and no network is touched.
 
 Not here: finding conflicts among what members hold (:mod:`mesh.cli.conflicts`), judging (:mod:`mesh.core.law.conflict`,
-:mod:`mesh.core.law.fraud`).
+:mod:`mesh.core.law.proofs`).
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.conflict import Conflict, read_conflict
-from mesh.core.law.fraud import FORMAT, judge_fraud, read_fraud
+from mesh.core.law.proofs import is_proof, judge_proof, read_proof
 from mesh.core.law.roster import Roster, admit_roster
 from mesh.core.law.succession import Rosters
 from mesh.core.law.travel import Said
@@ -29,6 +29,7 @@ __all__ = ["facts", "fraud", "told", "verify"]
 _COMMANDS: Final[Mapping[str, Entry]] = {
     "ls": Entry("mesh.cli.conflicts:ls", "Which streams and logs have two histories, and whose keys said both."),
     "show": Entry("mesh.cli.conflicts:show", "Write the proof of a conflict to a file."),
+    "push": Entry("mesh.cli.fraud_push:push", "Hand proofs against members to every member, and see who holds them."),
     "verify": Entry("mesh.cli.fraud:verify", "Judge such files without any network."),
 }
 _UNREADABLE: Final = frozenset({"config_invalid", "malformed", "non_canonical", "too_large", "wrong_kind"})
@@ -42,7 +43,7 @@ class _Fraud(LazyGroup):
 
 @click.group(cls=_Fraud, no_args_is_help=True)
 def fraud() -> None:
-    """Proofs that somebody has said two things that cannot both be."""
+    """Proofs that somebody has said two things that cannot both be, or what others find wrong."""
 
 
 @click.command()
@@ -86,9 +87,9 @@ def _one(cli: Cli, path: Path, rosters: Rosters) -> dict[str, Any]:
 
 def _judged(data: bytes, rosters: Rosters) -> tuple[list[str], dict[str, Any]]:
     """What a file proves, in words and for programs. Which format it has, it says itself."""
-    if f'"format":"{FORMAT}"'.encode() in data:
-        proof = read_fraud(data)
-        caught_ = judge_fraud(proof, rosters)
+    if is_proof(data):
+        proof = read_proof(data)
+        caught_ = judge_proof(proof, rosters)
         return caught.told(caught_), caught.facts(caught_, proof.claims.mesh)
     conflict = read_conflict(data, rosters)
     return told(conflict), facts(conflict)

@@ -51,7 +51,7 @@ def ls(cli: Cli) -> int:
     if newest.epoch > seen.in_force:
         cli.say(f"epoch {newest.epoch} is held by {len(seen.holders(newest.epoch, seen.governance.rosters.ids[-1]))}: `mesh roster ls`")
     for name in sorted(frozen):
-        cli.say(f"{name} is frozen: a key of it has provably signed two histories of a log; `mesh fraud ls` has the proof")
+        cli.say(f"{name} is frozen: a proof is held against a key of it: `mesh fraud ls`")
     cli.next(f"mesh roster remove {min(frozen)}" if frozen else "mesh peer ping NAME")
     return 0 if fresh >= seen.roster.k else _STALE
 

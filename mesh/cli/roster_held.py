@@ -18,9 +18,9 @@ from mesh.cli.output import Cli
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.fold import unsaid
-from mesh.core.law.fraud import PREFIX
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import Heartbeat, reaches
+from mesh.core.law.proof import PREFIX
 from mesh.core.law.roster import ROSTERS, Member, Roster
 from mesh.errors import MeshError, Refused, Unavailable
 

@@ -145,8 +145,8 @@ class Spread:
 
     def covers(self, beat: Heartbeat) -> bool:
         """Whether a member that signs this has it."""
-        stream, _ = link_of(self._statement)
-        return reaches(beat.frontier, stream, self._statement.claims.sequence, self._statement.id)
+        stream, link = link_of(self._statement)
+        return reaches(beat.frontier, stream, link.sequence, link.id)
 
     def _passed_ms(self) -> int:
         return int((time.monotonic() - self._begun_s) * 1_000)

@@ -13,7 +13,7 @@ LOGS: Final[dict[str, Code]] = {
     # --- logs
     "log_conflict": Code("two histories of one log", "mirror, witness", "Keep the evidence; see `mesh fraud ls`.", 5),
     "member_frozen": Code(
-        "one of this member's keys has provably signed two histories of a log",
+        "one of this member's keys has provably signed two histories of a log, or a decision that others find wrong",
         "governor, enforcer",
         "See `mesh fraud ls`, ask another governor. A roster without it, or with other keys, ends that: `mesh roster remove NODE`.",
         2,

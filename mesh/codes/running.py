@@ -19,7 +19,7 @@ RUNNING: Final[dict[str, Code]] = {
         5,
     ),
     "no_conflict": Code(
-        "the two statements are genuine, and can both be",
+        "what it holds is genuine, and need not be anybody's lie",
         "verifier",
         "It proves nothing against anybody. Ask whoever made it for the two that contradict one another: `mesh fraud show`.",
         2,

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import msgspec
 
-from mesh.adapters.streams import lineage_stream
+from mesh.adapters.streams import law_stream, lineage_stream
 from mesh.contracts.yaml import to_yaml
 from mesh.core import subjects
 
 __all__ = ["CHANNELS", "RESERVED", "Channel", "asyncapi"]
 
-RESERVED: Final = ("ctl", "fraud", "law", "law_stored", "quorum")
+RESERVED: Final = ("ctl", "law", "law_stored", "quorum")
 """Subjects that are spelled in the code and carry nothing yet."""
 
 
@@ -104,6 +104,16 @@ CHANNELS: Final = (
         stream=lineage_stream("{region}"),
     ),
     Channel(
+        name="fraud",
+        spell=subjects.fraud,
+        tokens=("region", "node"),
+        sender="governor",
+        receiver="governor",
+        summary="That node's refusal to attest a record of another log; said again until its owner is caught. f + 1 of them are a proof.",
+        message="message/Accusation",
+        stream=law_stream("{region}"),
+    ),
+    Channel(
         name="hb",
         spell=subjects.hb,
         tokens=("node",),
@@ -147,7 +157,7 @@ CHANNELS: Final = (
 _ABOUT: Final = """\
 Everything that matters inside is signed; a subject proves nothing about a message. NATS may delay, drop, repeat and reorder.
 Tokens are [a-z0-9-]{1,32}; no region is called ctl, hb, law or sync. Answers go to the reply subject, which must be an inbox
-(_INBOX…). Reserved and unused today: mesh.v1.<region>.quorum, .law and .fraud, mesh.v1.ctl."""
+(_INBOX…). Reserved and unused today: mesh.v1.<region>.quorum and .law, mesh.v1.ctl."""
 _TOKENS: Final = {
     "region": "Region of the governors that are asked, or of the node.",
     "tenant": "Whose workload it is: an account of the NATS server.",

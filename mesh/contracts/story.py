@@ -8,13 +8,13 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from mesh.contracts.accused import REFUSED, accusation, refusal_by, two_roots, unlawful
 from mesh.contracts.example import MEMBERS, MESH, NODE, OPENING, Signed, approvals, asked, base, decided, hex32, key, sign, start_ms
 from mesh.contracts.notes import ORIGIN, checkpoint_note, cosigned
 from mesh.core.bytes import envelope
 from mesh.core.law.activation import Activation, Ring
 from mesh.core.law.barrier import Barrier, marks_of
 from mesh.core.law.erase import Erase
-from mesh.core.law.fraud import accuse
 from mesh.core.law.halt import Halt, halt_stream
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.policy import Manifest
@@ -22,7 +22,7 @@ from mesh.core.law.resolve import Resolve
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.log.bundle import Proven, encode_proof, make_proof
 from mesh.core.log.certificate import certificate_note
-from mesh.core.log.checkpoint import AddCheckpoint, Checkpoint, log_line, log_origin
+from mesh.core.log.checkpoint import AddCheckpoint, log_origin
 from mesh.core.log.merkle import Frontier, consistency_path, inclusion_path, leaf_hash, tree_get
 from mesh.core.log.note import append_lines, parse_note
 from mesh.core.log.record import (
@@ -37,7 +37,6 @@ from mesh.core.log.record import (
     Noise,
     OutcomeRecorded,
     Record,
-    Refusal,
     encode_record,
 )
 from mesh.core.log.tlogproof import TlogProof
@@ -178,7 +177,8 @@ class _Teller:
             *self._halts(),
             self._resolve(),
             self._erase(intent),
-            self._fraud(),
+            two_roots(),
+            unlawful(),
             *self._renewal(),
             self._rest(),
         ]
@@ -224,25 +224,15 @@ class _Teller:
             detail="2 of 3 members vouch",
         )
         self._add(Noise, at_ms=start_ms(6), code="unauthenticated", count=17, from_ms=start_ms(5), to_ms=start_ms(6))
-        refusal = Refusal(
-            mesh=MESH,
-            member=NODE,
-            origin=log_origin(MESH, "us-1", 1),
-            index=41,
-            leaf=hex32("another record"),
-            reason="wrong",
-            code="replay_mismatch",
-            at_ms=start_ms(7),
-        )
-        self._add(AttestRefused, at_ms=start_ms(7), refusal=refusal)
+        self._add(AttestRefused, at_ms=start_ms(7), refusal=REFUSED)
         self._add(Incident, at_ms=start_ms(7), code="replay_mismatch", detail="example/us-1/e1 at 41")
         head = CosignedHead(origin=log_origin(MESH, "us-1", 1), root=hex32("a tree"), size=41, time_s=start_ms(7) // 1000)
         self._add(Cosigned, at_ms=start_ms(7), heads=[head])
-        return self._sign("refusal", refusal)
+        return refusal_by(NODE)
 
     # ------------------------------------------------------------------------------------------------------- statements
 
-    def _sign(self, name: str, value: Receipt | Denial | Refusal | Heartbeat | Barrier, member: str = NODE) -> Signed:
+    def _sign(self, name: str, value: Receipt | Denial | Heartbeat | Barrier, member: str = NODE) -> Signed:
         return sign(name, value, f"{member}/decision")
 
     def _resign(self, name: str, draft: envelope.Draft) -> Signed:
@@ -328,14 +318,6 @@ class _Teller:
         lifts = [halt.draft.id]
         resume = msgspec.structs.replace(plain, sequence=2, previous=lifts[0], lifts=lifts, reason="they do again", issued_ms=start_ms(6))
         return halt, sign("halt-resume", resume, "revoker")
-
-    def _fraud(self) -> Signed:
-        """That a member's log key has signed two roots for one size: nobody's signature stands on the envelope."""
-        liar = key("sa-1/log")
-        origin = log_origin(MESH, "sa-1", 1)
-        texts = [Checkpoint(origin, 2, bytes.fromhex(hex32(f"root {half}"))).to_text() for half in ("one", "other")]
-        proof = accuse(MESH, liar.public, [(text, log_line(origin, liar.public, liar.sign(text))) for text in texts])
-        return sign("fraud", proof.claims)
 
     def _resolve(self) -> Signed:
         """Somebody had halted again under the number of the resume: the resume counts."""
@@ -492,6 +474,7 @@ def _messages(said: _Said, outcomes: _Outcomes, leaves: tuple[bytes, ...], seen:
         "HeardGiven": HeardGiven(
             words=[HeardWord(heard=Raw(said.heard.envelope), identity=enforcer, origin=ORIGIN, index=len(leaves) - 1)], after=""
         ),
+        "Accusation": accusation(),
         "SyncAnswer": SyncAnswer(heartbeat=Raw(said.heartbeat.envelope)),
     }
     return {name: pack(message) for name, message in messages.items()}

@@ -30,6 +30,7 @@ from mesh.limits import (
 )
 
 __all__ = [
+    "Accusation",
     "Answer",
     "Asked",
     "Authorized",
@@ -165,6 +166,17 @@ class LineageBatch(Payload):
     """In an answer to a pull with a certificate: the consistency path (RFC 9162, 2.1.4) from where the batch ends to that; else empty."""
     start: Annotated[list[Hex32], msgspec.Meta(max_length=PROOF_HASHES_MAX + 1)]
     """The same from where the batch begins, behind the root there, for whoever holds another history; else empty."""
+
+
+class Accusation(Payload):
+    """A member's refusal to attest a record, and what shows that this record is its owner's; said again until its owner is caught."""
+
+    note: _Note
+    """A checkpoint signed by the log, over the record; empty where no proof is to come of it: something is missing, or it is final."""
+    path: Annotated[list[Hex32], msgspec.Meta(max_length=PROOF_HASHES_MAX)]
+    """The inclusion path (RFC 9162, 2.1.3) from the record to that."""
+    refusal: Raw
+    """Envelope of the refusal."""
 
 
 class Sync(Payload, tag_field="ask", tag="sync"):
@@ -373,7 +385,7 @@ class NodeStatus(Payload, tag_field="answer", tag="status"):
     conflicts: Count
     """Streams that have forked, and that the root has not resolved."""
     frozen: list[Token]
-    """Members of whom it holds a proof that a key of theirs has signed two histories of a log, sorted."""
+    """Members against a key of whom it holds a proof, sorted."""
     origin: Origin
     size: Count
     """Records in its own log."""

@@ -94,7 +94,7 @@ def law_stored(region: str, stream: str) -> str:
 
 
 def fraud(region: str, node: str) -> str:
-    """Fraud proofs; live and stored."""
+    """What a member says of records of others that it refuses; live and stored."""
     return f"{_PREFIX}.{_region(region)}.fraud.{_token(node)}"
 
 

@@ -106,6 +106,7 @@ def governor_user(user: GovernorUser) -> str:
         "mesh.v1.law.*",
         "mesh.v1.*.lineage.*",
         "mesh.v1.*.checkpoint.*",
+        "mesh.v1.*.fraud.*",
         f"mesh.v1.{region}.cosig.{name}",
         f"mesh.v1.sync.{name}",
         f"mesh.v1.{region}.outcome.* gov-{region}",

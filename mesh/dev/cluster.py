@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ __all__ = ["Cluster"]
 _READY_S: Final = 30.0
 _POLL_S: Final = 0.01
 _STOP_S: Final = 10.0
+_GOVERNOR: Final = ("mesh.cli", "node", "run", "--config")
 
 
 class Cluster:
@@ -79,14 +80,21 @@ class Cluster:
 
     # ----------------------------------------------------------------------------------------------------------- nodes
 
-    def start(self, names: Iterable[str] | None = None, *, env: Mapping[str, str] | None = None) -> None:
+    def start(
+        self, names: Iterable[str] | None = None, *, env: Mapping[str, str] | None = None, program: Sequence[str] = _GOVERNOR
+    ) -> None:
         """Start the nodes, all that a roster names by default, and wait until each is ready.
+
+        Args:
+            names: which.
+            env: added to their environment.
+            program: the module, and its arguments before the configuration.
 
         Raises:
             Unavailable: ``unreachable``, with the end of its log, for a node that is not.
         """
         wanted = list(names) if names is not None else [*self.files.nodes, *filter(partial(enlisted, self.files), self.files.spares)]
-        marks = {name: self._spawn(name, env or {}) for name in wanted}
+        marks = {name: self._spawn(name, env or {}, program) for name in wanted}
         deadline = time.monotonic() + _READY_S
         for name, mark in marks.items():
             while not self._ready(name, mark):
@@ -144,10 +152,10 @@ class Cluster:
         """End everything."""
         self.close()
 
-    def _spawn(self, name: str, env: Mapping[str, str]) -> int:
+    def _spawn(self, name: str, env: Mapping[str, str], program: Sequence[str]) -> int:
         path = self.log(name)
         mark = path.stat().st_size if path.exists() else 0
-        argv = [sys.executable, "-m", "mesh.cli", "node", "run", "--config", str(self.files.node(name))]
+        argv = [sys.executable, "-m", *program, str(self.files.node(name))]
         with path.open("ab") as sink:
             self.nodes[name] = launcher.spawn(
                 argv, env={**self._env, **env}, stdin=subprocess.DEVNULL, stdout=sink.fileno(), stderr=sink.fileno()

@@ -4,33 +4,21 @@ Not here: what is checked (:mod:`mesh.dev.story`), processes (:mod:`mesh.dev.clu
 """
 
 import asyncio
-import secrets
-import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from mesh.deploy.devmesh import DevMeshFiles, Principal, create
 from mesh.dev.cluster import Cluster
 from mesh.dev.guarantee import Guarantee, Measured
+from mesh.dev.making import made
 from mesh.dev.stage import Stage, wish
 from mesh.dev.story import STORY
 from mesh.errors import MeshError
 
 __all__ = ["DevReport", "Told", "bring_up", "checked", "serve", "tell"]
 
-POLICIES: Final = Path(__file__).parent / "policies"
-_DOMAINS: Final = ("payments", "ops", "customers")
-_PRINCIPALS: Final = (
-    Principal(name="billing", subject="spiffe://dev/agent/billing", groups=["payers"], person="alice@example.org"),
-    Principal(name="intern", subject="spiffe://dev/agent/intern"),
-    Principal(name="deployer", subject="spiffe://dev/job/deployer", groups=["deployers", "ops"], person="bob@example.org"),
-    Principal(name="crm", subject="spiffe://dev/service/crm", groups=["readers"], person="carol@example.org"),
-)
-_ENFORCER: Final = Principal(name="gate", subject="spiffe://dev/enforcer/gate", role="enforcer", enforcer_class="in-process")
 _TRAFFIC_S: Final = 2.0
 
 
@@ -52,7 +40,7 @@ class DevReport(msgspec.Struct, frozen=True):
 
 def bring_up(folder: Path, *, nodes: int) -> Cluster:
     """Start a mesh in ``folder``: a new one, or the one that is there. On the main thread."""
-    files = _files(folder, nodes)
+    files = made(folder, nodes=nodes)
     cluster = Cluster(files)
     try:
         cluster.start_bus()
@@ -96,43 +84,3 @@ async def serve(stage: Stage) -> None:
         except MeshError:
             pass  # a denial is traffic too, and stands in the lineage
         await asyncio.sleep(_TRAFFIC_S)
-
-
-def _files(folder: Path, nodes: int) -> DevMeshFiles:
-    made = folder / "mesh.json"
-    if made.exists():
-        kept = msgspec.json.decode(made.read_bytes(), type=_Kept)
-        return DevMeshFiles(
-            folder=folder,
-            mesh="dev",
-            nodes=tuple(kept.nodes),
-            spares=tuple(kept.spares),
-            regions=tuple(kept.regions),
-            context=folder / "context.toml",
-            roster=folder / "roster.json",
-            pin=kept.pin,
-            bus_config=folder / "bus/nats.conf",
-            provisioner=folder / "bus/provisioner.nk",
-        )
-    shutil.rmtree(folder, ignore_errors=True)  # what a killed start left half made
-    files = create(
-        folder,
-        policies=[POLICIES / domain for domain in _DOMAINS],
-        principals=_PRINCIPALS,
-        enforcer=_ENFORCER,
-        nodes=nodes,
-        spares=1,
-        random=secrets.token_bytes,
-        now_ms=time.time_ns() // 1_000_000,
-    )
-    made.write_bytes(msgspec.json.encode(_Kept(list(files.nodes), list(files.spares), list(files.regions), files.pin)))
-    return files
-
-
-class _Kept(msgspec.Struct):
-    """What a folder says of the mesh in it; written last, so that half a mesh is none."""
-
-    nodes: list[str]
-    spares: list[str]
-    regions: list[str]
-    pin: str

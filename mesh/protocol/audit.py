@@ -14,7 +14,9 @@ Rules
    attest, and what only all logs together show (:mod:`mesh.protocol.alarms`). Findings are kept for ever; following goes on.
 5. What is missing is asked for, from the owner first, then from each other member; at most one pull per log at a time. What k
    members answered that they do not have is judged without it.
-6. The position is small and says everything that starting again needs; what was staged is fetched again.
+6. Where both halves of two histories were seen in one run, they are a proof (:mod:`mesh.core.law.fraud`), as members make it. It is
+   not kept in the position.
+7. The position is small and says everything that starting again needs; what was staged is fetched again.
 
 Not here: how records travel (:mod:`mesh.roles.auditor`).
 """
@@ -44,6 +46,7 @@ from mesh.protocol.audited import FINDINGS_MAX, AuditPosition, AuditState, Findi
 from mesh.protocol.documents import Documents
 from mesh.protocol.entangled import Contradiction, name, settle
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
+from mesh.protocol.histories import Recent, accused
 from mesh.protocol.lives import Permit
 from mesh.protocol.numbering import LoggedOutcome
 from mesh.protocol.progress import moved
@@ -186,6 +189,7 @@ class _Work:
         self.garbage = state.garbage
         self.watch = Watch(state.watched)
         self.named = state.named
+        self.proofs = list(state.proofs)
         self.asks: list[Ask] = []
 
     def take(self, event: AuditEvent) -> None:
@@ -213,7 +217,9 @@ class _Work:
             pace = moved(log.pace, settled=log.frontier.size, certified=final, known=known, now_ms=self.now_ms)
             if pace != log.pace:
                 self._adopt(msgspec.structs.replace(log, pace=pace))
-        return Step(AuditState(self.logs, tuple(self.findings), self.found, self.garbage, kept, self.named), tuple(self.asks))
+        return Step(
+            AuditState(self.logs, tuple(self.findings), self.found, self.garbage, kept, self.named, tuple(self.proofs)), tuple(self.asks)
+        )
 
     def _owner(self, origin: str) -> Member:
         if origin not in self.owners:
@@ -276,11 +282,12 @@ class _Work:
         checkpoint = open_checkpoint(data, verifier).checkpoint
         final = self._is_final(data, owner, log.roots.get(checkpoint.size, (b"", log.epoch))[1])
         if checkpoint.size <= log.frontier.size:
-            self._compare(log, checkpoint, final=final)
+            self._compare(log, checkpoint, data, final=final)
             return
         known = log.notes.get(checkpoint.size)
         if known is not None and read_checkpoint(known).root != checkpoint.root:
             self._find("log_conflict", log.origin, checkpoint.size, "its key signed two roots at one size")
+            self._prove(owner, (known, data))
         if known is None or final:
             notes = dict(sorted({**log.notes, checkpoint.size: data}.items())[:_NOTES_MAX])
             log = msgspec.structs.replace(log, notes=notes, wanted=max(log.wanted, checkpoint.size))
@@ -298,17 +305,33 @@ class _Work:
             return False
         return True
 
-    def _compare(self, log: Followed, checkpoint: Checkpoint, *, final: bool) -> None:
+    def _compare(self, log: Followed, checkpoint: Checkpoint, note: bytes, *, final: bool) -> None:
         """A note about what is settled already."""
         size = checkpoint.size
         root = log.frontier.root() if size == log.frontier.size else log.roots.get(size, (None, 0))[0]
+        root = log.recent.root(size) if root is None and log.recent is not None else root
         if root is None:
             return  # settled as part of something larger: the certificate over that decides
         if root != checkpoint.root:
             self._find("log_conflict", log.origin, size, "its key signed another root than the one that its records lead to")
+            self._prove_older(log, checkpoint, note)
         elif final and size > log.certified:
             roots = {other: value for other, value in log.roots.items() if other > size}
             self._adopt(msgspec.structs.replace(log, certified=size, goal=max(log.goal, size), roots=roots))
+
+    def _prove_older(self, log: Followed, checkpoint: Checkpoint, note: bytes) -> None:
+        """With what was settled there, or behind it, if that was in this run."""
+        old, owner = checkpoint.size, self._owner(log.origin)
+        size = min((size for size in log.noted if size >= old), default=0)
+        if size == old:
+            self._prove(owner, (log.noted[size], note))
+        elif size and log.recent is not None and (root := log.recent.root(old)) is not None:
+            self._prove(owner, (note, log.noted[size]), root=root, path=log.recent.path(old, size))
+
+    def _prove(self, owner: Member, notes: Sequence[bytes], *, root: bytes | None = None, path: Sequence[bytes] = ()) -> None:
+        """That these two cannot both be; once a key, and only what any roster bears out."""
+        if all(proof.claims.key != owner.log_key for proof in self.proofs):
+            self.proofs.append(accused(self.roster.origin(owner), notes, owner, self.roster.mesh, root=root, path=path))
 
     # ------------------------------------------------------------------------------------------------------------- settle
 
@@ -352,11 +375,13 @@ class _Work:
                 roots={**log.roots, checkpoint.size: (checkpoint.root, _last_epoch(items, log.epoch))},
                 fruitless=0,
                 without=frozenset(),
+                noted=dict([*log.noted.items(), (checkpoint.size, note)][-_NOTES_MAX:]),
+                recent=(log.recent or Recent(log.frontier, ())).grown([item.hash for item in items]),
                 **tally,
             )
         )
         grown = self.logs[log.origin]
-        self._compare(grown, checkpoint, final=self._is_final(note, self._owner(log.origin), grown.epoch))
+        self._compare(grown, checkpoint, note, final=self._is_final(note, self._owner(log.origin), grown.epoch))
 
     def _judge(self, item: Examined, origin: str, index: int, tally: dict[str, int]) -> None:
         record = item.record

@@ -9,12 +9,15 @@ from typing import Annotated, Final
 import msgspec
 
 from mesh.core.bytes.canonical import Count, Hex32, Millis, Name, Payload, Text, Token
+from mesh.core.bytes.envelope import Statement
+from mesh.core.law.proofs import AnyProof
 from mesh.core.log.merkle import Frontier
 from mesh.core.log.record import Origin
 from mesh.limits import AUDIT_LOGS_MAX
 from mesh.protocol.alarms import NOTHING, Kept, Watched
 from mesh.protocol.attester import Examined
 from mesh.protocol.entangled import Named
+from mesh.protocol.histories import Recent
 from mesh.protocol.progress import IDLE, Pace
 
 __all__ = [
@@ -112,6 +115,10 @@ class Followed(msgspec.Struct, frozen=True):
     without: frozenset[str] = frozenset()
     """Members that have answered since something last helped, and could not."""
     pace: Pace = IDLE
+    noted: Mapping[int, bytes] = {}
+    """Settled sizes, the newest of this run, to the note that covered each: halves of proofs to come."""
+    recent: Recent | None = None
+    """The hashes of the last records settled in this run."""
 
     @property
     def held(self) -> int:
@@ -151,6 +158,8 @@ class AuditState(msgspec.Struct, frozen=True):
     """What alarms follow from."""
     named: Named = Named()
     """What logs of this run have said of one another's trees."""
+    proofs: tuple[Statement[AnyProof], ...] = ()
+    """That members have signed two histories, one a key: what this run has seen both halves of."""
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,9 +10,11 @@ from mesh.protocol.intake import IntentArrived
 from mesh.protocol.outcomes import OutcomesArrived
 
 __all__ = [
+    "AccusationArrived",
     "BarrierArrived",
     "CosigArrived",
     "Event",
+    "FromMember",
     "HeartbeatArrived",
     "IntentArrived",
     "LawArrived",
@@ -42,6 +44,12 @@ class LineageArrived(msgspec.Struct, frozen=True):
 
 class NoteArrived(msgspec.Struct, frozen=True):
     """A note on a checkpoint subject: an announced checkpoint, or a certificate."""
+
+    data: bytes
+
+
+class AccusationArrived(msgspec.Struct, frozen=True):
+    """What some member says of a record that it refuses; my own word comes so, too."""
 
     data: bytes
 
@@ -86,6 +94,8 @@ class Stopping(msgspec.Struct, frozen=True):
     """The node drains: record it as the last thing."""
 
 
+FromMember = BarrierArrived | HeartbeatArrived | CosigArrived | LawArrived | NoteArrived | LineageArrived | AccusationArrived
+"""What other members say, whether it was asked for or not."""
 Event = (
     IntentArrived
     | OutcomesArrived
@@ -97,6 +107,7 @@ Event = (
     | LineageArrived
     | NoteArrived
     | CosigArrived
+    | AccusationArrived
     | HeartbeatArrived
     | SyncArrived
     | BarrierArrived

@@ -28,11 +28,12 @@ from mesh.core.law.activation import Activation
 from mesh.core.law.conflict import clash
 from mesh.core.law.erase import Erase
 from mesh.core.law.fold import extend, with_bundle
-from mesh.core.law.fraud import Fraud, admit_fraud
 from mesh.core.law.governance import Governance
 from mesh.core.law.halt import Halt
 from mesh.core.law.heartbeat import ENDED, StreamHead
 from mesh.core.law.policy import Bundle, Manifest, bundle_digest
+from mesh.core.law.proof import Proof
+from mesh.core.law.proofs import AnyProof, admit_proof
 from mesh.core.law.resolve import Resolve
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import ROSTERS, Roster
@@ -200,7 +201,7 @@ class Gossip:
         self.news = True
         return [PutBundle(bundle_digest(event.data), event.data)]
 
-    def caught(self, proofs: list[Statement[Fraud]]) -> list[Effect]:
+    def caught(self, proofs: list[Statement[AnyProof]]) -> list[Effect]:
         """Take in, and out of the list, what this node has found itself; it is published like whatever is new here."""
         effects, _ = self._take(proofs, tell=True) if proofs else ([], {})
         proofs.clear()
@@ -331,8 +332,8 @@ def _forked(stream: str, items: Sequence[Statement[Said]], before: Governance, a
 
 def _told(stream: str, items: Sequence[Statement[Said]], governance: Governance) -> Told:
     last = items[-1]
-    if isinstance(last.claims, Fraud):
-        return ToldIncident("member_frozen", f"{last.id}: {admit_fraud(cast('Statement[Fraud]', last), governance.rosters)}")
+    if isinstance(last.claims, Proof):
+        return ToldIncident("member_frozen", f"{last.id}: {admit_proof(cast('Statement[AnyProof]', last), governance.rosters)}")
     numbers = sorted(item.claims.sequence for item in items)
     which = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]}..{numbers[-1]}"
     return _CHANGES[type(last.claims)], f"{'forked ' if governance.forked(stream) else ''}{stream} {which} {last.id}"

@@ -27,9 +27,9 @@ from mesh.core import subjects
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.barrier import shown_beat
-from mesh.core.law.fraud import Fraud
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import Heartbeat
+from mesh.core.law.proofs import AnyProof
 from mesh.core.law.roster import Member
 from mesh.core.log.checkpoint import read_checkpoint
 from mesh.core.log.record import Change, GovernanceChanged, Noise
@@ -37,7 +37,7 @@ from mesh.core.messages import LineageBatch, SyncAnswer, unpack
 from mesh.core.run.authorization import RecordRef
 from mesh.errors import Refused
 from mesh.limits import BATCH_EVENTS_MAX
-from mesh.protocol import barrier, decide, lineage, members, mirror, proven, together
+from mesh.protocol import accusing, barrier, decide, lineage, members, mirror, proven, together
 from mesh.protocol.adoption import is_sure, next_roster
 from mesh.protocol.attester import located_ids
 from mesh.protocol.barrier import Pending
@@ -45,6 +45,7 @@ from mesh.protocol.catching import FULL, check_acts, lagging
 from mesh.protocol.documents import Documents
 from mesh.protocol.entangling import entangle
 from mesh.protocol.events import (
+    AccusationArrived,
     BarrierArrived,
     CosigArrived,
     Event,
@@ -140,7 +141,7 @@ class _Work:
         self.effects: list[Effect] = []
         self.seen_outcomes: dict[str, RecordRef] = {}
         self.nonces: list[SyncArrived] = []
-        self.proofs: list[Statement[Fraud]] = []
+        self.proofs: list[Statement[AnyProof]] = []
         self.ticked = False
 
     @property
@@ -148,7 +149,7 @@ class _Work:
         """What is in force after what this step has taken in so far."""
         return self.gossip.governance
 
-    def take(self, event: Event) -> None:  # noqa: C901 -- one branch for each kind of event
+    def take(self, event: Event) -> None:  # noqa: C901, PLR0912 -- one branch for each kind of event
         """Take in anything but intents, which wait until the rest was seen."""
         try:
             match event:
@@ -160,6 +161,8 @@ class _Work:
                     self._lineage(event)
                 case NoteArrived(data=data):
                     self._note(data, answer=True)
+                case AccusationArrived(data=data):
+                    self._accusation(data)
                 case CosigArrived(data=data):
                     self.effects += self.gossip.caught(together.cosigned_twice(self.log, data, self.governance))
                     self.log, effects = lineage.take_lines(self.log, self.roster, self.machine.me, data, frozen=self.governance.frozen)
@@ -263,6 +266,7 @@ class _Work:
             if sure:
                 self._adopt(proven.attest_held(self.mirrors[origin], context))
                 self._adopt(together.lines_due(self.mirrors[origin], context))
+                self._adopt(accusing.again_due(self.mirrors[origin], context))
         if sure:
             self.log = entangle(self.log, self.mirrors, self.writer, now_ms=self.now_ms)
 
@@ -427,6 +431,12 @@ class _Work:
             self._adopt(mirror.take_note(self.mirrors[origin], data, context, answer=answer))
             self._adopt(together.take_shared(self.mirrors[origin], data, context))
 
+    def _accusation(self, data: bytes) -> None:
+        origin = accusing.accused_log(data)
+        owner = self._owner(origin)
+        if origin != self.log.origin and not self._unsure():  # as above
+            self._adopt((accusing.take_accusation(self.mirrors[origin], data, self._context(owner)), []))
+
     def _owner(self, origin: str) -> Member:
         """Whose log it is that is held here."""
         if origin != self.log.origin and origin not in self.mirrors:
@@ -478,14 +488,9 @@ class _Work:
             effects, noise = self.hearing.take(event.waiter, event.data, self.governance, self.writer)
         else:
             effects, noise = take_outcomes(
-                event,
-                governance=self.governance,
-                me=self.machine.me,
-                writer=self.writer,
-                documents=self.machine.documents,
-                known=self.facts.outcomes,
-                seen=self.seen_outcomes,
-            )
+                event, governance=self.governance, me=self.machine.me, writer=self.writer, documents=self.machine.documents,
+                known=self.facts.outcomes, seen=self.seen_outcomes,
+            )  # fmt: skip
         self.effects += effects
         if noise:
             self._count(noise, 1)

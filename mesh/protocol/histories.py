@@ -22,7 +22,7 @@ from mesh.core.law.roster import Member
 from mesh.core.log.merkle import Frontier, consistency_beyond
 from mesh.core.log.note import parse_note
 
-__all__ = ["RECENT_MAX", "Recent", "proof_of"]
+__all__ = ["RECENT_MAX", "Recent", "accused", "proof_of"]
 
 RECENT_MAX: Final = 1_024
 """Hashes of one log: 32 kB; half of them are forgotten at once."""
@@ -57,7 +57,12 @@ def proof_of(
     origin: str, notes: Sequence[bytes], owner: Member, governance: Governance, *, root: bytes | None = None, path: Sequence[bytes] = ()
 ) -> list[Statement[Fraud]]:
     """What these two notes prove, with what leads from the smaller to the larger; nothing if that member is caught already."""
-    if governance.caught(owner):
-        return []
+    return [] if governance.caught(owner) else [accused(origin, notes, owner, governance.roster.mesh, root=root, path=path)]
+
+
+def accused(
+    origin: str, notes: Sequence[bytes], owner: Member, mesh: str, *, root: bytes | None = None, path: Sequence[bytes] = ()
+) -> Statement[Fraud]:
+    """As :func:`proof_of`, whether it is caught or not."""
     halves = [(note.text, line) for note in map(parse_note, notes) for line in note.lines if line.name == origin]
-    return [accuse(governance.roster.mesh, owner.log_key, halves, root=root or b"", path=path)]
+    return accuse(mesh, owner.log_key, halves, root=root or b"", path=path)

@@ -11,8 +11,8 @@ import msgspec
 
 from mesh.core import subjects
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.fraud import Fraud
 from mesh.core.law.governance import Governance
+from mesh.core.law.proofs import AnyProof
 from mesh.core.law.roster import Member
 from mesh.core.log.checkpoint import Checkpoint, attest_name, read_checkpoint, witness_name
 from mesh.core.log.merkle import Frontier
@@ -138,6 +138,13 @@ class Mirror(msgspec.Struct, frozen=True):
     said_ms: int = 0
     shown_ms: int = 0
     """When a certificate was shown last to who said a line."""
+    refusal: bytes = b""
+    """My refusal of a record, unsigned, with what shows that it is its owner's."""
+    refusal_said: int = 0
+    """How often it was said again; ``refusal_ms`` when last."""
+    refusal_ms: int = 0
+    refusals: Mapping[str, bytes] = {}
+    """Member to the newest refusal of it that was heard, which holds (:mod:`mesh.protocol.accusing`)."""
 
     @property
     def held(self) -> int:
@@ -175,7 +182,7 @@ class MirrorContext(msgspec.Struct, frozen=True):
     documents: Documents
     engine: decide.Engine
     now_ms: int
-    proofs: list[Statement[Fraud]] = msgspec.field(default_factory=list[Statement[Fraud]])
+    proofs: list[Statement[AnyProof]] = msgspec.field(default_factory=list[Statement[AnyProof]])
     """What this step finds is added here; like the writer, a working copy."""
     later: list[Told] | None = None
     """Where incidents go while nothing may be recorded, to be recorded once something may."""

@@ -19,7 +19,7 @@ Rules
 7. Two roots signed for one size, or a signed root that another contradicts, are two histories: nothing more is cosigned for that
    log, the incident is recorded with both. Where both notes are at hand they are a proof (:mod:`mesh.core.law.fraud`) that is handed on.
 8. A leaf that is no record at all is staged too. Once a signed root covers it, it is refused as wrong, and nothing of that log
-   is stored from there on.
+   is stored from there on. Who refuses as wrong what is not final shows that its owner signed it (:mod:`mesh.protocol.accusing`).
 9. Where more was cosigned than is held, because storage was set back, records are taken in silence up to there, and must lead to
    the root that was cosigned.
 10. An owner that has left is not asked, and told nothing: lines on its log are for all (:mod:`mesh.protocol.together`).
@@ -35,7 +35,7 @@ import msgspec
 
 from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import Checkpoint, log_verifier, read_checkpoint
-from mesh.core.log.merkle import Frontier, leaf_hash
+from mesh.core.log.merkle import Frontier, inclusion_beyond, leaf_hash
 from mesh.core.log.note import Note, open_note, parse_note
 from mesh.core.messages import LineageBatch
 from mesh.errors import Refused
@@ -59,7 +59,7 @@ from mesh.protocol.holding import (
     wait,
 )
 from mesh.protocol.proven import aimed_at, leads_through, pin_attested, pull_proven, take_proven
-from mesh.protocol.refusing import evidence, refused_key, say_refused
+from mesh.protocol.refusing import accuse_of, evidence, refused_key, say_refused
 from mesh.protocol.step import Ask, Effect, PutNote, SetHead, SetMeta
 from mesh.protocol.witness import grown
 
@@ -230,7 +230,7 @@ def _accept(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]
             prove(state, (state.signed[other], state.signed[size]), context, root=tree.root(other), path=tree.path(other, size))
             return conflict(state, other, said, context)
         elif size > base + len(state.staged):
-            return _unreadable(state, context)
+            return _unreadable(state, hashes, size, context)
         else:
             return _take_in(state, frontier, context)
     return _astray(state, context) if other else (state, [])
@@ -238,7 +238,7 @@ def _accept(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]
 
 def _take_in(state: Mirror, frontier: Frontier, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
     """Rules 1 and 2: these staged records are what the log has signed."""
-    first, note = state.frontier.size, state.signed[frontier.size]
+    first, note, before = state.frontier.size, state.signed[frontier.size], state.frontier
     checkpoint, records = read_checkpoint(note), state.staged[: frontier.size - first]
     incomplete = next((offset for offset, item in enumerate(records) if item.incomplete), None)
     if incomplete is not None:
@@ -261,13 +261,10 @@ def _take_in(state: Mirror, frontier: Frontier, context: MirrorContext) -> tuple
     )
     wrong = next((offset for offset, item in enumerate(records) if item.code), None)
     if wrong is not None and state.refused < 0:
-        item = records[wrong]
-        effects += [
-            SetMeta(refused_key(state.origin), first + wrong),
-            *pin_attested(state),
-            *say_refused(state.origin, item.hash, first + wrong, "wrong", item.code, me=context.me, writer=context.writer),
-        ]
-        state = msgspec.structs.replace(state, refused=first + wrong)
+        effects += pin_attested(state)
+        hashes = [item.hash for item in records]
+        state, said = _refuse(state, hashes, wrong, records[wrong].code, context, before=before, size=frontier.size)
+        effects += said
     state, certificate = _certificate(state, note, checkpoint.size)
     if state.refused < 0 and not silent and head is not None and to_attest(state, head.size):
         state = msgspec.structs.replace(state, attested=head)
@@ -292,17 +289,29 @@ def _astray(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]
     return msgspec.structs.replace(state, staged=(), tail=(), waiting_ms=0, alone=True, asked=state.asked + state.asked % 2), []
 
 
-def _unreadable(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
+def _unreadable(state: Mirror, hashes: list[bytes], size: int, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
     """Rule 8."""
-    index = state.frontier.size + len(state.staged)
-    said = (
-        say_refused(state.origin, state.tail[0], index, "wrong", state.tail_code, me=context.me, writer=context.writer)
-        if state.refused < 0
-        else []
-    )
-    state = msgspec.structs.replace(state, refused=index, staged=(), tail=())
+    index, effects = state.frontier.size + len(state.staged), list[Effect]()
+    if state.refused < 0:
+        state, effects = _refuse(state, hashes, len(state.staged), state.tail_code, context, before=state.frontier, size=size)
+    else:
+        effects.append(SetMeta(refused_key(state.origin), index))
     # Nothing before it is stored either: the frontier must be where a signed size is, and none lies between.
-    return msgspec.structs.replace(state, waiting_ms=0), [SetMeta(refused_key(state.origin), index), *said]
+    return msgspec.structs.replace(state, refused=index, staged=(), tail=(), waiting_ms=0), effects
+
+
+def _refuse(
+    state: Mirror, hashes: list[bytes], wrong: int, code: str, context: MirrorContext, *, before: Frontier, size: int
+) -> tuple[Mirror, list[Effect]]:
+    """Say that this record behind ``before`` is wrong, which the log has signed for ``size``: as a part of a proof, unless it is final."""
+    origin, leaf, index, note = state.origin, hashes[wrong], before.size + wrong, state.signed[size]
+    marked = SetMeta(refused_key(state.origin), index)
+    refused = msgspec.structs.replace(state, refused=index)
+    if index < max(state.goal, state.certified) or len(parse_note(note).lines) > 1:
+        return refused, [marked, *say_refused(origin, leaf, index, "wrong", code, me=context.me, writer=context.writer)]
+    path = inclusion_beyond(before, hashes, index, size)
+    kept, said = accuse_of(origin, leaf, index, code, note=note, path=path, me=context.me, writer=context.writer)
+    return msgspec.structs.replace(refused, refusal=kept, refusal_ms=context.now_ms), [marked, *said]
 
 
 def _certificate(state: Mirror, note: bytes, size: int) -> tuple[Mirror, list[Effect]]:

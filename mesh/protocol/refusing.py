@@ -1,27 +1,65 @@
 """How a member says that it will not attest a record, and what it shows of a log that has two histories.
 
-Not here: when it does (:mod:`mesh.protocol.mirror`).
+Not here: when it does (:mod:`mesh.protocol.mirror`), what others make of it (:mod:`mesh.protocol.accusing`).
 """
 
-from operator import methodcaller
+from collections.abc import Sequence
+from functools import partial
 from typing import Literal
+
+import msgspec
 
 from mesh.core import subjects
 from mesh.core.bytes import envelope
+from mesh.core.bytes.envelope import Draft
 from mesh.core.law.roster import Member
 from mesh.core.log.checkpoint import read_checkpoint
-from mesh.core.log.note import parse_note
+from mesh.core.log.note import Note, parse_note
 from mesh.core.log.record import AttestRefused, Refusal
+from mesh.core.messages import Accusation, pack
 from mesh.protocol.lineage import Writer
-from mesh.protocol.step import Effect, Send, Sign
+from mesh.protocol.step import Effect, PutNote, Send, Sign, Signed
 
-__all__ = ["conflict_key", "evidence", "refused_key", "say_refused"]
+__all__ = ["accuse_of", "conflict_key", "evidence", "refused_key", "say_again", "say_refused"]
 
 
 def say_refused(
     origin: str, leaf: bytes, index: int, reason: Literal["missing", "wrong"], code: str, *, me: Member, writer: Writer
 ) -> list[Effect]:
     """Say no to the record of that leaf hash, signed, and record that I did."""
+    return _said(_refuse(origin, leaf, index, reason, code, me=me, writer=writer), "", [], me)
+
+
+def accuse_of(
+    origin: str, leaf: bytes, index: int, code: str, *, note: bytes, path: Sequence[bytes], me: Member, writer: Writer
+) -> tuple[bytes, list[Effect]]:
+    """As :func:`say_refused`, that it is wrong, with what binds its owner; and what is kept, so that it can be said again.
+
+    Args:
+        origin: of the log.
+        leaf: the record's hash.
+        index: where it stands.
+        code: of the check that failed.
+        note: of the log, over the record.
+        path: from the record to that.
+        me: who says so.
+        writer: of my own log.
+    """
+    parsed = parse_note(note)
+    lone = Note(parsed.text, tuple(line for line in parsed.lines if line.name == origin)).encode().decode()
+    shown = [value.hex() for value in path]
+    refusal = _refuse(origin, leaf, index, "wrong", code, me=me, writer=writer)
+    unsigned = envelope.assemble(refusal.payload_type, refusal.payload, {})
+    kept = pack(Accusation(note=lone, path=shown, refusal=msgspec.Raw(unsigned)))
+    return kept, [PutNote("refused", origin, index + 1, kept), *_said(refusal, lone, shown, me)]
+
+
+def say_again(kept: Accusation, me: Member) -> list[Effect]:
+    """The same bytes once more."""
+    return _said(envelope.draft(envelope.read(Refusal, bytes(kept.refusal)).claims), kept.note, kept.path, me)
+
+
+def _refuse(origin: str, leaf: bytes, index: int, reason: Literal["missing", "wrong"], code: str, *, me: Member, writer: Writer) -> Draft:
     said = Refusal(
         mesh=writer.mesh,
         member=me.name,
@@ -32,10 +70,16 @@ def say_refused(
         code=code,
         at_ms=writer.at_ms,
     )
-    refusal = envelope.draft(said)
     writer.append(AttestRefused(mesh=writer.mesh, origin=writer.origin, index=writer.index, at_ms=writer.at_ms, refusal=said))
-    subject = subjects.fraud(me.region, me.name)
-    return [Sign("decision", refusal), Send(subject, methodcaller("statement", refusal.id))]
+    return envelope.draft(said)
+
+
+def _said(refusal: Draft, note: str, path: list[str], me: Member) -> list[Effect]:
+    return [Sign("decision", refusal), Send(subjects.fraud(me.region, me.name), partial(_accusation, refusal.id, note, path))]
+
+
+def _accusation(identity: str, note: str, path: list[str], signed: Signed) -> bytes:
+    return pack(Accusation(note=note, path=path, refusal=msgspec.Raw(signed.statements[identity])))
 
 
 def evidence(note: bytes) -> str:

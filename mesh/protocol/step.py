@@ -153,11 +153,12 @@ class PutNote(msgspec.Struct, frozen=True):
 
     Where later checkpoints of a log are not attested any more, the one that was attested last stands apart (``attested``).
 
-    Also the heartbeat that shows the largest incarnation of a log's owner, which stands there in place of a size. Of all but
-    certificates only the largest is kept.
+    Also the heartbeat that shows the largest incarnation of a log's owner, which stands there in place of a size; and what this node
+    says of a record that it refuses (``refused``), under the smallest size that covers it. Of all but certificates only the largest
+    is kept.
     """
 
-    space: Literal["checkpoint", "attested", "certificate", "cosigned", "outside", "heartbeat"]
+    space: Literal["checkpoint", "attested", "certificate", "cosigned", "outside", "heartbeat", "refused"]
     origin: str
     size: int
     note: bytes

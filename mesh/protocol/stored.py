@@ -46,6 +46,8 @@ class StoredLog(msgspec.Struct, frozen=True, kw_only=True):
     """The newest certificate; by whichever roster."""
     attested: bytes = b""
     """The checkpoint that was attested last, where newer ones are held that were not; else empty."""
+    refusal: bytes = b""
+    """This node's refusal of a record of another's log, as it is said again; empty for none."""
     recent: Recent | None = None
     """Of another's log: the hashes of its last records, from the certificate on, as far as they are remembered."""
 
@@ -120,4 +122,5 @@ def mirror_of(origin: str, stored: StoredLog | None) -> Mirror:
         refused=stored.refused,
         conflicted=stored.conflicted,
         recent=stored.recent,
+        refusal=stored.refusal,
     )

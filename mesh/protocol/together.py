@@ -34,8 +34,9 @@ import msgspec
 
 from mesh.core import subjects
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.fraud import Fraud, accuse
+from mesh.core.law.fraud import accuse
 from mesh.core.law.governance import Governance
+from mesh.core.law.proofs import AnyProof
 from mesh.core.law.roster import Roster
 from mesh.core.log.certificate import certificate_note
 from mesh.core.log.checkpoint import Checkpoint, attest_name, cosigner, log_verifier, read_checkpoint
@@ -159,13 +160,13 @@ def take_shared(state: Mirror, data: bytes, context: MirrorContext) -> tuple[Mir
     return _completed(msgspec.structs.replace(state, lines=lines, signed=signed), context)
 
 
-def cosigned_twice(log: LogState, data: bytes, governance: Governance) -> list[Statement[Fraud]]:
+def cosigned_twice(log: LogState, data: bytes, governance: Governance) -> list[Statement[AnyProof]]:
     """What lines on another tree of the own log prove of members who have cosigned the one of that size that there is; not judged yet.
 
     Raises:
         Refused: for a note that is malformed.
     """
-    note, roster, found = parse_note(data), governance.roster, list[Statement[Fraud]]()
+    note, roster, found = parse_note(data), governance.roster, list[Statement[AnyProof]]()
     said, keys = Checkpoint.from_text(note.text), {**roster.attest_keys(), **roster.witness_keys()}
     for known in (log.outstanding, log.closed):
         if known is None or known.text == note.text or (said.origin, said.size) != (log.origin, known.head.size):

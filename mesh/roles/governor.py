@@ -40,24 +40,14 @@ from mesh.adapters.trustfiles import load_said, load_trust
 from mesh.core import subjects
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
-from mesh.core.messages import (
-    BundleAsked,
-    HeardAsked,
-    LawAsked,
-    NodeStatus,
-    Offer,
-    RefusedAnswer,
-    Supply,
-    Sync,
-    pack,
-    unpack_asked,
-)
+from mesh.core.messages import BundleAsked, HeardAsked, LawAsked, NodeStatus, Offer, RefusedAnswer, Supply, Sync, pack, unpack_asked
 from mesh.errors import Alarm, MeshError, Refused, Unavailable, unforeseen
 from mesh.limits import MESSAGE_BYTES_MAX, QUESTIONS_MAX, REQUEST_BYTES_MAX
 from mesh.protocol.begin import begin
 from mesh.protocol.events import (
-    BarrierArrived,
+    AccusationArrived,
     CosigArrived,
+    FromMember,
     HeartbeatArrived,
     IntentArrived,
     LawArrived,
@@ -372,6 +362,7 @@ class GovernorNode:
         await bus.subscribe(subjects.lineage(everyone, everyone), self._lineage)
         await bus.subscribe(subjects.checkpoint(everyone, everyone), partial(self._take, NoteArrived))
         await bus.subscribe(subjects.cosig(region, name), partial(self._take, CosigArrived))
+        await bus.subscribe(subjects.fraud(everyone, everyone), partial(self._take, AccusationArrived))
         await urgent.subscribe(subjects.law(everyone), partial(self._take, LawArrived))
         await urgent.subscribe(subjects.sync(name), self._asked)
         self._shared = [
@@ -379,13 +370,13 @@ class GovernorNode:
             await bus.subscribe(subjects.intent(region, everyone, everyone), self._intent, queue=f"gov-{region}"),
         ]
 
-    def _take(self, kind: Callable[[bytes], HeartbeatArrived | CosigArrived | NoteArrived | LawArrived], message: Message) -> None:
+    def _take(self, kind: Callable[[bytes], FromMember], message: Message) -> None:
         self._enqueue(kind(message.data))
 
     def _lineage(self, message: Message) -> None:
         self._enqueue(LineageArrived(message.data, pulled=False, node=message.subject.rpartition(".")[2]))
 
-    def _enqueue(self, event: BarrierArrived | HeartbeatArrived | CosigArrived | LawArrived | NoteArrived | LineageArrived) -> None:
+    def _enqueue(self, event: FromMember) -> None:
         if self._inbox.arrived(event):
             self._wake.set()
         else:

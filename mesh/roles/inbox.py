@@ -25,9 +25,11 @@ from mesh.limits import (
     QUEUE_URGENT_MAX,
 )
 from mesh.protocol.events import (
+    AccusationArrived,
     BarrierArrived,
     CosigArrived,
     Event,
+    FromMember,
     HeartbeatArrived,
     IntentArrived,
     LawArrived,
@@ -99,7 +101,7 @@ class Inbox:
     def __init__(self) -> None:
         """Empty."""
         self.urgent: Queue[BarrierArrived | HeartbeatArrived | CosigArrived] = Queue(QUEUE_URGENT_MAX)
-        self.lineage: Queue[LineageArrived | NoteArrived] = Queue(QUEUE_LINEAGE_MAX)
+        self.lineage: Queue[LineageArrived | NoteArrived | AccusationArrived] = Queue(QUEUE_LINEAGE_MAX)
         self.law: Queue[LawArrived] = Queue(QUEUE_LAW_MAX)
         self.offers: Queue[OfferArrived] = Queue(QUEUE_LAW_MAX)
         """Apart from what members say: a flood of offers must not keep a revocation out."""
@@ -129,7 +131,7 @@ class Inbox:
         """Time has passed."""
         self._ticked = self._echoes = True
 
-    def arrived(self, event: BarrierArrived | HeartbeatArrived | CosigArrived | LawArrived | NoteArrived | LineageArrived) -> bool:
+    def arrived(self, event: FromMember) -> bool:
         """Queue what another member said, whether it was asked or not; whether there was a place."""
         size = len(event.data)
         if isinstance(event, LawArrived):

@@ -127,6 +127,7 @@ async def _log(store: Store, origin: str, heads: dict[tuple[HeadUse, str], Head]
     certified = certificate.size if certificate is not None else 0
     checkpoint = await store.note("checkpoint", origin, latest=True)
     attested = await store.note("attested", origin, latest=True)
+    refusal = await store.note("refused", origin, latest=True)
     last_ms = read_record((await store.records(origin, size - 1, 1))[0]).at_ms if size else 0
     first_mark = certified - certified % CHECKPOINT_RECORDS_MAX + CHECKPOINT_RECORDS_MAX
     refused, conflict = await store.meta(refused_key(origin)), await store.meta(conflict_key(origin))
@@ -143,6 +144,7 @@ async def _log(store: Store, origin: str, heads: dict[tuple[HeadUse, str], Head]
         checkpoint=checkpoint.note if checkpoint is not None else b"",
         certificate=certificate.note if certificate is not None else b"",
         attested=attested.note if attested is not None else b"",
+        refusal=refusal.note if refusal is not None else b"",
         recent=await _recent(store, origin, certified, size),
     )
 

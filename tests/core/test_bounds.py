@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from mesh.core.bytes import canonical, envelope
-from mesh.core.law.fraud import fraud_stream
 from mesh.core.law.heartbeat import Heartbeat, Standing, StreamHead
+from mesh.core.law.proof import fraud_stream
 from mesh.core.law.reign import in_reign
 from mesh.core.law.roster import Role, Roster, frauds_max
 from mesh.core.law.succession import Rosters

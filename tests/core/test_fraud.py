@@ -14,9 +14,11 @@ from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.bytes.keys import SecretKey
 from mesh.core.law.fold import extend, put_in_force, restore
-from mesh.core.law.fraud import Caught, Fraud, accuse, admit_fraud, encode_fraud, fraud_stream, judge_fraud, read_fraud
+from mesh.core.law.fraud import Fraud, accuse, judge_fraud, read_fraud
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import covers
+from mesh.core.law.proof import Caught, fraud_stream
+from mesh.core.law.proofs import admit_proof, encode_proof
 from mesh.core.law.roster import Member, Roster, frauds_max
 from mesh.core.law.succession import Rosters
 from mesh.core.law.travel import is_known, link_of, read_law
@@ -91,11 +93,11 @@ def test_two_histories_by_one_key_are_proved_to_whoever_holds_the_roster(
     use: str, make: Callable[[str], Statement[Fraud]], sizes: tuple[int, int]
 ) -> None:
     proof = make(use)
-    caught = judge_fraud(read_fraud(encode_fraud(proof)), ROSTERS)
+    caught = judge_fraud(read_fraud(encode_proof(proof)), ROSTERS)
     kind = "witness-conflict" if use != "log" else "same-size" if sizes[0] == sizes[1] else "prefix"
     assert (caught.member, caught.use, caught.kind, caught.sizes) == (LIAR.name, use, kind, sizes)
     assert (caught.key, caught.origin, caught.epoch, caught.id) == (_key(use).public, ORIGIN, 1, proof.id)
-    assert len(encode_fraud(proof)) <= FRAUD_BYTES_MAX
+    assert len(encode_proof(proof)) <= FRAUD_BYTES_MAX
 
 
 @given(st.data())
@@ -206,13 +208,13 @@ def test_a_line_of_somebody_on_the_envelope_is_refused() -> None:
     data = envelope.assemble(envelope.kind_of(Fraud).payload_type, proof.payload, {key.public: key.sign(proof.message)})
     signed = read_law(data)
     with refuses("bad_signature"):
-        admit_fraud(signed, ROSTERS)  # type: ignore[arg-type]  # it is one
+        admit_proof(signed, ROSTERS)  # type: ignore[arg-type]  # it is one
     assert extend(LAB.governance, [signed]).governance.frozen == frozenset()
     assert extend(extend(LAB.governance, [signed]).governance, [proof]).governance.frozen == {"us-1"}, "nobody can spoil it for others"
 
 
 def test_a_note_longer_than_any_is_refused_and_one_at_the_limit_is_read() -> None:
-    value = json.loads(encode_fraud(_same_size()))
+    value = json.loads(encode_proof(_same_size()))
     for spare, codes in ((0, ()), (1, ("malformed",))):
         value["first"] = "a" * (FRAUD_NOTE_CHARS_MAX + spare)
         data = json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()

@@ -30,6 +30,7 @@ NAMES = [
     "policy_needs_threshold", "policy_flips_everywhere", "rollback_refused",
     "revocation_everywhere", "running_execution_cancelled", "cut_link_fails_closed", "stale_denies", "heals_without_loss",
     "node_joins_live", "restored_backup_heals", "auditor_agrees",
+    "wrong_decision_refused", "fork_frozen_with_proof",
 ]  # fmt: skip
 
 
@@ -235,6 +236,21 @@ class Unrestored(Stage):
         return {} if arguments[:2] == ("node", "restore") else await super().told(*arguments)
 
 
+class Forgiving(Stage):
+    """Governors that freeze nobody."""
+
+    async def status(self, node: str) -> NodeStatus:
+        return msgspec.structs.replace(await super().status(node), frozen=[])
+
+
+class Doubtful(Stage):
+    """A proof that proves nothing elsewhere."""
+
+    async def command(self, *arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> Ran:
+        ran = await super().command(*arguments, cwd=cwd, env=env)
+        return Ran(2, ran.out.replace("PROVED", "NOTHING PROVED"), ran.err) if "fraud" in arguments and "verify" in arguments else ran
+
+
 BREAKS: dict[str, type[Stage]] = {
     "injected_agent_stopped": Lax,
     "permit_runs_once": Twice,
@@ -256,6 +272,8 @@ BREAKS: dict[str, type[Stage]] = {
     "node_joins_live": Alone,
     "restored_backup_heals": Unrestored,
     "auditor_agrees": Disagreeing,
+    "wrong_decision_refused": Forgiving,
+    "fork_frozen_with_proof": Doubtful,
 }
 
 

@@ -18,8 +18,8 @@ from mesh.core.bytes import envelope
 from mesh.core.messages import Authorized, OutcomeAnswer, OutcomeRequest, pack, unpack
 from mesh.core.run.outcome import CHECKS, Check, Event, Finished, Outcome, Started
 from mesh.dev.cluster import Cluster
+from mesh.testing.liar import AMOUNT
 from tests.live.kit import Client, authorization_in, code_of, command
-from tests.live.liar import AMOUNT
 
 pytestmark = pytest.mark.asyncio
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ async def client(own_mesh: Cluster) -> AsyncIterator[Client]:
 async def _replace(mesh: Cluster, client: Client, name: str, lie: str) -> None:
     """A liar in the place of that governor."""
     mesh.kill(name)
-    argv = [sys.executable, str(Path(__file__).with_name("liar.py")), "node", "run", "--config", str(mesh.files.node(name))]
+    argv = [sys.executable, "-m", "mesh.testing.liar", str(mesh.files.node(name))]
     with mesh.log(name).open("ab") as sink:
         env = {**os.environ, "PYTHONPATH": str(ROOT), "MESH_LIE": lie}
         mesh.nodes[name] = launcher.spawn(argv, env=env, stdin=subprocess.DEVNULL, stdout=sink.fileno(), stderr=sink.fileno())
@@ -118,9 +118,20 @@ async def _decided_wrongly(own_mesh: Cluster, client: Client) -> None:
     await client.flood([client.request(client.intent())[1] for _ in range(30)])
     place = authorization_in(await _permitted(client, amount=AMOUNT)).claims
     await client.flood([client.request(client.intent())[1] for _ in range(10)])
+    others = [name for name in own_mesh.files.nodes if name != "eu-1"]
+    for name in others:
+        await client.until(name, "freezing it", lambda status: status.frozen == ["eu-1"])
+    await _settled(own_mesh, client, *others)
     status, value, err = await command(own_mesh, "audit", "run", "--once")
-    assert (status, _codes(value)[0], value["mismatch"]) == (5, ["replay_mismatch"], 1), err
-    assert {one["record"] for one in value["findings"]} == {f"eu-1/{place.index}"}
+    assert (status, _codes(value)[0], value["mismatch"]) == (5, ["member_frozen", "replay_mismatch"], 1), err
+    assert {one["record"] for one in value["findings"] if one["code"] == "replay_mismatch"} == {f"eu-1/{place.index}"}
+    status, (row,), err = await command(own_mesh, "fraud", "ls")
+    assert (row["kind"], row["member"], row["numbers"], row["codes"]) == (
+        "unlawful-decision",
+        "eu-1",
+        [place.index],
+        ["replay_mismatch"],
+    ), err
     own_mesh.kill("eu-1")
 
 

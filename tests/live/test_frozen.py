@@ -17,6 +17,7 @@ from mesh.core.log.note import Note
 from mesh.core.log.record import Noise, encode_record
 from mesh.core.messages import LineageBatch, MirrorStatus, NodeStatus, Pull, pack, unpack
 from mesh.deploy.devmesh import point_at
+from mesh.dev.cluster import Cluster
 from tests.live.halves import HUB, LEAF, Halves
 from tests.live.kit import Client, code_of, command
 from tests.live.test_fraud import elsewhere
@@ -135,3 +136,24 @@ async def test_threat_19_two_roots_shown_to_two_halves_are_proven_by_peers_and_e
         await near.bus.close()
         await far.bus.close()
         await halves.link.close()
+
+
+async def test_an_auditor_that_sees_two_histories_writes_the_proof_which_verifies_elsewhere_and_is_handed_to_whoever_lacks_it(
+    own_mesh: Cluster, tmp_path: Path
+) -> None:
+    client, folder, others = await Client.connect(own_mesh.files.context), tmp_path / "proofs", set(own_mesh.files.nodes) - {LIAR}
+    for name in own_mesh.files.nodes:
+        await client.until(name, "fresh", lambda status: status.fresh)
+    own_mesh.kill(LIAR)
+    own_mesh.start([LIAR], env={"MESH_LIE": "forks"}, program=("mesh.testing.liar",))
+    for name in others:
+        await client.until(name, "freezing the liar", lambda status: status.frozen == [LIAR], wait_s=30.0)
+    _, audited, err = await command(own_mesh, "audit", "run", "--once", "--proofs", str(folder))
+    assert "log_conflict" in {item["code"] for item in audited["findings"]}, err
+    (proof,) = folder.iterdir()
+    assert f"mesh fraud push {proof}" in err
+    status, judged = await elsewhere(own_mesh, proof, tmp_path / "elsewhere")
+    assert (status, judged["verdict"], judged["member"]) == (0, "PROVED", LIAR)
+    status, (row,), err = await command(own_mesh, "fraud", "push", str(proof))
+    assert (status, set(row["held_by"]) >= others, row["kind"]) == (0, True, judged["kind"]), err
+    await client.bus.close()

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from mesh.core.bytes import canonical, envelope
 from mesh.core.law.fold import extend, unsaid
+from mesh.core.law.proofs import judge_proof
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.log.checkpoint import Checkpoint, log_line
+from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.note import Note
 from mesh.core.log.record import Cosigned, CosignedHead, Denied
 from mesh.core.messages import Authorized, LineageBatch, Pull, pack, unpack
@@ -186,8 +188,8 @@ def test_a_governor_that_decides_unlawfully_is_found() -> None:
     auditing = Auditing(mesh).feed(events_of(mesh.stream)).pull()
     assert auditing.counts == (0, 1, 0)
     assert auditing.state.logs["lab/eu-1/e1"].certified == 2
-    assert {finding.origin for finding in auditing.state.findings} == {"lab/eu-1/e1"}
-    assert set(auditing.codes) == {"replay_mismatch"}
+    assert {finding.origin for finding in auditing.state.findings if finding.code == "replay_mismatch"} == {"lab/eu-1/e1"}
+    assert set(auditing.codes) == {"replay_mismatch", "member_frozen"}, "whoever takes the proof in records that"
     assert sum("refuses to attest" in finding.detail for finding in auditing.state.findings) == 3
 
 
@@ -213,6 +215,31 @@ def test_two_roots_at_one_size_are_found(*, before: bool) -> None:
     assert "log_conflict" in auditing.codes
     assert auditing.state.findings[0].origin == "lab/us-1/e1"
     assert auditing.state.findings[0].index == 4
+    (proof,) = auditing.state.proofs
+    caught = judge_proof(proof, story.mesh.lab.governance.rosters)
+    assert (caught.kind, caught.member, caught.sizes) == ("same-size", "us-1", (4, 4))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_an_older_checkpoint_of_another_history_that_comes_late_is_found_and_proven(size: int) -> None:
+    story = happened()
+    forked = NoteArrived(_signed(story.mesh, "us-1", Checkpoint("lab/us-1/e1", size, bytes(32))))
+    auditing = Auditing(story.mesh).feed([*events_of(story.mesh.stream), forked, forked]).pull()
+    assert "log_conflict" in auditing.codes
+    (proof,) = auditing.state.proofs
+    caught = judge_proof(proof, story.mesh.lab.governance.rosters)
+    assert (caught.kind, caught.member, caught.sizes[0]) == ("same-size" if size in {2, 4} else "prefix", "us-1", size)
+
+
+def test_checkpoints_of_one_history_are_no_proof_in_whatever_order_they_come() -> None:
+    story = happened()
+    leaves = [leaf_hash(leaf) for leaf in story.mesh.nodes["us-1"].logs["lab/us-1/e1"]]
+    notes = [
+        NoteArrived(_signed(story.mesh, "us-1", Checkpoint("lab/us-1/e1", size, Frontier.empty().extend(leaves[:size]).root())))
+        for size in range(1, len(leaves) + 1)
+    ]
+    auditing = Auditing(story.mesh).feed([*reversed(notes), *events_of(story.mesh.stream), *notes]).pull()
+    assert (auditing.state.proofs, auditing.codes) == ((), [])
 
 
 def test_a_root_that_nobodys_records_lead_to_is_found() -> None:

@@ -55,7 +55,7 @@ class Finder(Holder):
         return MirrorContext(self.governance, ME, OWNER, self.writer, Documents(), self.engine, self.now_ms, self.proofs)
 
     @property
-    def found(self) -> list[tuple[str, str, tuple[int, int]]]:
+    def found(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """Kind, member and sizes of the proofs, each judged by the roster alone."""
         judged = [judge_fraud(proof, LAB.governance.rosters) for proof in self.proofs]
         return [(caught.kind, caught.member, caught.sizes) for caught in judged]

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from mesh.core.law.fraud import judge_fraud
+from mesh.core.law.proofs import judge_proof
 from mesh.core.log.certificate import certificate_note
 from mesh.core.log.checkpoint import Checkpoint, read_checkpoint
 from mesh.core.log.merkle import Frontier, leaf_hash
@@ -350,7 +350,7 @@ def test_who_holds_another_history_proves_it_and_is_not_behind_for_ever(held: in
     context = heir.context
     heir.state, effects = take_batch(heir.state, _batch(held, note=_note(*FIRST, size=6)), context, helper="us-1")
     assert (heir.state.frontier.size, heir.state.split, _behind(heir), only(SetHead, effects)) == (held, True, False, [])
-    assert [judge_fraud(proof, NOW_IN.rosters).member for proof in context.proofs] == ["eu-1"]
+    assert [judge_proof(proof, NOW_IN.rosters).member for proof in context.proofs] == ["eu-1"]
     assert heir.due() == []
 
 
@@ -359,7 +359,7 @@ def test_who_holds_more_of_another_history_than_was_final_proves_it_at_its_start
     context = heir.context
     heir.state, _ = seek(heir.state, _note(*FIRST, size=4), context)
     assert (heir.state.split, _behind(heir)) == (True, False)
-    assert [judge_fraud(proof, NOW_IN.rosters).member for proof in context.proofs] == ["eu-1"]
+    assert [judge_proof(proof, NOW_IN.rosters).member for proof in context.proofs] == ["eu-1"]
 
 
 def test_no_answer_makes_a_member_count_but_one_that_proves_two_histories() -> None:

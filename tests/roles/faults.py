@@ -224,9 +224,10 @@ STEPS: Final = (
         _nothing, _mirrors(_THEIRS),
     ),
     Row("mirror", "another log's certificate is kept", ("PutNote certificate",), _mirrors(_THEIRS), _final),
-    Row("attester", "a record is refused", ("SetMeta refused", "Append own"), _nothing, _mirrors(_wrong())),
+    Row("attester", "a record is refused", ("SetMeta refused", "PutNote refused", "Append own"), _nothing, _mirrors(_wrong())),
     Row(
-        "attester", "a record is refused behind what was attested", ("SetMeta refused", "PutNote attested", "Append own"),
+        "attester", "a record is refused behind what was attested",
+        ("SetMeta refused", "PutNote attested", "PutNote refused", "Append own"),
         _mirrors(_wrong(), 1), _mirrors(_wrong()),
     ),
     Row("mirror", "a log shows two histories", ("SetMeta conflict", "Append own"), _mirrors(_THEIRS), _forked),

@@ -50,6 +50,7 @@ from mesh.protocol import hearing
 from mesh.protocol.barrier import answer_draft
 from mesh.protocol.begin import begin
 from mesh.protocol.events import (
+    AccusationArrived,
     BarrierArrived,
     CosigArrived,
     Event,
@@ -357,6 +358,8 @@ class LittleMesh:
                 self._queue.append((name, HeartbeatArrived(data)))
             elif kind == "lineage" and name != node.name:
                 self._queue.append((name, LineageArrived(data, pulled=False, node=node.name)))
+            elif kind == "fraud":
+                self._queue.append((name, AccusationArrived(data)))
             elif kind == "checkpoint" and name != node.name:
                 self._queue.append((name, NoteArrived(data)))
             elif kind == "cosig" and subject.endswith(f".{name}"):

@@ -16,11 +16,11 @@ import msgspec
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, Rollout, activate_stream
 from mesh.core.law.erase import ERASURES, Erase
-from mesh.core.law.fraud import PREFIX, Fraud, accusable, fraud_stream
 from mesh.core.law.governance import DENYING, Governance, Law
 from mesh.core.law.halt import Halt, halt_stream, in_force
 from mesh.core.law.heartbeat import ENDED, StreamHead, frontier_digest
 from mesh.core.law.policy import Bundle, Manifest, check_succession, read_bundle
+from mesh.core.law.proof import PREFIX, Proof, accusable, fraud_stream
 from mesh.core.law.reign import base_of, in_reign
 from mesh.core.law.resolve import RESOLVES, Resolve, newest
 from mesh.core.law.revocation import Revocation, Spared, spared_by
@@ -283,7 +283,7 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
         verdicts=verdicts,
         settled=settled,
         reigns=reigns,
-        proven=governance.proven | {item.claims.key for item in new if isinstance(item.claims, Fraud)},
+        proven=governance.proven | {item.claims.key for item in new if isinstance(item.claims, Proof)},
         taken=taken,
         void=void,
         whole={**whole, **dict.fromkeys(ended, ENDED)},

@@ -12,13 +12,11 @@ Kinds
 
 Rules
 -----
-1. Belief comes from the two lines alone. Who made the file, or carries it, is nowhere in it; somebody's line on its envelope is refused.
+1. Belief comes from the two lines alone (:mod:`mesh.core.law.proof`).
 2. Named is the one key that signed both, and the member to whom a held roster gives that key for that use. Lines of anybody else,
    external witnesses among them, prove nothing here.
 3. The file has one spelling: the smaller size first, of one size the smaller root; one line in each note; no path where none is
    needed. What can be read from the notes (kind, origin, sizes, name) does not stand beside them.
-4. One proof a key is kept. What it stands under, ``fraud/<key>``, does not depend on the notes: nodes that hold different proofs
-   against one key agree, and a liar that makes a thousand of them fills nothing.
 
 Why no honest member is ever named
 ----------------------------------
@@ -37,10 +35,11 @@ Why no honest member is ever named
 * A changed key is a new key: two lines are by one key or there is no proof. A roster that gives a key to somebody else makes another
   name of the line, and both lines must have one name.
 * *Two decisions about one input* are no kind either: two builds of an engine at one honest governor, or a local tail that was lost with
-  a disk, make them without any lie. Whoever attests or audits finds them wrong by replaying.
+  a disk, make them without any lie. Whoever attests or audits finds them wrong by replaying, and f + 1 of these prove it
+  (:mod:`mesh.core.law.unlawful`).
 
-Not here: what follows (:attr:`mesh.core.law.governance.Governance.frozen`), two statements of one *stream*
-(:mod:`mesh.core.law.conflict`).
+Not here: what follows (:attr:`mesh.core.law.governance.Governance.frozen`), a decision that is wrong (:mod:`mesh.core.law.unlawful`), two
+statements of one *stream* (:mod:`mesh.core.law.conflict`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -48,9 +47,10 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from mesh.core.bytes import canonical, envelope
-from mesh.core.bytes.canonical import Hex32, KeyHex, Payload, Token
+from mesh.core.bytes import canonical
+from mesh.core.bytes.canonical import Hex32
 from mesh.core.bytes.envelope import Statement, statement
+from mesh.core.law.proof import Caught, Proof, Use, bare
 from mesh.core.law.roster import Member, Roster
 from mesh.core.law.succession import Rosters
 from mesh.core.log.checkpoint import Checkpoint, attest_name, cosigner, log_verifier, witness_name
@@ -61,119 +61,32 @@ from mesh.limits import FRAUD_BYTES_MAX, FRAUD_NOTE_CHARS_MAX, PROOF_HASHES_MAX
 
 __all__ = [
     "FORMAT",
-    "PREFIX",
-    "Caught",
     "Fraud",
-    "FraudKind",
-    "Use",
-    "accusable",
     "accuse",
-    "admit_fraud",
-    "encode_fraud",
-    "fraud_stream",
     "judge_fraud",
     "read_fraud",
 ]
 
 FORMAT: Final = "govmesh/fraud/v1"
-PREFIX: Final = "fraud/"
-"""Of the streams of proofs; behind it stands the key."""
-FraudKind = Literal["same-size", "prefix", "witness-conflict"]
-Use = Literal["log", "witness", "attest"]
 _Note = Annotated[str, msgspec.Meta(max_length=FRAUD_NOTE_CHARS_MAX)]
 
 
 @statement("fraud", bytes_max=FRAUD_BYTES_MAX)
-class Fraud(Payload):
-    """The file, and what travels, in an envelope without signatures."""
+class Fraud(Proof):
+    """The file, and what travels, in an envelope without signatures. The key has signed both notes."""
 
     first: _Note
     """Signed note of the smaller size; of two of one size, with the smaller root. One line."""
     format: Literal["govmesh/fraud/v1"]
-    key: KeyHex
-    """That signed both."""
-    mesh: Token
     path: Annotated[list[Hex32], msgspec.Meta(max_length=PROOF_HASHES_MAX)]
     """Hashes that lead from ``root`` at the smaller size to the second note; none for one size."""
     root: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$(?!\\n)", max_length=64)]
     """What the second note's tree has at the smaller size; empty for one size."""
     second: _Note
 
-    @property
-    def link(self) -> tuple[str, int, str]:
-        """(stream, number, previous): the only one in the stream of its key (rule 4)."""
-        return fraud_stream(self.key), 1, ""
-
-    @property
-    def sequence(self) -> int:
-        """The only one."""
-        return 1
-
-    @property
-    def previous(self) -> str:
-        """Nothing comes before it."""
-        return ""
-
-    @property
-    def reason(self) -> str:
-        """Nobody gives one."""
-        return ""
-
-    @property
-    def issued_ms(self) -> int:
-        """Nobody says when."""
-        return 0
-
-    @property
-    def place(self) -> str:
-        """What a frontier says that is held: the same for every proof against this key (rule 4)."""
-        return canonical.sha256_hex(fraud_stream(self.key).encode())
-
-
-class Caught(msgspec.Struct, frozen=True, kw_only=True):
-    """What a proof proves."""
-
-    id: str
-    kind: FraudKind
-    member: str
-    use: Use
-    key: str
-    origin: str
-    """Of the log that has two histories, or that the member said has."""
-    sizes: tuple[int, int]
-    roots: tuple[str, str]
-    """What the key signed at these sizes, hex."""
-    epoch: int
-    """The newest held roster that gives the key to that member."""
-
-    def __str__(self) -> str:
-        """In one line."""
-        return f"{self.member}'s {self.use} key signed two histories of {self.origin}: {self.kind} at {self.sizes[0]} and {self.sizes[1]}"
-
-
-def fraud_stream(key: str) -> str:
-    """The stream of the proof against that key (hex)."""
-    return f"{PREFIX}{key}"
-
-
-def accusable(member: Member) -> tuple[str, ...]:
-    """The keys of a member that a proof can name."""
-    return member.log_key, member.witness_key, member.attest_key
-
-
-def admit_fraud(said: Statement[Fraud], rosters: Rosters) -> Caught:
-    """What it proves, by the keys of these rosters alone.
-
-    Raises:
-        Refused: as :func:`judge_fraud`; ``bad_signature`` also if its envelope has somebody's line (rule 1).
-    """
-    if said.signatures:
-        raise Refused("bad_signature", "a proof against a member is nobody's word: no line belongs on it")
-    return judge_fraud(said, rosters)
-
 
 def judge_fraud(said: Statement[Fraud], rosters: Rosters) -> Caught:
-    """As :func:`admit_fraud`, whatever is on the envelope.
+    """What it proves, by the keys of these rosters alone, whatever is on the envelope.
 
     Raises:
         Refused: ``no_conflict`` if both are genuine and can both be; ``wrong_mesh``; ``unknown_member`` for a key that no held roster
@@ -271,7 +184,7 @@ def accuse(mesh: str, key: str, notes: Sequence[tuple[bytes, Line]], *, root: by
         root=root.hex(),
         second=Note(second[0], (second[1],)).encode().decode(),
     )
-    return _bare(canonical.encode(claims))
+    return bare(Fraud, canonical.encode(claims))
 
 
 def _order(checkpoint: Checkpoint) -> tuple[int, bytes]:
@@ -285,13 +198,4 @@ def read_fraud(data: bytes) -> Statement[Fraud]:
         Refused: the codec's codes.
     """
     canonical.decode(Fraud, data, bytes_max=FRAUD_BYTES_MAX)
-    return _bare(data)
-
-
-def _bare(payload: bytes) -> Statement[Fraud]:
-    return envelope.read(Fraud, envelope.assemble(envelope.kind_of(Fraud).payload_type, payload, {}))
-
-
-def encode_fraud(said: Statement[Fraud]) -> bytes:
-    """The file's bytes."""
-    return said.payload
+    return bare(Fraud, data)

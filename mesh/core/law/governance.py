@@ -14,9 +14,9 @@ import msgspec
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, Rollout, activate_stream
-from mesh.core.law.fraud import accusable
 from mesh.core.law.heartbeat import ENDED, Standing, StreamHead
 from mesh.core.law.policy import Bundle, Manifest, policy_stream
+from mesh.core.law.proof import accusable
 from mesh.core.law.reign import in_reign
 from mesh.core.law.resolve import Resolve
 from mesh.core.law.revocation import Spared
@@ -87,7 +87,7 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     reigns: Mapping[str, Reign]
     """Stream that goes to other signers, by a roster that counts, to how; the oldest first. Some may not be in force yet."""
     proven: frozenset[str]
-    """Keys (hex) of which a proof is held that each has signed two histories of one log."""
+    """Keys (hex) against which a proof is held (:mod:`mesh.core.law.proofs`)."""
     taken: frozenset[str]
     """Those of which all is held that was handed over."""
     void: frozenset[str]
@@ -190,7 +190,7 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
         if self.proven:
             for key in keys:
                 if key in self.keys and self.caught(self.keys[key]):
-                    raise Refused("member_frozen", f"{self.keys[key].name}, a key of which has signed two histories of a log")
+                    raise Refused("member_frozen", f"{self.keys[key].name}, against a key of which a proof is held")
 
     def check_roster(self, now_ms: int) -> None:
         """That whoever holds this may act under the roster in force.

@@ -13,9 +13,10 @@ from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.activation import Activation, admit_activation
 from mesh.core.law.erase import Erase, admit_erase
-from mesh.core.law.fraud import PREFIX, Fraud, accusable, admit_fraud, fraud_stream
 from mesh.core.law.halt import Halt, admit_halt
 from mesh.core.law.policy import Manifest, admit_manifest
+from mesh.core.law.proof import PREFIX, Proof, accusable, fraud_stream
+from mesh.core.law.proofs import PROOFS, AnyProof, admit_proof
 from mesh.core.law.reign import base_of, in_reign
 from mesh.core.law.resolve import Resolve, admit_resolve
 from mesh.core.law.revocation import Revocation, admit_revocation
@@ -27,7 +28,7 @@ from mesh.limits import FRONTIER_STREAMS_MAX
 
 __all__ = ["TRAVELLING", "Said", "admit_law", "admit_next", "cursor_of", "is_known", "link_of", "read_law", "streams_of"]
 
-Said = Roster | Revocation | Halt | Manifest | Activation | Resolve | Erase | Fraud
+Said = Roster | Revocation | Halt | Manifest | Activation | Resolve | Erase | AnyProof
 """What may be said in a stream; a proof against a member is said by nobody, and is alone in its own."""
 
 
@@ -41,7 +42,7 @@ _KINDS: Final[Mapping[type[Revocation | Halt | Manifest | Activation | Resolve |
     Erase: admit_erase,
 }
 """Besides rosters, which are judged by one another, and proofs: what raises unless a roster lets its signers say it."""
-TRAVELLING: Final = (Roster, *_KINDS, Fraud)
+TRAVELLING: Final = (Roster, *_KINDS, *PROOFS)
 
 
 def read_law(data: bytes) -> Statement[Said]:
@@ -63,8 +64,8 @@ def admit_law(statement: Statement[Said], rosters: Rosters) -> None:
     if isinstance(claims, Roster):
         admit_next(cast("Statement[Roster]", statement), rosters)
         return
-    if isinstance(claims, Fraud):
-        admit_fraud(cast("Statement[Fraud]", statement), rosters)
+    if isinstance(claims, Proof):
+        admit_proof(cast("Statement[AnyProof]", statement), rosters)
         return
     stream, sequence, previous = claims.link
     _admission(type(claims))(statement, rosters.appointed(base_of(stream), claims.since, sequence, previous))
@@ -109,7 +110,7 @@ def is_known(stream: str, rosters: Rosters) -> bool:
 def link_of(statement: Statement[Said]) -> tuple[str, Link]:
     """The stream in which it stands, and its place there."""
     name, sequence, previous = statement.claims.link
-    identity = statement.claims.place if isinstance(statement.claims, Fraud) else statement.id  # whichever proof: it is caught
+    identity = statement.claims.place if isinstance(statement.claims, Proof) else statement.id  # whichever proof: it is caught
     return name, Link(sequence, identity, previous)
 
 

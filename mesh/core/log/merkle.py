@@ -31,6 +31,7 @@ __all__ = [
     "completed",
     "consistency_beyond",
     "consistency_path",
+    "inclusion_beyond",
     "inclusion_path",
     "leaf_hash",
     "root_from_inclusion",
@@ -212,9 +213,24 @@ def consistency_beyond(frontier: Frontier, leaves: Sequence[bytes], old: int, ne
     """
     if not frontier.size <= old <= new <= frontier.size + len(leaves):
         raise Refused("not_found", f"a tree of {old} in one of {new}, from {frontier.size} on")
+    return consistency_path(_beyond(frontier, leaves), old, new)
+
+
+def inclusion_beyond(frontier: Frontier, leaves: Sequence[bytes], index: int, size: int) -> tuple[bytes, ...]:
+    """As :func:`inclusion_path`, for whoever holds no tree: from ``frontier`` and the leaf hashes behind it.
+
+    Raises:
+        Refused: ``not_found`` unless ``frontier.size <= index < size <= frontier.size + len(leaves)``.
+    """
+    if not frontier.size <= index < size <= frontier.size + len(leaves):
+        raise Refused("not_found", f"leaf {index} in a tree of {size}, from {frontier.size} on")
+    return inclusion_path(_beyond(frontier, leaves), index, size)
+
+
+def _beyond(frontier: Frontier, leaves: Sequence[bytes]) -> Get:
     known = dict(zip(_cover(0, frontier.size), frontier.hashes, strict=True))
     known |= {(row.level, row.number): row.hash for row in frontier.grow(leaves)[1]}
-    return consistency_path(lambda level, number: known[level, number], old, new)
+    return lambda level, number: known[level, number]
 
 
 def root_from_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:

@@ -9,6 +9,7 @@ from mesh.dev.story import (
     expired_refused,
     final_by_k,
     forged_refused,
+    fork_frozen_with_proof,
     heals_without_loss,
     injected_agent_stopped,
     node_joins_live,
@@ -22,6 +23,7 @@ from mesh.dev.story import (
     rollback_refused,
     running_execution_cancelled,
     stale_denies,
+    wrong_decision_refused,
 )
 
 __all__ = ["STORY"]
@@ -47,4 +49,6 @@ STORY: tuple[Guarantee, ...] = (
     node_joins_live.GUARANTEE,
     restored_backup_heals.GUARANTEE,
     auditor_agrees.GUARANTEE,
+    wrong_decision_refused.GUARANTEE,
+    fork_frozen_with_proof.GUARANTEE,
 )

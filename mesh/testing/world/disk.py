@@ -271,6 +271,7 @@ class Disk:
             checkpoint=self.newest("checkpoint", origin),
             certificate=self.newest("certificate", origin),
             attested=self.newest("attested", origin),
+            refusal=self.newest("refused", origin),
             recent=Recent(Frontier.empty().extend(log.hashes[:certified]), tuple(log.hashes[certified:])) if certified < size else None,
         )
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 from typing import cast
 
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.fraud import PREFIX, Fraud, judge_fraud
 from mesh.core.law.governance import Governance
+from mesh.core.law.proof import PREFIX
+from mesh.core.law.proofs import AnyProof, judge_proof
 from mesh.core.law.succession import Rosters
 from mesh.core.law.travel import read_law
 from mesh.core.log.note import parse_note
@@ -35,16 +36,16 @@ class Freezing:
         origin = governor.roster.origin(governor.member)
         for effect in effects:
             if isinstance(effect, PutLaw) and effect.stream.startswith(PREFIX):
-                self._proof(governor, cast("Statement[Fraud]", read_law(effect.envelope)), liars)
+                self._proof(governor, cast("Statement[AnyProof]", read_law(effect.envelope)), liars)
             elif isinstance(effect, PutNote) and effect.space == "certificate" and effect.origin == origin and governor.state is not None:
                 roster, frozen = governor.roster, governor.state.governance.frozen
                 lines = roster.attest_keys(without=frozen).keys() & {line.name for line in parse_note(effect.note).lines}
                 if frozen and len(lines) < roster.k and governor.state.barrier is None:
                     raise Violation("I14", f"{governor.name} certifies {origin} at {effect.size} by lines of {sorted(frozen)}")
 
-    def _proof(self, governor: Governor, proof: Statement[Fraud], liars: Collection[str]) -> None:
+    def _proof(self, governor: Governor, proof: Statement[AnyProof], liars: Collection[str]) -> None:
         try:
-            caught = judge_fraud(proof, self._rosters())
+            caught = judge_proof(proof, self._rosters())
         except Refused as refusal:
             raise Violation("I8", f"{governor.name} keeps a proof that proves nothing: {refusal}") from None
         if caught.member not in liars:

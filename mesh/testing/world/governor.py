@@ -37,6 +37,7 @@ from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.barrier import asks
 from mesh.protocol.begin import begin
 from mesh.protocol.events import (
+    AccusationArrived,
     BarrierArrived,
     CosigArrived,
     Event,
@@ -71,6 +72,9 @@ from mesh.testing.world.steps import PowerCut, Steps
 
 __all__ = ["QUEUE_MAX", "Governor"]
 
+_SAID: Final[Mapping[str, Callable[[bytes], Event]]] = {
+    "hb": HeartbeatArrived, "checkpoint": NoteArrived, "cosig": CosigArrived, "law": LawArrived, "fraud": AccusationArrived
+}  # fmt: skip
 QUEUE_MAX: Final = 24
 """Intents waiting for one governor of a world: few, so that worlds see load shed."""
 _TICK_US: Final = 100_000
@@ -282,16 +286,10 @@ class Governor:
                 made = self._calls.pop(message.call, None)
                 if made is not None:
                     self._answered(made, message.data)
-            case "hb":
-                self._enqueue(HeartbeatArrived(message.data))
             case "lineage":
                 self._enqueue(LineageArrived(message.data, pulled=False, node=message.source.rstrip("~+")))
-            case "checkpoint":
-                self._enqueue(NoteArrived(message.data))
-            case "cosig":
-                self._enqueue(CosigArrived(message.data))
-            case "law":
-                self._enqueue(LawArrived(message.data))
+            case kind if kind in _SAID:
+                self._enqueue(_SAID[kind](message.data))
             case _:
                 pass
 

@@ -6,9 +6,9 @@ Not here: the rosters that hand over (:mod:`mesh.testing.world.rosters`), when w
 from collections.abc import Iterable, Sequence
 
 from mesh.core.bytes.envelope import Statement
-from mesh.core.law.fraud import PREFIX
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import ENDED, StreamHead, covers, reaches
+from mesh.core.law.proof import PREFIX
 from mesh.core.law.reign import base_of
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.travel import Said

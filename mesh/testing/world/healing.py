@@ -17,6 +17,7 @@ from mesh.limits import REQUEST_BYTES_MAX
 from mesh.protocol.attester import Material, examine_records
 from mesh.protocol.documents import Documents
 from mesh.protocol.hearing import NOBODY, newest
+from mesh.protocol.members import owner_of
 from mesh.protocol.serving import body_ids
 from mesh.testing.world.clients import Wish
 from mesh.testing.world.engine import WorldEngine
@@ -78,7 +79,7 @@ class Healing:
                 return f"{enforcer.name} has {len(enforcer.unsent)} outcomes that nobody has recorded"
             if enforcer.untold is not None:
                 return f"nobody has recorded what {enforcer.name} has heard"
-        if found := next((said for said in map(self._held, self._named()) if said), ""):
+        if found := next((said for each in self._named() if (said := self._held(each) or self._unproven(each))), ""):
             return found
         governing = {governor.name: governor.state.governance for governor in self._named() if governor.state is not None}
         governing |= {enforcer.name: enforcer.governance for enforcer in stage.enforcers.values()}
@@ -94,6 +95,15 @@ class Healing:
         if known != known[:1] * len(known):
             return f"not all know the same of what enforcers have heard: {known}"
         return self._lost()
+
+    def _unproven(self, governor: Governor) -> str:
+        """Of whom it refuses a record that is not final, though nobody has proven that it is wrong."""
+        state = governor.state
+        for origin, held in state.mirrors.items() if state is not None else ():
+            open_ = bool(held.refusal) and not held.left and held.refused >= max(held.goal, held.certified)
+            if open_ and state is not None and not state.governance.caught(owner_of(state.governance, origin)):
+                return f"{governor.name} refuses record {held.refused} of {origin}, and its owner is not caught"
+        return ""
 
     def _epochs(self) -> str:
         """Who does not act under the newest roster."""

@@ -10,7 +10,8 @@ Rules
 4. A *turncoat* decides the opposite of policy, and records it in good form.
 5. *Thieves* have all keys of members that were removed, and nobody else's: they certify what never was, under a former roster.
 6. A *poisoner* publishes records of others' logs that nobody wrote, and answers with such whoever asks it for others' records.
-7. A *slanderer* publishes proofs against honest members: of their own notes, of other notes, and of both, in good form.
+7. A *slanderer* publishes proofs against honest members: of their own notes, of other notes, and of both, in good form. And it
+   refuses their records, as itself, again under another time, and in the name of somebody else.
 """
 
 from collections.abc import Sequence
@@ -25,10 +26,12 @@ from mesh.core.law.fraud import accuse
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.roster import Roster
 from mesh.core.law.succession import same_member
-from mesh.core.log.checkpoint import Checkpoint, attest_name, cosignature_line, log_line
+from mesh.core.law.unlawful import unlawful_of
+from mesh.core.log.checkpoint import Checkpoint, attest_name, cosignature_line, log_line, read_checkpoint
+from mesh.core.log.merkle import inclusion_path, tree_get
 from mesh.core.log.note import Note, cosignature_message, parse_note
-from mesh.core.log.record import Noise
-from mesh.core.messages import BarrierAnswer, LawBatch, LineageBatch, pack, unpack
+from mesh.core.log.record import Noise, Refusal
+from mesh.core.messages import Accusation, BarrierAnswer, LawBatch, LineageBatch, pack, unpack
 from mesh.errors import Refused
 from mesh.limits import INT_MAX
 from mesh.testing.world import keys
@@ -158,3 +161,34 @@ class Slanderer:
         path = [bytes.fromhex(keys.nonce("path", random.random())) for _ in range(random.randrange(4))] if kind == 2 else []
         proof = accuse(self._roster.mesh, owner.log_key, halves, root=root, path=path)
         return pack(LawBatch(statements=[msgspec.Raw(proof.envelope)]))
+
+    def refuse(self, origin: str, hashes: Sequence[bytes], notes: Sequence[bytes]) -> tuple[bytes, bytes]:
+        """What is said of a record of that log, which is honest, and what is passed off as a proof; nothing if no note covers one."""
+        random, owner = self._random, self._roster.owner(origin)
+        covering = [note for note in notes if 0 < read_checkpoint(note).size <= len(hashes)]
+        if not covering or owner.name == self._member:
+            return b"", b""
+        note = random.choice(covering)
+        size = read_checkpoint(note).size
+        index = random.randrange(size)
+        leaf, path = hashes[index].hex(), [value.hex() for value in inclusion_path(tree_get(hashes[:size]), index, size)]
+        names = [self._member, random.choice(self._roster.members).name]
+        said = [
+            Refusal(
+                mesh=self._roster.mesh,
+                member=name,
+                origin=origin,
+                index=index,
+                leaf=leaf,
+                reason="wrong",
+                code="replay_mismatch",
+                at_ms=at_ms,
+            )
+            for name in names
+            for at_ms in (1, 2)
+        ]
+        signed = [keys.signed(envelope.draft(refusal), f"{self._member} decision") for refusal in said]
+        lone = Note(parse_note(note).text, tuple(line for line in parse_note(note).lines if line.name == origin)).encode()
+        proof = unlawful_of(self._roster.mesh, owner.log_key, lone, index, leaf, path, random.choice((signed, signed[:2], signed[:1])))
+        accusation = Accusation(note=lone.decode(), path=path, refusal=msgspec.Raw(random.choice(signed)))
+        return pack(accusation), pack(LawBatch(statements=[msgspec.Raw(proof.envelope)]))

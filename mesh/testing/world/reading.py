@@ -7,7 +7,8 @@ from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.conflict import judge
-from mesh.core.law.fraud import Fraud, admit_fraud
+from mesh.core.law.proof import Proof
+from mesh.core.law.proofs import AnyProof, admit_proof
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.succession import Rosters
 from mesh.core.law.travel import Said, read_law
@@ -67,7 +68,7 @@ def _caught(identity: str, held: Mapping[str, bytes], rosters: Rosters) -> froze
     """Whom the proof of that id names, if it is one."""
     try:
         proof = read_law(held[identity])
-        return frozenset({admit_fraud(cast("Statement[Fraud]", proof), rosters).member} if isinstance(proof.claims, Fraud) else ())
+        return frozenset({admit_proof(cast("Statement[AnyProof]", proof), rosters).member} if isinstance(proof.claims, Proof) else ())
     except (KeyError, Refused):
         return frozenset()
 

@@ -91,6 +91,11 @@ class Stage:
             said = self.slanderers[name].slander(origin, list(held.signed.values())) if held is not None else b""
             if said:
                 self.publish(name, subjects.law(subjects.short(origin)), said)
+            hashes, notes = self.governors[name].disk.hashes(origin), list(held.signed.values()) if held is not None else []
+            refusal, proof = self.slanderers[name].refuse(origin, hashes, notes)
+            if refusal:
+                self.publish(name, subjects.fraud(self.governors[name].member.region, name), refusal)
+                self.publish(name, subjects.law(subjects.short(origin)), proof)
 
     def _invent(self, name: str) -> None:
         """As often as it says that it lives."""
@@ -173,8 +178,6 @@ class Stage:
         kind, ends = (place, [*self.governors, *self.enforcers]) if everybody else (rest[0], list(self.governors))
         if kind == "cosig":
             ends = [rest[1]]
-        elif kind == "fraud":
-            ends = []
         said = self.braggarts[source].heartbeat(data) if kind == "hb" and source in self.braggarts else data
         sides = self._sides.get(source.removesuffix("~"), {})
         for end in ends:
