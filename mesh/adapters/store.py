@@ -83,7 +83,7 @@ class Duplicate(Exception):
         self.position = position
 
 
-LAYOUT: Final = Layout(application=0x6D657368, version=4, journal="wal", synchronous="FULL", schema=SCHEMA, together=1)
+LAYOUT: Final = Layout(application=0x6D657368, version=5, journal="wal", synchronous="FULL", schema=SCHEMA, together=1)
 
 
 class Session:
@@ -191,7 +191,7 @@ class File:
             return cls(path, layout, writer, reader)
         except BaseException as error:
             await _abandon(*opened)
-            if isinstance(error, OSError | sqlite3.Error):
+            if isinstance(error, OSError | sqlite3.Error | UnicodeDecodeError):
                 raise failure(error) from None
             raise
 
@@ -445,7 +445,7 @@ def failure(error: Exception) -> MeshError:
     if code == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
         return Alarm("storage_rolled_back", str(error))
     name = getattr(error, "sqlite_errorname", type(error).__name__)
-    if code & 0xFF in _CORRUPT:
+    if code & 0xFF in _CORRUPT or isinstance(error, UnicodeDecodeError):  # what SQLite says of rotten text is no text either
         return Alarm("storage_corrupt", f"{name}: {error}")
     return Unavailable("storage_failed", f"{name}: {error}")
 
