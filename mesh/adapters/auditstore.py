@@ -25,7 +25,7 @@ from mesh.core.bytes.canonical import Hex32, Payload, Token
 from mesh.errors import Alarm, Refused, Unavailable
 from mesh.protocol.audited import AuditPosition
 
-__all__ = ["AuditStore"]
+__all__ = ["AuditStore", "write_whole"]
 
 _BYTES_MAX: Final = 32_000_000
 """A thousand findings and four hundred logs are 2 MB; executions and boots, as many as are ever kept, some 20."""
@@ -85,21 +85,7 @@ class AuditStore:
         """
         body = canonical.encode(_Kept(reader=self.reader, position=position))
         data = canonical.encode(_File(digest=canonical.sha256_hex(body), kept=msgspec.Raw(body)))
-        fresh = self._path.with_name(f"{self._path.name}.new")
-        try:
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _PRIVATE)
-            with open(handle, "wb") as file:  # noqa: PTH123 -- a descriptor, not a path
-                file.write(data)
-                file.flush()
-                os.fsync(handle)
-            fresh.replace(self._path)
-            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        except OSError as error:
-            raise Unavailable("storage_failed", f"{self._path}: {error.strerror}") from None
+        write_whole(self._path, data)
         self.position = position
 
     def close(self) -> None:
@@ -107,6 +93,29 @@ class AuditStore:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace the file at ``path``, durably, or leave it as it was (rule 1).
+
+    Raises:
+        Unavailable: ``storage_failed``.
+    """
+    fresh = path.with_name(f"{path.name}.new")
+    try:
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _PRIVATE)
+        with open(handle, "wb") as file:  # noqa: PTH123 -- a descriptor, not a path
+            file.write(data)
+            file.flush()
+            os.fsync(handle)
+        fresh.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise Unavailable("storage_failed", f"{path}: {error.strerror}") from None
 
 
 def _read(path: Path) -> _Kept:

@@ -194,7 +194,7 @@ class File:
             return cls(path, layout, writer, reader)
         except BaseException as error:
             await _abandon(*opened)
-            if isinstance(error, OSError | sqlite3.Error):
+            if isinstance(error, OSError | sqlite3.Error | UnicodeDecodeError):
                 raise failure(error) from None
             raise
 
@@ -463,7 +463,7 @@ def failure(error: Exception) -> MeshError:
     if code == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
         return Alarm("storage_rolled_back", str(error))
     name = getattr(error, "sqlite_errorname", type(error).__name__)
-    if code & 0xFF in _CORRUPT:
+    if code & 0xFF in _CORRUPT or isinstance(error, UnicodeDecodeError):  # what SQLite says of rotten text is no text either
         return Alarm("storage_corrupt", f"{name}: {error}")
     return Unavailable("storage_failed", f"{name}: {error}")
 

@@ -54,6 +54,7 @@ __all__ = [
     "checksum",
     "fact_sum",
     "head_sum",
+    "note_sum",
     "rows",
     "statement_key",
 ]
@@ -172,6 +173,11 @@ def fact_sum(key: str, value: int) -> int:
     return checksum(repr((key, value)).encode())
 
 
+def note_sum(place: str, origin: str, size: int, note: bytes) -> int:
+    """The checksum of a note's row: where it stands is as much what it says as its text."""
+    return checksum(repr((place, origin, size, note)).encode())
+
+
 def statement_key(text: str) -> bytes:
     """The 32 bytes that a statement id stands for.
 
@@ -239,7 +245,8 @@ def rows(  # noqa: C901 -- one branch for each kind of effect
             case SetHead():
                 heads.append(_head(effect, ids[effect.origin]))
             case PutNote():
-                notes.append((effect.place, ids[effect.origin], effect.size, effect.note, checksum(effect.note)))
+                total = note_sum(effect.place, effect.origin, effect.size, effect.note)
+                notes.append((effect.place, ids[effect.origin], effect.size, effect.note, total))
                 if effect.space != "certificate":
                     dropped.append((effect.place, ids[effect.origin]))
             case SetMeta():

@@ -5,15 +5,16 @@ Rules
 1. The file is only read, by a connection that cannot write: it never checkpoints, so the node stays its only writer.
 2. A copy is one read transaction. Whoever writes goes on; meanwhile the write-ahead log grows instead of beginning anew.
 3. What is said about a file is said after all of it was looked at: the shape and pages by SQLite, every record by its tree up to
-   every root that a head or a note states, every statement and bundle by its id, everything else by its checksum. Of openings
-   that were erased nothing may be left.
+   every root that a head or a note states, every statement and bundle by its id, what leads to a record by that record, everything
+   else by its checksum. Of openings that were erased nothing may be left.
 
-Not here: whose file it is, and what lies beside it (:mod:`mesh.roles.backup`).
+Not here: whose file it is, and what lies beside it (:mod:`mesh.roles.backup`). Nothing checks the time under which a first use
+stands, nor the kind, stream and number beside a statement: the statement itself says them.
 """
 
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -22,13 +23,15 @@ from urllib.parse import quote
 import msgspec
 
 from mesh.adapters.store import LAYOUT, failure
-from mesh.adapters.store_schema import checksum, fact_sum
+from mesh.adapters.store_schema import checksum, fact_sum, note_sum
 from mesh.adapters.storelayout import owned_schema
 from mesh.adapters.storequeries import Queries
 from mesh.core.bytes import envelope
 from mesh.core.law.policy import bundle_digest
 from mesh.core.log.checkpoint import read_checkpoint
+from mesh.core.log.record import read_record
 from mesh.errors import Alarm, Refused
+from mesh.protocol.attester import located_ids
 from mesh.protocol.step import HeadUse
 
 __all__ = ["Held", "HeldHead", "HeldLog", "check_file", "copy_file"]
@@ -36,6 +39,11 @@ __all__ = ["Held", "HeldHead", "HeldLog", "check_file", "copy_file"]
 _SHAPE: Final = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY sql"
 _NOTES: Final = "SELECT space, origin, size, note, sum FROM note JOIN log ON log.id = note.log"
 _OPENINGS: Final = "SELECT intent, openings, sum, intent IN (SELECT intent FROM erased) FROM opening"
+_LOCATED: Final = "SELECT located.id, data FROM located CROSS JOIN record ON record.log = located.log AND record.idx = located.idx"
+_USED: Final = """SELECT space, used.id, data FROM used CROSS JOIN log CROSS JOIN record ON record.log = log.id AND record.idx = used.idx
+    WHERE log.origin IN ({origins})"""
+_SPACES: Final = frozenset({"intent", "outcome"})
+"""What is used once."""
 _ABOUT_TREES: Final = frozenset({"checkpoint", "certificate", "cosigned", "outside"})
 """Notes whose text states a root of the log that they stand under."""
 
@@ -86,7 +94,7 @@ def copy_file(source: Path, target: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
         raise failure(error) from None
 
 
@@ -111,7 +119,7 @@ async def check_file(path: Path, *, still: bool) -> Held:
 
             _check_shape(file)
             return await _Check(file, Queries(fetch)).everything()
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
         raise failure(error) from None
 
 
@@ -186,7 +194,7 @@ class _Check:
     def _notes(self) -> None:
         for space, origin, size, note, total in self._file.execute(_NOTES):
             what = f"{space} of {origin} at size {size}"
-            _believe(total == checksum(note), what)
+            _believe(total == note_sum(space, origin, size, note), what)
             if space.split(" ")[0] in _ABOUT_TREES:
                 try:
                     said = read_checkpoint(note)
@@ -195,12 +203,24 @@ class _Check:
                 _believe((said.origin, said.size) == (origin, size), what)
 
     def _places(self, sizes: Mapping[str, int], owner: str) -> None:
-        """That what leads to records leads to some that are held; first uses to some of the owner's own logs."""
+        """That what leads to records leads to some that are held and name what it says; first uses to some of the owner's own logs."""
         for origin, last in self._file.execute("SELECT origin, max(idx) FROM located JOIN log ON log.id = located.log GROUP BY origin"):
             _believe(last < sizes.get(origin, 0), f"a place beyond the records of {origin}")
-        ((last,),) = self._file.execute("SELECT coalesce(max(idx), -1) FROM used").fetchall()
-        own: Iterable[int] = [size for origin, size in sizes.items() if origin.split("/")[1:2] == [owner]]
-        _believe(last < max(own, default=0), "a first use beyond the own records")
+        for identity, data in self._file.execute(_LOCATED):
+            _believe(_names(data, identity.hex()), f"a place of {identity.hex()}")
+        own = [origin for origin in sizes if origin.split("/")[1:2] == [owner]]
+        _believe(self._file.execute("SELECT count(*) FROM used").fetchone() == self._used(own), "a first use beyond the own records")
+
+    def _used(self, origins: Sequence[str]) -> tuple[int]:
+        """How many first uses stand where a record of these logs names what was used."""
+        marks = ", ".join("?" * len(origins))
+        found = self._file.execute(_USED.format(origins=marks), origins)
+        return (len({(space, identity) for space, identity, data in found if space in _SPACES and _names(data, identity.hex())}),)
+
+
+def _names(data: bytes, identity: str) -> bool:
+    """Whether a record can be found under that id."""
+    return identity.encode() in data or identity in located_ids(read_record(data))
 
 
 def _identity(data: bytes) -> str:

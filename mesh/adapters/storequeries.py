@@ -16,7 +16,7 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
-from mesh.adapters.store_schema import LEVELS, checksum, fact_sum, head_sum, statement_key
+from mesh.adapters.store_schema import LEVELS, checksum, fact_sum, head_sum, note_sum, statement_key
 from mesh.adapters.storeindex import Fetch
 from mesh.core.log import merkle
 from mesh.core.log.merkle import Frontier, Get, branch_hash, leaf_hash
@@ -127,7 +127,7 @@ class Queries:
         sql = f"SELECT size, note, sum FROM note WHERE space = ? AND log = {_ORIGIN} AND size >= ? ORDER BY size"  # noqa: S608 -- our own text
         rows = await self._fetch(f"{sql} DESC LIMIT 1" if latest else f"{sql} LIMIT 1", (place, origin, at_least))
         for size, note, total in rows:
-            _believe(total == checksum(note), f"{place} of {origin} at size {size}")
+            _believe(total == note_sum(place, origin, size, note), f"{place} of {origin} at size {size}")
             return StoredNote(size, note)
         return None
 
@@ -136,7 +136,7 @@ class Queries:
         sql = f"SELECT size, note, sum FROM note WHERE space = 'certificate' AND log = {_ORIGIN} ORDER BY size DESC LIMIT ?"  # noqa: S608 -- our own text
         found = list[bytes]()
         for size, note, total in await self._fetch(sql, (origin, count)):
-            _believe(total == checksum(note), f"certificate of {origin} at size {size}")
+            _believe(total == note_sum("certificate", origin, size, note), f"certificate of {origin} at size {size}")
             found.append(note)
         return found
 

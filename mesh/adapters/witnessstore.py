@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple
 
 from mesh.adapters.store import File, Layout, Session, hold
 from mesh.adapters.store_schema import checksum
+from mesh.core.log.checkpoint import read_checkpoint
 from mesh.errors import Alarm, Refused, Unavailable
 from mesh.limits import BATCH_EVENTS_MAX, WITNESS_EVIDENCE_MAX
 from mesh.protocol.step import Head, Persist, PutNote, SetHead
@@ -149,7 +150,7 @@ class WitnessStore:
         """(origin, note) of everything that was kept so. Raises as :meth:`all`."""
         found = await self._file.read("SELECT origin, note, sum FROM evidence ORDER BY rowid")
         for origin, note, total in found:
-            if checksum(note) != total:
+            if checksum(note) != total or _origin(note) != origin:
                 raise Alarm("storage_corrupt", f"evidence against {origin}")
         return [(origin, note) for origin, note, _ in found]
 
@@ -176,6 +177,13 @@ def _row(one: Cosigned) -> tuple[Any, ...]:
 
 def _sum(origin: str, one: Cosigned) -> int:
     return checksum(repr((origin, *_row(one))).encode())
+
+
+def _origin(note: bytes) -> str:
+    try:
+        return read_checkpoint(note).origin
+    except Refused:
+        return ""
 
 
 def _there(path: Path) -> bool:

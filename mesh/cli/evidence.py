@@ -16,7 +16,9 @@ from mesh.cli.listing import ls
 from mesh.cli.opening import open_
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.cli.reaching import attesters, reach_of
+from mesh.cli.tailing import tail
 from mesh.cli.tilefolder import archive
+from mesh.cli.ways import way_of
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import NodeStatus, PolicyStatus
 from mesh.errors import MeshError, Refused
@@ -129,6 +131,7 @@ lineage.add_command(ls)
 lineage.add_command(erase)
 lineage.add_command(archive)
 lineage.add_command(open_)
+lineage.add_command(tail)
 
 
 def sizes_of(answers: Iterable[NodeStatus | MeshError]) -> dict[str, tuple[str, int]]:
@@ -147,13 +150,18 @@ def sizes_of(answers: Iterable[NodeStatus | MeshError]) -> dict[str, tuple[str, 
 @format_option
 @pass_cli
 def show(cli: Cli, name: str) -> None:
-    """Everything about the records of an intent, authorization or outcome, or about one record."""
+    """Everything about the records of an intent, authorization or outcome, or about one record.
+
+    Also how far each has come: final is proved here, recorded and witnessed are the word of the nodes.
+    """
 
     async def work(mesh: client.MeshClient, _library: client.Library) -> list[dict[str, Any]]:
         answers = await mesh.prove_all(await mesh.locate(name))
+        said = {} if all(mesh.is_final(answer) for answer in answers) else await mesh.status()
         return [
             {
                 "record": json.loads(bytes(answer.batch.records[0])),
+                **way_of(mesh, answer, said),
                 "attested_by": attesters(mesh, answer),
                 "statements": telling.statements(answer),
                 "sealed": telling.sealed(answer),

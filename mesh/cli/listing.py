@@ -20,11 +20,12 @@ import msgspec
 from mesh.cli import client, telling
 from mesh.cli.backward import ALWAYS, Backward, Span, Stretch
 from mesh.cli.output import Cli, format_option, pass_cli
+from mesh.cli.reaching import witnesses
 from mesh.cli.sifting import KINDS, About, Sieve, about
 from mesh.cli.times import parse_ago
 from mesh.core.log.record import DecisionMade, OutcomeRecorded, Record
 from mesh.core.messages import NodeStatus
-from mesh.errors import Unavailable
+from mesh.errors import MeshError, Unavailable
 from mesh.limits import LISTED_RECORDS_MAX
 
 __all__ = ["ls"]
@@ -71,7 +72,7 @@ def ls(cli: Cli, /, count: int, only: str | None, *, since: str | None, until: s
         return listing
 
     listing = client.run(cli, work)
-    cli.rows(("at", "record", "kind", "about", "what", "final"), listing.rows)
+    cli.rows(("at", "record", "kind", "about", "what", "state"), listing.rows)
     if unproved := sum(not row["final"] for row in listing.rows):
         cli.say(f"{unproved} of these are not final yet: that they are so is the word of whoever serves them")
     if listing.lacking:
@@ -122,6 +123,7 @@ class _Listing:
         self.lacking = 0
         self.complete = True
         self._cli, self._mesh, self._asked = cli, mesh, asked
+        self._said: dict[str, NodeStatus | MeshError] = {}
         self._known: dict[str, str] = {}
         """Identity documents that were read, by id, to whom they name."""
 
@@ -133,7 +135,8 @@ class _Listing:
             Unavailable: ``unreachable``.
         """
         asked, mesh = self._asked, self._mesh
-        answers = {name: answer for name, answer in (await mesh.status()).items() if isinstance(answer, NodeStatus)}
+        self._said = await mesh.status()
+        answers = {name: answer for name, answer in self._said.items() if isinstance(answer, NodeStatus)}
         if asked.only is not None:
             mesh.member(asked.only)
         if not answers:
@@ -177,6 +180,7 @@ class _Listing:
             "kind": telling.kind_of_record(record),
             "about": intent[:12],
             "what": telling.told(record),
+            "state": "final" if final else "witnessed" if witnesses(self._said, record.origin, record.index) else "recorded",
             "final": final,
             "intent": intent,
             "actor": said.actor,

@@ -9,7 +9,6 @@ What is final is proved here. Who has witnessed what is not final yet is the mem
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
 
 import msgspec
 
@@ -18,11 +17,14 @@ from mesh.cli.naming import node_of
 from mesh.core.log.record import Record
 from mesh.core.messages import NodeStatus, Proved
 from mesh.errors import MeshError, Refused
+from mesh.protocol.advancing import State
 from mesh.protocol.proving import record_of
 
-__all__ = ["Reach", "Reached", "Standing", "attesters", "reach_of"]
+__all__ = ["Reach", "Reached", "Said", "Standing", "attesters", "reach_of", "witnesses"]
 
-Reached = Literal["recorded", "witnessed", "final"]
+Reached = State
+Said = Mapping[str, NodeStatus | MeshError]
+"""What nodes answered about themselves, by name."""
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +75,7 @@ async def reach_of(mesh: client.MeshClient, answers: Iterable[Proved]) -> Reach:
     return Reach(
         mesh,
         {
-            (origin, index): Standing(attested_by=by, witnessed_by=list(dict.fromkeys([*by, *_witnesses(said, origin, index)])))
+            (origin, index): Standing(attested_by=by, witnessed_by=list(dict.fromkeys([*by, *witnesses(said, origin, index)])))
             for (origin, index), by in final.items()
         },
     )
@@ -88,7 +90,7 @@ def attesters(mesh: client.MeshClient, answer: Proved) -> list[str]:
     return [node_of(signed.verifier.name) for signed in attested.attestations]
 
 
-def _witnesses(said: Mapping[str, NodeStatus | MeshError], origin: str, index: int) -> list[str]:
+def witnesses(said: Said, origin: str, index: int) -> list[str]:
     """Members other than the owner who say that they have cosigned a checkpoint over it."""
     return [
         name

@@ -34,6 +34,7 @@ from mesh.limits import (
     RECORD_BYTES_MAX,
     SIGNATURES_MAX,
 )
+from mesh.protocol.advancing import Advance
 from mesh.protocol.intoto import PREDICATE_TYPE, Execution
 
 __all__ = ["KIND_MODULES", "MESSAGES", "RAW", "json_text", "known_kinds", "record_tags", "schema_files"]
@@ -156,6 +157,7 @@ def schema_files() -> dict[str, bytes]:
     files["conflict.schema.json"] = _titled("conflict", ConflictProof, {"x-bytes-max": CONFLICT_BYTES_MAX}, up="")
     files["approval-file.schema.json"] = _titled("approval file", Paper, {"x-bytes-max": ENVELOPE_BYTES_MAX}, up="")
     files["in-toto/execution.schema.json"] = _titled("execution", Execution, {"x-predicate-type": PREDICATE_TYPE})
+    files["advance.schema.json"] = _titled("advance", Advance, {})
     files["certificate.schema.json"] = _titled("certificate", Certificate, {})
     return {name: json_text(schema) for name, schema in files.items()}
 

@@ -41,6 +41,7 @@ Rendered by `make schemas` from the code that enforces them; a test renders them
 | [policy-bundle.schema.json](policy-bundle.schema.json) | all that decides in one domain |
 | [cedar/](cedar) | the types that policy sees, as they are generated for a domain |
 | [certificate.schema.json](certificate.schema.json) | what makes records final |
+| [advance.schema.json](advance.schema.json) | a line of `mesh lineage tail -o jsonl`: records of a log came to a state |
 | [proof-bundle.schema.json](proof-bundle.schema.json) | one file that shows what happened to anybody |
 | [conflict.schema.json](conflict.schema.json) | one file that shows anybody that a stream has forked, and by whom |
 | [in-toto/execution.schema.json](in-toto/execution.schema.json) | the predicate of what `mesh prove --format in-toto` writes |
@@ -96,6 +97,7 @@ authorization is of the intent, the record names both, the proof is of that reco
 | [log/tree.json](log/tree.json) | leaf hashes, the root of every size, the path of every record, the way from every old size |
 | [log/keys.json](log/keys.json) | whom to believe in the files below, as C2SP verifier keys |
 | [log/checkpoint.note](log/checkpoint.note), [log/certificate.note](log/certificate.note) | signed by the log; attested by k |
+| [log/advances.json](log/advances.json) | what these two notes show, one after the other: records on their way |
 | [log/add-checkpoint.txt](log/add-checkpoint.txt) | what a witness that knows five records is asked |
 | [log/decision.tlog-proof](log/decision.tlog-proof) | the permit, for any C2SP verifier |
 | [log/decision.proof.json](log/decision.proof.json) | the same with all that a repetition needs |

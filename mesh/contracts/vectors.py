@@ -20,6 +20,7 @@ from mesh.core.log.merkle import leaf_hash
 from mesh.core.run.approval import Effect
 from mesh.core.run.decision import Decision, decision_digest
 from mesh.core.run.params import commit, params_digest
+from mesh.protocol.advancing import Reached, advanced
 from mesh.protocol.examine import Question
 
 __all__ = ["cases", "vector_files"]
@@ -113,9 +114,19 @@ def _log(told: Story) -> Mapping[str, bytes]:
         "checkpoint.note": told.checkpoint,
         "certificate.note": told.certificate,
         "add-checkpoint.txt": told.add_checkpoint,
+        "advances.json": json_text(_advances({"checkpoint.note": told.checkpoint, "certificate.note": told.certificate})),
         "decision.tlog-proof": told.proof,
         "decision.proof.json": told.bundle,
     }
+
+
+def _advances(notes: Mapping[str, bytes]) -> list[Mapping[str, Any]]:
+    """What each of these notes shows after those before it."""
+    held, shown = dict[str, Reached](), list[Mapping[str, Any]]()
+    for name, note in notes.items():
+        held, advances = advanced(held, note, base().governance)
+        shown.append({"note": name, "advances": [canonical.encode(advance).decode() for advance in advances]})
+    return shown
 
 
 def _case(case: Case) -> Mapping[str, Any]:

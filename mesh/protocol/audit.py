@@ -17,6 +17,8 @@ Rules
 6. Where both halves of two histories were seen in one run, they are a proof (:mod:`mesh.core.law.fraud`), as members make it. It is
    not kept in the position.
 7. The position is small and says everything that starting again needs; what was staged is fetched again.
+8. What was asked for and shows that it leads to a certificate is taken at once, however far that is (:mod:`mesh.protocol.leading`): no
+   owner keeps an auditor behind by certificates that are rarer than records can be staged, or by a root that it alone signs.
 
 Not here: how records travel (:mod:`mesh.roles.auditor`).
 """
@@ -32,13 +34,13 @@ from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member, Roster
 from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import Checkpoint, log_verifier, open_checkpoint, read_checkpoint
-from mesh.core.log.merkle import Frontier
+from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.record import AttestRefused, Cosigned, DecisionMade, Incident, OutcomeRecorded
 from mesh.core.messages import LineageBatch, NodeStatus, unpack
 from mesh.core.run.intent import Intent
 from mesh.core.run.outcome import Outcome
 from mesh.errors import Refused
-from mesh.limits import AUDIT_LOGS_MAX
+from mesh.limits import AUDIT_LOGS_MAX, BATCH_RECORDS_MAX
 from mesh.protocol import decide
 from mesh.protocol.alarms import PATIENT, Patience, Standing, Watch, kept_of, standing, watched
 from mesh.protocol.attester import Examined, Material, examine_records
@@ -47,16 +49,17 @@ from mesh.protocol.documents import Documents
 from mesh.protocol.entangled import Contradiction, name, settle
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
 from mesh.protocol.histories import Recent, accused
-from mesh.protocol.lives import Permit
+from mesh.protocol.holding import STAGED_MAX, Aim
+from mesh.protocol.leading import leading
+from mesh.protocol.lives import permitted
 from mesh.protocol.numbering import LoggedOutcome
 from mesh.protocol.progress import moved
 from mesh.protocol.proving import by_id
 from mesh.protocol.step import Ask, Step
 
-__all__ = ["Audit", "AuditEvent", "MembersTold", "PullFailed", "permit_of", "seen_ms"]
+__all__ = ["Audit", "AuditEvent", "MembersTold", "PullFailed", "seen_ms"]
 
 _PULL_MS: Final = 300
-_STAGED_MAX: Final = 4_096
 _NOTES_MAX: Final = 64
 _UNVERIFIABLE: Final = frozenset({"body_missing", "engine_unavailable", "erased", "policy_unknown"})
 _LATER: Final = frozenset({"clock_unsure", "policy_unknown"})
@@ -233,7 +236,8 @@ class _Work:
         log = self.logs[batch.origin]
         before = log.ready
         try:
-            self._adopt(self._stage(log, batch, owner))
+            if not (pulled and self._lead(log, batch, owner)):
+                self._adopt(self._stage(log, batch, owner))
             if batch.checkpoint:
                 self._note(batch.checkpoint.encode())
         except Refused:
@@ -249,13 +253,48 @@ class _Work:
         """Examine what is next, and again what lacked something; a gap is remembered as wanted."""
         start = log.ready if batch.first <= log.ready < batch.first + len(batch.records) else log.held
         leaves = [bytes(raw) for raw in batch.records[max(start - batch.first, 0) :]]
-        leaves = leaves[: log.frontier.size + _STAGED_MAX - start]
+        leaves = leaves[: log.frontier.size + STAGED_MAX - start]
         if batch.first > start or not leaves:
             return msgspec.structs.replace(log, wanted=max(log.wanted, batch.first + len(batch.records)))
         kept = log.staged[: start - log.frontier.size]
         examined = self._examine(leaves, batch, owner, first=start, after=(_last_ms(kept, log.last_ms), _last_epoch(kept, log.epoch)))
         tail = log.staged[len(kept) + len(examined) :]
         return msgspec.structs.replace(log, staged=(*kept, *examined, *tail))
+
+    def _lead(self, log: Followed, batch: LineageBatch, owner: Member) -> bool:
+        """Rule 8: settle what leads to the certificate that came with it, up to what must wait. False if it is to be staged instead."""
+        first, note = log.frontier.size, batch.checkpoint.encode()
+        if not batch.first <= first < batch.first + len(batch.records) or not self._is_final(note, owner, log.epoch):
+            return self._led(log)
+        leaves, shown = [bytes(raw) for raw in batch.records[first - batch.first :]], Aim.of(note)
+        hashes = [leaf_hash(leaf) for leaf in leaves]
+        count, _ = leading(log.frontier, hashes, batch.path, aim=shown, shown=shown)
+        if not count:
+            return self._led(log)
+        items = self._examine(leaves[:count], batch, owner, first=first, after=(log.last_ms, log.epoch))
+        ready = next((offset for offset, item in enumerate(items) if self._waits(item, gone=self._exhausted(log))), count)
+        little = ready == count < min(BATCH_RECORDS_MAX, shown.size - first)
+        turn = log.turn + little  # who brings no whole page may be one that wants this to take for ever
+        self._adopt(msgspec.structs.replace(log, staged=(*items, *log.staged[count:]), goal=max(log.goal, shown.size), turn=turn))
+        if ready:
+            self._passed(log, hashes[:ready])
+            self._count(self.logs[log.origin], tuple(items[:ready]), log.frontier.extend(hashes[:ready]), note)
+        return True
+
+    def _led(self, log: Followed) -> bool:
+        """Whether nothing counts of what is asked for but what leads to a certificate: where k could not show that, only if it is far."""
+        far = log.frontier.size + STAGED_MAX < min(log.notes, default=log.goal)
+        return far or (log.frontier.size < log.goal and not self._exhausted(log))
+
+    def _waits(self, item: Examined, *, gone: bool) -> bool:
+        return item.code in _LATER or self._early(item) or (item.incomplete and not gone)
+
+    def _passed(self, log: Followed, hashes: Sequence[bytes]) -> None:
+        """What its key alone signed for sizes among these records, which are certified."""
+        base = log.frontier.size
+        for size, note in log.notes.items():
+            if size <= base + len(hashes) and read_checkpoint(note).root != log.frontier.extend(hashes[: size - base]).root():
+                self._find("log_conflict", log.origin, size, "its key signed another root than the one that is certified")
 
     def _examine(self, leaves: list[bytes], batch: LineageBatch, owner: Member, *, first: int, after: tuple[int, int]) -> list[Examined]:
         bodies = by_id(batch.bodies)
@@ -341,7 +380,7 @@ class _Work:
             log, size = self.logs[origin], min(notes)
             count = size - log.frontier.size
             gone = size <= log.goal and self._exhausted(log)  # who attested has held everything; before that it may still come
-            early = any(item.code in _LATER or self._early(item) for item in log.staged[:count])
+            early = any(self._waits(item, gone=True) for item in log.staged[:count])
             if log.held < size or early or (log.ready < size and not gone):
                 return
             checkpoint = read_checkpoint(notes[size])
@@ -352,13 +391,14 @@ class _Work:
                     self._find("bad_proof", origin, size, "what members serve does not lead to the root that its key signed")
                 self._adopt(msgspec.structs.replace(log, staged=()))
                 return
-            self._count(log, items, frontier, checkpoint)
+            self._count(log, items, frontier, notes[size])
 
     def _early(self, item: Examined) -> bool:
         return by_stranger(item) and self.now_ms < item.record.at_ms + _STRANGER_MS
 
-    def _count(self, log: Followed, items: tuple[Examined, ...], frontier: Frontier, checkpoint: Checkpoint) -> None:
-        note = log.notes[checkpoint.size]
+    def _count(self, log: Followed, items: tuple[Examined, ...], frontier: Frontier, note: bytes) -> None:
+        """These records are what ``note`` is about, or lead to it."""
+        checkpoint = Checkpoint(log.origin, frontier.size, frontier.root())
         tally = {"match": log.match, "mismatch": log.mismatch, "unverifiable": log.unverifiable, "breakglass": log.breakglass}
         self.named, contradicted = settle(self.named, log.origin, log.frontier, [item.hash for item in items])
         for offset, item in enumerate(items):
@@ -412,7 +452,7 @@ class _Work:
         if isinstance(record, DecisionMade) and record.authorization and record.intent in bodies:
             # Also if it should not have been made: it can be used.
             intent = envelope.read(Intent, bodies[record.intent]).claims
-            self.watch.permit(record.intent, permit_of(record, intent, self.audit.governance, sound=not item.code))
+            self.watch.permit(record.intent, permitted(record, intent, self.audit.governance, sound=not item.code))
         elif isinstance(record, OutcomeRecorded) and not item.code:
             said = envelope.read(Outcome, bodies[record.outcome])
             self.watch.outcome(LoggedOutcome(said.id, said.claims, origin, index, record.at_ms))
@@ -427,7 +467,7 @@ class _Work:
             return
         owner, members = self.owners[log.origin].name, [member.name for member in self.roster.members]
         whom = list(dict.fromkeys([owner, *members] if owner in members else members))[log.turn % len(members)]
-        self.asks.append(Ask(whom, log.origin, log.ready))
+        self.asks.append(Ask(whom, log.origin, log.frontier.size if self._led(log) else log.ready))
         self._adopt(msgspec.structs.replace(log, asking=whom, asked_ms=self.now_ms))
 
     def _exhausted(self, log: Followed) -> bool:
@@ -456,28 +496,6 @@ class _Work:
 def seen_ms(logs: Iterable[Followed], *, now_ms: int) -> int:
     """Up to when every log was read: now, or the last record of one that is behind."""
     return min((log.last_ms for log in logs if log.signed > log.frontier.size), default=now_ms)
-
-
-def permit_of(record: DecisionMade, intent: Intent, governance: Governance, *, sound: bool) -> Permit:
-    """What a permit of ``intent`` allows an enforcer, as its record says; by the policy it names, if that is held."""
-    manifests = [law.manifest for law in governance.laws.get(intent.domain, ()) if law.manifest_id == record.attested.manifest]
-    terms = manifests[0].actions.get(intent.action) if manifests else None
-    epoch = record.roster_epoch
-    roster = governance.rosters.of(epoch) if 0 < epoch <= len(governance.rosters.ids) else governance.roster
-    return Permit(
-        authorization=record.authorization,
-        origin=record.origin,
-        index=record.index,
-        at_ms=record.at_ms,
-        expires_ms=min(record.at_ms + terms.authorization_ms, intent.expires_ms) if terms is not None else intent.expires_ms,
-        lease_ms=terms.lease_ms if terms is not None else 0,
-        enforcer=intent.audience.enforcer,
-        boot=intent.audience.boot,
-        domain=intent.domain,
-        sound=sound,
-        k=roster.k,
-        skew_ms=roster.bounds.skew_ms,
-    )
 
 
 def _excused(item: Examined) -> bool:

@@ -24,13 +24,15 @@ from typing import Annotated, Final
 import msgspec
 
 from mesh.core.bytes.canonical import Count, Hex32, KeyHex, Millis, Payload, Text, Token
-from mesh.core.log.record import Origin
+from mesh.core.law.governance import Governance
+from mesh.core.log.record import DecisionMade, Origin
+from mesh.core.run.intent import Intent
 from mesh.core.run.outcome import CHECKS, Aborted, EventName, Failed, Finished, Started, event_name
 from mesh.limits import AUDIT_KEEP_MS_MAX, AUDIT_LIVES_MAX, AUDIT_PARTS_MAX, INTENT_LIFE_MS_MAX
 from mesh.protocol.belonging import Meant, misfit, said_by
 from mesh.protocol.numbering import LoggedOutcome, Trouble
 
-__all__ = ["ENDS", "Deed", "Life", "Lives", "Permit", "Starts", "by_intent", "deed_of", "unsure"]
+__all__ = ["ENDS", "Deed", "Life", "Lives", "Permit", "Starts", "by_intent", "deed_of", "permitted", "unsure"]
 
 ENDS: Final = frozenset({"finished", "failed", "aborted", "unknown"})
 
@@ -266,3 +268,25 @@ def _unsound(deed: Deed, permit: Permit) -> str:
     if deed.at_ms > permit.expires_ms + permit.skew_ms:
         return f"it began at {deed.at_ms}, and the authorization ended at {permit.expires_ms}"
     return ""
+
+
+def permitted(record: DecisionMade, intent: Intent, governance: Governance, *, sound: bool) -> Permit:
+    """What a permit of ``intent`` allows an enforcer, as its record says; by the policy it names, if that is held."""
+    manifests = [law.manifest for law in governance.laws.get(intent.domain, ()) if law.manifest_id == record.attested.manifest]
+    terms = manifests[0].actions.get(intent.action) if manifests else None
+    epoch = record.roster_epoch
+    roster = governance.rosters.of(epoch) if 0 < epoch <= len(governance.rosters.ids) else governance.roster
+    return Permit(
+        authorization=record.authorization,
+        origin=record.origin,
+        index=record.index,
+        at_ms=record.at_ms,
+        expires_ms=min(record.at_ms + terms.authorization_ms, intent.expires_ms) if terms is not None else intent.expires_ms,
+        lease_ms=terms.lease_ms if terms is not None else 0,
+        enforcer=intent.audience.enforcer,
+        boot=intent.audience.boot,
+        domain=intent.domain,
+        sound=sound,
+        k=roster.k,
+        skew_ms=roster.bounds.skew_ms,
+    )

@@ -28,7 +28,7 @@ from mesh.core.law.former import final_under
 from mesh.core.law.governance import Governance
 from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import log_verifier, read_checkpoint
-from mesh.core.log.merkle import Frontier, leaf_hash, verify_consistency
+from mesh.core.log.merkle import leaf_hash, verify_consistency
 from mesh.core.log.note import Note, parse_note
 from mesh.core.messages import LineageBatch
 from mesh.errors import Refused
@@ -49,6 +49,7 @@ from mesh.protocol.holding import (
     to_attest,
     wait,
 )
+from mesh.protocol.leading import leading
 from mesh.protocol.members import is_current, rosters_of
 from mesh.protocol.refusing import evidence, refused_key, say_refused
 from mesh.protocol.step import Ask, Effect, PutNote, SetHead, SetMeta
@@ -102,7 +103,7 @@ def take_proven(state: Mirror, batch: LineageBatch, context: MirrorContext, *, q
     shown = _believed(state, batch, context)
     leaves = [bytes(raw) for raw in batch.records[size - batch.first :]]
     hashes = [leaf_hash(leaf) for leaf in leaves]
-    count, by = _proven(state, state.aim, shown, batch, hashes)
+    count, by = leading(state.frontier, hashes, batch.path, aim=state.aim, shown=shown)
     if count:
         return _store(state, leaves[:count], batch, context, by=by, quiet=quiet)
     if shown is not None and _shows_another(state, shown, batch):
@@ -126,27 +127,6 @@ def _believed(state: Mirror, batch: LineageBatch, context: MirrorContext) -> Aim
     except Refused:
         return None
     return shown
-
-
-def _proven(state: Mirror, aim: Aim, shown: Aim | None, batch: LineageBatch, hashes: Sequence[bytes]) -> tuple[int, Aim]:
-    """How many of the records behind what is held lead to a certificate, at most up to the aim; and to which one."""
-    base = state.frontier.size
-    for reached in (aim, shown):
-        if reached is not None and base < reached.size <= min(base + len(hashes), aim.size):
-            count = reached.size - base
-            return (count if state.frontier.extend(hashes[:count]).root() == reached.root else 0), reached
-    if shown is None or not hashes or base + len(hashes) > shown.size:
-        return 0, aim
-    end = state.frontier.extend(hashes)
-    return (min(len(hashes), aim.size - base) if _leads(end, shown, batch.path) else 0), shown
-
-
-def _leads(begun: Frontier, to: Aim, path: Sequence[str]) -> bool:
-    try:
-        verify_consistency(begun.size, to.size, begun.root(), to.root, [bytes.fromhex(value) for value in path])
-    except Refused:
-        return False
-    return True
 
 
 def _store(

@@ -7,6 +7,8 @@ import pytest
 
 from mesh.adapters import signer
 from mesh.adapters.witnessstore import Cosigned, WitnessStore
+from mesh.core.log.checkpoint import Checkpoint, log_line
+from mesh.core.log.note import Note
 from mesh.errors import Alarm, Refused, Unavailable
 from mesh.limits import WITNESS_EVIDENCE_MAX
 from mesh.protocol.step import Head, PutNote, SetHead, SetMeta
@@ -19,6 +21,10 @@ NAME = "node.db"  # as the kit of the stores calls it
 
 def effects(size: int, *, root: bytes = ROOT, time_s: int = 10) -> list[SetHead | PutNote]:
     return [SetHead("witness", LOG, Head(size, root, time_s)), PutNote("checkpoint", LOG, size, b"note %d" % size)]
+
+
+def contradicting(origin: str, number: int) -> bytes:
+    return Note(Checkpoint(origin, 1 + number, ROOT).to_text(), (log_line(origin, "ab" * 32, bytes(64)),)).encode()
 
 
 async def opened(folder: Path, *, key: str = "ab" * 32) -> WitnessStore:
@@ -94,15 +100,19 @@ async def test_rot_is_found_when_it_is_read(tmp_path: Path, statement: str) -> N
     await store.close()
 
 
-async def test_evidence_is_kept_once_and_bounded(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "statement", ["UPDATE evidence SET sum = 1 WHERE origin LIKE '%a'", "UPDATE evidence SET origin = 'log.example/c'"]
+)
+async def test_evidence_is_kept_once_and_bounded(tmp_path: Path, statement: str) -> None:
     store = await opened(tmp_path)
     for number in range(WITNESS_EVIDENCE_MAX + 1):
         for _ in range(2):
-            await store.keep(LOG, b"%d" % number)
-    await store.keep("log.example/b", b"0")
-    assert await store.evidence() == [*((LOG, b"%d" % number) for number in range(WITNESS_EVIDENCE_MAX)), ("log.example/b", b"0")]
+            await store.keep(LOG, contradicting(LOG, number))
+    await store.keep("log.example/b", contradicting("log.example/b", 0))
+    kept = [(LOG, contradicting(LOG, number)) for number in range(WITNESS_EVIDENCE_MAX)]
+    assert await store.evidence() == [*kept, ("log.example/b", contradicting("log.example/b", 0))]
     await store.close()
-    tamper(tmp_path, "UPDATE evidence SET sum = 1 WHERE origin LIKE '%a'")
+    tamper(tmp_path, statement)
     store = await opened(tmp_path)
     await refused(store.evidence(), Alarm, "storage_corrupt")
     await store.close()

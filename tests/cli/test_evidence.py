@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from mesh.cli import client
+from mesh.cli.telling import when
 from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.log.bundle import encode_proof, read_proof
@@ -55,6 +56,25 @@ def test_lineage_show_opens_what_a_record_names(shell: Shell) -> None:
     assert (intent["id"], intent["says"]["params"]) == (shell.story.permitted, {"amount": 10})
     assert intent["signed_by"] == [shell.story.lab.holder.public]
     assert json.loads(shell.run("lineage", "show", "eu-1/2")[1])[0] == shown
+
+
+def test_lineage_show_names_the_state_by_whom_and_when_and_what_of_it_is_only_said(own: Shell) -> None:
+    (shown,) = own.json("lineage", "show", "eu-1/2")
+    assert (shown["state"], shown["proved"], list(shown["way"])) == ("final", True, ["recorded", "witnessed", "final"])
+    assert shown["way"]["recorded"] == {"by": ["eu-1"], "at": when(shown["record"]["at_ms"])}
+    assert (shown["way"]["final"]["by"], len(shown["way"]["witnessed"]["by"])) == (["ap-1", "eu-1", "us-1"], 1)
+    assert shown["way"]["witnessed"]["by"][0] in {"ap-1", "us-1"}
+    times = [shown["way"][state]["at"] for state in ("witnessed", "final")]
+    assert all(times)
+    assert times == sorted(times)
+    assert {row["state"] for row in own.json("lineage", "ls")} == {"final"}
+    for node in own.story.mesh.nodes.values():
+        node.notes.clear()
+    (said,) = own.json("lineage", "show", "eu-1/2")
+    assert (said["state"], said["proved"], said["way"]["witnessed"]["at"]) == ("witnessed", False, "")
+    assert "eu-1" not in said["way"]["witnessed"]["by"]
+    rows = json.loads(own.run("-o", "json", "lineage", "ls")[1])
+    assert {(row["state"], row["final"]) for row in rows} == {("witnessed", False)}
 
 
 # ----------------------------------------------------------------------------------------------------------------------- why

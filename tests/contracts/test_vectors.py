@@ -27,6 +27,7 @@ from mesh.core.law.proofs import judge_proof, read_proof
 from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import AddCheckpoint, open_checkpoint, read_checkpoint, verify_growth
 from mesh.core.log.merkle import Frontier, leaf_hash, verify_consistency, verify_inclusion
+from mesh.core.log.note import parse_note
 from mesh.core.log.record import encode_record, read_record
 from mesh.core.run.decision import Decision, EngineRequest
 from mesh.verify import verify
@@ -124,6 +125,17 @@ def test_checkpoint_and_certificate_are_believed() -> None:
     attested = verify_certificate((VECTORS / "log/certificate.note").read_bytes(), log=log, attesters=attesters(), k=k)
     assert attested.checkpoint == checkpoint
     assert len(attested.attestations) == k
+
+
+def test_notes_show_how_far_records_have_come() -> None:
+    """By hand: recorded by the log's line, witnessed with the first line of another member, final with the k-th of all."""
+    (own, k), size = log_keys(), len(RECORDS)
+    certificate = parse_note((VECTORS / "log/certificate.note").read_bytes())
+    times = {line.name: int.from_bytes(line.signature[:8]) * 1_000 for line in certificate.lines if line.name != own.name}
+    others = [time_ms for name, time_ms in times.items() if name.split("/")[1] != own.name.split("/")[1]]
+    ways = [[("recorded", 0)], [("witnessed", min(others)), ("final", sorted(times.values())[k - 1])]]
+    expected = [[{"state": state, "origin": own.name, "first": 0, "end": size, "at_ms": at_ms} for state, at_ms in way] for way in ways]
+    assert [[json.loads(line) for line in shown["advances"]] for shown in vector("log/advances.json")] == expected
 
 
 def test_a_witness_that_knows_five_records_takes_the_request() -> None:

@@ -242,12 +242,23 @@ def test_checkpoints_of_one_history_are_no_proof_in_whatever_order_they_come() -
     assert (auditing.state.proofs, auditing.codes) == ((), [])
 
 
-def test_a_root_that_nobodys_records_lead_to_is_found() -> None:
+def test_a_root_that_nobodys_records_lead_to_is_found_and_holds_nothing_up() -> None:
     story = happened()
     forked = NoteArrived(_signed(story.mesh, "us-1", Checkpoint("lab/us-1/e1", 3, bytes(32))))
     auditing = Auditing(story.mesh).feed([forked]).pull(24)
+    assert auditing.codes == ["log_conflict"]
+    assert auditing.state.findings[0].index == 3
+    assert auditing.state.logs["lab/us-1/e1"].frontier.size == 4
+
+
+def test_a_root_that_nobodys_records_lead_to_is_found_where_nothing_is_certified() -> None:
+    story = Happened()
+    for node in story.mesh.nodes.values():
+        node.notes.clear()
+    forked = NoteArrived(_signed(story.mesh, "us-1", Checkpoint("lab/us-1/e1", 3, bytes(32))))
+    auditing = Auditing(story.mesh).feed([forked]).pull(24)
     assert auditing.codes == ["bad_proof"]
-    assert auditing.state.logs["lab/us-1/e1"].frontier.size == 2
+    assert auditing.state.logs["lab/us-1/e1"].frontier.size == 0
 
 
 @pytest.mark.parametrize("removed", [0, 1, 2, 3])

@@ -26,7 +26,7 @@ from tests.protocol.test_together import EU, FIRST, MEMBERS, STALL_MS, Heir, _an
 PAGE = 128
 
 
-def _simple(tag: str, count: int, owner: Owner | None = None) -> Owner:
+def simple(tag: str, count: int, owner: Owner | None = None) -> Owner:
     """A log of records that need nothing beside them."""
     owner = owner or Owner()
     for number in range(count):
@@ -39,10 +39,10 @@ def _simple(tag: str, count: int, owner: Owner | None = None) -> Owner:
     return owner
 
 
-A, B = _simple("a", 200), _simple("b", 240)
+A, B = simple("a", 200), simple("b", 240)
 
 
-def _page(owner: Owner, first: int, note: bytes, count: int = PAGE) -> LineageBatch:
+def page(owner: Owner, first: int, note: bytes, count: int = PAGE) -> LineageBatch:
     leaves, hashes = owner.leaves[first : first + count], [leaf_hash(leaf) for leaf in owner.leaves]
     path, start = shown_paths(hashes, first, first + len(leaves), read_checkpoint(note).size if note else 0)
     return unpack(LineageBatch, pull_answer(owner.origin, first, leaves, {}, {}, note, path=path, start=start))
@@ -74,7 +74,7 @@ def test_it_catches_up_and_counts_whatever_the_owner_answers() -> None:
     for _ in range(60):
         for ask in only(Ask, newcomer.later(350)):
             liar = ask.member == A.member.name
-            _bring(newcomer, batch(B, ask.first, PAGE, note=B.note(size=5)) if liar else _page(A, ask.first, A.note(*K)), ask.member)
+            _bring(newcomer, batch(B, ask.first, PAGE, note=B.note(size=5)) if liar else page(A, ask.first, A.note(*K)), ask.member)
     held = newcomer.state.mirrors[A.origin]
     assert (held.frontier, held.attested and held.attested.size) == (A.log.frontier, 200)
     newcomer.later()
@@ -82,35 +82,35 @@ def test_it_catches_up_and_counts_whatever_the_owner_answers() -> None:
 
 
 def test_a_certificate_may_be_further_than_any_staging_reaches_and_one_spoilt_page_costs_one_pull() -> None:
-    far = _simple("far", 4_200)
+    far = simple("far", 4_200)
     newcomer, note, asked = Newcomer(far.note(*K)), far.note(*K), 0
     for turn in range(60):
         for ask in only(Ask, newcomer.later(350)):
             asked += 1
-            page = _page(far, ask.first, note)
-            _bring(newcomer, msgspec.structs.replace(page, path=page.path[:-1]) if turn == 3 else page, ask.member)
+            sent = page(far, ask.first, note)
+            _bring(newcomer, msgspec.structs.replace(sent, path=sent.path[:-1]) if turn == 3 else sent, ask.member)
     held = newcomer.state.mirrors[far.origin]
     assert (held.frontier.size, held.certified, asked) == (4_200, 4_200, 1 + -(-4_200 // PAGE))
 
 
 def test_an_owner_that_answers_with_one_record_at_a_time_delays_by_its_own_turns_only() -> None:
-    far = _simple("far", 1_280)
+    far = simple("far", 1_280)
     newcomer, note, asked = Newcomer(far.note(*K)), far.note(*K), list[str]()
     for _ in range(40):
         for ask in only(Ask, newcomer.later(350)):
             asked.append(ask.member)
-            _bring(newcomer, _page(far, ask.first, note, 1 if ask.member == far.member.name else PAGE), ask.member)
+            _bring(newcomer, page(far, ask.first, note, 1 if ask.member == far.member.name else PAGE), ask.member)
     assert newcomer.state.mirrors[far.origin].frontier.size == 1_280
     assert asked == [far.member.name, *[asked[1]] * 10], "whoever brings a whole page is asked on"
 
 
 def test_who_fell_far_behind_later_catches_up_by_a_certificate_too_and_counts_meanwhile() -> None:
-    far, newcomer = _simple("far", 4_200), Newcomer()
+    far, newcomer = simple("far", 4_200), Newcomer()
     newcomer.take(NoteArrived(far.note(*K)))
     for _ in range(60):
         for ask in only(Ask, newcomer.later(350)):
             assert not behind(newcomer.state.mirrors[far.origin])
-            _bring(newcomer, _page(far, ask.first, far.note(*K)), ask.member)
+            _bring(newcomer, page(far, ask.first, far.note(*K)), ask.member)
     assert newcomer.state.mirrors[far.origin].frontier.size == 4_200
 
 
@@ -118,14 +118,14 @@ def test_a_certificate_by_which_nothing_is_believed_carries_nothing() -> None:
     newcomer = Newcomer(A.note(*K))
     newcomer.later()
     for note in (A.note(*K[:-1], size=150), A.note(size=150), b"no note\n"):
-        sent = msgspec.structs.replace(_page(A, 0, A.note(*K, size=150)), checkpoint=note.decode())
+        sent = msgspec.structs.replace(page(A, 0, A.note(*K, size=150)), checkpoint=note.decode())
         assert only(Append, _bring(newcomer, sent)) == []
-    assert len(only(Append, _bring(newcomer, _page(A, 0, A.note(*K, size=150))))) == 1, "of the log as it was when less was certified"
+    assert len(only(Append, _bring(newcomer, page(A, 0, A.note(*K, size=150))))) == 1, "of the log as it was when less was certified"
 
 
 def test_what_is_published_below_the_goal_is_not_taken() -> None:
     newcomer = Newcomer(A.note(*K))
-    effects = newcomer.take(LineageArrived(pack(_page(A, 0, A.note(*K))), pulled=False, node=A.member.name))
+    effects = newcomer.take(LineageArrived(pack(page(A, 0, A.note(*K))), pulled=False, node=A.member.name))
     assert only(Append, effects) == []
 
 
@@ -170,11 +170,11 @@ def _batch_without_bodies(first: int) -> LineageBatch:
 
 
 def test_a_leaf_that_is_no_record_is_refused_not_stored_and_does_not_count() -> None:
-    owner = _simple("left", 2, Owner(MEMBERS["eu-1"]))
+    owner = simple("left", 2, Owner(MEMBERS["eu-1"]))
     owner.append(b'{"record":"nonsense"}')
     heir, note = Heir("af-1", owner=owner), _note(*FIRST, size=3, owner=owner)
     heir.seek(note)
-    said = [effect for _ in range(3) for effect in heir.take(_page(owner, heir.state.frontier.size, note))]
+    said = [effect for _ in range(3) for effect in heir.take(page(owner, heir.state.frontier.size, note))]
     assert (heir.state.frontier.size, heir.state.refused, behind(heir.state)) == (2, 2, True)
     assert len(only(SetMeta, said)) == len(only(Send, said)) == 1
 
@@ -192,12 +192,12 @@ def test_who_was_restored_and_has_cosigned_another_history_stores_the_final_one_
 
 
 def test_one_wrong_record_behind_the_goal_takes_nothing_from_it() -> None:
-    owner = _simple("left", 4, Owner(MEMBERS["eu-1"]))
+    owner = simple("left", 4, Owner(MEMBERS["eu-1"]))
     back = GovernanceChanged(mesh="lab", origin=owner.origin, index=4, at_ms=NOW - 1, change="fresh", about="goes back in time")
     owner.append(canonical.encode(back))
     heir = Heir("af-1", owner=owner)
     heir.seek(_note(*FIRST, size=4, owner=owner))
-    heir.state, _ = take_proven(heir.state, _page(owner, 0, _note(size=5, owner=owner)), heir.context, quiet=True)
+    heir.state, _ = take_proven(heir.state, page(owner, 0, _note(size=5, owner=owner)), heir.context, quiet=True)
     assert (heir.state.frontier.size, heir.state.refused, behind(heir.state)) == (4, -1, False)
 
 
@@ -270,7 +270,7 @@ def _next(heir: Heir, owner: Owner, size: int) -> None:
 
 
 def test_an_owner_that_moves_and_never_certifies_is_waited_for_no_longer_than_the_stall() -> None:
-    owner = _simple("moving", 30, Owner(MEMBERS["us-1"]))
+    owner = simple("moving", 30, Owner(MEMBERS["us-1"]))
     heir, said = Heir("ap-1", owner=owner), list[int]()
     for size in range(1, 30):
         heir.now_ms += STALL_MS // 2
@@ -280,7 +280,7 @@ def test_an_owner_that_moves_and_never_certifies_is_waited_for_no_longer_than_th
 
 
 def test_an_owner_that_certifies_in_time_is_never_overtaken_however_busy_it_is() -> None:
-    owner = _simple("busy", 30, Owner(MEMBERS["us-1"]))
+    owner = simple("busy", 30, Owner(MEMBERS["us-1"]))
     heir = Heir("ap-1", owner=owner)
     for size in range(1, 30):
         heir.now_ms += STALL_MS // 2
@@ -292,33 +292,33 @@ def test_an_owner_that_certifies_in_time_is_never_overtaken_however_busy_it_is()
 
 def test_members_attest_an_uncertified_log_up_to_a_bound_where_their_lines_meet() -> None:
     most = 2 * CHECKPOINT_RECORDS_MAX
-    owner = _simple("fast", most + 1, Owner(MEMBERS["us-1"]))
+    owner = simple("fast", most + 1, Owner(MEMBERS["us-1"]))
     for size, attested in ((most, True), (most + 1, False)):
         heir = Heir("ap-1", owner=owner)
         heir.hear(_note(size=size, owner=owner))
         heir.hear(_note(size=CHECKPOINT_RECORDS_MAX, owner=owner))
         for first in range(0, size, PAGE):
-            heir.take(_page(owner, first, b"", min(PAGE, size - first)), helper="us-1")
+            heir.take(page(owner, first, b"", min(PAGE, size - first)), helper="us-1")
         assert heir.state.frontier.size == size
         assert heir.state.attested is not None
         assert (heir.state.attested.size == size) is attested
 
 
 def test_a_former_owner_cannot_grow_its_log_step_by_step() -> None:
-    owner = _simple("left", 2 * CHECKPOINT_RECORDS_MAX, Owner(MEMBERS["eu-1"]))
+    owner = simple("left", 2 * CHECKPOINT_RECORDS_MAX, Owner(MEMBERS["eu-1"]))
     heir = Heir("ap-1", owner=owner)
     for size in (CHECKPOINT_RECORDS_MAX, 2 * CHECKPOINT_RECORDS_MAX):
         note = _note(size=size, owner=owner)
         heir.hear(note)
         for first in range(heir.state.frontier.size, size, PAGE):
-            heir.take(_page(owner, first, note), helper="us-1")
+            heir.take(page(owner, first, note), helper="us-1")
         for said in (*heir.said(heir.due()), _note("sa-1", "us-1", size=size, owner=owner)):
             heir.hear(said)
     assert (heir.state.frontier.size, heir.state.certified) == (CHECKPOINT_RECORDS_MAX, CHECKPOINT_RECORDS_MAX)
 
 
 def test_replaying_an_old_note_silences_nobody_and_is_no_line() -> None:
-    owner = _simple("x", 6, Owner(MEMBERS["us-1"]))
+    owner = simple("x", 6, Owner(MEMBERS["us-1"]))
     stored = _stored(6, 4, owner=owner, by=("ap-1", "sa-1", "us-1"))
     heir, quiet = Heir("ap-1", stored, owner=owner), Heir("ap-1", stored, owner=owner)
     old, said = parse_note(_note("sa-1", size=2, owner=owner)), list[bool]()

@@ -80,6 +80,19 @@ def test_the_root_has_erased_what_is_final_and_no_promise_is_broken(trouble: tup
     assert erased > 3, "and every honest log says so of each once, and no disk holds any of it, which I10 looks after"
 
 
+def test_a_flipped_bit_is_found_nothing_is_signed_until_others_put_it_back_and_no_promise_is_broken() -> None:
+    """I16 looks after both; that all work again in the end is I10."""
+    counts = dict.fromkeys(("a bit flips", "alarm", "mended"), 0)
+    for seed in range(12):
+        more = ((), ("restore",), ("twins",), ("roster",), ("crash", "everybody"), ("weather", "hold"))[seed % 6]
+        result = run_seed(seed, trouble=("bit flip", "bit flip", *more))
+        assert not result.promise, f"seed {seed}: {result.promise}: {result.message}\n" + "\n".join(result.plan)
+        for what in counts:
+            counts[what] += sum(line[2] == what for line in result.events)
+    assert counts["a bit flips"] > 16
+    assert counts["mended"] > 12, "some rot twice on one disk, and are put back together"
+
+
 def test_streams_fork_and_are_resolved_and_no_promise_is_broken() -> None:
     told, denied = set[str](), set[str]()
     for seed in range(14, 22):

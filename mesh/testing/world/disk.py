@@ -42,7 +42,7 @@ from mesh.protocol.step import (
 )
 from mesh.protocol.stored import INCARNATION, REFILLED, ROSTER_EPOCH, Stored, StoredLog
 
-__all__ = ["Disk", "StoredLeaves", "Taken"]
+__all__ = ["Disk", "StoredLeaves", "Taken", "whole"]
 
 
 class Taken(Refused):
@@ -77,6 +77,8 @@ class Disk:
         self.meta: dict[str, int] = {}
         self.law: dict[str, PutLaw] = {}
         self.bundles: dict[str, bytes] = {}
+        self.rotted: dict[tuple[str, int], bytes] = {}
+        """Log and index of records in which a bit flipped, to what was written: for who looks on."""
         self.full = False
         self.pending: tuple[Persist, ...] = ()
         """The transaction that is being committed."""
@@ -88,6 +90,7 @@ class Disk:
         other.notes = {place: dict(notes) for place, notes in self.notes.items()}
         other.heads, other.bodies, other.openings, other.once = dict(self.heads), dict(self.bodies), dict(self.openings), dict(self.once)
         other.erased = set(self.erased)
+        other.rotted = dict(self.rotted)
         other.keys, other.places, other.meta, other.law = set(self.keys), set(self.places), dict(self.meta), dict(self.law)
         return other
 
@@ -182,9 +185,41 @@ class Disk:
         return len(log.leaves) if log is not None else 0
 
     def records(self, origin: str, first: int, count: int) -> list[bytes]:
-        """Leaf data from ``first`` on: at most ``count``."""
-        log = self.logs.get(origin)
-        return log.leaves[first : first + count] if log is not None else []
+        """Leaf data from ``first`` on: at most ``count``.
+
+        Raises:
+            Alarm: ``storage_corrupt`` for a record that has not the hash it was written with.
+        """
+        log = self.logs.get(origin, StoredLeaves())
+        leaves = log.leaves[first : first + count]
+        if self.rotted and not all(whole(leaf, log.hashes[index]) for index, leaf in enumerate(leaves, first)):
+            raise Alarm("storage_corrupt", f"records {first} to {first + len(leaves) - 1} of {origin}")
+        return leaves
+
+    def rotten(self) -> list[tuple[str, int]]:
+        """Log and index of what is not what was written, as whoever looks finds it; in a world nothing else can have rotted."""
+        return [(origin, index) for origin, index in sorted(self.rotted) if not whole(*self._at(origin, index))]
+
+    def _at(self, origin: str, index: int) -> tuple[bytes, bytes]:
+        return self.logs[origin].leaves[index], self.logs[origin].hashes[index]
+
+    def written(self, origin: str, index: int) -> bytes:
+        """What was written there, whatever became of it: for who looks on."""
+        return self.rotted.get((origin, index), self.logs[origin].leaves[index])
+
+    def damaged(self) -> list[tuple[str, int]]:
+        """The same, for who looks on."""
+        return [place for place, leaf in sorted(self.rotted.items()) if self._at(*place)[0] != leaf]
+
+    def rot(self, origin: str, index: int, leaf: bytes) -> None:
+        """A record becomes this."""
+        self.rotted.setdefault((origin, index), self.logs[origin].leaves[index])
+        self.logs[origin].leaves[index] = leaf
+
+    def put_back(self, origin: str, index: int, leaf: bytes) -> bytes:
+        """A record becomes this again; what it was."""
+        self.logs[origin].leaves[index] = leaf
+        return self.rotted.pop((origin, index))
 
     def hashes(self, origin: str) -> list[bytes]:
         """All leaf hashes held of a log."""
@@ -274,6 +309,11 @@ class Disk:
             refusal=self.newest("refused", origin),
             recent=Recent(Frontier.empty().extend(log.hashes[:certified]), tuple(log.hashes[certified:])) if certified < size else None,
         )
+
+
+def whole(leaf: bytes, hash_: bytes) -> bool:
+    """Whether a record has its hash."""
+    return leaf_hash(leaf) == hash_
 
 
 def _check_head(use: HeadUse, origin: str, old: Head | None, new: Head) -> None:

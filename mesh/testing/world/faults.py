@@ -19,7 +19,7 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.travel import Said
 from mesh.core.messages import Offer, Sync, pack
 from mesh.protocol.step import FAILPOINTS
-from mesh.testing.world import keys
+from mesh.testing.world import keys, rotting
 from mesh.testing.world.changes import change_rosters
 from mesh.testing.world.disk import Disk
 from mesh.testing.world.erasing import Erasures, hidden
@@ -97,6 +97,7 @@ class Faults:
             "slow disk": (1, self._slow_disk),
             "storm": (1, self._storm),
             "weather": (1, self._weather),
+            "bit flip": (0, self._bit_flip),  # only where it is asked for
         }
 
     def arrange(self, end_us: int, trouble: Sequence[str]) -> None:
@@ -308,6 +309,13 @@ class Faults:
             governor.failing = count
 
         self._at(at_us, f"disk of {governor.name} fails {count} times", fail)
+
+    def _bit_flip(self, at_us: int) -> None:
+        """In a record on somebody's disk, whom others can help."""
+        watch = self._stage.watch
+        governor = self._random.choice(watch.honest)
+        act = partial(rotting.flip, governor, watch.honest, watch.final, self._random, self._stage.ground)
+        self._at(at_us, f"a bit flips on the disk of {governor.name}", act)
 
     def _slow_disk(self, at_us: int) -> None:
         governor, slow_us = self._governor(), self._random.choice((20_000, 200_000, 900_000))

@@ -57,8 +57,8 @@ from mesh.protocol.freshness import answered
 from mesh.protocol.governor import Machine
 from mesh.protocol.serving import announce_batches
 from mesh.protocol.state import Facts, GovernorState
-from mesh.protocol.step import Announce, Ask, AskLaw, KeyUse, Outgoing, Persist, Reply, Send, SetMeta, Step
-from mesh.protocol.stored import INCARNATION, Stored
+from mesh.protocol.step import Announce, Ask, AskLaw, KeyUse, Outgoing, Persist, Reply, Send, Step
+from mesh.protocol.stored import Stored
 from mesh.testing.world import keys
 from mesh.testing.world.answers import bodies, law_answered, pulled, records_answered, sync_answered, told
 from mesh.testing.world.around import Bus, Watcher
@@ -68,7 +68,8 @@ from mesh.testing.world.engine import WorldEngine
 from mesh.testing.world.erasing import Deleting
 from mesh.testing.world.ground import Ground, Violation
 from mesh.testing.world.message import Message
-from mesh.testing.world.steps import PowerCut, Steps
+from mesh.testing.world.rotting import Mender, Walk, readable
+from mesh.testing.world.steps import PowerCut, Steps, unasked
 
 __all__ = ["QUEUE_MAX", "Governor"]
 
@@ -144,6 +145,7 @@ class Governor:
         self._judging = set[str]()
         self._deleting = Deleting()
         self._steps = Steps(self, self.label)
+        self._walk, self._mender = Walk(), Mender(self, ground, bus)
 
     @property
     def state(self) -> GovernorState | None:
@@ -171,6 +173,8 @@ class Governor:
         if found is None or not same_member(found, self.member):
             self.leave(f"not enrolled in epoch {governance.roster.epoch}")
             return
+        if self._mender.needed([member.name for member in governance.roster.members]):
+            return
         self.up, self.paused, self._turning, self.member = True, False, False, found
         self.boots += 1
         self.machine = Machine(governance, self.member, self.engine)
@@ -182,7 +186,7 @@ class Governor:
             step = begin(self.machine, stored, boot=boot, now_ms=self.clock.now_ms(), given=self._given, admitted=self._admitted(stored))
         except Alarm as alarm:
             raise Violation("I7", f"{self.name} cannot start: {alarm}") from None
-        self._steps.begin(step if self.asks else _unasked(step, stored.incarnation + 1))
+        self._steps.begin(step if self.asks else unasked(step, stored.incarnation + 1))
         self._later(_TICK_US, self._tick)
         self._later(1_000, self._sync)
         self._later(1_000, self._ask)
@@ -273,6 +277,7 @@ class Governor:
     def take(self, message: Message) -> None:
         """A message arrives at the host."""
         if not self.up:
+            self._mender.take(message)
             return
         self._watcher.received(self, message)
         match message.kind:
@@ -311,7 +316,7 @@ class Governor:
         if isinstance(asked, Sync):
             self._enqueue(SyncArrived(self._waiter(message), asked.nonce))
         elif isinstance(asked, Pull):
-            self._reply(message, pulled(asked, self.disk, self.state))
+            readable(self, lambda: self._reply(message, pulled(asked, self.disk, self.state)))
         elif isinstance(asked, BarrierAsked):
             self._reply(message, told(asked, self, self.roster, self.member, self.state))
         elif isinstance(asked, Offer):
@@ -337,6 +342,8 @@ class Governor:
 
     def _tick(self) -> None:
         self._later(_TICK_US, self._tick)
+        if not readable(self, partial(self._walk.on, self.disk)):
+            return
         self._judge()
         self._system.extend(self._deleting.look(self.disk, self.state))
         if not self._system or not isinstance(self._system[-1], Tick):
@@ -467,7 +474,8 @@ class Governor:
                 ask = LawAsked(stream=stream, sequence=after.sequence, id=after.id)
                 self._call(member, pack(ask), partial(law_answered, member))
             case Announce():
-                self._announce(item, data)
+                if not readable(self, partial(self._announce, item, data)):
+                    raise PowerCut
             case Send(to=Reply(waiter=waiter)):
                 message = self._waiters.pop(waiter, None)
                 if message is not None:
@@ -488,9 +496,3 @@ class Governor:
 
     def _reply(self, message: Message, data: bytes) -> None:
         self._bus.send(msgspec.structs.replace(message, source=self.name, target=message.source, kind="reply", data=data))
-
-
-def _unasked(step: Step[GovernorState], incarnation: int) -> Step[GovernorState]:
-    """The start of somebody who asks nobody."""
-    state = msgspec.structs.replace(step.state, barrier=None, incarnation=incarnation)
-    return Step(state, (SetMeta(INCARNATION, incarnation), *step.effects))

@@ -152,6 +152,8 @@ class Healing:
         origin, state = owner.roster.origin(owner.member), owner.state
         if state is None:
             return f"{owner.name} is down"
+        if rotten := owner.disk.damaged():
+            return f"{owner.name} has rotten records: {rotten}"
         size = state.log.frontier.size
         if state.log.certified < size:
             return f"{origin} has {size} records, {state.log.certified} of them final"

@@ -12,7 +12,7 @@ from mesh.core.log.record import DecisionMade, OutcomeRecorded, read_record
 from mesh.core.run.intent import Intent
 from mesh.core.run.outcome import Outcome
 from mesh.protocol.alarms import NOTHING, Watch, standing
-from mesh.protocol.audit import permit_of
+from mesh.protocol.lives import permitted
 from mesh.protocol.numbering import LoggedOutcome
 from mesh.protocol.serving import body_ids
 from mesh.testing.world.governor import Governor
@@ -38,7 +38,7 @@ def check_lives(governors: Iterable[Governor], governance: Governance, *, whole:
         for index, record in enumerate(map(read_record, leaves)):
             if isinstance(record, DecisionMade) and record.authorization:
                 intent = envelope.read(Intent, bodies[record.intent]).claims
-                watch.permit(record.intent, permit_of(record, intent, governance, sound=True))
+                watch.permit(record.intent, permitted(record, intent, governance, sound=True))
             elif isinstance(record, OutcomeRecorded):
                 said = envelope.read(Outcome, bodies[record.outcome])
                 watch.outcome(LoggedOutcome(said.id, said.claims, origin, index, record.at_ms))

@@ -84,6 +84,6 @@ def decided_at(disk: Disk, authorization: Authorization, identity: str) -> str |
     log = disk.logs.get(authorization.origin)
     if log is None or authorization.index >= len(log.leaves):
         return None
-    record = read_record(log.leaves[authorization.index])
+    record = read_record(disk.written(authorization.origin, authorization.index))
     fits = isinstance(record, DecisionMade) and record.authorization == identity
     return log.hashes[authorization.index].hex() if fits else None

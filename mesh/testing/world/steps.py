@@ -23,13 +23,14 @@ from mesh.protocol.events import Event
 from mesh.protocol.governor import Machine
 from mesh.protocol.serving import leaf_ids
 from mesh.protocol.state import Facts, GovernorState
-from mesh.protocol.step import Commit, InsertOnce, KeyUse, Outgoing, Persist, Running, Sending, Step, phases
+from mesh.protocol.step import Commit, InsertOnce, KeyUse, Outgoing, Persist, Running, Sending, SetMeta, Step, phases
+from mesh.protocol.stored import INCARNATION
 from mesh.testing.world import keys
 from mesh.testing.world.disk import Disk, Taken
 from mesh.testing.world.ground import Violation
 from mesh.testing.world.setting import USES
 
-__all__ = ["Host", "PowerCut", "Steps"]
+__all__ = ["Host", "PowerCut", "Steps", "unasked"]
 
 _RETRIES_MAX: Final = 3
 _Runner = Generator[Commit | Sending, None, GovernorState]
@@ -162,7 +163,12 @@ class Steps:
         made = self._flying
         if made is None:
             return
-        if self._over(made.step):
+        try:
+            over = self._over(made.step)
+        except Alarm as alarm:
+            self._host.alarmed(alarm)
+            return
+        if over:
             with suppress(PowerCut):
                 self._again(made, attempt + 1)
             return
@@ -212,7 +218,11 @@ class Steps:
         if attempt > _RETRIES_MAX or self.state is None:
             raise Violation("I12", f"{self._host.name}: a repeated request is never answered")
         late, self._made = self._made.events if self._made is not None else [], None
-        made.facts = self._facts(made, self.state.log.origin)
+        try:
+            made.facts = self._facts(made, self.state.log.origin)
+        except Alarm as alarm:
+            self._host.alarmed(alarm)
+            raise PowerCut from None
         made.step = self._step(self.state, made.events, made.facts)
         self._flying = made
         if late:
@@ -242,3 +252,9 @@ class Steps:
                 if any(ends(leaf, disk.held(leaf_ids(leaf)[0][:1]), effect.authorization, effect.enforcer) for leaf in leaves):
                     found.add(effect.authorization)
         return found
+
+
+def unasked(step: Step[GovernorState], incarnation: int) -> Step[GovernorState]:
+    """The start of somebody who asks nobody."""
+    state = msgspec.structs.replace(step.state, barrier=None, incarnation=incarnation)
+    return Step(state, (SetMeta(INCARNATION, incarnation), *step.effects))

@@ -37,7 +37,7 @@ from mesh.protocol.step import Commit, Head, InsertOnce, Sending, SetMeta, Step
 from mesh.protocol.stored import INCARNATION
 from mesh.testing.world import clients, steps
 from mesh.testing.world import governor as shell
-from tests.world.mutants import catching, changing, erasing, seeking, using
+from tests.world.mutants import catching, changing, erasing, rotting, seeking, using
 
 __all__ = ["MUTANTS", "Mutant"]
 
@@ -223,7 +223,7 @@ def _forgets_its_incarnation(patch: pytest.MonkeyPatch) -> None:
     real = begin.begin
 
     def forgetful(machine: Any, stored: Any, **named: Any) -> Any:
-        made = shell._unasked(real(machine, stored, **named), stored.incarnation + 1)
+        made = steps.unasked(real(machine, stored, **named), stored.incarnation + 1)
         return msgspec.structs.replace(made, effects=tuple(effect for effect in made.effects if not isinstance(effect, SetMeta)))
 
     patch.setattr(shell, "begin", forgetful)
@@ -306,7 +306,7 @@ def _ignores_the_barrier(patch: pytest.MonkeyPatch) -> None:
     real = begin.begin
 
     def hasty(machine: Any, stored: Any, **named: Any) -> Any:
-        return shell._unasked(real(machine, stored, **named), stored.incarnation + 1)
+        return steps.unasked(real(machine, stored, **named), stored.incarnation + 1)
 
     patch.setattr(shell, "begin", hasty)
 
@@ -448,4 +448,10 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "nobody certifies the logs of who has left": _mutant(changing.leaves_the_logs_of_who_left, "I10", trouble=("roster",)),
     "attests what it does not keep": _mutant(using.attests_what_it_does_not_keep, "I4"),
     "runs what is meant for another": _mutant(using.runs_what_is_meant_for_another, "I6"),
+    "looks at nothing that it reads": _mutant(rotting.looks_at_nothing_it_reads, "I12", "I16", trouble=("bit flip", "bit flip")),
+    "never walks over its disk": _mutant(rotting.never_walks, "I16", trouble=("bit flip", "bit flip")),
+    "goes on with what it found rotten": _mutant(rotting.goes_on_with_what_it_found, "I12", "I16", trouble=("bit flip", "bit flip")),
+    "puts back whatever it is given": _mutant(
+        rotting.puts_back_whatever_it_is_given, "I16", trouble=("bit flip", "bit flip", "bit flip", "twins"), since=12
+    ),
 }
