@@ -178,10 +178,12 @@ class _Client:
         """HTTP: the answer is complete; websocket: it is closed."""
         self._heard = False
         """Whether somebody listens."""
+        self._over = False
+        """HTTP: the server says what cannot follow a whole body, so it is only listened to when the application asks."""
 
     async def listen(self, gone: Callable[[], object]) -> None:
         """Hear what comes before the application asks for it (rule 4), and call ``gone`` if the client leaves too early."""
-        self._heard, more = True, False
+        self._heard, more, whole = True, False, False
         while True:
             while more and self._waiting:
                 self._room.clear()
@@ -193,8 +195,12 @@ class _Client:
             if message["type"] == f"{self._kind}.disconnect":
                 break
             self._waiting.append(message)
+            self._over = whole
             self._news.set()
+            if self._over:
+                return
             more = self._kind == "websocket" or message.get("more_body", False)
+            whole = not more
         self._left = message
         waited_for = self._kind == "websocket" and self._listeners > 0  # how such a conversation usually ends
         self._news.set()
@@ -206,6 +212,8 @@ class _Client:
         self._listeners += 1
         try:
             while not self._waiting and self._left is None:
+                if self._over:
+                    return await self._receive()
                 self._news.clear()
                 await self._news.wait()
         finally:

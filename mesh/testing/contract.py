@@ -39,7 +39,7 @@ from mesh.testing.fakegate import FakeAsked, FakeGate
 
 __all__ = ["CLAUSES", "Adapter", "Body", "BodyFailed", "ContractBroken", "adapter_contract", "broken_clauses", "check"]
 
-_SLOW_S: Final = 0.8
+_SLOW_S: Final = 1.0
 """How long an answer is waited for that never comes: longer than anybody's patience, shorter than a test's."""
 _AFTERWARDS_S: Final = 0.03
 """In which a body would run that was put off."""
@@ -133,6 +133,8 @@ def _told(adapter: Adapter, gate: Gate, body: Body) -> str:
             said = asyncio.run(_awaited(said))
     except MeshError as error:
         return error.code
+    except SystemExit as end:
+        return f"exit {end.code}" if end.code else ""
     except Exception as error:  # noqa: BLE001 -- whatever it is, the caller was told
         return type(error).__name__
     return said or ""

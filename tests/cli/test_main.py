@@ -10,7 +10,7 @@ import pytest
 from mesh import cli as package
 from mesh.cli import COMMANDS, Entry, LazyGroup, run
 from mesh.cli.output import Cli, plain
-from mesh.codes import CODES
+from mesh.codes import CODES, again
 from mesh.errors import Refused
 from tests.house.tree import files
 
@@ -126,7 +126,9 @@ def test_the_reader_of_our_output_may_leave() -> None:
 def test_explain_knows_every_code(capsys: pytest.CaptureFixture[str]) -> None:
     for code, entry in CODES.items():
         assert run(["explain", code, "-o", "json"]) == 0
-        assert json.loads(capsys.readouterr().out)["fix"] == entry.fix
+        said = json.loads(capsys.readouterr().out)
+        assert said["fix"] == entry.fix
+        assert ("does not help" in said["trying again"]) == (again(code) == "no")
     assert run(["explain", "-o", "jsonl"]) == 0
     assert [json.loads(line)["code"] for line in capsys.readouterr().out.splitlines()] == list(CODES)
 

@@ -300,6 +300,20 @@ async def test_a_server_that_breaks_off_is_a_client_that_left(gate: Gate) -> Non
     assert browser.out == []
 
 
+async def test_a_server_that_says_more_than_it_can_stops_nobody(gate: Gate) -> None:
+    browser, taken = Browser(), list[str]()
+
+    async def for_ever() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        taken.extend([(await receive())["type"] for _ in range(5)])
+        await hello(scope, receive, send)
+
+    await asyncio.wait_for(GateMiddleware(app, gate=gate, asks=pays())(browser.scope, for_ever, browser.send), 5)
+    assert (browser.status, taken) == (200, ["http.request"] * 5)
+
+
 @pytest.mark.parametrize("begun", [True, False])
 async def test_what_is_revoked_while_it_runs_is_ended_and_told_if_it_can_be(gate: Gate, bus: FakeBus, lab: Lab, *, begun: bool) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

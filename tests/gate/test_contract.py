@@ -20,7 +20,7 @@ from mesh.cli import run as command
 from mesh.gate.asgi import GateMiddleware, Message, Receive, Scope, Send, Wanted
 from mesh.gate.errors import Denied
 from mesh.gate.front import Gate
-from mesh.testing import Body, BodyFailed, ContractBroken, FakeGate, adapter_contract, broken_clauses, connected_to
+from mesh.testing import Body, BodyFailed, ContractBroken, FakeGate, adapter_contract, broken_clauses, connected_to, contract
 from mesh.testing.contract import CLAUSES, Adapter, check
 from tests.house.tree import ROOT
 
@@ -138,7 +138,7 @@ def _loses_patience(gate: Gate, body: Body) -> None:
     with concurrent.futures.ThreadPoolExecutor() as pool:
         asked = pool.submit(_execution, gate, body)
         try:
-            asked.result(timeout=0.5)
+            asked.result(timeout=0.75)
         except TimeoutError:
             body()
 
@@ -217,7 +217,9 @@ BROKEN: dict[str, Callable[[], Adapter]] = {
 
 
 @pytest.mark.parametrize("clause", CLAUSES)
-def test_who_breaks_one_clause_fails_that_clause_and_no_other(clause: str) -> None:
+def test_who_breaks_one_clause_fails_that_clause_and_no_other(monkeypatch: pytest.MonkeyPatch, clause: str) -> None:
+    if clause not in {"timed_out", "governor_down"}:  # nobody else cares how long it was silent
+        monkeypatch.setattr(contract, "_SLOW_S", 0.05)
     found = broken_clauses(BROKEN[clause]())
     assert list(found) == [clause], found
     assert found[clause].startswith(f"{clause}: ")
@@ -252,6 +254,17 @@ def test_who_asks_nobody_fails_every_clause(clause: str) -> None:
 def test_who_runs_whatever_comes_fails_wherever_it_must_not(clause: str) -> None:
     with pytest.raises(ContractBroken, match="the body ran although"):
         check(_runs_whatever_comes, clause)
+
+
+def test_a_program_that_exits_says_so_by_its_status() -> None:
+    def adapter(gate: Gate, body: Body) -> None:
+        try:
+            _execution(gate, body)
+        except (Denied, BodyFailed):
+            sys.exit(2)
+        sys.exit(0)
+
+    assert list(broken_clauses(adapter)) == ["told_why"]
 
 
 def test_a_body_that_is_put_off_to_a_thread_is_seen() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import runpy
 import secrets
 import signal
 import subprocess
@@ -91,6 +92,31 @@ def test_a_function_is_governed_by_a_real_mesh(context: str) -> None:
         with pytest.raises(mesh.Denied) as caught:
             pay("acct:mallory", 10**12)
     assert caught.value.code == "policy_denied"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "text"),
+    [
+        ("/pay/acct:acme-supplies/1000", 200, b"paid 1000 to acct:acme-supplies"),
+        ("/pay/acct:mallory/1000000000", 403, b"policy_denied"),
+        ("/health", 200, b"well"),
+        ("/admin", 403, b"action_unknown"),
+    ],
+)
+async def test_the_web_application_of_the_documentation_is_governed_by_a_real_mesh(
+    context: str, path: str, status: int, text: bytes
+) -> None:
+    create = runpy.run_path(str(ROOT / "docs" / "examples" / "web.py"))["create"]
+    sent = list[dict[str, Any]]()
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async with await mesh.connect_async(context, "worker") as gate:
+        scope = {"type": "http", "method": "POST", "path": path}
+        await create(gate)(scope, asyncio.Queue().get, send)
+    assert sent[0]["status"] == status
+    assert text in sent[1]["body"]
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "anyio"])
