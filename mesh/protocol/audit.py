@@ -44,7 +44,20 @@ from mesh.limits import AUDIT_LOGS_MAX, BATCH_RECORDS_MAX
 from mesh.protocol import decide
 from mesh.protocol.alarms import PATIENT, Patience, Standing, Watch, kept_of, standing, watched
 from mesh.protocol.attester import Examined, Material, examine_records
-from mesh.protocol.audited import FINDINGS_MAX, AuditPosition, AuditState, Finding, Followed, LogPosition, beginning, by_stranger, resumed
+from mesh.protocol.audited import (
+    FINDINGS_MAX,
+    AuditPosition,
+    AuditState,
+    Finding,
+    Followed,
+    LogPosition,
+    beginning,
+    by_stranger,
+    excused,
+    last_epoch,
+    last_ms,
+    resumed,
+)
 from mesh.protocol.documents import Documents
 from mesh.protocol.entangled import Contradiction, name, settle
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
@@ -257,7 +270,7 @@ class _Work:
         if batch.first > start or not leaves:
             return msgspec.structs.replace(log, wanted=max(log.wanted, batch.first + len(batch.records)))
         kept = log.staged[: start - log.frontier.size]
-        examined = self._examine(leaves, batch, owner, first=start, after=(_last_ms(kept, log.last_ms), _last_epoch(kept, log.epoch)))
+        examined = self._examine(leaves, batch, owner, first=start, after=(last_ms(kept, log.last_ms), last_epoch(kept, log.epoch)))
         tail = log.staged[len(kept) + len(examined) :]
         return msgspec.structs.replace(log, staged=(*kept, *examined, *tail))
 
@@ -409,10 +422,10 @@ class _Work:
                 log,
                 frontier=frontier,
                 last_ms=max(log.last_ms, items[-1].record.at_ms),
-                epoch=_last_epoch(items, log.epoch),
+                epoch=last_epoch(items, log.epoch),
                 staged=log.staged[len(items) :],
                 notes={size: data for size, data in log.notes.items() if size > checkpoint.size},
-                roots={**log.roots, checkpoint.size: (checkpoint.root, _last_epoch(items, log.epoch))},
+                roots={**log.roots, checkpoint.size: (checkpoint.root, last_epoch(items, log.epoch))},
                 fruitless=0,
                 without=frozenset(),
                 noted=dict([*log.noted.items(), (checkpoint.size, note)][-_NOTES_MAX:]),
@@ -429,7 +442,7 @@ class _Work:
             verdict = "match" if not item.code else "unverifiable" if item.code in _UNVERIFIABLE else "mismatch"
             tally[verdict] += 1
             tally["breakglass"] += record.attested.breakglass
-        if item.code and not _excused(item):
+        if item.code and not excused(item):
             self._find(item.code, origin, index, item.detail)
         if isinstance(record, Incident):
             self._find("record_invalid" if not record.code else record.code, origin, index, f"incident: {record.detail}")
@@ -496,18 +509,3 @@ class _Work:
 def seen_ms(logs: Iterable[Followed], *, now_ms: int) -> int:
     """Up to when every log was read: now, or the last record of one that is behind."""
     return min((log.last_ms for log in logs if log.signed > log.frontier.size), default=now_ms)
-
-
-def _excused(item: Examined) -> bool:
-    """Whether what could not be checked may lawfully be gone (openings), or it is we who cannot."""
-    if not isinstance(item.record, DecisionMade):
-        return False
-    return item.code in {"engine_unavailable", "erased"} or (item.code == "body_missing" and item.detail.startswith("opening"))
-
-
-def _last_ms(items: Sequence[Examined], otherwise: int) -> int:
-    return items[-1].record.at_ms if items else otherwise
-
-
-def _last_epoch(items: Sequence[Examined], otherwise: int) -> int:
-    return max((item.record.roster_epoch for item in items if isinstance(item.record, DecisionMade)), default=otherwise)

@@ -3,7 +3,7 @@
 Not here: how it comes to know it (:mod:`mesh.protocol.audit`), the file (:mod:`mesh.adapters.auditstore`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -12,7 +12,7 @@ from mesh.core.bytes.canonical import Count, Hex32, Millis, Name, Payload, Text,
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.proofs import AnyProof
 from mesh.core.log.merkle import Frontier
-from mesh.core.log.record import Origin
+from mesh.core.log.record import DecisionMade, Origin
 from mesh.limits import AUDIT_LOGS_MAX
 from mesh.protocol.alarms import NOTHING, Kept, Watched
 from mesh.protocol.attester import Examined
@@ -30,6 +30,9 @@ __all__ = [
     "Tally",
     "beginning",
     "by_stranger",
+    "excused",
+    "last_epoch",
+    "last_ms",
     "resumed",
     "tally",
 ]
@@ -223,3 +226,20 @@ def resumed(kept: LogPosition) -> Followed:
         kept.epoch,
         pace=kept.pace,
     )
+
+
+def excused(item: Examined) -> bool:
+    """Whether what could not be checked may lawfully be gone (openings), or it is we who cannot."""
+    if not isinstance(item.record, DecisionMade):
+        return False
+    return item.code in {"engine_unavailable", "erased"} or (item.code == "body_missing" and item.detail.startswith("opening"))
+
+
+def last_ms(items: Sequence[Examined], otherwise: int) -> int:
+    """When the last of these records was made."""
+    return items[-1].record.at_ms if items else otherwise
+
+
+def last_epoch(items: Sequence[Examined], otherwise: int) -> int:
+    """Of the newest roster under which one of these was decided."""
+    return max((item.record.roster_epoch for item in items if isinstance(item.record, DecisionMade)), default=otherwise)

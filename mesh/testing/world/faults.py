@@ -474,8 +474,7 @@ class Faults:
         """The root has erased some of what is final by then; it is offered like anything else that somebody has said."""
 
         def say() -> None:
-            found = hidden([each.disk for each in self._stage.governors.values()], self._stage.watch.final)
-            if found:
+            if found := hidden([each.disk for each in self._stage.governors.values()], self._stage.watch.final):
                 said = self._erasures.say(self._random.sample(found, min(len(found), 9)))
                 self._offering(said, lambda: True)(self._governor().member.name)
 
