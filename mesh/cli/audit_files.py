@@ -31,8 +31,8 @@ from mesh.core.messages import Openings
 from mesh.errors import Refused
 from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX
 from mesh.protocol.alarms import Patience, Standing
-from mesh.protocol.audit import Audit, AuditEvent
-from mesh.protocol.audited import AuditState
+from mesh.protocol.audit import Audit
+from mesh.protocol.audited import AuditEvent, AuditState
 from mesh.protocol.events import NoteArrived
 from mesh.protocol.filed import Filed, proofs_as_events, that_is_all
 from mesh.protocol.serving import body_ids, opening_ids

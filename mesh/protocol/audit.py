@@ -36,7 +36,7 @@ from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import Checkpoint, log_verifier, open_checkpoint, read_checkpoint
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.record import AttestRefused, Cosigned, DecisionMade, Incident, OutcomeRecorded
-from mesh.core.messages import LineageBatch, NodeStatus, unpack
+from mesh.core.messages import LineageBatch, unpack
 from mesh.core.run.intent import Intent
 from mesh.core.run.outcome import Outcome
 from mesh.errors import Refused
@@ -46,11 +46,14 @@ from mesh.protocol.alarms import PATIENT, Patience, Standing, Watch, kept_of, st
 from mesh.protocol.attester import Examined, Material, examine_records
 from mesh.protocol.audited import (
     FINDINGS_MAX,
+    AuditEvent,
     AuditPosition,
     AuditState,
     Finding,
     Followed,
     LogPosition,
+    MembersTold,
+    PullFailed,
     beginning,
     by_stranger,
     excused,
@@ -70,7 +73,7 @@ from mesh.protocol.progress import moved
 from mesh.protocol.proving import by_id
 from mesh.protocol.step import Ask, Step
 
-__all__ = ["Audit", "AuditEvent", "MembersTold", "PullFailed", "seen_ms"]
+__all__ = ["Audit", "seen_ms"]
 
 _PULL_MS: Final = 300
 _NOTES_MAX: Final = 64
@@ -79,21 +82,6 @@ _LATER: Final = frozenset({"clock_unsure", "policy_unknown"})
 """What time will tell: it is my clock or the owner's, or a policy or roster that I have not heard of yet; whoever attested has."""
 _STRANGER_MS: Final = 30_000
 """How long after a record its signer may be known to a roster only that I have not heard of yet."""
-
-
-class PullFailed(msgspec.Struct, frozen=True):
-    """A member did not answer a pull."""
-
-    origin: str
-
-
-class MembersTold(msgspec.Struct, frozen=True):
-    """What members answered about themselves, by name; who is not there did not answer."""
-
-    statuses: Mapping[str, NodeStatus]
-
-
-AuditEvent = LineageArrived | NoteArrived | PullFailed | MembersTold | Tick
 
 
 class Audit:

@@ -13,20 +13,25 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.proofs import AnyProof
 from mesh.core.log.merkle import Frontier
 from mesh.core.log.record import DecisionMade, Origin
+from mesh.core.messages import NodeStatus
 from mesh.limits import AUDIT_LOGS_MAX
 from mesh.protocol.alarms import NOTHING, Kept, Watched
 from mesh.protocol.attester import Examined
 from mesh.protocol.entangled import Named
+from mesh.protocol.events import LineageArrived, NoteArrived, Tick
 from mesh.protocol.histories import Recent
 from mesh.protocol.progress import IDLE, Pace
 
 __all__ = [
     "FINDINGS_MAX",
+    "AuditEvent",
     "AuditPosition",
     "AuditState",
     "Finding",
     "Followed",
     "LogPosition",
+    "MembersTold",
+    "PullFailed",
     "Tally",
     "beginning",
     "by_stranger",
@@ -40,6 +45,21 @@ __all__ = [
 FINDINGS_MAX: Final = 1_000
 """Kept findings; beyond, they are only counted: whoever has a thousand needs no more."""
 _STRANGER: Final = "identity_unknown"
+
+
+class PullFailed(msgspec.Struct, frozen=True):
+    """A member did not answer a pull."""
+
+    origin: str
+
+
+class MembersTold(msgspec.Struct, frozen=True):
+    """What members answered about themselves, by name; who is not there did not answer."""
+
+    statuses: Mapping[str, NodeStatus]
+
+
+AuditEvent = LineageArrived | NoteArrived | PullFailed | MembersTold | Tick
 
 
 class Finding(Payload):

@@ -13,8 +13,8 @@ from mesh.core.log.record import DecisionMade, read_record
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import LineageBatch, Openings, pack
 from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX
-from mesh.protocol.audit import Audit, AuditEvent
-from mesh.protocol.audited import AuditState
+from mesh.protocol.audit import Audit
+from mesh.protocol.audited import AuditEvent, AuditState
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
 from mesh.protocol.step import Ask
 

@@ -34,8 +34,8 @@ from mesh.core.messages import LineageBatch, NodeStatus, Prove, Proved, Pull, St
 from mesh.errors import MeshError, Unavailable
 from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.alarms import PATIENT, Patience, Standing
-from mesh.protocol.audit import Audit, AuditEvent, MembersTold, PullFailed
-from mesh.protocol.audited import AuditState
+from mesh.protocol.audit import Audit
+from mesh.protocol.audited import AuditEvent, AuditState, MembersTold, PullFailed
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
 from mesh.protocol.step import Ask
 from mesh.roles.learning import Learning

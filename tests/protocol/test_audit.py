@@ -20,8 +20,7 @@ from mesh.core.messages import Authorized, LineageBatch, Pull, pack, unpack
 from mesh.core.run.decision import EngineRequest, Verdict
 from mesh.core.run.outcome import Blocked, Event, Finished, Outcome, Unknown
 from mesh.protocol import governor
-from mesh.protocol.audit import AuditEvent
-from mesh.protocol.audited import AuditPosition
+from mesh.protocol.audited import AuditEvent, AuditPosition
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
 from mesh.protocol.holding import Mirror
 from mesh.protocol.lineage import LogState, Writer

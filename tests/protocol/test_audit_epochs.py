@@ -9,8 +9,8 @@ from mesh.core.log.record import DecisionMade, read_record
 from mesh.core.messages import pack
 from mesh.errors import Refused
 from mesh.limits import AUDIT_LOGS_MAX
-from mesh.protocol.audit import Audit, AuditEvent
-from mesh.protocol.audited import AuditPosition, AuditState, LogPosition
+from mesh.protocol.audit import Audit
+from mesh.protocol.audited import AuditEvent, AuditPosition, AuditState, LogPosition
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
 from mesh.protocol.step import Ask
 from tests.core.kit import refuses

@@ -10,8 +10,8 @@ from mesh.core.bytes import canonical
 from mesh.core.log.checkpoint import Checkpoint
 from mesh.core.log.note import Note
 from mesh.core.messages import LineageBatch, pack
-from mesh.protocol.audit import Audit, AuditEvent, PullFailed
-from mesh.protocol.audited import AuditPosition, AuditState, Followed
+from mesh.protocol.audit import Audit
+from mesh.protocol.audited import AuditEvent, AuditPosition, AuditState, Followed, PullFailed
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
 from mesh.protocol.holding import STAGED_MAX
 from mesh.protocol.step import Ask

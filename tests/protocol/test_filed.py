@@ -6,7 +6,8 @@ import pytest
 from mesh.core.log.bundle import read_proof
 from mesh.core.messages import LineageBatch, unpack
 from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX
-from mesh.protocol.audit import Audit, AuditEvent
+from mesh.protocol.audit import Audit
+from mesh.protocol.audited import AuditEvent
 from mesh.protocol.events import LineageArrived
 from mesh.protocol.filed import Filed, proofs_as_events, that_is_all
 from tests.support.proofs import happened

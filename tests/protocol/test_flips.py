@@ -35,8 +35,8 @@ from mesh.core.run.intent import Intent, Measurement
 from mesh.core.run.outcome import Aborted, Blocked, Event, Failed, Finished, Outcome, Unknown, event_name
 from mesh.core.run.params import commit
 from mesh.errors import Refused
-from mesh.protocol.audit import Audit, AuditEvent
-from mesh.protocol.audited import AuditState
+from mesh.protocol.audit import Audit
+from mesh.protocol.audited import AuditEvent, AuditState
 from mesh.protocol.events import LineageArrived, NoteArrived
 from mesh.protocol.serving import body_ids, opening_ids
 from mesh.verify import verify

@@ -8,8 +8,8 @@ from mesh.core.bytes import canonical, envelope
 from mesh.core.messages import Authorized, Pull
 from mesh.core.run.outcome import Event, Finished, Outcome
 from mesh.protocol.alarms import PATIENT, Patience, Standing
-from mesh.protocol.audit import Audit, AuditEvent, MembersTold, PullFailed
-from mesh.protocol.audited import AuditPosition, AuditState
+from mesh.protocol.audit import Audit
+from mesh.protocol.audited import AuditEvent, AuditPosition, AuditState, MembersTold, PullFailed
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
 from mesh.protocol.step import Ask
 from tests.support.factory import Lab, sign
