@@ -23,6 +23,7 @@ from mesh.protocol.events import (
     LawArrived,
     LineageArrived,
     NoteArrived,
+    OpeningsErased,
     OutcomesArrived,
     PolicyAdmitted,
     Tick,
@@ -173,6 +174,10 @@ async def _outside(desk: Desk) -> None:
     await desk.perform([PutNote("outside", desk.state.log.origin, desk.state.log.frontier.size, b"a line", "shown")])
 
 
+async def _erased(desk: Desk) -> None:
+    await desk.take(OpeningsErased("ab" * 32), Tick())
+
+
 async def _through(desk: Desk) -> None:
     await desk.take(*desk.answers())
 
@@ -216,6 +221,7 @@ STEPS: Final = (
     Row("log", "a checkpoint becomes final", ("PutNote certificate", "PutNote cosigned"), _nothing, _certified),
     Row("log", "an external witness has cosigned", ("PutNote outside",), _nothing, _outside),
     Row("law", "revocations are taken in", ("PutLaw",), _nothing, _revoked),
+    Row("law", "it is recorded what was erased", ("Append own", "Locate"), _nothing, _erased),
     Row("law", "a policy is admitted", ("PutBundle",), _law(_SECOND.envelope), _admitted),
     Row("law", "the next roster begins", ("SetMeta roster epoch",), _then(_law(_NEXT.envelope), _later(1_000)), _over),
     Row(
@@ -258,7 +264,9 @@ What holds for every row:
 """
 _TAIL: Final = """
 A witness of its own (`mesh witness run`) has one step, a head with its note: `tests/roles/test_witness.py` interrupts it at each call
-of SQLite, and kills the process at each failpoint. `tests/live/test_failpoints.py` kills governors.
+of SQLite, and kills the process at each failpoint. `tests/live/test_failpoints.py` kills governors. Erasing is no step: it comes
+before the one that records it. `tests/adapters/test_store_erase.py` kills the process in the middle of it, `tests/live/test_erase.py`
+governors around it.
 """
 
 

@@ -8,11 +8,14 @@ from pathlib import Path
 import msgspec
 
 from mesh.core.log.record import GovernanceChanged, read_record
-from mesh.core.messages import Authorized, Offer, pack
-from mesh.protocol.events import IntentArrived, OfferArrived, OpeningsErased, Tick
+from mesh.core.messages import Authorized, LawBatch, Offer, pack
+from mesh.protocol.events import IntentArrived, LawArrived, LineageArrived, OfferArrived, OpeningsErased, Tick
 from mesh.protocol.step import Locate, PutLaw, PutOpenings
 from mesh.roles.erasing import erase_for_ever
 from mesh.roles.loading import load_governance
+from tests.protocol.machines import LAB as MACHINES
+from tests.protocol.machines import NOW, Owner, batch
+from tests.roles.faultdesk import Desk
 from tests.roles.test_performer import LAB, Bench, answer_in
 from tests.support.erasures import erase
 from tests.support.factory import T0
@@ -154,3 +157,25 @@ async def test_an_erasure_is_stored_like_any_statement_and_its_record_is_found_u
     assert [item.stream for item in kept if isinstance(item, PutLaw)] == ["erase"]
     assert [item.id for item in kept if isinstance(item, Locate)] == [identity]
     await bench.store.close()
+
+
+async def test_openings_that_another_member_offers_again_are_not_kept_and_its_records_are_attested(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    await desk.start(fresh=True)
+    owner, hidden = Owner(), list[str]()
+    for number in range(3):
+        intent, data, openings = MACHINES.intent(200 + number, memo=SECRET.decode(), at_ms=NOW)
+        owner.decide(MACHINES.request(data, openings))
+        hidden.append(intent)
+    statement = erase(MACHINES, *hidden[:2])
+    await desk.take(LawArrived(pack(LawBatch(statements=[msgspec.Raw(statement.envelope)]))))
+    assert desk.state.governance.erased == set(hidden[:2])
+    work = asyncio.create_task(erase_for_ever(desk.performer, lambda _: None))
+    await asyncio.sleep(0.3)
+    await desk.take(LineageArrived(pack(batch(owner, note=owner.note())), pulled=True, node=owner.member.name))
+    store = desk.performer.store
+    held = desk.state.mirrors[owner.origin]
+    assert held.attested is not None
+    assert (held.attested.size, await store.openings(hidden)) == (3, {hidden[2]: owner.openings[hidden[2]]})
+    work.cancel()
+    await desk.end()
