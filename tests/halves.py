@@ -15,7 +15,7 @@ from typing import Final
 __all__: Sequence[str] = []
 
 _HERE: Final = Path(__file__).parent
-WAITING: Final = ("live", "dev", "bench", "roles", "cli")
+WAITING: Final = ("live", "dev", "bench")
 """Folders below this one whose tests start processes; every other one is in the other half."""
 
 
@@ -31,7 +31,14 @@ def _main(arguments: Sequence[str]) -> int:
     waiting, computing = _halves()
     run = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]  # one cache is not for two
     with tempfile.TemporaryFile() as kept:
-        first = subprocess.Popen([*run, *waiting], cwd=_HERE.parent, stdout=kept, stderr=subprocess.STDOUT, start_new_session=True)
+        first = subprocess.Popen(
+            [*run, *waiting],
+            cwd=_HERE.parent,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},  # who looks into the file while it runs sees how far it is
+            stdout=kept,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         try:
             second = subprocess.run([*run, *computing], cwd=_HERE.parent, check=False).returncode
             codes = (first.wait(), second)
