@@ -52,6 +52,8 @@ class _Erasing:
         """Erasures of which all that could go was deleted since the file was opened: before, its WAL may hold what it had deleted."""
         self._in_wal = set[str]()
         """Those of which something was deleted, and may stand in the WAL still."""
+        self._left = True
+        """Whether the WAL may be that of a process that was killed, with what it had overwritten."""
         self._done = set[str]()
         self._warned = set[str]()
 
@@ -70,11 +72,12 @@ class _Erasing:
         here = await store.unerased(intents)
         asked = here if recorded or identity in self._begun else intents
         ready = [intent for intent in asked if not await _pending(store, intent, log.origin, log.certified)]
-        if ready or identity in self._in_wal:
+        if ready or identity in self._in_wal or self._left:
             self._begun.add(identity)
             self._in_wal.add(identity)
             await store.erase(ready)
             self._in_wal.remove(identity)
+            self._left = False
         if await store.unerased(intents):
             return
         if not recorded:

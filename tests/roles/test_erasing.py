@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from mesh.core.log.merkle import leaf_hash
 from mesh.core.log.record import GovernanceChanged, read_record
@@ -136,6 +137,26 @@ async def test_while_somebody_reads_an_older_state_it_is_not_said_also_if_only_a
         assert told == ([] if recorded else [OpeningsErased(identity)])
         work.cancel()
         await bench.store.close()
+
+
+async def test_what_a_process_that_was_killed_had_overwritten_goes_from_the_wal_that_it_left_also_if_it_was_said_long_ago(
+    tmp_path: Path,
+) -> None:
+    bench = await Bench.at(tmp_path)
+    identity = await _told(bench, "cd" * 32)
+    await bench.performer.take([OpeningsErased(identity), Tick()])
+    await bench.store.commit([PutOpenings("cd" * 32, SECRET)])
+    reader = sqlite3.connect(tmp_path / "node.db", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM opening").fetchone()
+    with pytest.raises(Unavailable):
+        await bench.store.erase(["cd" * 32])
+    reader.close()  # here it is killed; the next one finds this file
+    assert (_here(tmp_path), await bench.store.unerased(["cd" * 32])) == (True, [])
+    work = asyncio.create_task(erase_for_ever(bench.performer, lambda _: None))
+    await _within(lambda: not _here(tmp_path))
+    work.cancel()
+    await bench.store.close()
 
 
 async def test_erasing_ends_with_the_file(tmp_path: Path) -> None:
