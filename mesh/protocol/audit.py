@@ -401,6 +401,7 @@ class _Work:
         """These records are what ``note`` is about, or lead to it."""
         checkpoint = Checkpoint(log.origin, frontier.size, frontier.root())
         tally = {"match": log.match, "mismatch": log.mismatch, "unverifiable": log.unverifiable, "breakglass": log.breakglass}
+        half = [(checkpoint.size, note)] if read_checkpoint(note).size == checkpoint.size else []
         self.named, contradicted = settle(self.named, log.origin, log.frontier, [item.hash for item in items])
         for offset, item in enumerate(items):
             self._judge(item, log.origin, log.frontier.size + offset, tally)
@@ -416,7 +417,7 @@ class _Work:
                 roots={**log.roots, checkpoint.size: (checkpoint.root, last_epoch(items, log.epoch))},
                 fruitless=0,
                 without=frozenset(),
-                noted=dict([*log.noted.items(), (checkpoint.size, note)][-_NOTES_MAX:]),
+                noted=dict([*log.noted.items(), *half][-_NOTES_MAX:]),
                 recent=(log.recent or Recent(log.frontier, ())).grown([item.hash for item in items]),
                 **tally,
             )

@@ -139,7 +139,7 @@ class Followed(msgspec.Struct, frozen=True):
     """Members that have answered since something last helped, and could not."""
     pace: Pace = IDLE
     noted: Mapping[int, bytes] = {}
-    """Settled sizes, the newest of this run, to the note that covered each: halves of proofs to come."""
+    """Settled sizes, the newest of this run, to the note about each, if there was one: halves of proofs to come."""
     recent: Recent | None = None
     """The hashes of the last records settled in this run."""
 

@@ -25,7 +25,7 @@ from mesh.core.law.reign import base_of, in_reign
 from mesh.core.law.resolve import RESOLVES, Resolve, newest
 from mesh.core.law.revocation import Revocation, Spared, spared_by
 from mesh.core.law.roster import ROSTERS, Roster, admit_roster, frauds_max
-from mesh.core.law.streams import Chain, Fork, Growth, Stream, common, head_of, onward, settle
+from mesh.core.law.streams import Chain, Fork, Growth, Link, Stream, common, head_of, onward, settle
 from mesh.core.law.succession import Reign, Rosters
 from mesh.core.law.taking import ended_by, seeded, taking_over, voiding
 from mesh.core.law.travel import Said, admit_law, admit_next, link_of
@@ -68,7 +68,7 @@ def extend(governance: Governance, statements: Sequence[Statement[Said]]) -> Tak
                 rosters = _chained(grown, growth.finish())
             else:
                 admit_law(statement, rosters)  # so there are no more streams than the rosters have revokers, domains and handovers
-                _check_open(governance, name)
+                _check_open(governance, name, link)
                 growth.add(link)
         except Refused as refusal:
             refused[statement.id] = refusal
@@ -97,14 +97,22 @@ def _check_ahead(governance: Governance, roster: Roster) -> None:
         raise Refused("roster_conflict", f"epoch {governance.roster.epoch} is in force here, and this is another epoch {roster.epoch}")
 
 
-def _check_open(governance: Governance, stream: str) -> None:
+def _check_open(governance: Governance, stream: str, link: Link) -> None:
     """That something there may still deny or erase: in what has ended, former signers fill nothing up, and a former root erases nothing.
+
+    What denies counts until it is known what was handed over. What erases cannot be undone: where it can be no part of that, it never does.
 
     Raises:
         Refused: ``handed_over``.
     """
-    if governance.whole.get(stream) is ENDED and stream.startswith((*DENYING, ERASURES)):
-        after = next(reign for reign in governance.reigns.values() if reign.former == stream)
+    if not stream.startswith((*DENYING, ERASURES)):
+        return
+    begun = governance.rosters.ids[: governance.roster.epoch]
+    after = next((reign for reign in governance.reigns.values() if reign.former == stream and reign.since in begun), None)
+    if after is None:
+        return
+    beyond = link.sequence > after.upto.sequence or (link.sequence == after.upto.sequence and link.id != after.upto.head)
+    if governance.whole.get(stream) is ENDED or (beyond and stream.startswith(ERASURES)):
         epoch = governance.rosters.held[after.since].epoch
         raise Refused("handed_over", f"{stream[:40]} ended at number {after.upto.sequence}, with roster epoch {epoch}")
 
