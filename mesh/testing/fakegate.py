@@ -21,7 +21,6 @@ Not here: whether a framework's adapter fails closed, which only a real gate can
 import asyncio
 import inspect
 import os
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -143,9 +142,9 @@ class FakeGate(Gate):
 
 def _warn() -> None:
     """Say so where it is made, also the second time there: `warnings.warn` would say it once."""
-    made = sys._getframe(2)  # noqa: SLF001 -- as `warnings.warn` does
+    made = inspect.stack(0)[2]
     said = "a FakeGate enforces nothing, and this is no test"
-    warnings.warn_explicit(said, FakeGateWarning, made.f_code.co_filename, made.f_lineno, registry={})
+    warnings.warn_explicit(said, FakeGateWarning, made.filename, made.lineno, registry={})
 
 
 def _tested() -> bool:
