@@ -202,6 +202,14 @@ def test_a_key_for_which_anybody_could_open_is_none(public: str) -> None:
     assert admit_seal_key(FINANCE.public) == bytes.fromhex(FINANCE.public)
 
 
+def test_a_key_has_one_spelling() -> None:
+    """What is sealed for another spelling of a key, that key does not open; and one auditor could stand there as two."""
+    public = bytes.fromhex(FINANCE.public)
+    for other in (public[:31] + bytes([public[31] | 0x80]), (9 + 2**255 - 19).to_bytes(32, "little")):
+        with refuses("bad_key"):
+            admit_seal_key(other.hex())
+
+
 def test_a_secret_that_opens_is_in_no_message_and_does_not_travel() -> None:
     seed = bytes(range(32))
     key = SealKey(seed)
