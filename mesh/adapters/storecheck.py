@@ -184,7 +184,7 @@ class _Check:
         for digest, data, total in self._file.execute("SELECT digest, data, sum FROM bundle"):
             _believe(total == checksum(data) and bundle_digest(data) == digest, f"policy bundle {digest}")
         for intent, data, total, erased in self._file.execute(_OPENINGS):
-            _believe(data == bytes(len(data)) if erased else total == checksum(data), f"openings of {intent.hex()}")
+            _believe((data, total) == (bytes(len(data)), 0) if erased else total == checksum(data), f"openings of {intent.hex()}")
         for number, data, total in self._file.execute("SELECT n, entries, sum FROM part"):
             _believe(total == checksum(data), f"part {number} of the index")
         for key, value, total in self._file.execute("SELECT key, value, sum FROM meta"):

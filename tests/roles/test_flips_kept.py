@@ -65,6 +65,8 @@ async def _filled(path: Path) -> None:
     more += [PutNote("cosigned", ORIGIN, head.size, note, "us-1"), PutNote("outside", ORIGIN, head.size, note, "w1")]
     roster = envelope.identify(LAB.roster_envelope)[1]
     await bench.store.commit([*more, PutLaw("roster", 1, roster, LAB.roster_envelope), PutOpenings("ab" * 32, b"openings")])
+    await bench.store.commit([PutOpenings("cd" * 32, b"openings that go")])
+    await bench.store.erase(["cd" * 32])
     await bench.store.close()
 
 
