@@ -99,7 +99,7 @@ def _open(claims: Intent, sources: list[list[Box]], name: str, key: SealKey) -> 
     spoilt = Refused("box_mismatch", f"no box of {name} is here: it was erased, or who answers does not show it")
     for boxes in sources:
         try:
-            return open_box(claims.sealed, claims.committed, boxes, name, key).value
+            return open_box(claims.sealed, claims.committed, boxes, name, key, holder=claims.holder).value
         except Refused as refusal:
             if refusal.code not in _SPOILT:
                 raise

@@ -206,7 +206,7 @@ class Core:
         check_hidden(wish)
         openings = tuple(_opening(name, value) for name, value in sorted({**wish.committed, **wish.sealed}.items()))
         hidden = [opening for opening in openings if opening.name in wish.sealed]
-        sealed = await self._auditors.seal(wish.domain, wish.action, hidden)
+        sealed = await self._auditors.seal(wish.domain, wish.action, hidden, holder=self._settings.identity.claims.key)
         draft, data = self._intent(wish, openings, sealed)
         request = IntentRequest(
             intent=msgspec.Raw(data),

@@ -176,7 +176,8 @@ def test_sealed_rubbish_is_taken_by_all_governors_and_found_by_the_auditor(seale
 
 
 def test_another_value_than_the_one_that_ran_is_found_by_the_auditor(sealed: _Sealed) -> None:
-    box = bindings.crypto_box_seal(content(hidden("somebody else", 42)), bytes.fromhex(AUDITORS["finance"].public))
+    said = content(hidden("somebody else", 42), sealed.story.lab.holder.public)
+    box = bindings.crypto_box_seal(said, bytes.fromhex(AUDITORS["finance"].public))
     status, out, err = sealed.open(_lie(sealed, 42, box))
     assert (status, json.loads(out)[0]["value"], _code(err)) == (5, "", "sealed_falsely")
 
