@@ -37,7 +37,6 @@ def _main(arguments: Sequence[str]) -> int:
         first = subprocess.Popen(
             [*run, *waiting],
             cwd=_HERE.parent,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},  # who looks into the file while it runs sees how far it is
             stdout=kept,
             stderr=subprocess.STDOUT,
             start_new_session=True,
