@@ -1,6 +1,7 @@
 """All tests in two runs side by side: those that start processes wait more than they compute, the others never wait.
 
-What the first half prints is shown when it is through, behind the other's, so that each can be read.
+What waits goes first where both want a processor: a mesh that is starved denies, rightly, and its tests see that.
+What its run prints is shown when it is through, behind the other's, so that each can be read.
 """
 
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +21,8 @@ __all__: Sequence[str] = []
 _HERE: Final = Path(__file__).parent
 WAITING: Final = ("live", "dev", "bench")
 """Folders below this one whose tests start processes; every other one is in the other half."""
+_BEHIND: Final = 10
+"""How nice the other half is: it gets a tenth of what both want (sched(7)), and so never waits for long."""
 
 
 def _halves() -> tuple[list[str], list[str]]:
@@ -29,25 +33,28 @@ def _halves() -> tuple[list[str], list[str]]:
     return waiting, [f"--ignore={path}" for path in waiting]
 
 
+def _yields() -> None:
+    """Let whoever else runs go first: among the processes of this session, and with the session as a whole (sched(7), autogroup)."""
+    os.nice(_BEHIND)
+    with suppress(OSError):  # not every kernel has it
+        Path("/proc/self/autogroup").write_text(str(_BEHIND), encoding="ascii")
+
+
 def _main(arguments: Sequence[str]) -> int:
     waiting, computing = _halves()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # or the first half would go on alone
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # or the halves would go on alone
     run = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]  # one cache is not for two
     with tempfile.TemporaryFile() as kept:
-        first = subprocess.Popen(
-            [*run, *waiting],
-            cwd=_HERE.parent,
-            stdout=kept,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        first = subprocess.Popen([*run, *waiting], cwd=_HERE.parent, stdout=kept, stderr=subprocess.STDOUT, start_new_session=True)
+        second = subprocess.Popen([*run, *computing], cwd=_HERE.parent, start_new_session=True, preexec_fn=_yields)  # noqa: PLW1509 -- no threads here
+        halves = (first, second)
         try:
-            second = subprocess.run([*run, *computing], cwd=_HERE.parent, check=False).returncode
-            codes = (first.wait(), second)
+            codes = (second.wait(), first.wait())
         finally:
-            if first.poll() is None:  # what it has started ends with it
-                os.killpg(first.pid, signal.SIGTERM)
-                first.wait()
+            for half in halves:
+                if half.poll() is None:  # what it has started ends with it
+                    os.killpg(half.pid, signal.SIGTERM)
+                    half.wait()
             kept.seek(0)
             sys.stdout.flush()
             sys.stdout.buffer.write(kept.read())

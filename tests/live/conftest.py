@@ -11,7 +11,7 @@ import pytest
 from mesh.cli import run
 from mesh.dev.cluster import Cluster
 from tests.live.halves import Halves
-from tests.live.kit import Client, Said, make_files, make_payroll, until_fresh
+from tests.live.kit import Client, Said, close_connections, make_files, make_payroll, until_fresh
 
 
 def _start(folder: Path, nodes: int, *policies: Path) -> Cluster:
@@ -62,6 +62,13 @@ def single(tmp_path: Path) -> Iterator[Cluster]:
     """A mesh of one."""
     with _start(tmp_path / "mesh", 1) as cluster:
         yield cluster
+
+
+@pytest.fixture(autouse=True)
+async def _no_connection_left() -> AsyncIterator[None]:
+    """What a test that failed left open is closed here, or the next one would be blamed for it."""
+    yield
+    await close_connections()
 
 
 @pytest.fixture

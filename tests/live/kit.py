@@ -8,9 +8,9 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -59,6 +59,21 @@ def make_files(folder: Path, *, nodes: int = 4, spares: int = 0, policies: Seque
     )
 
 
+NOT_NOW: Final = frozenset({"barrier_pending", "catching_up", "clock_unsure", "stale", "unreachable"})
+"""Why a node that starts, or that a busy machine keeps from its heartbeats, says no: nothing that the request could help."""
+
+_connected: Final[list[Bus]] = []
+"""Every connection of the test that runs."""
+
+
+async def close_connections() -> None:
+    """Close those that the test has not closed: it failed."""
+    while _connected:
+        bus = _connected.pop()
+        if bus._client is not None:
+            await bus.close()
+
+
 Said = Callable[..., tuple[int, Any, str]]
 """A command about the mesh of a test: exit status, its object, standard error."""
 
@@ -88,7 +103,9 @@ class Client:
     @classmethod
     async def connect(cls, context_file: Path) -> "Client":
         context = load_context(str(context_file))
-        return cls(context, await Bus.connect(bus_options(context.bus, name="test", base=context.path("."))))
+        bus = await Bus.connect(bus_options(context.bus, name="test", base=context.path(".")))
+        _connected.append(bus)
+        return cls(context, bus)
 
     def intent(self, *, amount: int = 1_000, to: str = "acct:acme-supplies", **changes: Any) -> Intent:
         now = time.time_ns() // 1_000_000
@@ -137,12 +154,36 @@ class Client:
     async def ask(self, *, region: str | None = None, **changes: Any) -> Authorized | DeniedAnswer | RefusedAnswer:
         return await self.send(self.request(self.intent(**changes))[1], region=region)
 
+    async def until_answers(self, regions: Iterable[str], wanted: str, *, within_s: float, before: str = "", **changes: Any) -> None:
+        """Ask in each region until the answer is ``wanted``; till then it may be ``before``, or that a node cannot say now."""
+        end = time.monotonic() + within_s
+        for region in regions:
+            while (code := await self._asked(region, **changes)) != wanted:
+                assert code in {before, *NOT_NOW}, f"{region} answers {code}"
+                assert time.monotonic() < end, f"{region} answers {code}, not {wanted}"
+                await asyncio.sleep(0.02)
+
+    async def _asked(self, region: str, **changes: Any) -> str:
+        try:
+            return code_of(await self.ask(region=region, **changes))
+        except Unavailable as error:
+            return error.code
+
     async def flood(self, requests: Sequence[bytes], *, width: int = 32) -> list[Authorized | DeniedAnswer | RefusedAnswer]:
+        """Ask all of it, ``width`` at a time. What got no answer because the bus cut us off is asked again, as gates do."""
         gate = asyncio.Semaphore(width)
 
         async def one(data: bytes) -> Authorized | DeniedAnswer | RefusedAnswer:
             async with gate:
-                return await self.send(data, timeout_ms=20_000)
+                end = time.monotonic() + 60
+                while True:
+                    cuts = self.bus.counters["disconnects"]
+                    try:
+                        return await self.send(data, timeout_ms=20_000)
+                    except Unavailable:
+                        if (self.bus.healthy and self.bus.counters["disconnects"] == cuts) or time.monotonic() > end:
+                            raise
+                    await asyncio.sleep(0.05)
 
         return list(await asyncio.gather(*(one(data) for data in requests)))
 

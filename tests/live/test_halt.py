@@ -1,8 +1,5 @@
 """Halting on a real mesh: two commands, and every governor denies in between, and allows again after."""
 
-import asyncio
-import time
-
 import pytest
 
 from mesh.dev.cluster import Cluster
@@ -10,15 +7,6 @@ from tests.live.kit import Client, code_of, command
 
 pytestmark = pytest.mark.asyncio
 DOMAIN = "payments"
-
-
-async def _until(client: Client, cluster: Cluster, wanted: str, within_ms: int) -> None:
-    end = time.monotonic() + within_ms / 1_000
-    for region in cluster.files.regions:
-        while (code := code_of(await client.ask(region=region))) != wanted:
-            assert code in {"authorized", "halted", "stale"}
-            assert time.monotonic() < end, f"{region} answers {code}, not {wanted}"
-            await asyncio.sleep(0.02)
 
 
 async def test_a_halted_domain_is_denied_by_every_governor_until_it_is_resumed_also_after_a_restart(own_mesh: Cluster) -> None:
@@ -30,12 +18,12 @@ async def test_a_halted_domain_is_denied_by_every_governor_until_it_is_resumed_a
 
     status, halted, err = await command(own_mesh, "halt", DOMAIN, "--key", key, "--reason", "books do not balance", "--watch")
     assert (status, halted["acknowledged"], halted["sequence"]) == (0, True, 1), err
-    await _until(client, own_mesh, "halted", halted["stale_ms"])
+    await client.until_answers(own_mesh.files.regions, "halted", before="authorized", within_s=halted["stale_ms"] / 1_000)
     own_mesh.kill("us-1")
     own_mesh.start(["us-1"])
     await client.until("us-1", "halted again", lambda item: item.fresh and item.halted == [DOMAIN])
 
     status, resumed, err = await command(own_mesh, "resume", DOMAIN, "--key", key, "--watch")
     assert (status, resumed["acknowledged"], resumed["lifts"]) == (0, True, [halted["id"]]), err
-    await _until(client, own_mesh, "authorized", 10_000)
+    await client.until_answers(own_mesh.files.regions, "authorized", before="halted", within_s=30)
     await client.bus.close()

@@ -1,8 +1,5 @@
 """A contradiction of policy signers shuts a domain on every node of a real mesh; the root's word opens it on all, also after a restart."""
 
-import asyncio
-import time
-
 import msgspec
 import pytest
 
@@ -13,7 +10,7 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.policy import Manifest
 from mesh.core.messages import Offer, Offered, pack, unpack
 from mesh.dev.cluster import Cluster
-from tests.live.kit import Client, code_of, command
+from tests.live.kit import Client, command
 
 pytestmark = pytest.mark.asyncio
 DOMAIN = "payments"
@@ -30,30 +27,20 @@ def _second(cluster: Cluster, reason: str) -> Statement[Manifest]:
     return envelope.read(Manifest, envelope.assemble(draft.payload_type, draft.payload, signatures))
 
 
-async def _until(client: Client, cluster: Cluster, wanted: str, within_s: float) -> None:
-    end = time.monotonic() + within_s
-    for region in cluster.files.regions:
-        while (code := code_of(await client.ask(region=region))) != wanted:
-            # a machine that is busy makes clocks unsure for a moment: that is a no as well
-            assert code in {"authorized", "barrier_pending", "clock_unsure", "policy_conflict", "stale", "unreachable"}, code
-            assert time.monotonic() < end, f"{region} answers {code}, not {wanted}"
-            await asyncio.sleep(0.05)
-
-
 async def test_a_conflict_of_policy_signers_shuts_the_domain_everywhere_until_the_root_resolves_it(own_mesh: Cluster) -> None:
     people = own_mesh.files.folder / "people"
     roots = ("--key", str(people / "root-1.key"), "--co-sign", str(people / "root-2.key"))
     client = await Client.connect(own_mesh.files.context)
     for name in own_mesh.files.nodes:
         await client.until(name, "fresh", lambda status: status.fresh)
-    await _until(client, own_mesh, "authorized", 10)
+    await client.until_answers(own_mesh.files.regions, "authorized", before="policy_conflict", within_s=30)
 
     one, two = (_second(own_mesh, reason) for reason in ("one", "two"))
     for name, manifest in (("eu-1", one), ("us-1", two)):
         offer = pack(Offer(statements=[msgspec.Raw(manifest.envelope)]))
         answer = unpack(Offered, (await client.bus.request(subjects.sync(name), offer, timeout_ms=5_000)).data)
         assert answer.results == {manifest.id: ""}
-    await _until(client, own_mesh, "policy_conflict", 10)
+    await client.until_answers(own_mesh.files.regions, "policy_conflict", before="authorized", within_s=30)
 
     status, rows, err = await command(own_mesh, "streams", "ls")
     row = next(row for row in rows if row["stream"] == f"policy/{DOMAIN}")
@@ -62,14 +49,12 @@ async def test_a_conflict_of_policy_signers_shuts_the_domain_everywhere_until_th
 
     status, resolved, err = await command(own_mesh, "resolve", f"policy/{DOMAIN}", "--head", one.id, *roots, "--watch")
     assert (status, resolved["acknowledged"], resolved["aside"]) == (0, True, [two.id]), err
-    await _until(client, own_mesh, "authorized", 10)
+    await client.until_answers(own_mesh.files.regions, "authorized", before="policy_conflict", within_s=30)
 
     for name in own_mesh.files.nodes:
         own_mesh.kill(name)
     own_mesh.start()
-    for name in own_mesh.files.nodes:
-        await client.until_reachable(name)
-    await _until(client, own_mesh, "authorized", 20)
+    await client.until_answers(own_mesh.files.regions, "authorized", before="policy_conflict", within_s=30)
     _, rows, _ = await command(own_mesh, "streams", "ls")
     row = next(row for row in rows if row["stream"] == f"policy/{DOMAIN}")
     assert (row["state"], row["head"], row["held"]) == ("resolved", one.id, "4 of 4")
