@@ -16,7 +16,7 @@ from mesh.core import subjects
 
 __all__ = ["CHANNELS", "RESERVED", "Channel", "asyncapi"]
 
-RESERVED: Final = ("ctl", "law", "law_stored", "quorum")
+RESERVED: Final = ("ctl", "law_stored", "quorum")
 """Subjects that are spelled in the code and carry nothing yet."""
 
 

@@ -8,7 +8,7 @@ Rules
    log that is refused, and nothing else.
 2. Not of what is known to be final, and of no owner who has left: there is nothing to freeze, or others have agreed to it.
 3. Of each member the newest refusal of a log is kept, so all of them are as many as there are members, whatever they say. One that was
-   heard already costs a comparison.
+   heard already is read and compared; none of its signatures is checked again.
 4. Those of f + 1 members about one record, my own among them like any other's, are a proof. I need not find it wrong myself: one of them is
    honest, and did.
 5. A refusal is believed by the roster in force, and the record by its log's own signature: nobody can refuse what was never written.

@@ -24,7 +24,7 @@ from mesh.core.bytes.canonical import Count, Millis, Payload
 from mesh.core.law.former import final_under
 from mesh.core.law.governance import Governance
 from mesh.core.log.certificate import Attested, verify_certificate
-from mesh.core.log.checkpoint import Checkpoint, attest_name, cosigner, log_verifier, witness_name
+from mesh.core.log.checkpoint import Checkpoint, cosigner, log_verifier
 from mesh.core.log.note import Note, Signed, Verifier, parse_note
 from mesh.core.log.record import Origin
 from mesh.core.messages import LineageBatch, unpack
@@ -106,10 +106,9 @@ def advanced(held: Mapping[str, Reached], note: bytes, governance: Governance) -
 
 def _others(governance: Governance, owner: str) -> list[Verifier]:
     """The witness and attest keys of all members but the owner, of the roster in force."""
-    roster = governance.roster
-    names = [(witness_name(roster.mesh, item.name), item.witness_key) for item in roster.members if item.name != owner]
-    names += [(attest_name(roster.mesh, item.name), item.attest_key) for item in roster.members if item.name != owner]
-    return [cosigner(name, key) for name, key in names]
+    roster, without = governance.roster, {owner}
+    keys = roster.witness_keys(without=without) | roster.attest_keys(without=without)
+    return [cosigner(name, key) for name, key in keys.items()]
 
 
 def _signed(note: Note, verifiers: Iterable[Verifier]) -> list[Signed]:

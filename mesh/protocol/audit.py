@@ -29,10 +29,8 @@ from typing import Final
 import msgspec
 
 from mesh.core.bytes import envelope
-from mesh.core.law.former import final_under
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member, Roster
-from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import Checkpoint, log_verifier, open_checkpoint, read_checkpoint
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.record import AttestRefused, Cosigned, DecisionMade, Incident, OutcomeRecorded
@@ -64,6 +62,7 @@ from mesh.protocol.audited import (
 from mesh.protocol.documents import Documents
 from mesh.protocol.entangled import Contradiction, name, settle
 from mesh.protocol.events import LineageArrived, NoteArrived, Tick
+from mesh.protocol.evidence import certified
 from mesh.protocol.histories import Recent, accused
 from mesh.protocol.holding import STAGED_MAX, Aim
 from mesh.protocol.leading import leading
@@ -336,11 +335,9 @@ class _Work:
 
     def _is_final(self, note: bytes, owner: Member, since: int) -> bool:
         """Whether k members of a roster attested it, none older than ``since``: who had left before a decision has no say in it."""
-        log = log_verifier(self.roster.origin(owner), owner.log_key)
+        rosters = [roster for roster in self.audit.rosters if roster.epoch >= since]
         try:
-            rosters = [roster for roster in self.audit.rosters if roster.epoch >= since]
-            trusted = self.roster.epoch
-            final_under(rosters, lambda attesters, k: verify_certificate(note, log=log, attesters=attesters, k=k), trusted=trusted)
+            certified(note, self.roster.origin(owner), [owner], rosters, self.roster.epoch)
         except Refused:  # whoever signed it besides its log may be of a roster that is not held here yet
             return False
         return True

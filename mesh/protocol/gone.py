@@ -14,15 +14,14 @@ Not here: what else makes a record incomplete (:mod:`mesh.protocol.attester`).
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from mesh.core.law.former import final_under
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
-from mesh.core.log.certificate import verify_certificate
-from mesh.core.log.checkpoint import log_verifier, read_checkpoint
+from mesh.core.log.checkpoint import read_checkpoint
 from mesh.core.log.note import parse_note
 from mesh.core.log.record import DecisionMade
 from mesh.errors import Refused
 from mesh.protocol.attester import Examined
+from mesh.protocol.evidence import certified
 from mesh.protocol.members import rosters_of
 
 __all__ = ["ERASED", "lets_past", "passing"]
@@ -55,11 +54,8 @@ def _epoch(note: bytes, governance: Governance, owner: Member) -> int:
     """Of the newest roster whose members make this note of that log a certificate that is believed; 0 if it is none."""
     if len(parse_note(note).lines) == 1:
         return 0
-    log, trusted = log_verifier(read_checkpoint(note).origin, owner.log_key), governance.roster.epoch
     try:
-        _, roster = final_under(
-            rosters_of(governance), lambda attesters, k: verify_certificate(note, log=log, attesters=attesters, k=k), trusted=trusted
-        )
+        _, roster = certified(note, read_checkpoint(note).origin, [owner], rosters_of(governance), governance.roster.epoch)
     except Refused:
         return 0
     return roster.epoch

@@ -24,16 +24,15 @@ from collections.abc import Sequence
 
 import msgspec
 
-from mesh.core.law.former import final_under
 from mesh.core.law.governance import Governance
-from mesh.core.log.certificate import verify_certificate
-from mesh.core.log.checkpoint import log_verifier, read_checkpoint
+from mesh.core.log.checkpoint import read_checkpoint
 from mesh.core.log.merkle import leaf_hash, verify_consistency
 from mesh.core.log.note import Note, parse_note
 from mesh.core.messages import LineageBatch
 from mesh.errors import Refused
 from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.attester import Examined, storing
+from mesh.protocol.evidence import certified
 from mesh.protocol.gone import passing
 from mesh.protocol.histories import Recent, proof_of
 from mesh.protocol.holding import (
@@ -118,12 +117,7 @@ def _believed(state: Mirror, batch: LineageBatch, context: MirrorContext) -> Aim
         shown = Aim.of(note)
         if state.aim is not None and parse_note(note).text == parse_note(state.aim.note).text:
             return state.aim
-        rosters, log = rosters_of(governance), log_verifier(state.origin, context.owner.log_key)
-        final_under(
-            rosters,
-            lambda attesters, k: verify_certificate(note, log=log, attesters=attesters, k=k),
-            trusted=governance.roster.epoch,
-        )
+        certified(note, state.origin, [context.owner], rosters_of(governance), governance.roster.epoch)
     except Refused:
         return None
     return shown

@@ -14,7 +14,7 @@ from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Draft
 from mesh.core.law.roster import Member
 from mesh.core.log.checkpoint import read_checkpoint
-from mesh.core.log.note import Note, parse_note
+from mesh.core.log.note import parse_note
 from mesh.core.log.record import AttestRefused, Refusal
 from mesh.core.messages import Accusation, pack
 from mesh.protocol.lineage import Writer
@@ -45,8 +45,7 @@ def accuse_of(
         me: who says so.
         writer: of my own log.
     """
-    parsed = parse_note(note)
-    lone = Note(parsed.text, tuple(line for line in parsed.lines if line.name == origin)).encode().decode()
+    lone = parse_note(note).only(origin).encode().decode()
     shown = [value.hex() for value in path]
     refusal = _refuse(origin, leaf, index, "wrong", code, me=me, writer=writer)
     unsigned = envelope.assemble(refusal.payload_type, refusal.payload, {})

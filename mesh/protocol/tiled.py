@@ -16,7 +16,7 @@ not repeated here: `mesh audit export` and `mesh verify` do that record by recor
 Not here: files (:mod:`mesh.cli.tilefolder`).
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable
 from typing import Final, Literal
 
 import msgspec
@@ -25,8 +25,8 @@ from mesh.core.bytes import envelope
 from mesh.core.law.vouched import Vouched
 from mesh.core.log.checkpoint import Checkpoint, read_checkpoint
 from mesh.core.log.record import DecisionMade, Record, read_record
-from mesh.core.log.tiles import Tile
-from mesh.core.log.tiling import Tiling, entries_in, entry_tiles
+from mesh.core.log.tiles import Tile, entries_in
+from mesh.core.log.tiling import Tiling, entry_tiles
 from mesh.errors import Refused
 from mesh.protocol.evidence import certified, in_order, sealed_body
 from mesh.protocol.serving import body_ids
@@ -147,7 +147,7 @@ class _Work:
                 raise Refused("record_invalid", f"{index}: decided under roster epoch {record.roster_epoch} after {self._epoch}")
             self._epoch = record.roster_epoch
 
-    def _check_tiles(self, tiles: Iterator[tuple[Tile, bytes]] | Sequence[tuple[Tile, bytes]]) -> None:
+    def _check_tiles(self, tiles: Iterable[tuple[Tile, bytes]]) -> None:
         for tile, data in tiles:
             if self._file(tile.path) != data:
                 raise Refused("bad_proof", f"{tile.path} is not what the records make")

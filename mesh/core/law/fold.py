@@ -9,7 +9,7 @@ Not here: the state itself (:mod:`mesh.core.law.governance`), who may say what (
 import sys
 from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import msgspec
 
@@ -268,10 +268,11 @@ def _find_bundle(contents: list[bytes], manifest: Manifest) -> Bundle | None:
 
 def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[Statement[Said]], *, again: bool = False) -> Governance:
     """The state with what has grown; all that depends on the roster in force is made ``again`` if that is another one."""
-    proofs = proving(governance, new)
-    said = counting({**governance.said, **{name: growth.finish() for name, growth in growing.items()}}, **proofs)
+    proven, refuted = proving(governance, new)
+    said = counting({**governance.said, **{name: growth.finish() for name, growth in growing.items()}}, proven, refuted)
     resolves = {**governance.resolves, **{item.id: item.claims for item in new if isinstance(item.claims, Resolve)}}
     rosters, verdicts = _ruling(governance, said, resolves, new)
+    erased, erasures = _erasing(governance, new)
     reigns = {reign.stream: reign for reign in rosters.reigns()}
     streams, taken = taking_over(governance, said, reigns, new)
     whole, settled = _settling(governance, streams, verdicts)
@@ -297,12 +298,14 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
         verdicts=verdicts,
         settled=settled,
         reigns=reigns,
-        **proofs,
+        proven=proven,
+        refuted=refuted,
         taken=taken,
         void=void,
         whole={**whole, **dict.fromkeys(ended, ENDED)},
         former=dict(list(former.items())[-_FORMER_MAX:]),
-        **_erasing(governance, new),
+        erased=erased,
+        erasures=erasures,
     )
     spares, spared = _sparing(grown, new, again=again)
     halts, halted = _halting(grown, changed, new)
@@ -392,12 +395,10 @@ def _revoking(
     return grown
 
 
-def _erasing(governance: Governance, new: Sequence[Statement[Said]]) -> Mapping[str, Any]:
-    """What is erased with these statements; nothing if they say nothing of it."""
+def _erasing(governance: Governance, new: Sequence[Statement[Said]]) -> tuple[frozenset[str], Mapping[str, tuple[str, ...]]]:
+    """The intents that are erased with these statements, and by which erasures."""
     said = {item.id: tuple(item.claims.intents) for item in new if isinstance(item.claims, Erase)}
-    if not said:
-        return {}
-    return {"erasures": {**governance.erasures, **said}, "erased": governance.erased.union(*said.values())}
+    return (governance.erased.union(*said.values()), {**governance.erasures, **said}) if said else (governance.erased, governance.erasures)
 
 
 def _gapless(stream: Stream | None) -> tuple[str, ...]:

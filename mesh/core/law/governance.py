@@ -88,7 +88,7 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     reigns: Mapping[str, Reign]
     """Stream that goes to other signers, by a roster that counts, to how; the oldest first. Some may not be in force yet."""
     proven: frozenset[str]
-    """Keys (hex) against which a proof is held (:mod:`mesh.core.law.proofs`) that counts under the roster in force."""
+    """Keys (hex) against which a proof is held that counts under the roster in force (:mod:`mesh.core.law.heldproofs`)."""
     refuted: Mapping[str, tuple[Statement[Unlawful], ...]]
     """Key to the proofs against it that rest on the word of members, and count while these are there."""
     taken: frozenset[str]

@@ -12,7 +12,7 @@ Not here: what a proof proves (:mod:`mesh.core.law.fraud`, :mod:`mesh.core.law.u
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, cast
+from typing import cast
 
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.fraud import Fraud
@@ -37,14 +37,14 @@ def check_counts(governance: Governance, statement: Statement[Said]) -> None:
         raise Refused("unknown_member", f"too few of those who refuse are members by roster epoch {governance.roster.epoch}")
 
 
-def counting(said: Mapping[str, Stream], *, proven: AbstractSet[str], refuted: Mapping[str, Any]) -> Mapping[str, Stream]:
-    """What is held, without proofs that count no more (rule 3)."""
+def counting(said: Mapping[str, Stream], proven: AbstractSet[str], refuted: Mapping[str, object]) -> Mapping[str, Stream]:
+    """What is held, without proofs that count no more (rule 3), by what :func:`proving` says."""
     gone = {fraud_stream(key) for key in refuted.keys() - proven}
     return {name: stream for name, stream in said.items() if name not in gone} if gone else said
 
 
-def proving(governance: Governance, new: Sequence[Statement[Said]]) -> dict[str, Any]:
-    """The keys against which a proof counts now: two histories for ever, the word of members as long as they are there."""
+def proving(governance: Governance, new: Sequence[Statement[Said]]) -> tuple[frozenset[str], Mapping[str, tuple[Statement[Unlawful], ...]]]:
+    """The keys against which a proof counts now, and by key all proofs that count only while who says so is there (rules 1 and 2)."""
     refuted = dict(governance.refuted)
     for item in new:
         if isinstance(item.claims, Unlawful) and item not in refuted.get(item.claims.key, ()):
@@ -53,7 +53,7 @@ def proving(governance: Governance, new: Sequence[Statement[Said]]) -> dict[str,
     for key in histories & refuted.keys():
         del refuted[key]
     named = {key for key, proofs in refuted.items() if any(counts(proof, governance.roster) for proof in proofs)}
-    return {"proven": histories | named, "refuted": refuted}
+    return histories | named, refuted
 
 
 def beside(roster: Roster, streams: Mapping[str, Stream]) -> set[str]:

@@ -190,9 +190,9 @@ class Roster(Payload):
         """Note key name to public key (hex) of every member's attest key, but of these members."""
         return {attest_name(self.mesh, member.name): member.attest_key for member in self.members if member.name not in without}
 
-    def witness_keys(self) -> dict[str, str]:
-        """Note key name to public key (hex) of every member's witness key."""
-        return {witness_name(self.mesh, member.name): member.witness_key for member in self.members}
+    def witness_keys(self, *, without: Container[str] = ()) -> dict[str, str]:
+        """The same of every member's witness key."""
+        return {witness_name(self.mesh, member.name): member.witness_key for member in self.members if member.name not in without}
 
 
 def frauds_max(roster: Roster) -> int:

@@ -9,7 +9,8 @@ Rules
    a chain that others hold and advertise is waited for as before: a fork shown to me alone must not hide it from me.
 4. Whoever may end a fork names a statement of it: :func:`settle` answers the one history that leads there and goes on behind it.
    What is held stays the same set.
-5. A frontier lists one head per stream; :func:`covers` compares two, :func:`ahead` says what another has and I lack.
+5. A frontier lists one head per stream; :func:`mesh.core.law.heartbeat.covers` compares two, :func:`ahead` says what another one has and
+   I lack.
 
 Not here: what statements mean (:mod:`mesh.core.law.governance`), how they travel (:mod:`mesh.protocol.gossip`).
 """

@@ -47,7 +47,7 @@ from mesh.core.law.roster import Member, Roster
 from mesh.core.law.succession import Rosters
 from mesh.core.log.checkpoint import Checkpoint, log_verifier
 from mesh.core.log.merkle import verify_inclusion
-from mesh.core.log.note import Note, parse_note
+from mesh.core.log.note import parse_note
 from mesh.core.log.record import Refusal
 from mesh.errors import Refused
 from mesh.limits import FRAUD_NOTE_CHARS_MAX, MEMBERS_MAX, PROOF_HASHES_MAX, UNLAWFUL_BYTES_MAX
@@ -212,10 +212,9 @@ def unlawful_of(
     """
     parsed = parse_note(note)
     origin = Checkpoint.from_text(parsed.text).origin
-    lone = Note(parsed.text, tuple(line for line in parsed.lines if line.name == origin))
     read = [envelope.read(Refusal, data) for data in refusals]
     claims = Unlawful(
-        checkpoint=lone.encode().decode(),
+        checkpoint=parsed.only(origin).encode().decode(),
         format=FORMAT,
         index=index,
         key=key,

@@ -79,6 +79,10 @@ class Note(msgspec.Struct, frozen=True):
         """The one spelling of this note."""
         return self.text + b"\n" + format_lines(self.lines)
 
+    def only(self, name: str) -> "Note":
+        """The same without the lines of other names."""
+        return Note(self.text, tuple(line for line in self.lines if line.name == name))
+
 
 class Verifier(msgspec.Struct, frozen=True):
     """A key under the name and for the one signature type it is trusted for."""

@@ -18,7 +18,7 @@ import msgspec
 
 from mesh.errors import Refused
 
-__all__ = ["TILE_WIDTH", "Tile", "entry_bundle", "tile_of"]
+__all__ = ["TILE_WIDTH", "Tile", "entries_in", "entry_bundle", "tile_of"]
 
 TILE_WIDTH: Final = 256
 _ENTRIES: Final = "entries"
@@ -26,6 +26,7 @@ _PATH: Final = re.compile(
     r"tile/(?P<level>0|[1-9][0-9]?|entries)/(?P<number>(?:x[0-9]{3}/){0,5}[0-9]{3})(?:\.p/(?P<width>[1-9][0-9]{0,2}))?", re.ASCII
 )
 _LEVEL_MAX: Final = 63
+_LENGTH_BYTES: Final = 2
 
 
 class Tile(msgspec.Struct, frozen=True):
@@ -77,4 +78,20 @@ def tile_of(path: str) -> Tile:
 
 def entry_bundle(leaves: Iterable[bytes]) -> bytes:
     """The bundle of these records' leaf data (rule 3)."""
-    return b"".join(len(leaf).to_bytes(2) + leaf for leaf in leaves)
+    return b"".join(len(leaf).to_bytes(_LENGTH_BYTES) + leaf for leaf in leaves)
+
+
+def entries_in(data: bytes, width: int) -> list[bytes]:
+    """The leaf data of the records in a bundle of that many (rule 3).
+
+    Raises:
+        Refused: ``malformed``.
+    """
+    leaves, at = list[bytes](), 0
+    while at + _LENGTH_BYTES <= len(data):
+        end = at + _LENGTH_BYTES + int.from_bytes(data[at : at + _LENGTH_BYTES])
+        leaves.append(data[at + _LENGTH_BYTES : end])
+        at = end
+    if at != len(data) or len(leaves) != width:
+        raise Refused("malformed", f"a bundle of {len(leaves)} entries, {width} are expected")
+    return leaves

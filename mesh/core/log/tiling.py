@@ -1,17 +1,14 @@
 """All files of a log as C2SP tlog-tiles has them, record after record, in the memory of one tile per level.
 
-Not here: their paths and bytes (:mod:`mesh.core.log.tiles`), writing and reading them (:mod:`mesh.cli.tilefolder`).
+Not here: the path and the bytes of one (:mod:`mesh.core.log.tiles`), writing and reading them (:mod:`mesh.cli.tilefolder`).
 """
 
 from collections.abc import Iterator
 
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.tiles import TILE_WIDTH, Tile, entry_bundle
-from mesh.errors import Refused
 
-__all__ = ["Tiling", "entries_in", "entry_tiles"]
-
-_LENGTH_BYTES = 2
+__all__ = ["Tiling", "entry_tiles"]
 
 
 class Tiling:
@@ -27,24 +24,22 @@ class Tiling:
 
     def add(self, leaves: list[bytes]) -> Iterator[tuple[Tile, bytes]]:
         """Take these records; the tiles that they fill, with their bytes."""
-        self.frontier = self.frontier.extend(map(leaf_hash, leaves))
-        for leaf in leaves:
+        hashes = [leaf_hash(leaf) for leaf in leaves]
+        self.frontier = self.frontier.extend(hashes)
+        for leaf, digest in zip(leaves, hashes, strict=True):
             self._entries.append(leaf)
             if len(self._entries) == TILE_WIDTH:
-                yield Tile(0, self._number(0), TILE_WIDTH, entries=True), entry_bundle(self._entries)
+                yield Tile(0, self._full[0], TILE_WIDTH, entries=True), entry_bundle(self._entries)
                 self._entries.clear()
-            yield from self._push(0, leaf_hash(leaf))
+            yield from self._push(0, digest)
 
     def finish(self) -> Iterator[tuple[Tile, bytes]]:
         """The partial tiles."""
         if self._entries:
-            yield Tile(0, self._number(0), len(self._entries), entries=True), entry_bundle(self._entries)
+            yield Tile(0, self._full[0], len(self._entries), entries=True), entry_bundle(self._entries)
         for level, hashes in enumerate(self._levels):
             if hashes:
                 yield Tile(level, self._full[level], len(hashes), entries=False), b"".join(hashes)
-
-    def _number(self, level: int) -> int:
-        return self._full[level] if level < len(self._full) else 0
 
     def _push(self, level: int, digest: bytes) -> Iterator[tuple[Tile, bytes]]:
         if level == len(self._levels):
@@ -66,19 +61,3 @@ def entry_tiles(size: int) -> Iterator[Tile]:
         yield Tile(0, number, TILE_WIDTH, entries=True)
     if size % TILE_WIDTH:
         yield Tile(0, size // TILE_WIDTH, size % TILE_WIDTH, entries=True)
-
-
-def entries_in(data: bytes, width: int) -> list[bytes]:
-    """The leaf data of the records in a bundle of that many.
-
-    Raises:
-        Refused: ``malformed``.
-    """
-    leaves, at = list[bytes](), 0
-    while at + _LENGTH_BYTES <= len(data):
-        end = at + _LENGTH_BYTES + int.from_bytes(data[at : at + _LENGTH_BYTES])
-        leaves.append(data[at + _LENGTH_BYTES : end])
-        at = end
-    if at != len(data) or len(leaves) != width:
-        raise Refused("malformed", f"a bundle of {len(leaves)} entries, {width} are expected")
-    return leaves

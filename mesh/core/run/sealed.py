@@ -24,6 +24,7 @@ import msgspec
 
 from mesh.core.bytes import canonical
 from mesh.core.bytes.canonical import Hex32, KeyHex, Name, Payload, Token
+from mesh.core.bytes.keys import KEY_BYTES
 from mesh.core.bytes.sealkeys import OVERHEAD_BYTES, SealKey
 from mesh.core.run.params import Opening, commit
 from mesh.errors import Refused
@@ -32,7 +33,6 @@ from mesh.limits import PARAMS_MAX, SEAL_AUDITORS_MAX, SEALED_BOX_BYTES_MAX, SEA
 __all__ = ["Box", "Seal", "Seals", "box_hash", "check_boxes", "content", "open_box", "told"]
 
 _BLOCK_BYTES: Final = 256
-_KEY_BYTES: Final = 32
 _MARK: Final = b"\x80"
 
 
@@ -141,6 +141,6 @@ def _opened(data: bytes | None, name: str) -> tuple[bytes, Opening]:
     if not mark or padding.strip(b"\0") or len(padding) >= _BLOCK_BYTES:
         raise Refused("sealed_rubbish", f"the box of {name} is not padded as it must be")
     try:
-        return said[:_KEY_BYTES], canonical.decode(Opening, said[_KEY_BYTES:], bytes_max=SEALED_BOX_BYTES_MAX)
+        return said[:KEY_BYTES], canonical.decode(Opening, said[KEY_BYTES:], bytes_max=SEALED_BOX_BYTES_MAX)
     except Refused as refusal:
         raise Refused("sealed_rubbish", f"the box of {name} holds no opening: {refusal.code}") from None

@@ -208,7 +208,7 @@ class Disk:
         return self.rotted.get((origin, index), self.logs[origin].leaves[index])
 
     def damaged(self) -> list[tuple[str, int]]:
-        """The same, for who looks on."""
+        """As :meth:`rotten`, for who looks on: by what was written, whatever reading believes."""
         return [place for place, leaf in sorted(self.rotted.items()) if self._at(*place)[0] != leaf]
 
     def rot(self, origin: str, index: int, leaf: bytes) -> None:

@@ -188,7 +188,7 @@ class Slanderer:
             for at_ms in (1, 2)
         ]
         signed = [keys.signed(envelope.draft(refusal), f"{self._member} decision") for refusal in said]
-        lone = Note(parse_note(note).text, tuple(line for line in parse_note(note).lines if line.name == origin)).encode()
+        lone = parse_note(note).only(origin).encode()
         proof = unlawful_of(self._roster.mesh, owner.log_key, lone, index, leaf, path, random.choice((signed, signed[:2], signed[:1])))
         accusation = Accusation(note=lone.decode(), path=path, refusal=msgspec.Raw(random.choice(signed)))
         return pack(accusation), pack(LawBatch(statements=[msgspec.Raw(proof.envelope)]))

@@ -58,6 +58,11 @@ def test_a_note_is_believed_on_the_word_of_each_known_key() -> None:
     assert opened.strangers == 0
 
 
+def test_the_lines_of_one_name_alone_make_a_note_about_the_same() -> None:
+    assert parse_note(NOTE).only("example.com/bob") == Note(TEXT, (cosigned(),))
+    assert parse_note(NOTE).only("example.com/carol").lines == ()
+
+
 def test_lines_of_unknown_keys_are_ignored() -> None:
     opened = open_note(NOTE, [BOB_COSIGNS])
     assert [signed.verifier for signed in opened.signed] == [BOB_COSIGNS]

@@ -3,8 +3,8 @@
 import pytest
 
 from mesh.core.log.merkle import branch_hash, leaf_hash
-from mesh.core.log.tiles import TILE_WIDTH
-from mesh.core.log.tiling import Tiling, entries_in, entry_tiles
+from mesh.core.log.tiles import TILE_WIDTH, entries_in
+from mesh.core.log.tiling import Tiling, entry_tiles
 from tests.core.kit import refuses
 
 
