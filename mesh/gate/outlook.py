@@ -165,7 +165,7 @@ class Outlook:
     async def wait_ready(self, wait_ms: int) -> bool:
         """Whether within ``wait_ms`` this view could be acted by: k members have answered and I hold what they hold.
 
-        Files may know a former roster or policy only, so answers alone would let whoever asks at once be denied ``stale``.
+        Files may know a former roster or policy only, so by answers alone whoever asks at once is denied as ``wrong_epoch`` or ``stale``.
         """
         with suppress(TimeoutError):
             await asyncio.wait_for(self._ready.wait(), wait_ms / 1000)
