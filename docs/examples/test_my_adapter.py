@@ -1,4 +1,7 @@
-"""How to test what uses a gate: an adapter by the contract, on a real gate; a program with a fake one. Run it with pytest."""
+"""How to test what uses a gate: an adapter by the contract, on a real gate; a program with a fake one.
+
+Run it with pytest in a folder that has web.py too; in this one: `pytest -c /dev/null --rootdir . test_my_adapter.py`.
+"""
 
 import asyncio
 import json

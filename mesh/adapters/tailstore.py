@@ -29,6 +29,7 @@ __all__ = ["TailStore"]
 
 _BYTES_MAX: Final = 1_000_000
 """Four hundred logs take a tenth."""
+_WAY_OUT: Final = "name a file that is not there yet: all is told again, and nothing is lost"
 
 
 class _Kept(Payload):
@@ -92,7 +93,7 @@ def _read(path: Path) -> _Kept:
         file = canonical.decode(_File, read_bounded(path, _BYTES_MAX), bytes_max=_BYTES_MAX)
         kept = canonical.decode(_Kept, bytes(file.kept), bytes_max=_BYTES_MAX)
     except Refused as refusal:
-        raise Alarm("storage_corrupt", f"{path}: {refusal.detail}") from None
+        raise Alarm("storage_corrupt", f"{path}: {refusal.detail}; {_WAY_OUT}") from None
     if canonical.sha256_hex(bytes(file.kept)) != file.digest:
-        raise Alarm("storage_corrupt", f"{path}: it does not have the digest it says")
+        raise Alarm("storage_corrupt", f"{path}: it does not have the digest it says; {_WAY_OUT}")
     return kept

@@ -6,6 +6,8 @@ pinned.
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -20,7 +22,7 @@ from mesh.core.law.travel import Said, read_law
 from mesh.errors import Refused
 from mesh.limits import BUNDLE_BYTES_MAX, ENVELOPE_BYTES_MAX
 
-__all__ = ["Trust", "load_said", "load_trust", "read_bounded"]
+__all__ = ["Trust", "about", "load_said", "load_trust", "read_bounded"]
 
 
 class Trust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,6 +62,16 @@ def load_said(trust: Trust, base: Path) -> list[Statement[Said]]:
         Refused: ``config_invalid``, the codec's codes.
     """
     return [read_law(read_bounded(base / name, ENVELOPE_BYTES_MAX)) for name in (*trust.policy, *trust.statements)]
+
+
+@contextmanager
+def about(path: Path) -> Iterator[None]:
+    """Name ``path`` in whatever is refused within: of several files it is this one that is not as it should be."""
+    try:
+        yield
+    except Refused as refusal:
+        named = refusal.detail if refusal.detail.startswith(f"{path}") else f"{path}: {refusal.detail}"
+        raise Refused(refusal.code, named) from None
 
 
 def read_bounded(path: Path, bytes_max: int) -> bytes:

@@ -36,7 +36,16 @@ class AuditReport:
     """Talks while an auditor runs, and sums up."""
 
     def __init__(self, cli: Cli, proofs: Path | None = None) -> None:
-        """Nothing was said yet; proofs against members are written into that folder."""
+        """Nothing was said yet; proofs against members are written into that folder, which is made now: not when there is one.
+
+        Raises:
+            Refused: ``config_invalid``.
+        """
+        try:
+            if proofs is not None:
+                proofs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Refused("config_invalid", f"{proofs}: {error.strerror}") from None
         self._cli = cli
         self._proofs = proofs
         self._proven = set[str]()
@@ -61,10 +70,6 @@ class AuditReport:
     def _prove(self, proof: Statement[AnyProof]) -> None:
         """Write it: named by the key, so that whoever audits again and again has one file for each."""
         file = (self._proofs or Path()) / f"fraud-{proof.claims.key[:16]}.json"
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise Refused("config_invalid", f"{file}: {error.strerror}") from None
         with whole_file(file) as out:  # half of one would stand in the place of an older one
             out.write(encode_proof(proof))
         self._cli.say(

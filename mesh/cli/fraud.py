@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from mesh.adapters.trustfiles import read_bounded
+from mesh.adapters.trustfiles import about, read_bounded
 from mesh.cli import Entry, LazyGroup, caught
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.bytes import envelope
@@ -60,8 +60,9 @@ def verify(cli: Cli, files: tuple[Path, ...], trust: Path, pin: str | None, more
     signers without a common member fork a stream too. A statement is judged by the roster that named its signers: give those between the
     first and the newest that is needed with --roster.
     """
-    anchor = envelope.read(Roster, read_bounded(trust, ENVELOPE_BYTES_MAX))
-    admit_roster(anchor, pin=pin or anchor.id)
+    with about(trust):
+        anchor = envelope.read(Roster, read_bounded(trust, ENVELOPE_BYTES_MAX))
+        admit_roster(anchor, pin=pin or anchor.id)
     shown = {item.id: item for item in (envelope.read(Roster, read_bounded(path, ENVELOPE_BYTES_MAX)) for path in more)}
     rosters = vouch(anchor, sorted(shown.values(), key=lambda item: item.claims.epoch)).rosters_held
     if pin is None:

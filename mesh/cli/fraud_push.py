@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from mesh.adapters.trustfiles import read_bounded
+from mesh.adapters.trustfiles import about, read_bounded
 from mesh.cli import caught, client
 from mesh.cli.output import Cli, fail, format_option, pass_cli
 from mesh.cli.spreading import Spread
@@ -32,7 +32,7 @@ def push(cli: Cli, files: tuple[Path, ...], wait: float) -> int:
 
     What proves nothing is offered to nobody. A fork of a stream needs no pushing: who holds both halves shows them.
     """
-    proofs = [read_proof(read_bounded(path, UNLAWFUL_BYTES_MAX)) for path in files]
+    proofs = [_read(path) for path in files]
     values, k = client.run(cli, lambda mesh, library: _push(mesh, library, proofs, wait))
     cli.rows(("member", "kind", "held", "answers"), values)
     lacking = next((value for value in values if len(value["held_by"]) < k), None)
@@ -40,6 +40,11 @@ def push(cli: Cli, files: tuple[Path, ...], wait: float) -> int:
         return fail(cli, Unavailable("not_acknowledged", f"{len(lacking['held_by'])} of {k} hold that against {lacking['member']}"))
     cli.next("mesh fraud ls")
     return 0
+
+
+def _read(path: Path) -> Statement[AnyProof]:
+    with about(path):
+        return read_proof(read_bounded(path, UNLAWFUL_BYTES_MAX))
 
 
 async def _push(

@@ -11,13 +11,13 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import click
 
-from mesh.adapters.trustfiles import read_bounded
+from mesh.adapters.trustfiles import about, read_bounded
 from mesh.cli.covered import Covered, Span, span_of
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.cli.tilefolder import folder_value, judge_folder
@@ -71,8 +71,9 @@ def verify(
     """
     spans = [span_of(written) for written in ranges]
     roster, pin = _pinned(cli, pin) if trust is None else (read_bounded(trust, ENVELOPE_BYTES_MAX), pin)
-    anchor = envelope.read(Roster, roster)
-    admit_roster(anchor, pin=pin or anchor.id)
+    with about(trust) if trust is not None else nullcontext():
+        anchor = envelope.read(Roster, roster)
+        admit_roster(anchor, pin=pin or anchor.id)
     if pin is None:
         cli.say(f"trusting the roster {anchor.id} because it was given; --pin says which one it must be")
     with _Engines(wanted=replay) as engines:

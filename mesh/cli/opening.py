@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from mesh.adapters.signer import load_seal
-from mesh.adapters.trustfiles import read_bounded
+from mesh.adapters.trustfiles import about, read_bounded
 from mesh.cli import client
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.bytes import envelope
@@ -125,7 +125,8 @@ async def _asked(mesh: client.MeshClient, governance: Governance, name: str) -> 
 
 def _in_file(path: Path, trust: Path | None) -> tuple[Statement[Intent], list[Box]]:
     data = read_bounded(path, PROOF_BUNDLE_BYTES_MAX)
-    proof = read_proof(data)
+    with about(path):
+        proof = read_proof(data)
     if trust is not None:
         report = verify(data, trust=read_bounded(trust, ENVELOPE_BYTES_MAX))
         for check in report.checks:

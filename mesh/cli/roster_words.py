@@ -43,7 +43,7 @@ def facts(statement: Statement[Roster]) -> dict[str, Any]:
         "previous": claims.previous,
         "id": statement.id,
         "reason": claims.reason,
-        "issued": telling.when(claims.issued_ms),
+        "issued": telling.when(claims.issued_ms) if claims.issued_ms else "-",
         "begins": telling.when(claims.not_before_ms) if claims.not_before_ms else "at once",
         "n": len(claims.members),
         "f": claims.f,

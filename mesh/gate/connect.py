@@ -32,7 +32,7 @@ from mesh.protocol.enforcer import Place
 __all__ = ["connect", "connect_async", "open_core", "pick"]
 
 _FRESH_MS: Final = 3_000
-"""How long connecting waits for k members to answer; without them the gate is open and denies ``stale``."""
+"""How long connecting waits for k members to answer and for what they hold; without that the gate is open and denies, as with ``stale``."""
 _FAREWELL_MS: Final = 2_000
 
 

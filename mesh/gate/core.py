@@ -168,7 +168,7 @@ class Core:
         return self.outlook.governance.roster
 
     async def open_(self, *, wait_ms: int) -> None:
-        """Hear the mesh, settle what earlier boots left, and wait up to ``wait_ms`` until k members have answered.
+        """Hear the mesh, settle what earlier boots left, and wait up to ``wait_ms`` until this view may be acted by.
 
         Raises:
             MeshError: the store fails.
@@ -179,7 +179,7 @@ class Core:
         self._spawn(self.outbox.run())
         self._spawn(self._watch())
         self._spawn(self.teller.run())
-        await self.outlook.wait_answered(wait_ms)
+        await self.outlook.wait_ready(wait_ms)
 
     async def close(self, *, wait_ms: int) -> None:
         """Give outcomes up to ``wait_ms`` to be taken in; those that are not stand in the store for the next boot."""

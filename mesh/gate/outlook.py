@@ -24,9 +24,9 @@ from mesh.core.law.fold import put_in_force
 from mesh.core.law.governance import Governance
 from mesh.core.messages import LawAsked, Sync, SyncAnswer, pack, unpack
 from mesh.errors import MeshError, Refused
-from mesh.protocol.adoption import go_over, next_roster
+from mesh.protocol.adoption import check_view, go_over, next_roster
 from mesh.protocol.enforcer import View, take_heartbeat
-from mesh.protocol.freshness import Freshness, answered
+from mesh.protocol.freshness import Freshness
 from mesh.protocol.gossip import Asking, Gossip, LawArrived
 from mesh.protocol.step import AskLaw
 
@@ -61,7 +61,7 @@ class Outlook:
         self._wall = wall
         self.counters: Counter[str] = Counter()
         self._fresh = Freshness.begin(boot)
-        self._answered = asyncio.Event()
+        self._ready = asyncio.Event()
         self._asking: Mapping[str, Asking] = {}
         self._learnt = learnt
         self._bus: Bus | None = None
@@ -78,9 +78,8 @@ class Outlook:
         except Refused as refusal:
             self.counters[refusal.code] += 1
         self._go_over()
-        if answered(self._fresh, self.governance.roster, self.governance.frozen):
-            self._answered.set()
         self._ask_for_law(self._gossip())
+        self._look()
 
     def learn(self, data: bytes, node: str = "") -> None:
         """Take governance statements as they were published, or answered by ``node``."""
@@ -91,6 +90,8 @@ class Outlook:
         except Refused as refusal:
             self.counters[refusal.code] += 1
         self._ask_for_law(gossip)
+        self._go_over()
+        self._look()
 
     async def follow(self, bus: Bus) -> None:
         """Hear every heartbeat and every governance statement from now on."""
@@ -115,6 +116,15 @@ class Outlook:
         self._learnt()
         if self._bus is not None:
             self._spawn(self.ask_all(self._bus))  # new members have not answered this boot yet
+
+    def _look(self) -> None:
+        """Notice that this view may be acted by, once: whether it may be at any later moment is asked by whoever acts."""
+        if self._ready.is_set():
+            return
+        view = self.view()
+        with suppress(Refused):
+            check_view(view.governance, view.fresh, wall_ms=view.wall_ms, now_ms=view.now_ms)
+            self._ready.set()
 
     def _gossip(self) -> Gossip:
         return Gossip(self.governance, self._asking, (), now_ms=self.clock.now_ms())
@@ -152,11 +162,14 @@ class Outlook:
             await asyncio.gather(*(self._ask(bus, member) for member in missing))
             await asyncio.sleep(pause_s)
 
-    async def wait_answered(self, wait_ms: int) -> bool:
-        """Whether k members have answered within ``wait_ms``."""
+    async def wait_ready(self, wait_ms: int) -> bool:
+        """Whether within ``wait_ms`` this view could be acted by: k members have answered and I hold what they hold.
+
+        Files may know a former roster or policy only, so by answers alone whoever asks at once is denied as ``wrong_epoch`` or ``stale``.
+        """
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._answered.wait(), wait_ms / 1000)
-        return self._answered.is_set()
+            await asyncio.wait_for(self._ready.wait(), wait_ms / 1000)
+        return self._ready.is_set()
 
     async def _ask(self, bus: Bus, member: str) -> None:
         try:

@@ -121,10 +121,15 @@ class _Work:
             data = self._read(statement_path(identity))
             if data is None:
                 lacking.append(identity)
-            elif envelope.identify(data)[1] != identity:
+                continue
+            try:
+                other = envelope.identify(data)[1] != identity
+                if not other:
+                    sealed_body(data, self._rosters)
+            except Refused as refusal:
+                raise Refused(refusal.code, f"{statement_path(identity)}: {refusal.detail}") from None
+            if other:
                 raise Refused("digest_mismatch", f"what stands as {identity[:16]}… is another statement")
-            else:
-                sealed_body(data, self._rosters)
         if lacking:
             shown = ", ".join(f"{identity[:16]}…" for identity in lacking[:_NAMED_MAX])
             raise Refused("body_missing", f"{len(lacking)} of {len(self._named)} are not here: {shown}")

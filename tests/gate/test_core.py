@@ -1,6 +1,7 @@
 """Whatever fails, and wherever: a body is entered only with a durable start, and what was spent gets exactly one end."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from mesh.errors import Alarm, MeshError, Refused, Unavailable
 from mesh.gate.core import Core, Work
 from mesh.gate.errors import Denied
 from mesh.limits import OUTBOX_OUTCOMES_MAX
-from tests.gate.wire import FakeBus, events_of, opened, outcomes_of, revoked, wish
+from tests.gate.wire import FakeBus, events_of, opened, outcomes_of, revoked, settings, wish
 from tests.support.factory import Lab, secret, sign_draft
 
 DONE = Finished(status=0, outputs=[], duration_ms=1)
@@ -331,6 +332,24 @@ async def test_a_view_that_is_not_fresh_denies_what_a_governor_permitted(core: C
     with pytest.raises(Denied) as caught:
         await core.present(wish(), asked, lambda: None)
     assert caught.value.code == "stale"
+
+
+async def test_a_gate_that_too_few_members_answer_opens_after_its_wait_and_denies_as_stale(lab: Lab, bus: FakeBus, tmp_path: Path) -> None:
+    for name in ("ap-1", "us-1"):
+        bus.mesh.nodes[name].up = False
+    store = await SpentStore.open(tmp_path / "spent.db", audience=lab.place_key.public)
+    core = Core(settings(lab), bus, store, bus.time.clock(), bus.time.now_ms)  # type: ignore[arg-type]  # all that it uses
+    begun = time.monotonic()
+    await core.open_(wait_ms=300)
+    assert 0.3 <= time.monotonic() - begun < 2.0
+    try:
+        for _ in range(2):
+            with pytest.raises(Denied) as caught:
+                await core.begin(wish(), lambda: None)
+            assert (caught.value.code, caught.value.detail) == ("stale", "2 of 3 members have answered since the start")
+        assert set(core.outlook.counters) == {"unreachable"}
+    finally:
+        await core.close(wait_ms=0)
 
 
 async def test_a_watcher_that_dies_lets_nothing_start_any_more(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,10 +71,11 @@ class View:
     def publish(self, data: bytes) -> None:
         self.wire.say(subjects.law(subjects.ANY), data)
 
-    def hear(self, member: str, frontier: tuple[StreamHead, ...]) -> None:
+    def hear(self, member: str, frontier: tuple[StreamHead, ...], *echo: str) -> None:
         """A heartbeat of now."""
         self._beats += 1
-        self.wire.say(subjects.hb(subjects.ANY), beat(member, self._beats, self.outlook.clock.now_ms(), frontier=list(frontier)))
+        said = beat(member, self._beats, self.outlook.clock.now_ms(), echo=echo, frontier=list(frontier))
+        self.wire.say(subjects.hb(subjects.ANY), said)
 
     async def settle(self) -> None:
         for _ in range(100):
@@ -174,6 +175,29 @@ async def test_once_closed_it_asks_for_nothing(view: View) -> None:
     await view.settle()
     assert len(view.wire.asked) <= 1
     assert view.outlook.governance is PLAIN
+
+
+async def test_it_is_ready_once_k_members_have_answered_and_it_holds_what_they_hold(view: View) -> None:
+    ahead = restore(PLAIN, chained(1)).frontier
+    view.hear("us-1", ahead, BOOT)
+    view.hear("ap-1", ahead, BOOT)
+    view.publish(_batch(*chained(1)))
+    assert not await view.outlook.wait_ready(10), "two of k = 3"
+    view.hear("sa-1", ahead)
+    assert not await view.outlook.wait_ready(10), "a third that has not answered this boot"
+    view.hear("sa-1", ahead, BOOT)
+    assert await view.outlook.wait_ready(0)
+
+
+async def test_who_has_all_answers_but_not_what_they_speak_of_is_not_ready(view: View) -> None:
+    for member in ("us-1", "ap-1", "sa-1"):
+        view.hear(member, restore(PLAIN, chained(1)).frontier, BOOT)
+    assert not await view.outlook.wait_ready(10)
+    waiting = asyncio.create_task(view.outlook.wait_ready(5_000))
+    await view.settle()
+    view.publish(_batch(*chained(1)))
+    assert await waiting, "without another heartbeat"
+    assert set(view.outlook.counters) <= {"unreachable"}, "not being ready yet is no fault of anybody"
 
 
 # ------------------------------------------------------------------------------------------------------------ what is running

@@ -14,8 +14,8 @@ from mesh.errors import MeshError
 
 __all__ = ["GUARANTEE"]
 
-_AHEAD_S = 13
-"""More than 2Δ and what the command asks for spreading."""
+_AHEAD_S = 16
+"""2Δ and what the command asks for spreading, 11 s; the rest is for three commands on a machine that is busy."""
 
 
 async def _check(stage: Stage) -> Measured:
@@ -88,4 +88,4 @@ async def _final(stage: Stage) -> float:
     return await stage.until("a record that is final", final)
 
 
-GUARANTEE = Guarantee("node_joins_live", "a node joins a live mesh, catches up, and counts", _check, settle_s=22.0)
+GUARANTEE = Guarantee("node_joins_live", "a node joins a live mesh, catches up, and counts", _check, settle_s=25.0)
