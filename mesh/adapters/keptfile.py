@@ -1,0 +1,105 @@
+"""What one process keeps in one small file, which is either the old one or the new one, whatever happens in between.
+
+Rules
+-----
+1. Saving writes a new file beside, syncs it, renames it over the old one and syncs the folder.
+2. The file carries a digest of itself. One that does not fit is an alarm.
+3. One process at a time: a lock beside the file is held until :meth:`KeptFile.close`.
+
+Not here: what is kept (:mod:`mesh.adapters.auditstore`, :mod:`mesh.adapters.tailstore`).
+"""
+
+import os
+from pathlib import Path
+from typing import Final, Generic, Self, TypeVar
+
+import msgspec
+
+from mesh.adapters.store import hold
+from mesh.adapters.trustfiles import read_bounded
+from mesh.core.bytes import canonical
+from mesh.core.bytes.canonical import Hex32, Payload
+from mesh.errors import Alarm, Refused, Unavailable
+
+__all__ = ["KeptFile"]
+
+_PRIVATE: Final = 0o600
+T = TypeVar("T", bound=Payload)
+
+
+class _File(Payload):
+    digest: Hex32
+    """SHA-256 of what is kept, canonical."""
+    kept: msgspec.Raw
+
+
+class KeptFile(Generic[T]):
+    """That file, open."""
+
+    def __init__(self, path: Path, lock: int, kept: T | None) -> None:
+        self._path = path
+        self._lock: int | None = lock
+        self.kept = kept
+        """What was kept last; ``None`` before anything was."""
+
+    @classmethod
+    def open(cls, path: Path, kind: type[T], *, bytes_max: int) -> Self:
+        """Open the file at ``path``, or begin one.
+
+        Raises:
+            Unavailable: ``storage_failed``, also when another process has it.
+            Alarm: ``storage_corrupt``.
+        """
+        lock = hold(path.with_name(f"{path.name}.lock"))
+        if lock is None:
+            raise Unavailable("storage_failed", f"{path} is in use by another process")
+        try:
+            return cls(path, lock, _read(path, kind, bytes_max) if path.exists() else None)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    def save(self, value: T) -> None:
+        """Keep ``value`` (rule 1). Takes some milliseconds of disk.
+
+        Raises:
+            Unavailable: ``storage_failed``; the old one is kept then.
+        """
+        body = canonical.encode(value)
+        _write_whole(self._path, canonical.encode(_File(digest=canonical.sha256_hex(body), kept=msgspec.Raw(body))))
+        self.kept = value
+
+    def close(self) -> None:
+        """Let go of the file. Closing twice is once."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    fresh = path.with_name(f"{path.name}.new")
+    try:
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _PRIVATE)
+        with open(handle, "wb") as file:  # noqa: PTH123 -- a descriptor, not a path
+            file.write(data)
+            file.flush()
+            os.fsync(handle)
+        fresh.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise Unavailable("storage_failed", f"{path}: {error.strerror}") from None
+
+
+def _read(path: Path, kind: type[T], bytes_max: int) -> T:
+    try:
+        file = canonical.decode(_File, read_bounded(path, bytes_max), bytes_max=bytes_max)
+        kept = canonical.decode(kind, bytes(file.kept), bytes_max=bytes_max)
+    except Refused as refusal:
+        raise Alarm("storage_corrupt", f"{path}: {refusal.detail}") from None
+    if canonical.sha256_hex(bytes(file.kept)) != file.digest:
+        raise Alarm("storage_corrupt", f"{path}: it does not have the digest it says")
+    return kept
