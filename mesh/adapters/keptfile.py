@@ -2,19 +2,19 @@
 
 Rules
 -----
-1. Saving writes a new file beside, syncs it, renames it over the old one and syncs the folder.
-2. The file carries a digest of itself. One that does not fit is an alarm.
-3. One process at a time: a lock beside the file is held until :meth:`KeptFile.close`.
+1. The file carries a digest of itself. One that does not fit is an alarm.
+2. One process at a time: a lock beside the file is held until :meth:`KeptFile.close`.
 
-Not here: what is kept (:mod:`mesh.adapters.auditstore`, :mod:`mesh.adapters.tailstore`).
+Not here: what is kept (:mod:`mesh.adapters.auditstore`, :mod:`mesh.adapters.tailstore`), replacing a file (:mod:`mesh.adapters.durable`).
 """
 
 import os
 from pathlib import Path
-from typing import Final, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import msgspec
 
+from mesh.adapters.durable import replace_file
 from mesh.adapters.store import hold
 from mesh.adapters.trustfiles import read_bounded
 from mesh.core.bytes import canonical
@@ -23,7 +23,6 @@ from mesh.errors import Alarm, Refused, Unavailable
 
 __all__ = ["KeptFile"]
 
-_PRIVATE: Final = 0o600
 T = TypeVar("T", bound=Payload)
 
 
@@ -60,13 +59,13 @@ class KeptFile(Generic[T]):
             raise
 
     def save(self, value: T) -> None:
-        """Keep ``value`` (rule 1). Takes some milliseconds of disk.
+        """Keep ``value``. Takes some milliseconds of disk.
 
         Raises:
             Unavailable: ``storage_failed``; the old one is kept then.
         """
         body = canonical.encode(value)
-        _write_whole(self._path, canonical.encode(_File(digest=canonical.sha256_hex(body), kept=msgspec.Raw(body))))
+        replace_file(self._path, canonical.encode(_File(digest=canonical.sha256_hex(body), kept=msgspec.Raw(body))))
         self.kept = value
 
     def close(self) -> None:
@@ -74,24 +73,6 @@ class KeptFile(Generic[T]):
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    fresh = path.with_name(f"{path.name}.new")
-    try:
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _PRIVATE)
-        with open(handle, "wb") as file:  # noqa: PTH123 -- a descriptor, not a path
-            file.write(data)
-            file.flush()
-            os.fsync(handle)
-        fresh.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise Unavailable("storage_failed", f"{path}: {error.strerror}") from None
 
 
 def _read(path: Path, kind: type[T], bytes_max: int) -> T:
