@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from mesh.adapters.durable import sync_folder
 from mesh.core.bytes.keys import SecretKey
 from mesh.core.bytes.sealkeys import SealKey
 from mesh.errors import Refused
@@ -86,11 +87,7 @@ def _write(path: Path, use: str, public: str, seed: bytes) -> None:
         except BaseException:
             path.unlink()  # half a key would stand in the way of the next attempt
             raise
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)  # else the name may be gone after a power cut, and with it every signature's key
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)  # else the name may be gone after a power cut, and with it every signature's key
 
 
 def load(path: Path) -> KeyFile:

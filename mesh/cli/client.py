@@ -13,7 +13,7 @@ Not here: how it is printed.
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -63,7 +63,20 @@ if TYPE_CHECKING:
     from mesh.adapters.bus import Bus
     from mesh.adapters.trustfiles import Trust
 
-__all__ = ["Ask", "Library", "MeshClient", "Place", "client_of", "files", "intent_of", "learn", "library_of", "open_client", "run"]
+__all__ = [
+    "Ask",
+    "Library",
+    "MeshClient",
+    "Place",
+    "answers_in",
+    "client_of",
+    "files",
+    "intent_of",
+    "learn",
+    "library_of",
+    "open_client",
+    "run",
+]
 
 ASK_MS: Final = 2_000
 _FIND_MAX: Final = 200
@@ -188,18 +201,22 @@ class MeshClient:
         """How every node says it is."""
         return await self.everyone(StatusAsked(), NodeStatus)
 
+    async def answering(self) -> dict[str, NodeStatus]:
+        """How every node that answers says it is.
+
+        Raises:
+            Unavailable: ``unreachable`` when no member does.
+        """
+        return answers_in(await self.status())
+
     async def find(self, prefix: str) -> dict[str, set[Place]]:
         """Ids that begin with ``prefix``, and the records about each, as far as any member knows.
 
         Raises:
             Unavailable: ``unreachable`` when no member answers.
         """
-        answers = await self.everyone(Find(prefix=prefix, count=_FIND_MAX), Found)
-        held = [answer for answer in answers.values() if not isinstance(answer, MeshError)]
-        if not held:
-            raise Unavailable("unreachable", "no member of the roster answers")
         found: dict[str, set[Place]] = {}
-        for answer in held:
+        for answer in answers_in(await self.everyone(Find(prefix=prefix, count=_FIND_MAX), Found)).values():
             for place in answer.records:
                 if place.id.startswith(prefix):
                     found.setdefault(place.id, set()).add(Place(place.origin, place.index))
@@ -328,6 +345,18 @@ class MeshClient:
             if isinstance(answer, BaseException) and not (answers and isinstance(answer, MeshError)):
                 raise answer
         return sorted(answers, key=lambda answer: _when(record_of(answer)))
+
+
+def answers_in(said: Mapping[str, R | MeshError]) -> dict[str, R]:
+    """What those said who answered.
+
+    Raises:
+        Unavailable: ``unreachable`` when nobody did.
+    """
+    answers = {name: answer for name, answer in said.items() if not isinstance(answer, MeshError)}
+    if not answers:
+        raise Unavailable("unreachable", "no member of the roster answers")
+    return answers
 
 
 def intent_of(record: Record) -> str:

@@ -26,7 +26,7 @@ from mesh.cli.times import parse_when
 from mesh.core.bytes import envelope
 from mesh.core.law.erase import ERASURES, Erase
 from mesh.core.log.record import DecisionMade, GovernanceChanged
-from mesh.core.messages import Find, Found, NodeStatus
+from mesh.core.messages import Find, Found
 from mesh.core.run.intent import Intent
 from mesh.errors import MeshError, Refused, Unavailable
 from mesh.limits import AUDIT_LOGS_MAX, ERASED_MAX
@@ -135,9 +135,7 @@ async def _meant(cli: Cli, mesh: client.MeshClient, wish: _Wish) -> AsyncIterato
 
 
 async def _of_subject(cli: Cli, mesh: client.MeshClient, wish: _Wish) -> AsyncIterator[str]:
-    answers = {name: answer for name, answer in (await mesh.status()).items() if isinstance(answer, NodeStatus)}
-    if not answers:
-        raise Unavailable("unreachable", "no member of the roster answers")
+    answers = await mesh.answering()
     for origin in sorted(mesh.origins()):
         head = await recorded.head_of(mesh, answers, origin)
         if head is None:

@@ -32,7 +32,7 @@ from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import log_verifier, read_checkpoint
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import NodeStatus
-from mesh.errors import MeshError, Refused, Unavailable
+from mesh.errors import MeshError, Refused
 from mesh.limits import HEADS_BYTES_MAX, SAMPLE_RECORDS_MAX
 from mesh.protocol.sampling import Drawn, Heads, draw, read_heads
 from mesh.verify import verify
@@ -153,9 +153,7 @@ async def _heads(
     cli: Cli, mesh: client.MeshClient, tally: _Tally, only: str | None
 ) -> AsyncIterator[tuple[recorded.Head, Mapping[str, NodeStatus]]]:
     """How far each log is final, proved, and how the members say they are."""
-    answers = {name: answer for name, answer in (await mesh.status()).items() if isinstance(answer, NodeStatus)}
-    if not answers:
-        raise Unavailable("unreachable", "no member of the roster answers")
+    answers = await mesh.answering()
     if only is not None:
         mesh.member(only)
     for origin, name in sorted(mesh.origins().items()):

@@ -25,7 +25,7 @@ from mesh.cli.sifting import KINDS, About, Sieve, about
 from mesh.cli.times import parse_ago
 from mesh.core.log.record import DecisionMade, OutcomeRecorded, Record
 from mesh.core.messages import NodeStatus
-from mesh.errors import MeshError, Unavailable
+from mesh.errors import MeshError
 from mesh.limits import LISTED_RECORDS_MAX
 
 __all__ = ["ls"]
@@ -136,11 +136,9 @@ class _Listing:
         """
         asked, mesh = self._asked, self._mesh
         self._said = await mesh.status()
-        answers = {name: answer for name, answer in self._said.items() if isinstance(answer, NodeStatus)}
         if asked.only is not None:
             mesh.member(asked.only)
-        if not answers:
-            raise Unavailable("unreachable", "no member of the roster answers")
+        answers = client.answers_in(self._said)
         origins = [origin for origin, name in mesh.naming.logs.items() if asked.only in {None, name}]
         logs = [_Log(Backward(mesh, answers, origin, self._cli.say, bare=asked.sieve.bare), asked.span, self._sift) for origin in origins]
         total = sum(log.log.size for log in logs)

@@ -214,9 +214,7 @@ class _Reading:
         from mesh.policy.shadow import Table
 
         said = await self._mesh.status()
-        answers = {name: answer for name, answer in said.items() if isinstance(answer, NodeStatus)}
-        if not answers:
-            raise Unavailable("unreachable", "no member of the roster answers")
+        answers = client.answers_in(said)
         total, logs = Table(), list[_LogRead]()
         for member in self._mesh.roster.members:
             table, log = await self._log(answers, self._mesh.roster.origin(member), since_ms)

@@ -21,6 +21,7 @@ from typing import Annotated
 
 import msgspec
 
+from mesh.adapters.durable import replace_file
 from mesh.adapters.store import hold
 from mesh.adapters.trustfiles import read_bounded
 from mesh.core.bytes import canonical
@@ -108,22 +109,10 @@ def keep(path: Path, statements: Sequence[Statement[Said]]) -> None:
     """
     entries = [_Entry(sequence=item.claims.sequence, id=item.id, envelope=msgspec.Raw(item.envelope)) for item in statements]
     data = canonical.encode(_File(signed=entries))
-    fresh = path.with_name(f"{path.name}.new")
     try:
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with open(handle, "wb") as file:  # noqa: PTH123 -- a descriptor, not a path
-            os.fchmod(handle, 0o600)
-            file.write(data)
-            file.flush()
-            os.fsync(handle)
-        fresh.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise Unavailable("storage_failed", f"{path}: {error.strerror}; nothing was sent") from None
+        replace_file(path, data)
+    except Unavailable as error:
+        raise Unavailable(error.code, f"{error.detail}; nothing was sent") from None
 
 
 def _spoilt(path: Path, why: str) -> Refused:

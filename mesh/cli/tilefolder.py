@@ -31,7 +31,7 @@ from mesh.core.log.record import encode_record
 from mesh.core.log.tiles import TILE_WIDTH
 from mesh.core.log.tiling import Tiling
 from mesh.core.log.tlogproof import TlogProof
-from mesh.core.messages import NodeStatus, Prove, Proved
+from mesh.core.messages import Prove, Proved
 from mesh.errors import MeshError, Refused, Unavailable
 from mesh.limits import ENVELOPE_BYTES_MAX, PROOF_ROSTERS_MAX, RECORD_BYTES_MAX
 from mesh.protocol.evidence import sealed_body
@@ -83,9 +83,7 @@ def archive(cli: Cli, node: str, folder: Path) -> int:
 
 
 async def _write_log(mesh: client.MeshClient, origin: str, folder: Path, rosters: Vouched) -> None:
-    answers = {name: answer for name, answer in (await mesh.status()).items() if isinstance(answer, NodeStatus)}
-    if not answers:
-        raise Unavailable("unreachable", "no member of the roster answers")
+    answers = await mesh.answering()
     head = await recorded.head_of(mesh, answers, origin)
     if head is None:
         raise Refused("not_final", f"no certificate of {origin} is known to whoever answers")

@@ -28,6 +28,7 @@ from typing import Final, Literal
 import blake3
 import msgspec
 
+from mesh.adapters.durable import sync_folder
 from mesh.adapters.signer import load
 from mesh.adapters.store import hold
 from mesh.adapters.storecheck import Held, check_file, copy_file
@@ -163,7 +164,7 @@ async def restore(config: NodeConfig, folder: Path, *, replace: bool, with_keys:
             _put_keys(folder / _KEYS, config.path(config.node.keys))
         aside = _set_aside(data, former, now_ms)
         fresh.rename(data / FILE)
-        _sync_folder(data)
+        sync_folder(data)
     except OSError as error:
         raise Unavailable("storage_failed", f"{error.filename}: {error.strerror}") from None
     finally:
@@ -205,7 +206,7 @@ def _set_aside(data: Path, former: list[Path], now_ms: int) -> Path | None:
     aside.mkdir(mode=0o700)
     for path in former:
         path.rename(aside / path.name)
-    _sync_folder(data)
+    sync_folder(data)
     return aside
 
 
@@ -243,9 +244,9 @@ def _made_beside(folder: Path) -> Iterator[Path]:
         raise Refused("config_invalid", f"{folder.parent}: {error.strerror}") from None
     try:
         yield fresh
-        _sync_folder(fresh)
+        sync_folder(fresh)
         fresh.rename(folder)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
     except OSError as error:
         raise Unavailable("storage_failed", f"{folder}: {error.strerror}") from None
     finally:
@@ -256,7 +257,7 @@ def _copy_keys(source: Path, target: Path) -> None:
     target.mkdir(mode=0o700)
     for use in _USES:
         _copy(source / f"{use}.key", target / f"{use}.key")
-    _sync_folder(target)
+    sync_folder(target)
 
 
 def _put_keys(source: Path, target: Path) -> None:
@@ -264,7 +265,7 @@ def _put_keys(source: Path, target: Path) -> None:
     for use in _USES:
         if not (target / f"{use}.key").exists():
             _copy(source / f"{use}.key", target / f"{use}.key")
-    _sync_folder(target)
+    sync_folder(target)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -281,11 +282,3 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
