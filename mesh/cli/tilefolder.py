@@ -173,6 +173,8 @@ def judge_folder(folder: Path, trust: bytes, pin: str | None, spans: Sequence[Sp
     """
     anchor = envelope.read(Roster, trust)
     admit_roster(anchor, pin=pin or anchor.id)
+    if not any((folder / path).exists() for path in (CHECKPOINT, _roster_path(1), "tile")):
+        raise Refused("config_invalid", f"{folder} is no archive: it has neither a checkpoint nor tiles")
     try:
         shown = [envelope.read(Roster, data) for data in _rosters(folder)]
         rosters = vouch(anchor, shown)

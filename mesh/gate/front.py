@@ -452,7 +452,7 @@ def _done(result: R) -> R:
     Raises:
         TypeError: the body fails, and is recorded so.
     """
-    if not (inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result)):
+    if not (inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result) or isinstance(result, map | filter)):
         return result
     if inspect.iscoroutine(result):
         result.close()  # it never began

@@ -244,6 +244,19 @@ def test_records_that_are_not_in_their_order_are_refused(
     assert (status, "non_canonical" in printed or "stands behind record" in printed) == (3, True), printed
 
 
+def test_one_proof_is_not_all_that_must_be_there(shell: Shell, files: tuple[Path, str], tmp_path: Path) -> None:
+    one = tmp_path / "proof.json"
+    shell.run("prove", shell.story.permitted, "-o", str(one))
+    (value,) = json.loads(shell.run("verify", "-o", "json", str(one), "--trust", files[1])[1])
+    origin, index = value["record"]["origin"], value["record"]["index"]
+    for span, expected in ((f"{origin}={index}..{index}", "VERIFIED"), (f"{origin}={index}..{index + 1}", "FAILED")):
+        status, printed, _ = shell.run("verify", "-o", "json", str(one), "--trust", files[1], "--range", span)
+        (value,) = json.loads(printed)
+        assert (status, value["verdict"]) == (0 if expected == "VERIFIED" else 5, expected)
+        assert value["checks"][-1]["name"] == "range"
+    assert value["checks"][-1]["detail"] == f"record {index + 1} of {origin} is not there"
+
+
 def test_a_range_that_is_none_is_refused(shell: Shell, files: tuple[Path, str]) -> None:
     out, roster = files
     shell.run("audit", "export", "--out", str(out), "--node", "us-1")

@@ -130,6 +130,13 @@ def test_a_certificate_has_its_lines_in_one_order(shell: Shell, tmp_path: Path) 
     assert (status, report["verdict"], report["checks"][-1]["code"]) == (5, "FAILED", "non_canonical")
 
 
+def test_a_folder_that_is_no_archive_is_not_called_a_forged_one(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "a.txt").write_text("Dear")
+    status, report = _verify(shell, tmp_path / "letters")
+    assert (status, report["verdict"], report["code"]) == (3, "UNREADABLE", "config_invalid")
+
+
 def test_records_that_must_be_there_and_are_not_are_named(shell: Shell, tmp_path: Path) -> None:
     folder = tmp_path / "eu-1"
     told = _archive(shell, folder)[1]

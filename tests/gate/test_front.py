@@ -188,6 +188,22 @@ def test_an_async_body_whose_result_would_run_later_lets_nothing_run_after_the_e
     assert taken_in(gate, bus) == ["started", "failed"]
 
 
+@pytest.mark.parametrize(
+    "later", [map, filter, lambda each, amounts: (each(amount) for amount in amounts)], ids=["map", "filter", "generator"]
+)
+def test_what_a_plain_body_leaves_to_be_iterated_never_runs(gate: Gate, bus: FakeBus, later: Callable[..., Any]) -> None:
+    ran: list[int] = []
+
+    @gate.guard("payments/send", resource=RESOURCE)
+    def pay(amount: int) -> Any:
+        return later(ran.append, [amount])
+
+    with pytest.raises(TypeError, match="runs later"):
+        pay(5)
+    assert ran == []
+    assert taken_in(gate, bus) == ["started", "failed"]
+
+
 @pytest.mark.parametrize("hidden", ["committed", "sealed"])
 def test_a_name_to_hide_that_is_no_parameter_is_found_when_it_is_written_not_when_its_value_has_been_sent(gate: Gate, hidden: str) -> None:
     def pay(iban: str) -> None:
