@@ -35,6 +35,7 @@ from mesh.core.law.policy import Bundle, Manifest, bundle_digest
 from mesh.core.law.proof import Proof
 from mesh.core.law.proofs import AnyProof, admit_proof
 from mesh.core.law.resolve import Resolve
+from mesh.core.law.retain import Retain
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import ROSTERS, Roster
 from mesh.core.law.streams import Chain, Cursor, Fork, ahead
@@ -73,7 +74,7 @@ class ToldIncident(msgspec.Struct, frozen=True):
 Told = tuple[Change, str] | ToldIncident
 """What is to be recorded of what was taken in: the kind, and which."""
 
-_Changing = Roster | Manifest | Activation | Halt | Revocation | Resolve | Erase
+_Changing = Roster | Manifest | Activation | Halt | Revocation | Resolve | Erase | Retain
 _CHANGES: Final[Mapping[type[_Changing], Change]] = {
     Roster: "roster",
     Manifest: "policy",
@@ -82,6 +83,7 @@ _CHANGES: Final[Mapping[type[_Changing], Change]] = {
     Revocation: "revocation",
     Resolve: "resolve",
     Erase: "erase",
+    Retain: "retain",
 }
 _PATIENCE_MS: Final = 400
 """How long one member has to answer before another is asked about the same stream."""

@@ -23,6 +23,7 @@ from mesh.core.law.policy import Bundle, Manifest, check_succession, read_bundle
 from mesh.core.law.proof import PREFIX, Proof, accusable, fraud_stream
 from mesh.core.law.reign import base_of, in_reign
 from mesh.core.law.resolve import RESOLVES, Resolve, newest
+from mesh.core.law.retain import Floors, Retain, raised
 from mesh.core.law.revocation import Revocation, Spared, spared_by
 from mesh.core.law.roster import ROSTERS, Roster, admit_roster, frauds_max
 from mesh.core.law.streams import Chain, Fork, Growth, Stream, common, head_of, onward, settle
@@ -234,6 +235,7 @@ def _silent(roster: Roster, roster_id: str) -> Governance:
         whole={},
         erased=frozenset(),
         erasures={},
+        floors={},
         former={digest: frontier},
         keys={member.decision_key: member for member in roster.members},
     )
@@ -289,6 +291,7 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
         whole={**whole, **dict.fromkeys(ended, ENDED)},
         former=dict(list(former.items())[-_FORMER_MAX:]),
         **_erasing(governance, new),
+        floors=_retaining(governance, new),
     )
     spares, spared = _sparing(grown, new, again=again)
     halts, halted = _halting(grown, changed, new)
@@ -393,6 +396,12 @@ def _erasing(governance: Governance, new: Sequence[Statement[Said]]) -> Mapping[
     if not said:
         return {}
     return {"erasures": {**governance.erasures, **said}, "erased": governance.erased.union(*said.values())}
+
+
+def _retaining(governance: Governance, new: Sequence[Statement[Said]]) -> Floors:
+    """From where on records are kept with these statements."""
+    said = [cast("Statement[Retain]", item) for item in new if isinstance(item.claims, Retain)]
+    return raised(governance.floors, said) if said else governance.floors
 
 
 def _gapless(stream: Stream | None) -> tuple[str, ...]:
