@@ -20,7 +20,8 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from mesh.adapters.store import failure, hold
-from mesh.adapters.store_schema import LEVELS, checksum, head_sum
+from mesh.adapters.store_schema import LEVELS, checksum, floor_sum, head_sum, is_gone
+from mesh.adapters.storeprune import KEPT, named_still
 from mesh.core.bytes import envelope
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.errors import Alarm, Refused, Unavailable
@@ -147,13 +148,13 @@ class BrokenFile:
         return len(self._writes) or int(not sound)
 
     def _of_log(self, origin: str, log: int) -> list[LostRecord]:
-        leaves, actual = list[bytes](), dict[int, bytes]()
+        leaves, actual, below = list[bytes](), dict[int, bytes](), self._below(origin, log)
         for index, leaf, data in self._file.execute("SELECT idx, leaf, data FROM record NOT INDEXED WHERE log = ? ORDER BY idx", (log,)):
             found = leaf_hash(data)
             if index != len(leaves):
                 raise Alarm("storage_corrupt", f"{origin}: a record is missing before {index}")
             leaves.append(leaf)
-            if found != leaf:
+            if found != leaf and not (index < below and is_gone(data)):
                 actual[index] = found
         signed = self._signed(origin, log, len(leaves))
         if actual and (signed is None or max(actual) >= signed.size):
@@ -167,6 +168,11 @@ class BrokenFile:
                 raise Alarm("storage_corrupt", f"{origin}: neither records nor hashes lead to the root signed at size {signed.size}")
         self._branches(log, leaves)
         return [LostRecord(origin, index, leaves[index]) for index in actual]
+
+    def _below(self, origin: str, log: int) -> int:
+        """The floor of that log; 0 if it has none that is whole."""
+        rows = self._file.execute("SELECT below, done, sum FROM floor WHERE log = ?", (log,)).fetchall()
+        return next((below for below, done, total in rows if total == floor_sum(origin, below, done)), 0)
 
     def _signed(self, origin: str, log: int, held: int) -> Head | None:
         """The largest head of that log which is whole, and whose records are held."""
@@ -185,12 +191,21 @@ class BrokenFile:
                 self._writes.append((row, (log, level, number, branch)))
 
     def _of_table(self, table: str) -> list[LostStatement]:
-        lost = list[LostStatement]()
+        lost, gone = list[LostStatement](), list[LostStatement]()
+        prunes = self._file.execute("SELECT 1 FROM floor").fetchone() is not None
         for row, identity, data, total in self._file.execute(f"SELECT n, id, envelope, sum FROM {table}"):  # noqa: S608 -- our own names
             one = LostStatement(table, row, identity.hex(), total)
             if not one.fits(data):
-                lost.append(one)
+                (gone if prunes and table == "body" and is_gone(data) else lost).append(one)
+        if gone:  # with the last record that named it, or it has rotted
+            named = set[bytes]().union(*(bodies for bodies, _ in named_still(self._file.execute(KEPT))))
+            lost += [one for one in gone if bytes.fromhex(one.id) in named and not self._again(one)]
         return lost
+
+    def _again(self, one: LostStatement) -> bool:
+        """Whether it was stored again after it went."""
+        rows = self._file.execute("SELECT envelope FROM body WHERE id = ? AND n > ?", (bytes.fromhex(one.id), one.row))
+        return any(not is_gone(data) for (data,) in rows)
 
 
 def _leads(leaves: Sequence[bytes], signed: Head) -> bool:

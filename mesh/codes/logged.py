@@ -34,6 +34,12 @@ LOGS: Final[dict[str, Code]] = {
         "repeating the decision gives another answer", "attester, auditor", "Keep the evidence; the decider lied or is broken.", 5
     ),
     "body_missing": Code("a statement that a record names is not held", "attester, auditor", "Pull it from another member.", 4),
+    "record_pruned": Code(
+        "only the hash of this record is kept: it is below the floor that the root signed, final, and was pruned",
+        "governor, store",
+        "Read it in an archive, and judge that with `mesh verify DIR`: the answer says where archives are meant to be.",
+        2,
+    ),
     "file_foreign": Code("a file that nothing in its folder names", "verifier", "See what it is; nothing vouches for it.", 2),
     "not_final": Code("fewer than k members attested it", "verifier", "Wait, or collect the certificate again.", 2),
     "former_certificate": Code(

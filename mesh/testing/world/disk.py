@@ -27,6 +27,7 @@ from mesh.protocol.members import logs_of
 from mesh.protocol.refusing import conflict_key, refused_key
 from mesh.protocol.step import (
     Append,
+    AppendHashes,
     Head,
     HeadUse,
     InsertOnce,
@@ -140,6 +141,10 @@ class Disk:
                     if [leaf_hash(leaf) for leaf in leaves] != list(hashes):
                         raise Alarm("storage_corrupt", f"{origin}: a record comes with another record's hash")
                     sizes[origin] = size + len(leaves)
+                case AppendHashes(origin=origin, first=first, hashes=hashes):
+                    if first != sizes.get(origin, self.size(origin)):
+                        raise Alarm("storage_rolled_back", f"{origin}: the hash of record {first} out of turn")
+                    sizes[origin] = first + len(hashes)
                 case SetHead(use=use, origin=origin, head=head):
                     _check_head(use, origin, heads.get((use, origin), self.heads.get((use, origin))), head)
                     heads[use, origin] = head
@@ -152,9 +157,9 @@ class Disk:
 
     def _apply(self, effect: Persist) -> None:
         match effect:
-            case Append(origin=origin, leaves=leaves, hashes=hashes):
+            case Append(origin=origin, hashes=hashes) | AppendHashes(origin=origin, hashes=hashes):
                 log = self.logs.setdefault(origin, StoredLeaves())
-                log.leaves += leaves
+                log.leaves += effect.leaves if isinstance(effect, Append) else [b""] * len(hashes)
                 log.hashes += hashes
             case SetHead(use=use, origin=origin, head=head):
                 self.heads[use, origin] = head
