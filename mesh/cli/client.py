@@ -294,7 +294,10 @@ class MeshClient:
 
     async def records(self, member: str, origin: str, first: int, count: int) -> LineageBatch:
         """Records of a log as one member holds them. Raises as :meth:`ask`."""
-        return await self.ask(member, Pull(origin=origin, first=first, count=count), LineageBatch)
+        batch = await self.ask(member, Pull(origin=origin, first=first, count=count), LineageBatch)
+        if batch.pruned:
+            raise Refused("record_pruned", f"{origin} {first}: {member} has only its hash; `mesh lineage prune` says where archives are")
+        return batch
 
     async def leaves(self, member: str, origin: str, first: int, count: int) -> LineageBatch:
         """The same records without what they name. Raises as :meth:`ask`."""

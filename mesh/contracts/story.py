@@ -463,6 +463,7 @@ def _messages(said: _Said, outcomes: _Outcomes, leaves: tuple[bytes, ...], seen:
             first=0,
             records=[Raw(leaf) for leaf in leaves[:_SEEN]],
             bodies=bodies,
+            pruned=[],
             openings=[],
             path=[],
             start=[],
