@@ -27,6 +27,7 @@ from mesh.protocol.events import (
     OpeningsErased,
     OutcomesArrived,
     PolicyAdmitted,
+    RecordsPruned,
     Tick,
 )
 from mesh.protocol.serving import pull_answer
@@ -188,6 +189,10 @@ async def _erased(desk: Desk) -> None:
     await desk.take(OpeningsErased("ab" * 32), Tick())
 
 
+async def _pruned(desk: Desk) -> None:
+    await desk.take(RecordsPruned("cd" * 32, OWNER.name, 7), Tick())
+
+
 async def _through(desk: Desk) -> None:
     await desk.take(*desk.answers())
 
@@ -232,6 +237,7 @@ STEPS: Final = (
     Row("log", "an external witness has cosigned", ("PutNote outside",), _nothing, _outside),
     Row("law", "revocations are taken in", ("PutLaw",), _nothing, _revoked),
     Row("law", "it is recorded what was erased", ("Append own", "Locate"), _nothing, _erased),
+    Row("law", "it is recorded up to where a log was pruned", ("Append own", "Locate", "SetMeta pruned"), _nothing, _pruned),
     Row("law", "a policy is admitted", ("PutBundle",), _law(_SECOND.envelope), _admitted),
     Row("law", "the next roster begins", ("SetMeta roster epoch",), _then(_law(_NEXT.envelope), _later(1_000)), _over),
     Row(
