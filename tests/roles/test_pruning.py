@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from mesh.adapters.clock import Clock, Reading
+from mesh.adapters.httpserver import Request
 from mesh.adapters.store import Store
 from mesh.core.bytes import envelope
 from mesh.core.log.checkpoint import Checkpoint, log_line
@@ -25,6 +26,7 @@ from mesh.protocol.step import PutNote
 from mesh.roles.answers import looked_up
 from mesh.roles.loading import load_state
 from mesh.roles.pruning import prune_for_ever
+from mesh.roles.tiles import Tiles
 from tests.core.kit import refuses
 from tests.roles.test_erasing import _within
 from tests.roles.test_performer import LAB, Bench
@@ -193,6 +195,24 @@ async def test_who_asks_for_what_was_pruned_gets_its_code_and_where_archives_are
         verify_consistency(end, 180, begun, root, [bytes.fromhex(value) for value in batch.path])
     batch = unpack(LineageBatch, await looked_up(bench.store, Pull(origin=origin, first=BELOW, count=5), state, openings=True))
     assert ([bytes(raw) for raw in batch.records], batch.pruned) == (leaves[BELOW : BELOW + 5], [])
+    await bench.store.close()
+
+
+async def test_tiles_of_hashes_are_served_on_and_bundles_of_what_was_pruned_are_not_there(tmp_path: Path) -> None:
+    bench = await _bench(tmp_path)
+    origin = bench.performer.state.log.origin
+    root = (await bench.store.frontier_at(origin, 180)).root()
+    note = Note(Checkpoint(origin, 180, root).to_text(), (log_line(origin, "ab" * 32, bytes(64)),)).encode()
+    await _final(bench, 180)
+    await _floor(bench, BELOW)
+    tiles, asked = Tiles(lambda: bench.store, lambda: note), (f"/{origin}/tile/0/000.p/180", f"/{origin}/tile/entries/000.p/180")
+    before = [await tiles.answer(Request("GET", path, b"")) for path in asked]
+    assert [answer.status for answer in before] == [200, 200]
+    _later(bench)
+    async with _pruning(bench) as told:
+        await _within(lambda: bool(told))
+    after = [await tiles.answer(Request("GET", path, b"")) for path in asked]
+    assert ([answer.status for answer in after], after[0].body) == ([200, 404], before[0].body)
     await bench.store.close()
 
 
