@@ -21,7 +21,7 @@ import msgspec
 from mesh.core.bytes.canonical import Count, Millis, Payload
 from mesh.core.law.roster import Roster
 from mesh.core.messages import NodeStatus
-from mesh.limits import AUDIT_BOOTS_MAX, AUDIT_LAGS_MAX, AUDIT_LIVES_MAX, MEMBERS_MAX
+from mesh.limits import AUDIT_BOOTS_MAX, AUDIT_LAGS_MAX, AUDIT_LIVES_MAX, MEMBERS_MAX, PRUNE_AGE_MS_MIN
 from mesh.protocol.lives import ENDS, Life, Lives, Permit, Starts, by_intent, deed_of, unsure
 from mesh.protocol.numbering import Boot, LoggedOutcome, Numbering, Trouble, keyed
 from mesh.protocol.progress import Lag, Pace, Silence, lagging, silent
@@ -135,6 +135,13 @@ class Watch:
         if self._numbering.take(heard) and (deed := deed_of(heard)).event != "blocked":
             self.lives.deed(heard.claims.intent, deed)
 
+    def pruned(self, now_ms: int) -> None:
+        """Records were skipped that nobody has any more: what lacks because of that is not missed (:mod:`mesh.core.law.retain`)."""
+        if self._numbering is None:
+            self._numbering = Numbering(self._state.boots, self._state.forgotten)
+        self._numbering.forgotten = max(1, self._numbering.forgotten)
+        self.lives.lost_ms = max(self.lives.lost_ms, now_ms - PRUNE_AGE_MS_MIN)
+
     def told(self, statuses: Mapping[str, NodeStatus], final: Mapping[str, int], roster: Roster, *, now_ms: int) -> None:
         """What members of ``roster`` answered about themselves."""
         owners = {roster.origin(member): member.name for member in roster.members}
@@ -227,7 +234,11 @@ def _life(state: Watched, life: Life, late: _Late, more_ms: int) -> Iterator[Sta
         if deed.ends and deed.event != "unknown" and not life.has(deed, "started") and missed:
             yield Standing("start_missing", deed.origin, deed.index, deed.recorded_ms, f"{about}: its start stands in no log")
         over = deed.event != "started" or life.has(deed, *ENDS)
-        if not over and late(deed.recorded_ms, more_ms + (permit.lease_ms if permit is not None else 0)):
+        if (
+            not over
+            and not unsure(deed, state.lost_ms)
+            and late(deed.recorded_ms, more_ms + (permit.lease_ms if permit is not None else 0))
+        ):
             yield Standing("end_missing", deed.origin, deed.index, deed.recorded_ms, f"{about}: its end stands in no log")
 
 

@@ -28,7 +28,6 @@ import msgspec
 
 from mesh.core.law.former import final_under
 from mesh.core.law.governance import Governance
-from mesh.core.law.retain import NOWHERE
 from mesh.core.log.certificate import verify_certificate
 from mesh.core.log.checkpoint import log_verifier, read_checkpoint
 from mesh.core.log.merkle import leaf_hash, verify_consistency
@@ -52,7 +51,7 @@ from mesh.protocol.holding import (
     to_attest,
     wait,
 )
-from mesh.protocol.leading import leading
+from mesh.protocol.leading import bare_hashes, leading
 from mesh.protocol.members import is_current, rosters_of
 from mesh.protocol.refusing import evidence, refused_key, say_refused
 from mesh.protocol.step import AppendHashes, Ask, Effect, PutNote, SetHead, SetMeta
@@ -126,10 +125,7 @@ def lowered(state: Mirror, batch: LineageBatch, context: MirrorContext) -> Mirro
 
 def _bare(state: Mirror, batch: LineageBatch, context: MirrorContext) -> list[bytes]:
     """The hashes of what comes next in an answer without records, as far as a floor lets them be enough (rule 4)."""
-    size, below = state.frontier.size, context.governance.floors.get(state.origin, NOWHERE).below
-    if batch.records or not batch.first <= size or batch.first + len(batch.pruned) > below:
-        return []
-    return [bytes.fromhex(value) for value in batch.pruned[size - batch.first :]]
+    return bare_hashes(batch, state.frontier.size, context.governance)[state.frontier.size - batch.first :]
 
 
 def _believed(state: Mirror, batch: LineageBatch, context: MirrorContext) -> Aim | None:
