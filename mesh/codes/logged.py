@@ -40,6 +40,18 @@ LOGS: Final[dict[str, Code]] = {
         "Read it in an archive, and judge that with `mesh verify DIR`: the answer says where archives are meant to be.",
         2,
     ),
+    "record_young": Code(
+        "a floor would let records go that may still be asked for",
+        "mesh lineage prune",
+        "Wait until they are eight days old, or name a smaller index.",
+        2,
+    ),
+    "floor_falls": Code(
+        "a larger floor of this log was signed before, and nodes keep to that",
+        "mesh lineage prune",
+        "Name an index that is not smaller.",
+        2,
+    ),
     "file_foreign": Code("a file that nothing in its folder names", "verifier", "See what it is; nothing vouches for it.", 2),
     "not_final": Code("fewer than k members attested it", "verifier", "Wait, or collect the certificate again.", 2),
     "former_certificate": Code(
