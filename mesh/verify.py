@@ -42,7 +42,6 @@ from mesh.core.law.vouched import Vouched, vouch
 from mesh.core.log.bundle import ProofBundle, Proven, read_proof
 from mesh.core.log.checkpoint import read_checkpoint
 from mesh.core.log.merkle import leaf_hash, verify_inclusion
-from mesh.core.log.note import parse_note
 from mesh.core.log.record import DecisionMade, Denied, EnforcerHeard, OutcomeRecorded, Record, read_record
 from mesh.core.log.tlogproof import TlogProof
 from mesh.core.messages import Openings
@@ -59,7 +58,7 @@ from mesh.protocol import decide
 from mesh.protocol.attester import Material, examine_records
 from mesh.protocol.belonging import check_belongs, meant_by
 from mesh.protocol.documents import Documents
-from mesh.protocol.evidence import certified, nothing_else, ordered, sealed_body
+from mesh.protocol.evidence import certified, in_order, nothing_else, ordered, sealed_body
 from mesh.protocol.examine import authenticate
 from mesh.protocol.serving import body_ids
 
@@ -250,9 +249,7 @@ class _Judge:
         if not proof:
             raise _Skipped("nobody has signed a tree with this record in it")
         note = TlogProof.parse(proof).note
-        names = [line.name for line in parse_note(note).lines]
-        if names != [record.origin, *sorted(names[1:])]:
-            raise Refused("non_canonical", "the lines of the certificate are not in their order")
+        in_order(note, record.origin)
         # Who had left before it was decided has no say in it, whoever holds their keys by now.
         rosters = self._rosters.since(self._then(record).epoch if isinstance(record, DecisionMade) else 0)
         try:

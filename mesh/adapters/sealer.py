@@ -16,18 +16,19 @@ from mesh.errors import Refused
 __all__ = ["seal"]
 
 
-def seal(opening: Opening, auditors: Mapping[str, str]) -> tuple[list[Seal], list[Box]]:
+def seal(opening: Opening, auditors: Mapping[str, str], *, holder: str) -> tuple[list[Seal], list[Box]]:
     """The seals of one parameter and their boxes, sorted by auditor.
 
     Args:
         opening: what is sealed.
         auditors: name to X25519 public key, lowercase hex.
+        holder: the key with which the intent is signed, lowercase hex.
 
     Raises:
         Refused: ``bad_key``, ``too_large``.
     """
     seals, boxes = list[Seal](), list[Box]()
-    data = content(opening)
+    data = content(opening, holder)
     for auditor, key in sorted(auditors.items()):
         try:
             box = bindings.crypto_box_seal(data, admit_seal_key(key))

@@ -131,7 +131,7 @@ class File:
         self._reader = reader
         self._waiting = deque[_Waiting[Any]]()
         self._wake = asyncio.Event()
-        self._over = ""
+        self.over = ""  # why it takes nothing any more; empty while it does
         self._resting = asyncio.Event()
         """Nothing is written any more, and the writing connection is closed."""
         self._closing = asyncio.Event()
@@ -200,23 +200,23 @@ class File:
 
     async def rest(self) -> None:
         """End writing: a running transaction is finished, who waits behind it is refused."""
-        self._over = self._over or "it was closed"
+        self.over = self.over or "it was closed"
         self._wake.set()
         await self._resting.wait()
 
     async def close(self) -> None:
         """End reading, too."""
-        self._over = self._over or "it was closed"
+        self.over = self.over or "it was closed"
         self._wake.set()
         self._closing.set()
         await asyncio.shield(self._task)
 
     def _require(self) -> None:
-        if self._over:
-            raise Unavailable("storage_failed", f"{self._path.name}: {self._over}")
+        if self.over:
+            raise Unavailable("storage_failed", f"{self._path.name}: {self.over}")
 
     def _end(self, error: MeshError) -> MeshError:
-        self._over = self._over or error.detail
+        self.over = self.over or error.detail
         self._wake.set()
         return error
 
@@ -230,7 +230,7 @@ class File:
     async def _write_on(self) -> None:
         group = list[_Waiting[Any]]()
         try:
-            while not self._over:
+            while not self.over:
                 while self._waiting and len(group) < self._layout.together:
                     group.append(self._waiting.popleft())
                 if group:
@@ -240,10 +240,10 @@ class File:
                     self._wake.clear()
                     await self._wake.wait()
         finally:  # as above
-            self._over = self._over or "its writer was stopped"
+            self.over = self.over or "its writer was stopped"
             for item in (*group, *self._waiting):
                 if not item.done.done():
-                    item.refuse(Unavailable("storage_failed", f"{self._path.name}: {self._over}"))
+                    item.refuse(Unavailable("storage_failed", f"{self._path.name}: {self.over}"))
             self._waiting.clear()
             await abandon(self._writer)
             self._resting.set()
@@ -326,6 +326,11 @@ class Store(Finding):
             Unavailable: ``storage_failed``: whether it was stored is unknown until the file is opened again.
         """
         await self._file.write(lambda session: self._apply(session, effects))
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is written any more."""
+        return bool(self._file.over)
 
     async def close(self) -> None:
         """Finish the running commit, refuse the waiting ones, and let go of the file."""
@@ -446,8 +451,7 @@ class Store(Finding):
 async def _catch_up(session: Session, index: Index) -> bool:
     """Take some rows into the index that it does not have yet; whether there were any."""
     turn = await index.behind(session.fetch)
-    if turn is None:
-        return False
-    await session.together(turn.writes)
-    index.adopt(turn)
-    return True
+    if turn is not None:
+        await session.together(turn.writes)
+        index.adopt(turn)
+    return turn is not None

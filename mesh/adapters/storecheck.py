@@ -10,7 +10,8 @@ Rules
    which more is held than its hash.
 
 Not here: whose file it is, and what lies beside it (:mod:`mesh.roles.backup`). Nothing checks the time under which a first use
-stands, nor the kind, stream and number beside a statement: the statement itself says them.
+stands, nor the kind, stream and number beside a statement: the statement itself says them. Nor under which ids a pruned record is found:
+that it was pruned says its row.
 """
 
 import os
@@ -26,7 +27,7 @@ import msgspec
 from mesh.adapters.store import LAYOUT, failure
 from mesh.adapters.store_schema import checksum, fact_sum, is_gone, note_sum
 from mesh.adapters.storelayout import owned_schema
-from mesh.adapters.storeprune import KEPT, named_still
+from mesh.adapters.storeprune import KEPT, OPENINGS_SUM, named_still
 from mesh.adapters.storequeries import Queries
 from mesh.core.bytes import envelope
 from mesh.core.law.policy import bundle_digest
@@ -191,10 +192,10 @@ class _Check:
         for digest, data, total in self._file.execute("SELECT digest, data, sum FROM bundle"):
             _believe(total == checksum(data) and bundle_digest(data) == digest, f"policy bundle {digest}")
         for intent, data, total, erased in self._file.execute(_OPENINGS):
-            if prunes and is_gone(data) and not erased:
+            if prunes and not erased and (data, total) == (bytes(len(data)), OPENINGS_SUM):
                 openings.add(intent)
                 continue
-            _believe(is_gone(data) if erased else total == checksum(data), f"openings of {intent.hex()}")
+            _believe((data, total) == (bytes(len(data)), 0) if erased else total == checksum(data), f"openings of {intent.hex()}")
         for number, data, total in self._file.execute("SELECT n, entries, sum FROM part"):
             _believe(total == checksum(data), f"part {number} of the index")
         for key, value, total in self._file.execute("SELECT key, value, sum FROM meta"):

@@ -15,7 +15,7 @@ from mesh.adapters.storeindex import Fetch
 __all__ = ["blank", "emptied"]
 
 _ERASE: Final = "INSERT INTO erased (intent) VALUES (?) ON CONFLICT DO NOTHING"
-_BLANK: Final = "UPDATE opening SET openings = zeroblob(length(openings)) WHERE intent = ?"
+_BLANK: Final = "UPDATE opening SET openings = zeroblob(length(openings)), sum = 0 WHERE intent = ?"
 
 
 async def blank(many: Callable[[str, Sequence[tuple[bytes]]], Awaitable[None]], intents: Collection[str]) -> None:

@@ -70,6 +70,8 @@ class Finding(Queries):
     async def find(self, prefix: str, count: int) -> list[tuple[str, str, int]]:
         """(id, origin, index) of records about statements whose id begins with these hex digits, newest first; of all, for none.
 
+        Of any log: whoever writes one can push what stands in others behind ``count``. What matters is asked with :meth:`newest_in`.
+
         Raises:
             Refused: ``malformed``.
         """
@@ -91,6 +93,22 @@ class Finding(Queries):
             if len(found) >= count:
                 break
         return list(found)[:count]
+
+    async def newest_in(self, origin: str, identity: str) -> int:
+        """Index of the newest record of that log about that statement, whatever other logs say of it; -1 if there is none.
+
+        Raises:
+            Refused: ``malformed``.
+        """
+        key = statement_key(identity)
+        parts = self._index.remembered(_prefix(key), _prefix(key))
+        parts += await parts_of(self._fetch, [(_prefix(key), _prefix(key))])
+        numbers = sorted({number for part in parts for number in places_in(part.entries, key, key)}, reverse=True)
+        newest = -1
+        for some in _slices(numbers, KEYS_MAX):
+            rows = await self._fetch(_PLACES.format(keys=",".join("?" * len(some))), (*some, key, key))
+            newest = max((newest, *(index for _, at, index in rows if at == origin)))
+        return newest
 
     async def room(self, origin: str, first: int, end: int) -> Room:
         """What goes with the records ``[first, end)`` of a log, as far as they were not pruned before."""

@@ -24,16 +24,19 @@ from mesh.protocol.attester import located_ids
 from mesh.protocol.serving import body_ids, leaf_ids
 from mesh.protocol.step import AppendHashes, Persist
 
-__all__ = ["KEPT", "NAMED_MAX", "Room", "StoredFloor", "floor_rows", "named_in", "named_still", "overwrite"]
+__all__ = ["KEPT", "NAMED_MAX", "OPENINGS_SUM", "Room", "StoredFloor", "floor_rows", "named_in", "named_still", "overwrite"]
 
 NAMED_MAX: Final = 1_000
 """Records about one id that are looked at; of one with more, nothing is pruned."""
+OPENINGS_SUM: Final = 1
+"""In place of the checksum of openings that were pruned: it says nothing of them, and that nobody erased them (there it is 0)."""
 KEPT: Final = "SELECT leaf, data FROM record WHERE data <> zeroblob(length(data))"
 """The records of which more is held than their hashes."""
 _LOCATED: Final = "SELECT id FROM located WHERE n > ?"
 _RECORDS: Final = "UPDATE record SET data = zeroblob(length(data)) WHERE log = ? AND idx >= ? AND idx < ?"
 _BODIES: Final = "UPDATE body SET envelope = zeroblob(length(envelope)) WHERE n = ? AND id = ?"
-_OPENINGS: Final = "UPDATE opening SET openings = zeroblob(length(openings)) WHERE intent = ?"
+_OPENINGS: Final = f"""UPDATE opening SET openings = zeroblob(length(openings)), sum = {OPENINGS_SUM}
+    WHERE intent = ? AND NOT EXISTS (SELECT 1 FROM erased WHERE erased.intent = opening.intent)"""  # noqa: S608 -- our own text
 
 Many = Callable[[str, Sequence[Sequence[object]]], Awaitable[None]]
 

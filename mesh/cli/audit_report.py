@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mesh.cli import telling
+from mesh.cli.collecting import whole_file
 from mesh.cli.naming import Naming
 from mesh.cli.output import Cli
 from mesh.codes import CODES
@@ -62,9 +63,10 @@ class AuditReport:
         file = (self._proofs or Path()) / f"fraud-{proof.claims.key[:16]}.json"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(encode_proof(proof))
         except OSError as error:
             raise Refused("config_invalid", f"{file}: {error.strerror}") from None
+        with whole_file(file) as out:  # half of one would stand in the place of an older one
+            out.write(encode_proof(proof))
         self._cli.say(
             f"{file}: proves that the key {proof.claims.key} signed two histories; `mesh fraud push {file}` hands it to the members"
         )

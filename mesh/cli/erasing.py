@@ -93,6 +93,8 @@ def erase(  # noqa: PLR0913 -- one for each option
     wish = _Wish(names, subject, wall_ms() if before is None else parse_when(before, where="--before").moment_ms(wall_ms()))
     if bool(names) == bool(subject):
         raise Refused("usage", "name intents, or a workload by --subject")
+    if before is not None and not subject:
+        raise Refused("usage", "--before is for --subject: intents that are named are erased whenever they were decided")
     files = saying.keys_of((key_file, *others), "root")
     paths = [signed.path_of(path, ERASURES) for path in files]
 

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final
 import click
 
 from mesh.adapters.trustfiles import read_bounded
-from mesh.cli.covered import Covered, span_of
+from mesh.cli.covered import Covered, Span, span_of
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.cli.tilefolder import folder_value, judge_folder
 from mesh.core.bytes import envelope
@@ -53,7 +53,11 @@ _SIGNS: Final = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
 @click.option("--replay/--no-replay", default=True, show_default=True, help="Repeat the decision too, where an engine is installed.")
 @click.option("--whole", is_flag=True, help="Of a file of many: between the records of each log none may be missing.")
 @click.option(
-    "--range", "ranges", metavar="LOG=FIRST..LAST", multiple=True, help="Of a file of many: these records of that log must be there."
+    "--range",
+    "ranges",
+    metavar="LOG=FIRST..LAST",
+    multiple=True,
+    help="Of a file of many, or a folder: these records of that log must be there.",
 )
 @format_option
 @pass_cli
@@ -72,7 +76,7 @@ def verify(
     if pin is None:
         cli.say(f"trusting the roster {anchor.id} because it was given; --pin says which one it must be")
     with _Engines(wanted=replay) as engines:
-        judging = _Judging(cli, roster, pin, engines, lambda: Covered(spans, whole=whole))
+        judging = _Judging(cli, roster, pin, engines, spans, lambda: Covered(spans, whole=whole))
         values = [value for path in files for value in judging.file(path)]
     if cli.format == "json":
         cli.rows((), values)
@@ -91,15 +95,17 @@ def _pinned(cli: Cli, pin: str | None) -> tuple[bytes, str]:
 class _Judging:
     """Judges files one after the other; what was said in a table or as lines of JSON is not kept."""
 
-    def __init__(self, cli: Cli, roster: bytes, pin: str | None, engines: "_Engines", counting: Callable[[], Covered]) -> None:
-        self._cli, self._roster, self._pin, self._engines, self._counting = cli, roster, pin, engines, counting
+    def __init__(
+        self, cli: Cli, roster: bytes, pin: str | None, engines: "_Engines", spans: Sequence[Span], counting: Callable[[], Covered]
+    ) -> None:
+        self._cli, self._roster, self._pin, self._engines, self._spans, self._counting = cli, roster, pin, engines, spans, counting
         self.status = 0
 
     def file(self, path: Path) -> Iterator[dict[str, Any]]:
         """What came of it; of an archive first each proof that is not VERIFIED, or each at all as lines of JSON, then all together."""
         try:
             if path.is_dir():
-                yield from self._said(folder_value(str(path), judge_folder(path, self._roster, self._pin)))
+                yield from self._said(folder_value(str(path), judge_folder(path, self._roster, self._pin, self._spans)))
                 return
             with _opened(path) as archive:
                 if archive is None:

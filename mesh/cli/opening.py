@@ -2,7 +2,8 @@
 
 Rules
 -----
-1. The intent is believed by its id and its holder's signature; so the seals and commitments in it are that holder's word.
+1. The intent is believed by its id, its holder's signature, and the document by which an issuer gave that holder its key; so the seals
+   and commitments in it are the word of who is named. Who the issuers are a roster says: of a proof without ``--trust`` nobody knows.
 2. Whoever serves a box can spoil it: what is not the box that the intent names is asked of the next member. Only a box that is exactly
    the one named can show that who asked has lied.
 3. The key is used here and nowhere else; what was opened goes to standard output and is kept by nobody.
@@ -23,14 +24,19 @@ from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.bytes.sealkeys import SealKey
+from mesh.core.law.governance import Governance
 from mesh.core.log.bundle import read_proof
 from mesh.core.log.record import DecisionMade, read_record
 from mesh.core.messages import Prove, Proved
+from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Intent
 from mesh.core.run.sealed import Box, open_box, told
 from mesh.errors import MeshError, Refused
-from mesh.limits import PROOF_BUNDLE_BYTES_MAX
+from mesh.limits import ENVELOPE_BYTES_MAX, PROOF_BUNDLE_BYTES_MAX
+from mesh.protocol.documents import Documents
+from mesh.protocol.examine import authenticate
 from mesh.protocol.proving import bodies_of, by_id, record_of
+from mesh.verify import verify
 
 __all__ = ["open_"]
 
@@ -41,23 +47,30 @@ _SPOILT = frozenset({"box_malformed", "box_mismatch"})
 @click.argument("name", metavar="[ID|NODE/INDEX]", required=False)
 @click.option("--key", "key_file", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Your key of the use auditor-seal.")
 @click.option("--from", "proof", type=click.Path(dir_okay=False, path_type=Path), help="Open what is in this proof; no mesh is asked.")
+@click.option("--trust", type=click.Path(dir_okay=False, path_type=Path), help="With --from: judge the proof by this roster first.")
 @format_option
 @pass_cli
-def open_(cli: Cli, name: str | None, key_file: Path, proof: Path | None) -> None:
+def open_(cli: Cli, name: str | None, key_file: Path, proof: Path | None, trust: Path | None) -> None:
     """Open the sealed parameters of an intent with an auditor's key.
 
     Ends with 5 if a box that the signed intent names does not hold what the intent commits to: then who asked has lied.
     """
     if (name is None) == (proof is None):
         raise Refused("usage", "an ID, or --from a proof: one of them")
+    if trust is not None and proof is None:
+        raise Refused("usage", "--trust is for a proof; of a mesh the context says what is trusted")
     key = load_seal(key_file)
     if proof is not None:
-        intent, boxes = _in_file(proof)
+        intent, boxes = _in_file(proof, trust)
         rows, refusal = _opened(intent, [boxes], key)
     else:
-        intent, held = client.run(cli, lambda mesh, _library: _asked(mesh, name or ""))
+        intent, held = client.run(cli, lambda mesh, library: _asked(mesh, library.governance, name or ""))
         rows, refusal = _opened(intent, held, key)
     cli.rows(("parameter", "value", "auditor", "code"), rows)
+    if proof is not None and trust is None:
+        cli.say(
+            f"whose key {intent.claims.holder[:12]}… is says only the file: `mesh verify {proof} --trust ROSTER` before you blame anybody"
+        )
     if refusal is not None:
         raise refusal
     cli.say(f"{len(rows)} opened, each as intent {intent.id[:12]} of {intent.claims.subject} commits to it")
@@ -86,7 +99,7 @@ def _open(claims: Intent, sources: list[list[Box]], name: str, key: SealKey) -> 
     spoilt = Refused("box_mismatch", f"no box of {name} is here: it was erased, or who answers does not show it")
     for boxes in sources:
         try:
-            return open_box(claims.sealed, claims.committed, boxes, name, key).value
+            return open_box(claims.sealed, claims.committed, boxes, name, key, holder=claims.holder).value
         except Refused as refusal:
             if refusal.code not in _SPOILT:
                 raise
@@ -94,7 +107,7 @@ def _open(claims: Intent, sources: list[list[Box]], name: str, key: SealKey) -> 
     raise spoilt
 
 
-async def _asked(mesh: client.MeshClient, name: str) -> tuple[Statement[Intent], list[list[Box]]]:
+async def _asked(mesh: client.MeshClient, governance: Governance, name: str) -> tuple[Statement[Intent], list[list[Box]]]:
     """The signed intent, and the boxes as each member shows them."""
     answers = await mesh.execution(name)
     made = next((record for record in map(record_of, answers) if isinstance(record, DecisionMade)), None)
@@ -105,11 +118,19 @@ async def _asked(mesh: client.MeshClient, name: str) -> tuple[Statement[Intent],
         if not isinstance(answer, MeshError):
             shown += [item.boxes for item in answer.batch.openings if item.intent == made.intent]
     bodies = {key: data for answer in answers for key, data in bodies_of(answer).items()}
-    return _intent(made.intent, bodies), shown
+    intent = _intent(made.intent, bodies)
+    authenticate(bodies[made.intent], bodies[intent.claims.identity], governance, Documents(), former=True)
+    return intent, shown
 
 
-def _in_file(path: Path) -> tuple[Statement[Intent], list[Box]]:
-    proof = read_proof(read_bounded(path, PROOF_BUNDLE_BYTES_MAX))
+def _in_file(path: Path, trust: Path | None) -> tuple[Statement[Intent], list[Box]]:
+    data = read_bounded(path, PROOF_BUNDLE_BYTES_MAX)
+    proof = read_proof(data)
+    if trust is not None:
+        report = verify(data, trust=read_bounded(trust, ENVELOPE_BYTES_MAX))
+        for check in report.checks:
+            if check.result == "failed":
+                raise Refused(check.code, f"{path} proves nothing: {check.name}")
     record = read_record(bytes(proof.record))
     if not isinstance(record, DecisionMade):
         raise Refused("not_found", f"{path} proves no decision: of nothing else boxes are kept")
@@ -120,6 +141,12 @@ def _intent(name: str, bodies: dict[str, bytes]) -> Statement[Intent]:
     if name not in bodies:
         raise Refused("not_found", "no member that answers holds the text of the intent")
     statement = envelope.read(Intent, bodies[name])
-    if not statement.sealed_by((statement.claims.holder,)):
+    claims = statement.claims
+    if not statement.sealed_by((claims.holder,)):
         raise Refused("bad_signature", f"intent {name[:12]} is not signed by its holder: it is nobody's word")
+    if claims.identity not in bodies:
+        raise Refused("not_found", f"the document of {claims.subject} is not here: whose word the intent is cannot be told")
+    document = envelope.read(Identity, bodies[claims.identity]).claims
+    if (document.subject, document.key) != (claims.subject, claims.holder):
+        raise Refused("identity_mismatch", f"intent {name[:12]} says {claims.subject}, and is signed by another key than the document's")
     return statement

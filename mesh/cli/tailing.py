@@ -13,6 +13,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +24,7 @@ from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.bytes import canonical
 from mesh.core.messages import NodeStatus
 from mesh.errors import MeshError
-from mesh.protocol.advancing import STATES, Advance, Reached
+from mesh.protocol.advancing import STATES, Advance, Enough, Reached
 
 if TYPE_CHECKING:
     from mesh.roles.tail import Tail
@@ -43,9 +44,15 @@ class _Printing:
         self._cli, self._state, self._only, self._left = cli, state, only, count
 
     def tell(self, advance: Advance) -> None:
-        """One line."""
+        """One line.
+
+        Raises:
+            Enough: it is over, and this was not printed.
+        """
+        if self.over.is_set():
+            raise Enough
         node = self.mesh.origins().get(advance.origin, "")
-        if self.over.is_set() or self._state not in {None, advance.state} or self._only not in {None, node}:
+        if self._state not in {None, advance.state} or self._only not in {None, node}:
             return
         if self._cli.format == "table":
             at = telling.when(advance.at_ms) if advance.at_ms else "-"
@@ -108,7 +115,8 @@ async def _until_over(over: asyncio.Event, *works: Coroutine[None, None, None]) 
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            task.result()
+            with suppress(Enough):
+                task.result()
     finally:
         for task in tasks:
             task.cancel()

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+import msgspec
 
 from mesh.adapters.trustfiles import read_bounded
 from mesh.cli import client, recorded
+from mesh.cli.covered import Span
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.bytes import envelope
 from mesh.core.law.roster import Roster, admit_roster
@@ -165,8 +167,8 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
 # ----------------------------------------------------------------------------------------------------------------- to judge
 
 
-def judge_folder(folder: Path, trust: bytes, pin: str | None) -> Judgement:
-    """Judge what stands in a folder, by a roster.
+def judge_folder(folder: Path, trust: bytes, pin: str | None, spans: Sequence[Span] = ()) -> Judgement:
+    """Judge what stands in a folder, by a roster; with ``spans``, that these records are among it.
 
     Raises:
         Refused: ``config_invalid`` for what cannot be read, what is wrong with the trusted roster.
@@ -179,7 +181,19 @@ def judge_folder(folder: Path, trust: bytes, pin: str | None) -> Judgement:
     except Refused as refusal:
         return Judgement((("rosters", "failed", refusal.detail, refusal.code),), "", 0)
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
-    return judge_tiles(lambda path: _read(folder, path), rosters, files - {_roster_path(number + 1) for number in range(len(shown))})
+    judged = judge_tiles(lambda path: _read(folder, path), rosters, files - {_roster_path(number + 1) for number in range(len(shown))})
+    return _covering(judged, spans) if spans else judged
+
+
+def _covering(judged: Judgement, spans: Sequence[Span]) -> Judgement:
+    """What must be there, after all that is: an older archive is as sound as a newer one."""
+    has = {judged.origin: judged.size}
+    for span in spans:
+        lacks = max(span.first, has.get(span.origin, span.first))
+        if lacks <= span.last:
+            step = ("range", "failed", f"record {lacks} of {span.origin} is not there", "not_found")
+            return msgspec.structs.replace(judged, checks=(*judged.checks, step))
+    return msgspec.structs.replace(judged, checks=(*judged.checks, ("range", "passed", f"{len(spans)} named, all there", "")))
 
 
 def folder_value(name: str, judged: Judgement) -> dict[str, Any]:

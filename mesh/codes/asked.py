@@ -53,7 +53,7 @@ REQUESTS: Final[dict[str, Code]] = {
         5,
     ),
     "sealed_falsely": Code(
-        "a box that its signed intent names holds another value than the one that the same intent commits to: who asked has lied",
+        "a box that its signed intent names holds another value than it commits to, or is another holder's: who asked has lied",
         "mesh lineage open",
         "Keep the proof, `mesh prove ID`: the intent is signed, and with the proof and your key anybody can see it.",
         5,

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from mesh.contracts.example import Signed, asked, base, hex32, sign
+from mesh.contracts.example import Signed, asked, base, hex32, key, sign
 from mesh.contracts.refusals import Case
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.sealkeys import SealKey
@@ -25,16 +25,19 @@ __all__ = ["boxed_files", "boxed_intent", "boxed_request", "unseal_cases"]
 _AUDITOR: Final = "finance"
 _OPENING: Final = Opening(name="payee", salt=hex32("payee salt")[:32], value="Ada Example, DE02 1203 0000 0000 2020 51")
 _BOX: Final = (
-    "9d6b544e55f6ae2fd0f76bf929e4748bd5527235d7aca8ba131af379800f0a2b85b103b65905c0d0fa378581c0f6ac1ef12afd0e1a9eb36124a6162697c945b9"
-    "37d03355acc6deb3e0554184bf52df69d2f62d534d73b3ee53eb385456ff0907ac72b332f6ced50a2c2baaa5b9861118e94a10f670a797e53fac0bcdcba63864"
-    "465d3eef739ca518e0903143d38735a97466ccb07f44d385152f9b321a3fe542ffc403911947078bf7c9a4b62819a39455689648d94506ae1f5354d93c8e888b"
-    "ea9886f5b3de00b34298159e1d987174b0e50a984d947b63a13abf23f8e1521ed790e507912df8a3e9d9227e9079d568b29b3ef0d29d54e8b023d68e5c623876"
-    "b431bfbae577c2cc0b991200f538c91ef88b89f85352d532b64a8a993f6b36107184006fcc28a9142f71043418c83822"
+    "bd9963b19ae8975478e7aaed2e303cef1f1504e69791c6cb94d84c8dbb11c060a634d1e861a302c1e85c88d6e0c90dc61b1d48476a192efbddbb012c58fc8ecc"
+    "cd20ff73b653d4e9ae247adb521ecb765fe0c64f17896e20eff389a9aa91f78c260cfd2aa6285a3ddba99d88b918ea024a883a116b578758cf1a5bf7dff9e2fc"
+    "7d5ffee791e44983bf48ff8172e25751a17954afcf3bafc8891df693cfebbffc821bcdd4a2fba6b9d423074ff7e1ee1ce154cb29dac5d82a82efcd2c17e72a3c"
+    "ac9f44bf9c330b4110ccce872fca34018c5725bcd0536f0f429a1d8d8f223abb4a2b08bd2dff4842e5a6d66ae84727142ce328f0bb2f31ff67e7d7b6b09d5783"
+    "b885be76944d04e7a03e3a60d59cc7b9f5c05d94b406f735f01ad877fa35f3d5ee856a2bebcb3e6d6f8fe6cde293626a"
 )
 
 
 def _seed(name: str) -> str:
     return hex32(f"key auditor {name}")
+
+
+_HOLDER: Final = key("workload").public
 
 
 def _seal(box: str) -> Seal:
@@ -69,7 +72,8 @@ def boxed_files() -> Mapping[str, Any]:
     return {
         "opening": canonical.encode(_OPENING).decode(),
         "commitment": commit(_OPENING),
-        "content": content(_OPENING).hex(),
+        "content": content(_OPENING, _HOLDER).hex(),
+        "holder": _HOLDER,
         "auditor": {"name": _AUDITOR, "seed": _seed(_AUDITOR), "public": key.public},
         "box": _BOX,
         "box_sha256": box_hash(bytes.fromhex(_BOX)),
@@ -92,10 +96,11 @@ def unseal_cases() -> Iterator[Case]:
         box: str = _BOX,
         whose: str = _AUDITOR,
         committed: Mapping[str, str] = good,
+        holder: str = _HOLDER,
     ) -> Case:
         seals = {_OPENING.name: [msgspec.to_builtins(_seal(sealed))]}
         boxes = [{"name": _OPENING.name, "auditor": _AUDITOR, "box": box}]
-        given = {"sealed": seals, "committed": committed, "boxes": boxes, "name": _OPENING.name, "seed": _seed(whose)}
+        given = {"sealed": seals, "committed": committed, "boxes": boxes, "name": _OPENING.name, "seed": _seed(whose), "holder": holder}
         return Case(name, "unseal", given, code, catches)
 
     yield case("unsealed_by_another", "not_sealed_for", "trying every key on every box", whose="tax")
@@ -103,3 +108,5 @@ def unseal_cases() -> Iterator[Case]:
     yield case("cut_box", "box_malformed", "a box without a length", box=_BOX[:-2])
     yield case("sealed_rubbish", "sealed_rubbish", "taking what does not open for a fault of the transport", sealed=rubbish, box=rubbish)
     yield case("sealed_another_value", "sealed_falsely", "believing what is in the box without its commitment", committed=other)
+    stranger = key("enforcer").public
+    yield case("sealed_by_another", "sealed_falsely", "opening a box that was copied from somebody else's intent", holder=stranger)

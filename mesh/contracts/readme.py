@@ -16,7 +16,7 @@ PROCEDURES: Final = {
     "threshold": "As `read`, which succeeds; then ask whether `threshold` distinct keys of `keys` signed it.",
     "admit_key": "Take `key` into a roster or an identity document.",
     "open": "Open the `committed` parameters (name to commitment) with `openings`.",
-    "unseal": "Open the box in `boxes` of the parameter `name` with the X25519 secret key `seed`, by an intent's `sealed` and `committed`.",
+    "unseal": "Open the box of `name` in `boxes` with the X25519 secret key `seed`, by an intent's `sealed`, `committed` and `holder`.",
     "record": "Read `record` (base64) as leaf data.",
     "inclusion": "Check that `leaf` (base64, leaf data) is at `index` of the tree of `size` with `root`, by `path` (hex).",
     "consistency": "Check that the tree of `old_size` with `old_root` is a prefix of that of `new_size` with `new_root`, by `path`.",
@@ -73,8 +73,9 @@ tlog-cosignature, tlog-proof, tlog-witness.
 **Digests.** SHA-256 over canonical JSON for parameters, commitments, effects, frontiers, inputs and decisions; `blake3:<hex>` over the
 bytes of policy bundles and of what runs. [vectors/digests.json](vectors/digests.json) shows each.
 
-**Sealed boxes.** libsodium's `crypto_box_seal` (X25519, XSalsa20-Poly1305) over a canonical opening, one byte 0x80 and zeros up to a
-multiple of 256 bytes. A seal names SHA-256 of the box. [vectors/sealed.json](vectors/sealed.json) shows one from end to end.
+**Sealed boxes.** libsodium's `crypto_box_seal` (X25519, XSalsa20-Poly1305) over the 32 bytes of the intent's holder key, a
+canonical opening, one byte 0x80 and zeros up to a multiple of 256 bytes. A seal names SHA-256 of the box.
+[vectors/sealed.json](vectors/sealed.json) shows one from end to end.
 
 **Limits.** `x-bytes-max` is the largest payload or message. Measure before parsing.
 """

@@ -5,11 +5,13 @@ Not here: what is checked (:mod:`mesh.dev.story`), processes (:mod:`mesh.dev.clu
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from mesh.dev.apart import fresh
 from mesh.dev.cluster import Cluster
 from mesh.dev.guarantee import Guarantee, Measured
 from mesh.dev.making import made
@@ -55,6 +57,8 @@ def bring_up(folder: Path, *, nodes: int) -> Cluster:
 async def tell(stage: Stage, say: Callable[[Guarantee, Told | None], None]) -> DevReport:
     """Check every guarantee in order; ``say`` is called before each and with each result."""
     told: list[Told] = []
+    with suppress(MeshError):  # if that never comes, the guarantees say what does not hold
+        await stage.until("every node to be fresh", lambda: fresh(stage, *stage.nodes))
     for guarantee in STORY:
         say(guarantee, None)
         told.append(await checked(guarantee, stage))

@@ -71,6 +71,7 @@ class Wanted(msgspec.Struct, frozen=True):
     resource: Resource
     params: Mapping[str, Any] = {}
     committed: Mapping[str, Any] = {}
+    sealed: Mapping[str, Any] = {}
     purpose: str = ""
     assurance: Assurance = "local"
     approvals: Approvals = ()
@@ -138,6 +139,7 @@ class GateMiddleware:
                 wanted.resource,
                 wanted.params,
                 committed=wanted.committed,
+                sealed=wanted.sealed,
                 purpose=wanted.purpose,
                 assurance=wanted.assurance,
                 approvals=wanted.approvals,

@@ -13,6 +13,7 @@ Not here: programs' side of it (:mod:`mesh.gate.front`), policy, and what enforc
 """
 
 import asyncio
+import itertools
 import logging
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
@@ -51,7 +52,7 @@ from mesh.protocol.documents import Documents
 from mesh.protocol.enforcer import Actual, Grant, Place, Presented, Running, admit, recheck, watch
 from mesh.protocol.outcomechain import OutcomeChain, Subject
 
-__all__ = ["Asked", "Core", "Settings", "Wish", "Work"]
+__all__ = ["Asked", "Core", "Settings", "Wish", "Work", "check_hidden"]
 
 _INTENT_LIFE_MS: Final = INTENT_LIFE_MS_MAX // 2
 _DEADLINE_MS: Final = 8_000
@@ -96,6 +97,18 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """Finished executions whose results it uses."""
     measure: Callable[[], tuple[Measurement, ...]]
     """Measures what would run; asked when the intent is made and again when the authorization is there."""
+
+
+def check_hidden(wish: Wish) -> None:
+    """That every parameter is given in one way only: what is public too would be hidden from nobody.
+
+    Raises:
+        Refused: ``params_mismatch``.
+    """
+    ways = {"public": wish.params, "committed": wish.committed, "sealed": wish.sealed}
+    for one, other in itertools.combinations(ways, 2):
+        if both := sorted(ways[one].keys() & ways[other].keys()):
+            raise Refused("params_mismatch", f"{both[0]} is {one} and {other}")
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -190,11 +203,10 @@ class Core:
             MeshError: it cannot even be asked.
         """
         self._require()
-        if both := sorted(wish.committed.keys() & wish.sealed.keys()):
-            raise Refused("params_mismatch", f"{both[0]} is committed and sealed")
+        check_hidden(wish)
         openings = tuple(_opening(name, value) for name, value in sorted({**wish.committed, **wish.sealed}.items()))
         hidden = [opening for opening in openings if opening.name in wish.sealed]
-        sealed = await self._auditors.seal(wish.domain, wish.action, hidden)
+        sealed = await self._auditors.seal(wish.domain, wish.action, hidden, holder=self._settings.identity.claims.key)
         draft, data = self._intent(wish, openings, sealed)
         request = IntentRequest(
             intent=msgspec.Raw(data),

@@ -158,6 +158,8 @@ class Gate:
             if not inspect.isfunction(function) or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
                 raise TypeError("only plain and async functions can be guarded")
             call = Call(function)
+            if strangers := sorted({*committed, *sealed} - call.signature.parameters.keys()):
+                raise TypeError(f"{function.__qualname__}: there is no parameter {strangers[0]!r} to hide")
 
             def execution(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Execution:
                 with _denying():
@@ -454,7 +456,7 @@ def _done(result: R) -> R:
         return result
     if inspect.iscoroutine(result):
         result.close()  # it never began
-    raise TypeError("a guarded plain function must not return something that runs later; guard the async function itself")
+    raise TypeError("a guarded function must not return something that runs later; guard what runs")
 
 
 def _wrapped(function: Callable[P, R], call: Call, execution: Callable[..., Execution]) -> Callable[P, R]:
@@ -463,7 +465,7 @@ def _wrapped(function: Callable[P, R], call: Call, execution: Callable[..., Exec
         async def guarded_async(*args: P.args, **kwargs: P.kwargs) -> object:
             async with execution(args, kwargs) as run:
                 positional, named = call.unbind(run.params)
-                return await cast("Awaitable[object]", function(*positional, **named))
+                return _done(await cast("Awaitable[object]", function(*positional, **named)))
 
         guarded: Callable[..., object] = guarded_async
     else:

@@ -42,8 +42,8 @@ class Auditors:
         self._now_ms = now_ms
         self._bundles: dict[str, Bundle] = {}
 
-    async def seal(self, domain: str, action: str, openings: Sequence[Opening]) -> Sealed:
-        """These parameters of an action, each sealed for whom the policy in force names.
+    async def seal(self, domain: str, action: str, openings: Sequence[Opening], *, holder: str) -> Sealed:
+        """These parameters of an action, each sealed for whom the policy in force names, in an intent that ``holder`` (hex) signs.
 
         Raises:
             Refused: ``params_mismatch`` for one that the action does not declare sealed; ``action_unknown``, ``domain_unknown`` and what
@@ -59,7 +59,7 @@ class Auditors:
         for opening in openings:
             if opening.name not in declared:
                 raise Refused("params_mismatch", f"{opening.name} is not declared sealed")
-            seals, boxes = seal(opening, _named(keys, declared[opening.name]))
+            seals, boxes = seal(opening, _named(keys, declared[opening.name]), holder=holder)
             found.seals[opening.name] = seals
             found.boxes.extend(boxes)
         return found

@@ -31,7 +31,7 @@ from mesh.core.messages import LineageBatch, unpack
 from mesh.errors import Refused
 from mesh.protocol.members import owner_of, rosters_of
 
-__all__ = ["STATES", "Advance", "Reached", "State", "advanced", "note_in"]
+__all__ = ["STATES", "Advance", "Enough", "Reached", "State", "advanced", "note_in"]
 
 State = Literal["recorded", "witnessed", "final"]
 STATES: Final[tuple[State, ...]] = ("recorded", "witnessed", "final")
@@ -49,6 +49,10 @@ class Advance(Payload):
     """Index behind the last."""
     at_ms: Millis
     """When, as those say who signed it, to the second: the first other member, or the one who made it k. A log does not say when: 0."""
+
+
+class Enough(Exception):
+    """Raised by who is told an advance and does not take it: to them it was not told."""
 
 
 class Reached(Payload):

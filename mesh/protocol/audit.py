@@ -394,6 +394,7 @@ class _Work:
         hashes = bare or [item.hash for item in items]
         checkpoint = Checkpoint(log.origin, frontier.size, frontier.root())
         tally = {"match": log.match, "mismatch": log.mismatch, "unverifiable": log.unverifiable, "breakglass": log.breakglass}
+        half = [(checkpoint.size, note)] if read_checkpoint(note).size == checkpoint.size else []
         self.named, contradicted = settle(self.named, log.origin, log.frontier, hashes)
         for offset, item in enumerate(items):
             self._judge(item, log.origin, log.frontier.size + offset, tally)
@@ -410,7 +411,7 @@ class _Work:
                 roots={**log.roots, checkpoint.size: (checkpoint.root, last_epoch(items, log.epoch))},
                 fruitless=0,
                 without=frozenset(),
-                noted=dict([*log.noted.items(), (checkpoint.size, note)][-_NOTES_MAX:]),
+                noted=dict([*log.noted.items(), *half][-_NOTES_MAX:]),
                 recent=(log.recent or Recent(log.frontier, ())).grown(hashes),
                 **tally,
             )

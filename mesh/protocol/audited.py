@@ -144,7 +144,7 @@ class Followed(msgspec.Struct, frozen=True):
     """Records of which only the hashes were to be had."""
     pace: Pace = IDLE
     noted: Mapping[int, bytes] = {}
-    """Settled sizes, the newest of this run, to the note that covered each: halves of proofs to come."""
+    """Settled sizes, the newest of this run, to the note about each, if there was one: halves of proofs to come."""
     recent: Recent | None = None
     """The hashes of the last records settled in this run."""
 

@@ -16,6 +16,7 @@ from mesh.core.law.vouched import Vouched
 from mesh.core.log.bundle import ProofBundle
 from mesh.core.log.certificate import Attested, verify_certificate
 from mesh.core.log.checkpoint import log_verifier
+from mesh.core.log.note import parse_note
 from mesh.core.log.record import read_record
 from mesh.core.run.heard import Heard
 from mesh.core.run.identity import Identity
@@ -23,7 +24,7 @@ from mesh.core.run.intent import Intent
 from mesh.core.run.outcome import Outcome
 from mesh.errors import Refused
 
-__all__ = ["certified", "nothing_else", "ordered", "sealed", "sealed_body"]
+__all__ = ["certified", "in_order", "nothing_else", "ordered", "sealed", "sealed_body"]
 
 P = TypeVar("P", bound=Payload)
 
@@ -39,6 +40,17 @@ def certified(note: bytes, origin: str, owners: Sequence[Member], rosters: Seque
         with suppress(Refused):
             return by(owner)
     return by(owners[-1])
+
+
+def in_order(note: bytes, origin: str) -> None:
+    """That the log's own line comes first and the others by name: in another order they would be other bytes, as good as these.
+
+    Raises:
+        Refused: ``non_canonical``.
+    """
+    names = [line.name for line in parse_note(note).lines]
+    if names != [origin, *sorted(names[1:])]:
+        raise Refused("non_canonical", "the lines of the certificate are not in their order")
 
 
 def sealed(statement: Statement[P], keys: Iterable[str], threshold: int) -> None:

@@ -19,6 +19,7 @@ from mesh.core.bytes.envelope import Statement
 from mesh.core.law.fraud import Fraud, accuse
 from mesh.core.law.governance import Governance
 from mesh.core.law.roster import Member
+from mesh.core.log.checkpoint import log_verifier
 from mesh.core.log.merkle import Frontier, consistency_beyond
 from mesh.core.log.note import parse_note
 
@@ -63,6 +64,8 @@ def proof_of(
 def accused(
     origin: str, notes: Sequence[bytes], owner: Member, mesh: str, *, root: bytes | None = None, path: Sequence[bytes] = ()
 ) -> Statement[Fraud]:
-    """As :func:`proof_of`, whether it is caught or not."""
-    halves = [(note.text, line) for note in map(parse_note, notes) for line in note.lines if line.name == origin]
+    """As :func:`proof_of`, whether it is caught or not. Beside the log's own line a note may carry any others, also under its name."""
+    log = log_verifier(origin, owner.log_key)
+    mine = log.name, log.key_id
+    halves = [(note.text, line) for note in map(parse_note, notes) for line in note.lines if (line.name, line.key_id) == mine]
     return accuse(mesh, owner.log_key, halves, root=root or b"", path=path)

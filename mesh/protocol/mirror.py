@@ -19,7 +19,8 @@ Rules
 7. Two roots signed for one size, or a signed root that another contradicts, are two histories: nothing more is cosigned for that
    log, the incident is recorded with both. Where both notes are at hand they are a proof (:mod:`mesh.core.law.fraud`) that is handed on.
 8. A leaf that is no record at all is staged too. Once a signed root covers it, it is refused as wrong, and nothing of that log
-   is stored from there on. Who refuses as wrong what is not final shows that its owner signed it (:mod:`mesh.protocol.accusing`).
+   is stored from there on. It accuses nobody: a newer program may write what this one cannot read. Who refuses as wrong what it can
+   read, and what is not final, shows that its owner signed it (:mod:`mesh.protocol.accusing`).
 9. Where more was cosigned than is held, because storage was set back, records are taken in silence up to there, and must lead to
    the root that was cosigned.
 10. An owner that has left is not asked, and told nothing: lines on its log are for all (:mod:`mesh.protocol.together`).
@@ -232,7 +233,7 @@ def _accept(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]
             prove(state, (state.signed[other], state.signed[size]), context, root=tree.root(other), path=tree.path(other, size))
             return conflict(state, other, said, context)
         elif size > base + len(state.staged):
-            return _unreadable(state, hashes, size, context)
+            return _unreadable(state, context)
         else:
             return _take_in(state, frontier, context)
     return _astray(state, context) if other else (state, [])
@@ -291,13 +292,12 @@ def _astray(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]
     return msgspec.structs.replace(state, staged=(), tail=(), waiting_ms=0, alone=True, asked=state.asked + state.asked % 2), []
 
 
-def _unreadable(state: Mirror, hashes: list[bytes], size: int, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
+def _unreadable(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
     """Rule 8."""
-    index, effects = state.frontier.size + len(state.staged), list[Effect]()
+    index = state.frontier.size + len(state.staged)
+    effects: list[Effect] = [SetMeta(refused_key(state.origin), index)]
     if state.refused < 0:
-        state, effects = _refuse(state, hashes, len(state.staged), state.tail_code, context, before=state.frontier, size=size)
-    else:
-        effects.append(SetMeta(refused_key(state.origin), index))
+        effects += say_refused(state.origin, state.tail[0], index, "wrong", state.tail_code, me=context.me, writer=context.writer)
     # Nothing before it is stored either: the frontier must be where a signed size is, and none lies between.
     return msgspec.structs.replace(state, refused=index, staged=(), tail=(), waiting_ms=0), effects
 

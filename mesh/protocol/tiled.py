@@ -28,7 +28,7 @@ from mesh.core.log.record import DecisionMade, Record, read_record
 from mesh.core.log.tiles import Tile
 from mesh.core.log.tiling import Tiling, entries_in, entry_tiles
 from mesh.errors import Refused
-from mesh.protocol.evidence import certified, sealed_body
+from mesh.protocol.evidence import certified, in_order, sealed_body
 from mesh.protocol.serving import body_ids
 
 __all__ = ["CHECKPOINT", "Judgement", "judge_tiles", "statement_path"]
@@ -109,6 +109,7 @@ class _Work:
         if self.checkpoint is None:
             raise Refused("malformed", "no checkpoint")
         origin = self.checkpoint.origin
+        in_order(self._note, origin)
         owners, since = self._rosters.owners(origin), self._rosters.since(self._epoch)
         attested, as_of = certified(self._note, origin, owners, since, self._rosters.trusted.claims.epoch)
         return f"{len(attested.attestations)} attested it, {as_of.k} needed, roster epoch {as_of.epoch}"
@@ -158,5 +159,5 @@ class _Work:
     def _file(self, path: str) -> bytes:
         data = self._read(path)
         if data is None:
-            raise Refused("not_found", path)
+            raise Refused("not_found", f"{path} is not here")
         return data

@@ -42,13 +42,11 @@ _log = logging.getLogger(__name__)
 async def prune_for_ever(performer: Performer, tell: Callable[[RecordsPruned], None]) -> None:
     """Prune what any floor lets go that ``performer`` comes to hold, as long as its file is open; ``tell`` takes what is done."""
     work = _Pruning(performer, tell)
-    while True:
+    while not performer.store.ended:
         for origin, kept in performer.state.governance.floors.items() if _ready(performer) else ():
             try:
                 await work.look(origin, kept)
             except Unavailable as error:
-                if error.code == "storage_failed":
-                    return  # whoever writes to the file has noticed
                 work.wait(origin, error)
         await asyncio.sleep(_LOOK_S)
 

@@ -6,6 +6,7 @@ Rules
 2. With a file it reads the streams from where it was: a message is acknowledged once what it showed was told and the file says so. So
    every advance is told at least once, also after a kill, and what was saved is not told again.
 3. What cannot be believed is counted and passed over; nobody is asked about it.
+4. Whoever is told may say that it is enough: what they did not take was not told, and is not saved.
 
 Not here: what a message shows (:mod:`mesh.protocol.advancing`), printing (:mod:`mesh.cli.tailing`).
 """
@@ -17,6 +18,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
+import msgspec
+
 from mesh.adapters.bus import Bus, Delivery, Message
 from mesh.adapters.streams import ensure_consumer, lineage_stream
 from mesh.adapters.tailstore import TailStore
@@ -24,7 +27,7 @@ from mesh.core import subjects
 from mesh.core.law.governance import Governance
 from mesh.core.subjects import ANY
 from mesh.errors import MeshError, Refused
-from mesh.protocol.advancing import Advance, Reached, advanced, note_in
+from mesh.protocol.advancing import Advance, Enough, Reached, advanced, note_in
 
 __all__ = ["Tail"]
 
@@ -40,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 class Tail:
-    """One reader. :meth:`listen` and :meth:`read` live until they are cancelled."""
+    """One reader. :meth:`listen` and :meth:`read` live until they are cancelled, or who is told raises ``Enough`` (rule 4)."""
 
     def __init__(self, governance: Governance, bus: Bus, tell: Callable[[Advance], None], reached: Mapping[str, Reached]) -> None:
         """Tell what goes beyond ``reached``. :attr:`governance` may be replaced by one that knows more."""
@@ -80,14 +83,29 @@ class Tail:
                 await ensure_consumer(self._bus, stream, store.reader)
                 while True:
                     deliveries = await self._bus.pull(stream, store.reader, batch=_FETCH, timeout_ms=_FETCH_MS)
-                    for delivery in deliveries:
-                        self._take(delivery.subject, delivery.data)
-                    await self._done(deliveries, store)
+                    await self._take_all(deliveries, store)
             except MeshError as error:
                 if error.code == "storage_failed":
                     raise
                 _log.info("%s: %s", stream, error)
                 await asyncio.sleep(_RETRY_S)
+
+    async def _take_all(self, deliveries: list[Delivery], store: TailStore) -> None:
+        for number, delivery in enumerate(deliveries):
+            try:
+                self._take(delivery.subject, delivery.data)
+            except Enough:
+                back = asyncio.ensure_future(self._hand_back(deliveries, number, store))
+                with suppress(asyncio.CancelledError):  # whoever had enough ends this now, and the next one should not have to wait
+                    await asyncio.shield(back)
+                await back
+                raise
+        await self._done(deliveries, store)
+
+    async def _hand_back(self, deliveries: list[Delivery], told: int, store: TailStore) -> None:
+        """Rule 4: so many of them were told."""
+        await self._done(deliveries[:told], store)
+        await asyncio.gather(*(delivery.nak() for delivery in deliveries[told:]), return_exceptions=True)
 
     async def _done(self, deliveries: list[Delivery], store: TailStore) -> None:
         if store.reached != self.reached:
@@ -102,9 +120,11 @@ class Tail:
             note = note_in(subject.split(".")[_KIND_TOKEN], data)
             if not note:
                 return
-            self.reached, advances = advanced(self.reached, note, self.governance)
+            _, advances = advanced(self.reached, note, self.governance)
         except Refused:
             self.counters["garbage"] += 1
             return
         for advance in advances:
             self._tell(advance)
+            before = self.reached.get(advance.origin, Reached(origin=advance.origin))
+            self.reached[advance.origin] = msgspec.structs.replace(before, **{advance.state: advance.end})

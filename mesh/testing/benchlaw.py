@@ -4,17 +4,18 @@ Not here: the governor (:mod:`mesh.testing.bench`).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.canonical import Payload
 from mesh.core.bytes.envelope import Statement
+from mesh.core.bytes.sealkeys import SealKey
 from mesh.core.law.fold import admit_governance
 from mesh.core.law.governance import Governance
 from mesh.core.law.halt import Halt
-from mesh.core.law.policy import ActionSpec, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest, read_bundle
+from mesh.core.law.policy import ActionSpec, Auditor, Bundle, EntityType, Manifest, ParamSpec, PolicyJson, Terms, bundle_digest, read_bundle
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.law.roster import Bounds, Member, Operator, Role, Roster
 from mesh.core.run.decision import EngineRequest, Verdict
@@ -34,7 +35,9 @@ WORKLOAD: Final = "bench workload"
 ENFORCER: Final = "bench enforcer"
 """Under which name the keys are made."""
 _MESH: Final = "bench"
+Privacy: TypeAlias = Literal["public", "committed", "sealed"]
 _OPERATOR: Final = "bench"
+_AUDITOR: Final = "auditor"
 _DAY_MS: Final = 86_400_000
 _PERMIT: Final = "permit"
 _WITH_PEOPLE: Final = "permit-with-people"
@@ -78,11 +81,13 @@ class BenchLaw(msgspec.Struct, frozen=True):
     """Of the domain."""
 
 
-def bench_law(action: str, resource: str, params: Mapping[str, Value], committed: Sequence[str]) -> BenchLaw:
+def bench_law(action: str, resource: str, params: Mapping[str, Value], committed: Sequence[str], sealed: Sequence[str] = ()) -> BenchLaw:
     """The law of a bench on which that action is done on that type of thing, with parameters of these types."""
     domain, _, verb = action.partition("/")
     roster = envelope.read(Roster, _signed(_roster(domain), "bench root", "bench operator"))
-    bundle = canonical.encode(_bundle(domain, verb, resource, [_spec(name, value, name in committed) for name, value in params.items()]))
+    privacy: dict[str, Privacy] = {**dict.fromkeys(committed, "committed"), **dict.fromkeys(sealed, "sealed")}
+    specs = [_spec(name, value, privacy.get(name, "public")) for name, value in params.items()]
+    bundle = canonical.encode(_bundle(domain, verb, resource, specs))
     digest = bundle_digest(bundle)
     manifest = Manifest(
         mesh=_MESH,
@@ -113,10 +118,10 @@ def _signed(value: Payload, *names: str) -> bytes:
     return keys.signed(envelope.draft(value), *names)
 
 
-def _spec(name: str, value: Value, committed: bool) -> ParamSpec:
+def _spec(name: str, value: Value, privacy: Privacy) -> ParamSpec:
     one, kind = (value[0] if value else "", "{}s") if isinstance(value, list) else (value, "{}")
     word = "bool" if isinstance(one, bool) else "int" if isinstance(one, int) else "string"
-    return ParamSpec(name=name, type=kind.format(word), privacy="committed" if committed else "public", required=True, auditors=[])
+    return ParamSpec(name=name, type=kind.format(word), privacy=privacy, required=True, auditors=[_AUDITOR] if privacy == "sealed" else [])
 
 
 def _bundle(domain: str, verb: str, resource: str, params: list[ParamSpec]) -> Bundle:
@@ -131,7 +136,7 @@ def _bundle(domain: str, verb: str, resource: str, params: list[ParamSpec]) -> B
         principal=[],
         types=[EntityType(name=resource, closed=False, prefix="")],
         entities=[],
-        auditors=[],
+        auditors=[Auditor(name=_AUDITOR, key=SealKey(bytes(range(32))).public)],
         actions=[ActionSpec(name=verb, resource=resource, params=sorted(params, key=lambda spec: spec.name))],
         cases=[],
     )

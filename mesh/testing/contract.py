@@ -299,7 +299,7 @@ def adapter_contract(adapter: Adapter) -> Callable[[str], None]:
 def _learnt(clause: str, adapter: Adapter, folder: Path) -> BenchLaw:
     """The law for what the adapter asks for (rule 4)."""
     asked = _first_asked(clause, adapter, Body(folder / "rehearsal"))
-    return bench_law(asked.action, asked.resource[0], asked.params, asked.committed)
+    return bench_law(asked.action, asked.resource[0], asked.params, asked.committed, asked.sealed)
 
 
 def _first_asked(clause: str, adapter: Adapter, body: Body) -> FakeAsked:

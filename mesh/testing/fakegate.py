@@ -42,7 +42,7 @@ from mesh.core.run.outcome import CHECKS, Aborted, Check, Event, Failed, Outcome
 from mesh.core.run.params import Value, params_digest
 from mesh.errors import Refused, Unavailable
 from mesh.gate.core import Asked as Answered
-from mesh.gate.core import Core, Wish, Work
+from mesh.gate.core import Core, Wish, Work, check_hidden
 from mesh.gate.errors import Denied
 from mesh.gate.front import Gate
 from mesh.gate.hall import Hall
@@ -71,8 +71,10 @@ class FakeAsked(msgspec.Struct):
     action: str
     resource: tuple[str, str]
     params: Mapping[str, Value]
-    """All of them, the committed ones too."""
+    """All of them, the committed and the sealed ones too."""
     committed: tuple[str, ...]
+    """Which of them are."""
+    sealed: tuple[str, ...]
     """Which of them are."""
     purpose: str
     assurance: Assurance
@@ -97,7 +99,7 @@ class FakeGate(Gate):
     def __init__(self, *, obligations: Iterable[str] = ()) -> None:
         """Begin, with these obligations on every permit."""
         if not _tested():
-            warnings.warn("a FakeGate enforces nothing, and this is no test", FakeGateWarning, stacklevel=2)
+            _warn()
         self._fake = _Behind(sorted(obligations))
         super().__init__(cast("Hall", _Here()), cast("Core", self._fake))
 
@@ -136,6 +138,13 @@ class FakeGate(Gate):
         """
         self._fake.tell(action, code, "")
         self._fake.stop(action, code)
+
+
+def _warn() -> None:
+    """Say so where it is made, also the second time there: `warnings.warn` would say it once."""
+    made = inspect.stack(0)[2]
+    said = "a FakeGate enforces nothing, and this is no test"
+    warnings.warn_explicit(said, FakeGateWarning, made.filename, made.lineno, registry={})
 
 
 def _tested() -> bool:
@@ -268,14 +277,16 @@ class _Behind:
     def _ask(self, wish: Wish, kind: Literal["execution", "request"]) -> FakeAsked:
         if self._closed:
             raise Unavailable("draining", "the gate is closed")
+        check_hidden(wish)
         wish.measure()
         with self._changing:
             asked = FakeAsked(
                 kind=kind,
                 action=f"{wish.domain}/{wish.action}",
                 resource=(wish.resource.type, wish.resource.id),
-                params={**wish.params, **wish.committed},
+                params={**wish.params, **wish.committed, **wish.sealed},
                 committed=tuple(sorted(wish.committed)),
+                sealed=tuple(sorted(wish.sealed)),
                 purpose=wish.purpose,
                 assurance=wish.assurance,
                 approvals=wish.approvals,

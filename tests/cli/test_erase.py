@@ -115,6 +115,7 @@ def test_it_takes_the_root_threshold_and_one_way_to_say_what_is_meant(desk: Desk
     assert code_of(_erase(desk, intent, keys=1)[2]) == "threshold_not_met"
     assert code_of(_erase(desk)[2]) == "usage"
     assert code_of(_erase(desk, intent, "--subject", ANNA)[2]) == "usage"
+    assert code_of(_erase(desk, intent, "--before", "2001-01-01T00:00:00Z")[2]) == "usage"  # it would not keep it from being erased
     status, _, err = desk.run("-o", "json", "lineage", "erase", intent, "--key", str(desk.key))
     assert (status, code_of(err)) == (3, "config_invalid")
 

@@ -49,7 +49,7 @@ def test_every_command_that_is_listed_and_there_is_a_command() -> None:
         (["nonsense"], f"error[{USAGE}]: No such command 'nonsense'."),
         (["explain", "stale", "more"], f"error[{USAGE}]: Got unexpected extra argument (more)"),
         (["-o", "yaml", "version"], f"error[{USAGE}]: Invalid value for '-o'"),
-        (["verify"], f"error[{USAGE}]: Missing argument 'FILES...'."),
+        (["verify"], f"error[{USAGE}]: Missing argument 'FILE|DIR...'."),
         (["lineage"], "Usage: mesh lineage"),
         ([], "Usage: mesh"),
     ],

@@ -10,11 +10,14 @@ from nacl import bindings
 from mesh.adapters.signer import generate, generate_seal
 from mesh.core.bytes import canonical, envelope
 from mesh.core.log.bundle import encode_proof, read_proof
+from mesh.core.log.record import encode_record, read_record
 from mesh.core.messages import Openings, Prove, Proved, pack, unpack
+from mesh.core.run.identity import Identity
 from mesh.core.run.intent import Intent
 from mesh.core.run.params import commit
 from mesh.core.run.sealed import Box, Seal, box_hash, content
 from tests.cli.shell import Shell
+from tests.core.kit import secret
 from tests.support.factory import AUDITORS, sign
 from tests.support.sealed import PAYEE, TOLD, SealedStory, boxed, hidden
 
@@ -173,9 +176,36 @@ def test_sealed_rubbish_is_taken_by_all_governors_and_found_by_the_auditor(seale
 
 
 def test_another_value_than_the_one_that_ran_is_found_by_the_auditor(sealed: _Sealed) -> None:
-    box = bindings.crypto_box_seal(content(hidden("somebody else", 42)), bytes.fromhex(AUDITORS["finance"].public))
+    said = content(hidden("somebody else", 42), sealed.story.lab.holder.public)
+    box = bindings.crypto_box_seal(said, bytes.fromhex(AUDITORS["finance"].public))
     status, out, err = sealed.open(_lie(sealed, 42, box))
     assert (status, json.loads(out)[0]["value"], _code(err)) == (5, "", "sealed_falsely")
+
+
+def test_an_intent_in_somebody_elses_name_blames_nobody(sealed: _Sealed) -> None:
+    """Anybody can make a file that looks like a proof; with a document of one's own making it looks even better."""
+    story, forger, file, roster = sealed.story, secret(77), sealed.folder / "forged.json", sealed.folder / "roster.json"
+    roster.write_bytes(story.lab.roster_envelope)
+    bundle = read_proof(story.proof(story.sealed))
+    claims = envelope.read(Intent, bytes(bundle.bodies[0])).claims
+    document = envelope.read(Identity, bytes(bundle.bodies[1])).claims
+    box = bytes(304)
+    false = {"payee": [Seal(auditor="finance", key=AUDITORS["finance"].public, box=box_hash(box))]}
+    own = sign(msgspec.structs.replace(document, key=forger.public), forger)
+    for papers, codes in ((bytes(bundle.bodies[1]), {"identity_mismatch"}), (own, {"sealed_rubbish"})):
+        lie = sign(msgspec.structs.replace(claims, holder=forger.public, identity=envelope.identify(papers)[1], sealed=false), forger)
+        record = msgspec.structs.replace(read_record(bytes(bundle.record)), intent=envelope.identify(lie)[1])
+        bodies = [msgspec.Raw(lie), msgspec.Raw(papers), *bundle.bodies[2:]]
+        boxes = [Box(name="payee", auditor="finance", box=box.hex())]
+        file.write_bytes(
+            encode_proof(msgspec.structs.replace(bundle, record=msgspec.Raw(encode_record(record)), bodies=bodies, boxes=boxes))
+        )
+        opening = ("lineage", "open", "--from", str(file), "--key", str(sealed.folder / "finance.key"))
+        _, _, err = sealed.run("-o", "json", *opening)
+        assert codes & {_code(err), *(code for code in codes if code in err)}
+        assert "identity_mismatch" in codes or "before you blame anybody" in err
+        status, _, err = sealed.run("-o", "json", *opening, "--trust", str(roster))
+        assert (status, "sealed_rubbish" in err) == (5, False), err
 
 
 def test_what_was_never_decided_has_no_boxes(sealed: _Sealed) -> None:

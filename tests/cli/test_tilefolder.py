@@ -121,6 +121,26 @@ def test_a_certificate_with_too_few_lines_makes_nothing_final(shell: Shell, tmp_
     assert (status, report["verdict"], said[:2]) == (2, "PARTIAL", [("tree", "passed", ""), ("final", "skipped", "not_final")])
 
 
+def test_a_certificate_has_its_lines_in_one_order(shell: Shell, tmp_path: Path) -> None:
+    folder = tmp_path / "eu-1"
+    assert _archive(shell, folder)[0] == 0
+    *head, one, other = (folder / "checkpoint").read_text().splitlines(keepends=True)
+    (folder / "checkpoint").write_text("".join([*head, other, one]))
+    status, report = _verify(shell, folder)
+    assert (status, report["verdict"], report["checks"][-1]["code"]) == (5, "FAILED", "non_canonical")
+
+
+def test_records_that_must_be_there_and_are_not_are_named(shell: Shell, tmp_path: Path) -> None:
+    folder = tmp_path / "eu-1"
+    told = _archive(shell, folder)[1]
+    origin, size = told["origin"], told["records"]
+    assert _verify(shell, folder, "--range", f"{origin}=0..{size - 1}")[0] == 0
+    for span, lacks in ((f"{origin}=0..{size + 3}", f"record {size} of {origin}"), ("lab/us-1/e1=1..2", "record 1 of lab/us-1/e1")):
+        status, report = _verify(shell, folder, "--range", span)
+        assert (status, report["verdict"], report["checks"][-1]["code"]) == (5, "FAILED", "not_found")
+        assert lacks in report["checks"][-1]["detail"]
+
+
 def test_a_folder_that_is_there_is_not_touched_and_half_of_one_never_stands_there(shell: Shell, tmp_path: Path) -> None:
     there = tmp_path / "there"
     there.mkdir()

@@ -67,7 +67,7 @@ def _open(data: Mapping[str, Any]) -> None:
 def _unseal(data: Mapping[str, Any]) -> None:
     sealed = {name: [Seal(**seal) for seal in seals] for name, seals in data["sealed"].items()}
     boxes = [Box(**box) for box in data["boxes"]]
-    open_box(sealed, data["committed"], boxes, data["name"], SealKey(bytes.fromhex(data["seed"])))
+    open_box(sealed, data["committed"], boxes, data["name"], SealKey(bytes.fromhex(data["seed"])), holder=data["holder"])
 
 
 def _inclusion(data: Mapping[str, Any]) -> None:

@@ -102,6 +102,18 @@ def test_a_former_root_erases_nothing_more_and_what_it_erased_stays_erased() -> 
             assert until_still(PLAIN, order, 9).erased == {THREE, *([ONE] if erasures else [])}
 
 
+def test_a_former_root_erases_nothing_where_it_is_not_known_yet_what_it_handed_over() -> None:
+    """Whoever carries messages may keep that back from who was away."""
+    first = _by(ROOT, ONE)
+    held = until_still(PLAIN, (_other_root(first),), 9)
+    assert (held.roster.epoch, held.erased) == (2, frozenset())
+    for late in (_by(ROOT, TWO), _by(ROOT, TWO, after=first)):
+        taken = extend(held, [late])
+        assert [refusal.code for refusal in taken.refused.values()] == ["handed_over"]
+        assert taken.governance.erased == frozenset()
+        assert until_still(taken.governance, (first, late), 9).erased == {ONE}
+
+
 def test_whoever_holds_an_erasure_says_so_in_its_frontier() -> None:
     first = erase(LAB, ONE)
     held = extend(LAB.governance, [first]).governance

@@ -14,15 +14,16 @@ from mesh.core.run.sealed import Box, Seal, box_hash, check_boxes, content, open
 from mesh.errors import Refused
 from mesh.limits import SEALED_BOX_BYTES_MAX, SEALED_BOXES_BYTES_MAX, STRING_CHARS_MAX
 from tests.core.kit import refuses
-from tests.support.factory import AUDITORS
+from tests.support.factory import AUDITORS, secret
 from tests.support.sealed import hidden
 
+HOLDER = secret("a workload").public
 FINANCE, TAX = AUDITORS["finance"], AUDITORS["tax"]
 SMALL_ORDER = ["00" * 32, "01" + "00" * 31, "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"]
 
 
 def _sealed(opening: Opening) -> tuple[dict[str, list[Seal]], list[Box], dict[str, str]]:
-    seals, boxes = seal(opening, {name: key.public for name, key in AUDITORS.items()})
+    seals, boxes = seal(opening, {name: key.public for name, key in AUDITORS.items()}, holder=HOLDER)
     return {opening.name: seals}, boxes, {opening.name: commit(opening)}
 
 
@@ -45,15 +46,15 @@ def test_each_auditor_opens_what_was_signed(value: object) -> None:
     sealed, boxes, committed = _sealed(opening)
     check_boxes(sealed, boxes)
     for key in (FINANCE, TAX):
-        assert open_box(sealed, committed, boxes, "payee", key) == opening
+        assert open_box(sealed, committed, boxes, "payee", key, holder=HOLDER) == opening
 
 
 def test_boxes_are_those_of_libsodium() -> None:
     """Whoever has any binding of it opens them; what it seals opens here."""
     _, boxes, _ = _sealed(hidden())
     seed = bytes(range(32))
-    sealed_here = seal(hidden(), {"me": SealKey(seed).public})[1][0]
-    assert SealedBox(PrivateKey(seed)).decrypt(bytes.fromhex(sealed_here.box)) == content(hidden())
+    sealed_here = seal(hidden(), {"me": SealKey(seed).public}, holder=HOLDER)[1][0]
+    assert SealedBox(PrivateKey(seed)).decrypt(bytes.fromhex(sealed_here.box)) == content(hidden(), HOLDER)
     assert SealKey(seed).open(SealedBox(PrivateKey(seed).public_key).encrypt(b"anything")) == b"anything"
     assert SealKey(seed).open(bytes.fromhex(boxes[0].box)) is None
 
@@ -69,11 +70,11 @@ def test_a_box_does_not_tell_the_length_of_a_short_value() -> None:
 
 def test_the_longest_string_fits_into_a_box_and_a_longer_list_does_not() -> None:
     longest = hidden("\U0001f511" * STRING_CHARS_MAX)
-    assert len(content(longest)) + OVERHEAD_BYTES == SEALED_BOX_BYTES_MAX
+    assert len(content(longest, HOLDER)) + OVERHEAD_BYTES == SEALED_BOX_BYTES_MAX
     sealed, boxes, committed = _sealed(longest)
-    assert open_box(sealed, committed, boxes, "payee", TAX) == longest
+    assert open_box(sealed, committed, boxes, "payee", TAX, holder=HOLDER) == longest
     with refuses("too_large"):
-        content(hidden(["\U0001f511" * STRING_CHARS_MAX, "x" * 300]))
+        content(hidden(["\U0001f511" * STRING_CHARS_MAX, "x" * 300]), HOLDER)
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"name": "payee", "auditor": "tax", "box": "00" * (SEALED_BOX_BYTES_MAX + 1)}, Box)
 
@@ -106,7 +107,7 @@ def test_a_swapped_box_is_found() -> None:
         with refuses("box_mismatch"):
             check_boxes(sealed, boxes)
         with refuses("box_mismatch"):
-            open_box(sealed, committed, boxes, "payee", FINANCE)
+            open_box(sealed, committed, boxes, "payee", FINANCE, holder=HOLDER)
 
 
 @pytest.mark.parametrize("left", [0, 1, OVERHEAD_BYTES - 1, OVERHEAD_BYTES, OVERHEAD_BYTES + 255])
@@ -116,7 +117,7 @@ def test_a_truncated_box_is_found(left: int) -> None:
     with refuses("box_malformed"):
         check_boxes(sealed, cut)
     with refuses("box_malformed"):
-        open_box(sealed, committed, cut, "payee", FINANCE)
+        open_box(sealed, committed, cut, "payee", FINANCE, holder=HOLDER)
 
 
 def test_one_changed_byte_of_a_box_is_found() -> None:
@@ -149,24 +150,24 @@ def test_another_key_finds_nothing_sealed_for_it() -> None:
     sealed, boxes, committed = _sealed(hidden())
     for key, name in ((SealKey(bytes(range(32))), "payee"), (FINANCE, "payer")):
         with refuses("not_sealed_for"):
-            open_box(sealed, committed, boxes, name, key)
+            open_box(sealed, committed, boxes, name, key, holder=HOLDER)
 
 
 def test_a_box_that_is_not_here_is_no_lie_of_who_asked() -> None:
     sealed, boxes, committed = _sealed(hidden())
     with refuses("box_mismatch"):
-        open_box(sealed, committed, boxes[1:], "payee", FINANCE)
+        open_box(sealed, committed, boxes[1:], "payee", FINANCE, holder=HOLDER)
 
 
 @pytest.mark.parametrize(
     "data",
     [
         bytes(256 + OVERHEAD_BYTES),
-        bindings.crypto_box_seal(content(hidden()), bytes.fromhex(TAX.public)),
+        bindings.crypto_box_seal(content(hidden(), HOLDER), bytes.fromhex(TAX.public)),
         _for_finance(bytes(256)),
         _for_finance(b"\x80" + bytes(511)),
         _for_finance(b"{}".ljust(255, b" ") + b"\x80"),
-        _for_finance(content(hidden())[:-1] + b"x"),
+        _for_finance(content(hidden(), HOLDER)[:-1] + b"x"),
         _for_finance(b'{"name":"payee","salt":"00","value":1}\x80'.ljust(256, b"\0")),
     ],
 )
@@ -174,21 +175,27 @@ def test_sealed_rubbish_is_found_by_its_auditor_and_by_nobody_else(data: bytes) 
     sealed, boxes, committed = _with(data)
     check_boxes(sealed, boxes)
     with refuses("sealed_rubbish"):
-        open_box(sealed, committed, boxes, "payee", FINANCE)
+        open_box(sealed, committed, boxes, "payee", FINANCE, holder=HOLDER)
 
 
 @pytest.mark.parametrize("opening", [hidden("somebody else"), hidden(number=2), Opening(name="payer", salt=hidden().salt, value="x")])
 def test_another_value_than_the_one_committed_to_is_found_by_its_auditor(opening: Opening) -> None:
-    sealed, boxes, committed = _with(_for_finance(content(opening)))
+    sealed, boxes, committed = _with(_for_finance(content(opening, HOLDER)))
     check_boxes(sealed, boxes)
     with refuses("sealed_falsely"):
-        open_box(sealed, committed, boxes, "payee", FINANCE)
+        open_box(sealed, committed, boxes, "payee", FINANCE, holder=HOLDER)
+
+
+def test_a_box_that_was_copied_into_somebody_elses_intent_says_so() -> None:
+    sealed, boxes, committed = _sealed(hidden())
+    with refuses("sealed_falsely"):
+        open_box(sealed, committed, boxes, "payee", FINANCE, holder=secret("who copied it").public)
 
 
 def test_what_is_sealed_and_commits_to_nothing_opens_for_nobody() -> None:
     sealed, boxes, _ = _sealed(hidden())
     with refuses("sealed_falsely"):
-        open_box(sealed, {}, boxes, "payee", FINANCE)
+        open_box(sealed, {}, boxes, "payee", FINANCE, holder=HOLDER)
 
 
 # ------------------------------------------------------------------------------------------------------------------- keys
@@ -196,10 +203,18 @@ def test_what_is_sealed_and_commits_to_nothing_opens_for_nobody() -> None:
 
 @pytest.mark.parametrize("public", [*SMALL_ORDER, "", "ab", "zz" * 32, FINANCE.public.upper(), FINANCE.public + "00"])
 def test_a_key_for_which_anybody_could_open_is_none(public: str) -> None:
-    for admit in (admit_seal_key, lambda key: seal(hidden(), {"finance": key})):
+    for admit in (admit_seal_key, lambda key: seal(hidden(), {"finance": key}, holder=HOLDER)):
         with refuses("bad_key"):
             admit(public)
     assert admit_seal_key(FINANCE.public) == bytes.fromhex(FINANCE.public)
+
+
+def test_a_key_has_one_spelling() -> None:
+    """What is sealed for another spelling of a key, that key does not open; and one auditor could stand there as two."""
+    public = bytes.fromhex(FINANCE.public)
+    for other in (public[:31] + bytes([public[31] | 0x80]), (9 + 2**255 - 19).to_bytes(32, "little")):
+        with refuses("bad_key"):
+            admit_seal_key(other.hex())
 
 
 def test_a_secret_that_opens_is_in_no_message_and_does_not_travel() -> None:

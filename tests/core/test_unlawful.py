@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.fold import extend, put_in_force, restore
+from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import covers
 from mesh.core.law.proofs import admit_proof, encode_proof, judge_proof, read_proof
 from mesh.core.law.roster import Roster
@@ -237,3 +238,67 @@ def test_it_is_waited_for_like_every_denial_and_found_again_after_a_restart() ->
     assert not covers(list(LAB.governance.frontier), list(held.frontier))
     again = restore(LAB.governance, [read_law(WRONG.proof().envelope)])
     assert (again.frozen, again.digest) == (held.frozen, held.digest)
+
+
+# ------------------------------------------------------------------------------------------------------- whose word it is
+
+
+def _replaced(lab: Lab, *names: str) -> Governance:
+    """In force where these members have got other keys, one roster after the other."""
+    uses = ("log_key", "witness_key", "attest_key", "decision_key")
+    last, rosters = envelope.read(Roster, lab.roster_envelope), list[Statement[Roster]]()
+    for name in names:
+        new = {use: secret(f"{name} new {use}").public for use in uses}
+        members = [msgspec.structs.replace(one, log_epoch=2, **new) if one.name == name else one for one in last.claims.members]
+        last = successor(last, members=members)
+        rosters.append(last)
+    taken = extend(lab.governance, rosters)
+    assert not taken.refused
+    return put_in_force(taken.governance, 1 + len(names))
+
+
+def test_keys_of_members_that_were_replaced_freeze_nobody() -> None:
+    lab = Lab(members=5, k=4)
+    now, wrong = _replaced(lab, "eu-1", "ap-1"), Refused(lab)
+    for names in (("eu-1", "ap-1"), ("eu-1", "sa-1")):
+        taken = extend(now, [wrong.proof([wrong.by(name) for name in names])])
+        assert [refusal.code for refusal in taken.refused.values()] == ["unknown_member"]
+        assert taken.governance.frozen == frozenset()
+    assert extend(now, [wrong.proof([wrong.by(name) for name in ("af-1", "sa-1")])]).governance.frozen == {LIAR}
+
+
+def test_what_members_said_freezes_nobody_once_they_have_left_and_is_said_again_by_who_is_there() -> None:
+    lab = Lab(members=5, k=4)
+    wrong = Refused(lab)
+    old, new = (wrong.proof([wrong.by(name) for name in names]) for names in (("eu-1", "ap-1"), ("af-1", "sa-1")))
+    before = extend(lab.governance, [old]).governance
+    assert before.frozen == {LIAR}
+    later = _replaced(lab, "eu-1")
+    rosters = [item for item in later.rosters.held.values() if item.epoch == 2]
+    assert len(rosters) == 1
+    second = successor(envelope.read(Roster, lab.roster_envelope), members=rosters[0].members)
+    held = put_in_force(extend(before, [second]).governance, 2)
+    assert held.frozen == frozenset()
+    assert held.frontier == put_in_force(extend(lab.governance, [second]).governance, 2).frontier, "who comes later waits for nothing"
+    again = extend(held, [new]).governance
+    assert again.frozen == {LIAR}
+    stored = put_in_force(restore(lab.governance, [old, second, new]), 2)
+    assert stored.frozen == {LIAR}, "also after a restart"
+    assert stored.frontier == again.frontier
+    assert put_in_force(restore(lab.governance, [new, old, second]), 2).frozen == {LIAR}
+
+
+def test_who_is_named_by_members_that_have_left_is_frozen_for_two_histories_all_the_same() -> None:
+    lab = Lab(members=5, k=4)
+    wrong = Refused(lab)
+    before = extend(lab.governance, [wrong.proof([wrong.by(name) for name in ("eu-1", "ap-1")])]).governance
+    second = successor(
+        envelope.read(Roster, lab.roster_envelope),
+        members=[
+            msgspec.structs.replace(one, decision_key=secret("eu-1 rotated").public) if one.name == "eu-1" else one
+            for one in lab.roster.members
+        ],
+    )
+    held = put_in_force(extend(before, [second]).governance, 2)
+    assert held.frozen == frozenset()
+    assert extend(held, [two_roots(lab.roster, LIAR, lab.keys[LIAR]["log"])]).governance.frozen == {LIAR}

@@ -39,6 +39,15 @@ def _guard(gate: Gate, body: Body) -> None:
     work("nightly", memo="secret")
 
 
+def _guard_sealed(gate: Gate, body: Body) -> None:
+    @gate.guard(ACTION, resource=JOB, sealed=("iban",))
+    def work(iban: str, attempt: int) -> None:
+        assert (iban, attempt) == ("DE1", 1)
+        body()
+
+    work("DE1", 1)
+
+
 async def _guard_async(gate: Gate, body: Body) -> None:
     @gate.guard(ACTION, resource=JOB)
     async def work(*, attempt: int) -> None:
@@ -98,6 +107,7 @@ def _mesh_run(gate: Gate, body: Body) -> str | None:
 
 test_a_guarded_function = adapter_contract(_guard)
 test_a_guarded_async_function = adapter_contract(_guard_async)
+test_a_guarded_function_with_a_sealed_argument = adapter_contract(_guard_sealed)
 test_an_execution = adapter_contract(_execution)
 test_an_async_execution = adapter_contract(_execution_async)
 test_the_asgi_middleware = adapter_contract(_asgi)

@@ -295,8 +295,21 @@ def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_what_is_sealed_reaches_the_body_and_is_remembered_as_such(fake: FakeGate) -> None:
+    @fake.guard("payroll/pay", resource=("Employee", "emp:7"), sealed=("iban",))
+    def pay(iban: str, amount_cents: int) -> str:
+        return f"{amount_cents} to {iban}"
+
+    assert pay("DE1", 5) == "5 to DE1"
+    assert (fake.asked[0].params, fake.asked[0].sealed) == ({"iban": "DE1", "amount_cents": 5}, ("iban",))
+    for public, committed in (({"iban": "DE1"}, None), (None, {"iban": "DE1"})):
+        twice = fake.execution("payroll/pay", ("Employee", "emp:7"), public, committed=committed, sealed={"iban": "DE1"})
+        with pytest.raises(Denied, match="params_mismatch"), twice:
+            pass
+
+
 def test_made_outside_of_a_test_it_warns_every_time() -> None:
-    done = _python("from mesh.testing import FakeGate\nimport warnings\nwarnings.simplefilter('always')\nFakeGate()\nFakeGate()")
+    done = _python("from mesh.testing import FakeGate\nfor _ in range(2):\n    FakeGate()")
     assert done.returncode == 0
     assert done.stderr.count("FakeGateWarning: a FakeGate enforces nothing, and this is no test") == 2
 

@@ -4,8 +4,8 @@ import asyncio
 import inspect
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -173,6 +173,28 @@ def test_a_plain_wrapper_around_an_async_body_lets_nothing_run_after_the_end(gat
         pay(5)
     assert ran == []
     assert taken_in(gate, bus) == ["started", "failed"]
+
+
+def test_an_async_body_whose_result_would_run_later_lets_nothing_run_after_the_end(gate: Gate, bus: FakeBus) -> None:
+    @gate.guard("payments/send", resource=RESOURCE)
+    async def pay(amount: int) -> Any:
+        async def one_by_one() -> AsyncIterator[int]:
+            yield amount
+
+        return one_by_one()
+
+    with pytest.raises(TypeError, match="runs later"):
+        asyncio.run(cast("Any", pay(5)))
+    assert taken_in(gate, bus) == ["started", "failed"]
+
+
+@pytest.mark.parametrize("hidden", ["committed", "sealed"])
+def test_a_name_to_hide_that_is_no_parameter_is_found_when_it_is_written_not_when_its_value_has_been_sent(gate: Gate, hidden: str) -> None:
+    def pay(iban: str) -> None:
+        raise AssertionError(iban)
+
+    with pytest.raises(TypeError, match="no parameter 'ibann' to hide"):
+        gate.guard("payments/send", resource=RESOURCE, **{hidden: ("ibann",)})(pay)  # type: ignore[arg-type]
 
 
 def test_an_exception_of_the_body_passes_and_only_its_type_is_recorded(gate: Gate, bus: FakeBus) -> None:

@@ -51,7 +51,7 @@ async def test_what_is_sealed_runs_in_the_clear_here_and_leaves_in_boxes_only(co
     claims = envelope.read(Intent, bytes(request.intent)).claims
     assert {name: [seal.auditor for seal in seals] for name, seals in claims.sealed.items()} == {"payee": ["finance", "tax"]}
     for key in AUDITORS.values():
-        assert open_box(claims.sealed, claims.committed, request.boxes, "payee", key).value == PAYEE
+        assert open_box(claims.sealed, claims.committed, request.boxes, "payee", key, holder=claims.holder).value == PAYEE
     for node in bus.mesh.nodes.values():
         held = [*node.bodies.values(), *node.openings.values(), *(leaf for leaves in node.logs.values() for leaf in leaves)]
         assert not any(PAYEE.encode() in data for data in held)

@@ -39,7 +39,7 @@ _HEAD: Final = """\
 # Every reason to say no
 
 For whoever gets a denial, or writes something that passes one on. This page is made by `python -m tests.house.denials` from the
-registry (`mesh/codes.py`), the source and the tests; what is missing or wrong here fails the build. `mesh explain CODE` says what to do.
+registry (`mesh/codes/`), the source and the tests; what is missing or wrong here fails the build. `mesh explain CODE` says what to do.
 
 ## In a program
 
@@ -116,7 +116,7 @@ def _row(code: str, places: Sequence[str], test: str) -> str:
 def _raised() -> dict[str, list[str]]:
     """Rule 1; where a code is said in no such way, wherever it stands."""
     said: dict[str, list[str]] = {code: [] for code in CODES}
-    paths = [path for path in modules("mesh") if path != "mesh/codes.py" and not path.startswith(_TOOLS)]
+    paths = [path for path in modules("mesh") if not path.startswith("mesh/codes/") and not path.startswith(_TOOLS)]
     for path in paths:
         for code in sorted(set(_said(parsed(path))) & CODES.keys()):
             said[code].append(path)

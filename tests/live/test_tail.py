@@ -121,6 +121,27 @@ async def test_every_record_is_seen_on_its_way_and_after_a_kill_nothing_is_left_
     await client.bus.close()
 
 
+async def test_what_a_reader_that_had_enough_did_not_print_is_printed_by_the_next(own_mesh: Cluster, tmp_path: Path) -> None:
+    client, keep = await Client.connect(own_mesh.files.context), str(tmp_path / "tail.json")
+    await client.until("eu-1", "fresh", lambda status: status.fresh)
+    await _asked(client, 20)
+    lines = list[dict[str, Any]]()
+    for _ in range(2):
+        async with _tail(own_mesh, "--keep", keep, "-n", "3") as tailing:  # what the first had on its way comes again after 30 s
+            assert await asyncio.wait_for(tailing.process.wait(), 45) == 0
+            await tailing.end()
+        assert len(tailing.lines) == 3
+        lines += tailing.lines
+    origin, size = await _asked(client, 1)
+    async with _tail(own_mesh, "--keep", keep) as rest:
+        await rest.until(origin, size)
+        assert await rest.end() == 0
+    for log in {line["origin"] for line in rest.lines}:
+        _in_order([*lines, *rest.lines], log, 1)
+    _in_order([*lines, *rest.lines], origin, size)
+    await client.bus.close()
+
+
 async def test_what_a_member_or_a_workload_forges_is_seen_by_nobody(own_mesh: Cluster) -> None:
     client = await Client.connect(own_mesh.files.context)
     await client.until("eu-1", "fresh", lambda status: status.fresh)

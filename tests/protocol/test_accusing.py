@@ -103,7 +103,7 @@ def test_who_finds_a_record_wrong_shows_that_its_owner_signed_it(honest: int, *,
     assert mine.caught == [(OWNER.name, honest)]
 
 
-def test_a_leaf_that_is_no_record_is_shown_too() -> None:
+def test_what_cannot_be_read_is_refused_and_accuses_nobody_for_a_newer_program_may_have_written_it() -> None:
     owner, mine = Owner(), Judge()
     owner.decide(LAB.request(LAB.intent(1, at_ms=NOW)[1], []))
     owner.append(b'{"record":"nonsense"}')
@@ -112,10 +112,8 @@ def test_a_leaf_that_is_no_record_is_shown_too() -> None:
     )
     said = unpack(Accusation, _accusation(effects))
     assert only(SetMeta, effects) == [SetMeta(refused_key(ORIGIN), 1)]
-    mine.hears(pack(said))
-    leaf = envelope.read(Refusal, bytes(said.refusal)).claims.leaf
-    mine.hears(pack(msgspec.structs.replace(said, refusal=msgspec.Raw(WRONG.by("sa-1", index=1, leaf=leaf)))))
-    assert mine.caught == [(OWNER.name, 1)]
+    assert (said.note, said.path, mine.state.refusal, mine.state.refused) == ("", [], b"", 1)
+    assert mine.again(AGAIN_MS_MAX) == []
 
 
 def test_what_is_missing_or_final_is_refused_without_what_could_become_a_proof() -> None:

@@ -14,7 +14,7 @@ from mesh.core.law.proofs import judge_proof
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.log.checkpoint import Checkpoint, log_line
 from mesh.core.log.merkle import Frontier, leaf_hash
-from mesh.core.log.note import Note
+from mesh.core.log.note import Line, Note, parse_note
 from mesh.core.log.record import Cosigned, CosignedHead, Denied
 from mesh.core.messages import Authorized, LineageBatch, Pull, pack, unpack
 from mesh.core.run.decision import EngineRequest, Verdict
@@ -217,6 +217,16 @@ def test_two_roots_at_one_size_are_found(*, before: bool) -> None:
     (proof,) = auditing.state.proofs
     caught = judge_proof(proof, story.mesh.lab.governance.rosters)
     assert (caught.kind, caught.member, caught.sizes) == ("same-size", "us-1", (4, 4))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_line_that_somebody_added_in_a_logs_name_hides_no_second_root(*, first: bool) -> None:
+    story = happened()
+    good, stray = parse_note(_signed(story.mesh, "us-1", Checkpoint("lab/us-1/e1", 4, bytes(32)))), Line("lab/us-1/e1", b"else", bytes(64))
+    forked = NoteArrived(Note(good.text, (stray, *good.lines) if first else (*good.lines, stray)).encode())
+    auditing = Auditing(story.mesh).feed([*events_of(story.mesh.stream), forked]).pull()
+    (proof,) = auditing.state.proofs
+    assert judge_proof(proof, story.mesh.lab.governance.rosters).member == "us-1"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from mesh.core.bytes import canonical
+from mesh.core.law.proofs import judge_proof
 from mesh.core.log.checkpoint import Checkpoint
 from mesh.core.log.note import Note
 from mesh.core.messages import LineageBatch, pack
@@ -133,6 +134,24 @@ def test_a_root_that_its_key_alone_signed_on_the_way_is_a_finding_and_holds_noth
     reader.pull(_honest)
     assert (reader.log.caught_up, reader.codes) == (True, ["log_conflict"])
     assert (reader.state.findings[0].origin, reader.state.findings[0].index) == (FAR.origin, 100)
+
+
+def test_another_root_for_a_size_on_the_way_keeps_no_place_from_what_proves_it() -> None:
+    """There the certificate was about more than what was settled: that pair shows nothing."""
+
+    def lie(size: int) -> NoteArrived:
+        text = Checkpoint(FAR.origin, size, bytes(32)).to_text()
+        return NoteArrived(Note(text, (line(FAR.member, "log", text),)).encode())
+
+    reader = Reader()
+    reader.feed(NoteArrived(NOTE))
+    reader.pull(_honest, rounds=3)
+    reader.feed(lie(reader.log.frontier.size))
+    assert (reader.log.frontier.size, reader.codes, reader.state.proofs) == (3 * PAGE, ["log_conflict"], ())
+    reader.pull(_honest)
+    reader.feed(lie(SIZE - 5))
+    (proof,) = reader.state.proofs
+    assert judge_proof(proof, LAB.governance.rosters).sizes == (SIZE - 5, SIZE)
 
 
 def test_it_goes_on_from_where_it_was_kept_on_the_way() -> None:

@@ -72,7 +72,7 @@ def _more(story: Family) -> None:
         name, data, openings = lab.intent(number, amount=500, account=account, memo="rent", at_ms=mesh.now_ms)
         claims = envelope.read(Intent, data).claims
         measured = [Measurement(name="program", digest="blake3:" + "ab" * 32)]
-        seals, boxes = seal(hidden(number=number), {who: key.public for who, key in AUDITORS.items()})
+        seals, boxes = seal(hidden(number=number), {who: key.public for who, key in AUDITORS.items()}, holder=lab.holder.public)
         committed = {**claims.committed, "payee": commit(hidden(number=number))}
         intent = sign(msgspec.structs.replace(claims, measurements=measured, committed=committed, sealed={"payee": seals}), lab.holder)
         assert name

@@ -8,7 +8,10 @@ import pytest
 
 from mesh.core.bytes import canonical, envelope
 from mesh.core.bytes.envelope import Statement
+from mesh.core.law.fold import extend, put_in_force
+from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import StreamHead, reaches
+from mesh.core.law.roster import Roster
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.record import AttestRefused, EnforcerHeard, Refusal, encode_record, read_record
 from mesh.core.messages import HeardAsked, HeardGiven, OutcomeAnswer, RefusedAnswer, pack, unpack, unpack_answer
@@ -43,6 +46,7 @@ from tests.protocol.machines import (
     sign,
     started,
 )
+from tests.support.epochs import successor
 from tests.support.heard import BOOT, another_enforcer, heads, request, word
 from tests.support.littlemesh import LittleMesh
 
@@ -228,7 +232,7 @@ def test_outcomes_are_not_taken_for_it() -> None:
 # ---------------------------------------------------------------------------------------------------------------- to attest
 
 
-def _examined(leaf: bytes, *bodies: bytes, now_ms: int = NOW) -> tuple[str, str]:
+def _examined(leaf: bytes, *bodies: bytes, now_ms: int = NOW, governance: Governance = LAB.governance) -> tuple[str, str]:
     held = {envelope.identify(data)[1]: data for data in bodies}
     (found,) = examine_records(
         [leaf],
@@ -236,7 +240,7 @@ def _examined(leaf: bytes, *bodies: bytes, now_ms: int = NOW) -> tuple[str, str]
         owner=OWNER,
         first=0,
         after_ms=0,
-        governance=LAB.governance,
+        governance=governance,
         documents=Documents(),
         engine=LAB.engine,
         now_ms=now_ms,
@@ -273,6 +277,22 @@ ELSEWHERE = altered(SAID.envelope, Heard, LAB.place_key, mesh="other")
 def test_a_record_is_attested_if_it_is_what_its_enforcer_signed(leaf: bytes, bodies: Sequence[bytes], code: str) -> None:
     found, detail = _examined(leaf, *bodies, now_ms=max(NOW, LAB.place.expires_ms))
     assert found == code, detail
+
+
+@pytest.mark.parametrize("changed", [0.5, 2])
+def test_who_has_gone_over_to_other_bounds_refuses_no_word_that_was_taken_in_before(changed: float) -> None:
+    """An enforcer chooses what its clock says; the governor that took it in must not be caught for it."""
+    first = envelope.read(Roster, LAB.roster_envelope)
+    skew_ms = first.claims.bounds.skew_ms
+    bounds = msgspec.structs.replace(first.claims.bounds, skew_ms=int(skew_ms * changed))
+    taken = extend(LAB.governance, [successor(first, bounds=bounds)])
+    assert not taken.refused
+    later = put_in_force(taken.governance, 2)
+    widest = max(skew_ms, bounds.skew_ms)
+    for by_ms, code in ((widest, ""), (widest + 1, "record_invalid")):
+        said = word(LAB, at_ms=NOW + by_ms)
+        for governance in (taken.governance, later):
+            assert _examined(_record(said), said.envelope, LAB.place_envelope, governance=governance)[0] == code
 
 
 def test_a_governor_that_puts_words_into_an_enforcers_mouth_is_found() -> None:

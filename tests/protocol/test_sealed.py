@@ -65,7 +65,7 @@ def test_a_governor_never_sees_the_clear_text_and_every_auditor_finds_it() -> No
         kept = canonical.decode(Openings, node.openings[name], bytes_max=10**6)
         assert (kept.openings, kept.boxes) == ([], list(boxes))  # one row, so whatever erases openings erases these
         for key in AUDITORS.values():
-            assert open_box(claims.sealed, claims.committed, kept.boxes, "payee", key) == hidden()
+            assert open_box(claims.sealed, claims.committed, kept.boxes, "payee", key, holder=claims.holder) == hidden()
 
 
 def test_what_is_sealed_does_not_change_what_policy_is_asked() -> None:

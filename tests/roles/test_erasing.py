@@ -2,15 +2,19 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import msgspec
+import pytest
 
+from mesh.core.log.merkle import leaf_hash
 from mesh.core.log.record import GovernanceChanged, read_record
 from mesh.core.messages import Authorized, LawBatch, Offer, pack
+from mesh.errors import Unavailable
+from mesh.limits import AUDIT_LOGS_MAX
 from mesh.protocol.events import IntentArrived, LawArrived, LineageArrived, OfferArrived, OpeningsErased, Tick
-from mesh.protocol.step import Locate, PutLaw, PutOpenings
+from mesh.protocol.step import Append, Locate, PutLaw, PutOpenings
 from mesh.roles.erasing import erase_for_ever
 from mesh.roles.loading import load_governance
 from tests.protocol.machines import LAB as MACHINES
@@ -135,11 +139,80 @@ async def test_while_somebody_reads_an_older_state_it_is_not_said_also_if_only_a
         await bench.store.close()
 
 
+async def test_what_a_process_that_was_killed_had_overwritten_goes_from_the_wal_that_it_left_also_if_it_was_said_long_ago(
+    tmp_path: Path,
+) -> None:
+    bench = await Bench.at(tmp_path)
+    identity = await _told(bench, "cd" * 32)
+    await bench.performer.take([OpeningsErased(identity), Tick()])
+    await bench.store.commit([PutOpenings("cd" * 32, SECRET)])
+    reader = sqlite3.connect(tmp_path / "node.db", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM opening").fetchone()
+    with pytest.raises(Unavailable):
+        await bench.store.erase(["cd" * 32])
+    reader.close()  # here it is killed; the next one finds this file
+    assert (_here(tmp_path), await bench.store.unerased(["cd" * 32])) == (True, [])
+    work = asyncio.create_task(erase_for_ever(bench.performer, lambda _: None))
+    await _within(lambda: not _here(tmp_path))
+    work.cancel()
+    await bench.store.close()
+
+
 async def test_erasing_ends_with_the_file(tmp_path: Path) -> None:
     bench = await Bench.at(tmp_path)
     await _told(bench, "ef" * 32)
     await bench.store.close()
     await asyncio.wait_for(erase_for_ever(bench.performer, lambda _: None), 5)
+
+
+async def test_erasing_ends_with_the_file_also_if_nothing_was_ever_to_be_erased(tmp_path: Path) -> None:
+    bench = await Bench.at(tmp_path)
+    await bench.store.close()
+    await asyncio.wait_for(erase_for_ever(bench.performer, lambda _: None), 5)
+
+
+async def test_a_file_that_was_only_busy_is_asked_again(tmp_path: Path) -> None:
+    bench = await Bench.at(tmp_path)
+    identity = await _told(bench, "cd" * 32)
+    erase_, tries, told = bench.store.erase, list[int](), list[OpeningsErased]()
+
+    async def busy_once(intents: Collection[str]) -> None:
+        tries.append(len(intents))
+        if len(tries) == 1:
+            raise Unavailable("storage_failed", "SQLITE_BUSY: database is locked")
+        await erase_(intents)
+
+    bench.store.erase = busy_once  # type: ignore[method-assign]  # what BEGIN IMMEDIATE meets where somebody copies the file
+    work = asyncio.create_task(erase_for_ever(bench.performer, told.append))
+    await _within(lambda: bool(told))
+    assert (told, tries) == ([OpeningsErased(identity)], [1, 1])
+    work.cancel()
+    await bench.store.close()
+
+
+async def test_no_number_of_records_of_others_about_it_hides_what_is_not_final_in_the_own_log_or_was_said_there(tmp_path: Path) -> None:
+    """Any member may write of any id that its openings were erased."""
+    bench = await Bench.at(tmp_path)
+    intent = await _asked(bench)
+    identity = await _told(bench, intent)
+    await bench.performer.take([OpeningsErased(identity), Tick()])
+    other = bench.performer.state.log.origin.replace("eu-1", "us-1")
+    leaves = [str(number).encode() for number in range(AUDIT_LOGS_MAX + 1)]
+    places = [Locate(about, other, number) for about in (intent, identity) for number in range(len(leaves))]
+    await bench.store.commit([Append(other, 0, tuple(leaves), tuple(map(leaf_hash, leaves))), *places])
+    state = bench.performer.state
+    bench.performer._state = msgspec.structs.replace(state, log=msgspec.structs.replace(state.log, certified=0))
+    told = list[OpeningsErased]()
+    work = asyncio.create_task(erase_for_ever(bench.performer, told.append))
+    await asyncio.sleep(0.4)
+    assert _here(tmp_path)
+    bench.performer._state = msgspec.structs.replace(state, log=msgspec.structs.replace(state.log, certified=state.log.frontier.size))
+    await _within(lambda: not _here(tmp_path))
+    await asyncio.sleep(0.3)
+    assert told == []
+    work.cancel()
+    await bench.store.close()
 
 
 async def test_an_erasure_is_stored_like_any_statement_and_its_record_is_found_under_its_id(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def boxed(
 ) -> tuple[str, bytes, Sequence[Box]]:
     """Id and envelope of an intent whose payee is sealed, and the boxes."""
     made = opening or hidden(number=number)
-    seals, boxes = seal(made, {name: key.public for name, key in keys.items()})
+    seals, boxes = seal(made, {name: key.public for name, key in keys.items()}, holder=lab.holder.public)
     plain = envelope.read(Intent, lab.intent(number, at_ms=at_ms)[1]).claims
     claims = msgspec.structs.replace(plain, committed={made.name: commit(made)}, sealed={made.name: seals})
     claims = msgspec.structs.replace(claims, **changed)

@@ -61,7 +61,7 @@ def test_an_auditor_opens_the_box_that_a_proof_carries() -> None:
     bundle = read_proof(_data())
     claims = envelope.read(Intent, bytes(bundle.bodies[0])).claims
     for key in AUDITORS.values():
-        assert open_box(claims.sealed, claims.committed, bundle.boxes, "payee", key) == hidden(number=31)
+        assert open_box(claims.sealed, claims.committed, bundle.boxes, "payee", key, holder=claims.holder) == hidden(number=31)
 
 
 def test_every_changed_byte_of_a_box_is_found() -> None:

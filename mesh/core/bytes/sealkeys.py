@@ -17,6 +17,8 @@ __all__ = ["OVERHEAD_BYTES", "SealKey", "admit_seal_key"]
 OVERHEAD_BYTES = 48
 """What a box is longer than its content: the ephemeral key and the authenticator."""
 _ANY_SCALAR = bytes(31) + b"\x40"
+_PRIME = 2**255 - 19
+"""X25519 computes modulo this and ignores the highest bit (RFC 7748, 5): what is larger is another spelling that nobody's key file has."""
 
 
 class SealKey:
@@ -62,7 +64,7 @@ def admit_seal_key(public_hex: str) -> bytes:
         public = bytes.fromhex(public_hex)
     except ValueError:
         raise Refused("bad_key", "not hex") from None
-    if len(public) != KEY_BYTES or public.hex() != public_hex:
+    if len(public) != KEY_BYTES or public.hex() != public_hex or int.from_bytes(public, "little") >= _PRIME:
         raise Refused("bad_key", public_hex[:16])
     try:
         bindings.crypto_scalarmult(_ANY_SCALAR, public)  # libsodium refuses a shared secret that is zero

@@ -5,7 +5,8 @@ Rules
 1. The root threshold signs it, nobody else: whoever is judged by what is kept (policy signers, governors, workloads) does not do away
    with it. Erasures are one stream of their own, so nobody who was away misses one.
 2. Erasing is never undone. What is held counts wherever it stands: in the chain, ahead of it, or in a fork. Of a root whose stream was
-   handed over to another one nothing more is taken in: keys that are found in a drawer destroy no evidence.
+   handed over to another one nothing is taken in beyond what it handed over: keys that are found in a drawer destroy no evidence. Except
+   on a node that has not got yet all that was handed over: there what claims to stand before its end counts.
 3. It says nothing about records: those who have not repeated a decision when its openings go are let past it by a certificate over it
    only (:mod:`mesh.protocol.gone`).
 

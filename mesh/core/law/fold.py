@@ -19,14 +19,15 @@ from mesh.core.law.erase import ERASURES, Erase
 from mesh.core.law.governance import DENYING, Governance, Law
 from mesh.core.law.halt import Halt, halt_stream, in_force
 from mesh.core.law.heartbeat import ENDED, StreamHead, frontier_digest
+from mesh.core.law.heldproofs import beside, check_counts, counting, proving
 from mesh.core.law.policy import Bundle, Manifest, check_succession, read_bundle
-from mesh.core.law.proof import PREFIX, Proof, accusable, fraud_stream
+from mesh.core.law.proof import Proof
 from mesh.core.law.reign import base_of, in_reign
 from mesh.core.law.resolve import RESOLVES, Resolve, newest
 from mesh.core.law.retain import Floors, Retain, raised
 from mesh.core.law.revocation import Revocation, Spared, spared_by
-from mesh.core.law.roster import ROSTERS, Roster, admit_roster, frauds_max
-from mesh.core.law.streams import Chain, Fork, Growth, Stream, common, head_of, onward, settle
+from mesh.core.law.roster import ROSTERS, Roster, admit_roster
+from mesh.core.law.streams import Chain, Fork, Growth, Link, Stream, common, head_of, onward, settle
 from mesh.core.law.succession import Reign, Rosters
 from mesh.core.law.taking import ended_by, seeded, taking_over, voiding
 from mesh.core.law.travel import Said, admit_law, admit_next, link_of
@@ -69,7 +70,8 @@ def extend(governance: Governance, statements: Sequence[Statement[Said]]) -> Tak
                 rosters = _chained(grown, growth.finish())
             else:
                 admit_law(statement, rosters)  # so there are no more streams than the rosters have revokers, domains and handovers
-                _check_open(governance, name)
+                _check_open(governance, name, link)
+                check_counts(governance, statement)
                 growth.add(link)
         except Refused as refusal:
             refused[statement.id] = refusal
@@ -98,14 +100,22 @@ def _check_ahead(governance: Governance, roster: Roster) -> None:
         raise Refused("roster_conflict", f"epoch {governance.roster.epoch} is in force here, and this is another epoch {roster.epoch}")
 
 
-def _check_open(governance: Governance, stream: str) -> None:
+def _check_open(governance: Governance, stream: str, link: Link) -> None:
     """That something there may still deny or erase: in what has ended, former signers fill nothing up, and a former root erases nothing.
+
+    What denies counts until it is known what was handed over. What erases cannot be undone: where it can be no part of that, it never does.
 
     Raises:
         Refused: ``handed_over``.
     """
-    if governance.whole.get(stream) is ENDED and stream.startswith((*DENYING, ERASURES)):
-        after = next(reign for reign in governance.reigns.values() if reign.former == stream)
+    if not stream.startswith((*DENYING, ERASURES)):
+        return
+    begun = governance.rosters.ids[: governance.roster.epoch]
+    after = next((reign for reign in governance.reigns.values() if reign.former == stream and reign.since in begun), None)
+    if after is None:
+        return
+    beyond = link.sequence > after.upto.sequence or (link.sequence == after.upto.sequence and link.id != after.upto.head)
+    if governance.whole.get(stream) is ENDED or (beyond and stream.startswith(ERASURES)):
         epoch = governance.rosters.held[after.since].epoch
         raise Refused("handed_over", f"{stream[:40]} ended at number {after.upto.sequence}, with roster epoch {epoch}")
 
@@ -126,8 +136,10 @@ def restore(governance: Governance, statements: Iterable[Statement[Said]]) -> Go
     for statement in statements:
         name, link = link_of(statement)
         growth = growing.setdefault(name, Growth(governance.said.get(name, Chain()), most=sys.maxsize, room=sys.maxsize))
-        if not growth.holds(link):
+        known = growth.holds(link)
+        if not known:
             growth.add(link)
+        if not known or isinstance(statement.claims, Proof):  # of several against one key some may count no more
             new.append(statement)
     return _with(governance, growing, new) if new else governance
 
@@ -230,6 +242,7 @@ def _silent(roster: Roster, roster_id: str) -> Governance:
         settled={},
         reigns={},
         proven=frozenset(),
+        refuted={},
         taken=frozenset(),
         void=frozenset(),
         whole={},
@@ -257,7 +270,8 @@ def _find_bundle(contents: list[bytes], manifest: Manifest) -> Bundle | None:
 
 def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[Statement[Said]], *, again: bool = False) -> Governance:
     """The state with what has grown; all that depends on the roster in force is made ``again`` if that is another one."""
-    said = {**governance.said, **{name: growth.finish() for name, growth in growing.items()}}
+    proofs = proving(governance, new)
+    said = counting({**governance.said, **{name: growth.finish() for name, growth in growing.items()}}, **proofs)
     resolves = {**governance.resolves, **{item.id: item.claims for item in new if isinstance(item.claims, Resolve)}}
     rosters, verdicts = _ruling(governance, said, resolves, new)
     reigns = {reign.stream: reign for reign in rosters.reigns()}
@@ -268,7 +282,7 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
     void = voiding(governance, streams, complete)
     again = again or reigns.keys() != governance.reigns.keys() or void is not governance.void or taken != governance.taken
     changed = None if again else {name for name in streams if _differs(governance, streams, settled, name)}
-    ended |= _beside(governance.roster, streams)
+    ended |= beside(governance.roster, streams)
     frontier = _frontier(_shown(rosters, governance.roster.epoch, streams, reigns, ended), settled)
     digest = frontier_digest(list(frontier))
     former = {**governance.former, digest: frontier}
@@ -285,7 +299,7 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
         verdicts=verdicts,
         settled=settled,
         reigns=reigns,
-        proven=governance.proven | {item.claims.key for item in new if isinstance(item.claims, Proof)},
+        **proofs,
         taken=taken,
         void=void,
         whole={**whole, **dict.fromkeys(ended, ENDED)},
@@ -315,15 +329,6 @@ def _shown(
         for name, stream in streams.items()
         if name not in ended and (base_of(name) == name or (name in reigns and reigns[name].since in near))
     }
-
-
-def _beside(roster: Roster, streams: Mapping[str, Stream]) -> set[str]:
-    """Proofs that no frontier names: against keys of who is no member any more or not yet, and beyond what one may name."""
-    held = {name for name in streams if name.startswith(PREFIX)}
-    if not held:
-        return held
-    named = sorted({fraud_stream(key) for member in roster.members for key in accusable(member)} & held)
-    return held - set(named[: frauds_max(roster)])
 
 
 def _ruling(

@@ -24,6 +24,7 @@ from mesh.core.law.revocation import Spared
 from mesh.core.law.roster import ROSTERS, Member, Roster
 from mesh.core.law.streams import Chain, Stream
 from mesh.core.law.succession import Reign, Rosters
+from mesh.core.law.unlawful import Unlawful
 from mesh.errors import Refused
 
 __all__ = ["DENYING", "Basis", "Governance", "Law"]
@@ -88,7 +89,9 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     reigns: Mapping[str, Reign]
     """Stream that goes to other signers, by a roster that counts, to how; the oldest first. Some may not be in force yet."""
     proven: frozenset[str]
-    """Keys (hex) against which a proof is held (:mod:`mesh.core.law.proofs`)."""
+    """Keys (hex) against which a proof is held (:mod:`mesh.core.law.proofs`) that counts under the roster in force."""
+    refuted: Mapping[str, tuple[Statement[Unlawful], ...]]
+    """Key to the proofs against it that rest on the word of members, and count while these are there."""
     taken: frozenset[str]
     """Those of which all is held that was handed over."""
     void: frozenset[str]

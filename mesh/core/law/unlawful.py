@@ -27,7 +27,8 @@ Who can be named
 * An honest member whose program differs from that of f + 1 others, who are honest too. That is a bug in one of the two,
   which cannot be told from a lie by anybody who does not have both. Records that are known to be final are therefore not
   brought forward by those who find them wrong later (:mod:`mesh.protocol.accusing`).
-* f + 1 members of a former roster, if they lie now: that roster's bound is broken then. Its log keys must still be in use for it to matter.
+* Not whom f + 1 members of a former roster name, whose keys were replaced or who are gone: nobody is frozen by their word any more
+  (:func:`counts`). Who is there says it again. What a file proves of a former roster it goes on to prove to a reader.
 
 Not here: who collects refusals (:mod:`mesh.protocol.accusing`), what follows (:attr:`mesh.core.law.governance.Governance.frozen`).
 """
@@ -51,7 +52,7 @@ from mesh.core.log.record import Refusal
 from mesh.errors import Refused
 from mesh.limits import FRAUD_NOTE_CHARS_MAX, MEMBERS_MAX, PROOF_HASHES_MAX, UNLAWFUL_BYTES_MAX
 
-__all__ = ["FORMAT", "Unlawful", "check_signed", "judge_unlawful", "read_unlawful", "unlawful_of"]
+__all__ = ["FORMAT", "Unlawful", "check_signed", "counts", "judge_unlawful", "read_unlawful", "unlawful_of"]
 
 FORMAT: Final = "govmesh/unlawful/v1"
 
@@ -112,6 +113,19 @@ def judge_unlawful(said: Statement[Unlawful], rosters: Rosters) -> Caught:
             members=tuple(refusal.claims.member for refusal in refusals),
         ),
     )
+
+
+def counts(said: Statement[Unlawful], roster: Roster) -> bool:
+    """Whether f + 1 of those who refuse are members of ``roster`` under the same keys, beside the owner, who is one too.
+
+    For the roster in force: keys of who is no member any more, or that were replaced, may be anybody's by now.
+    """
+    owner = next((member for member in roster.members if member.log_key == said.claims.key), None)
+    if owner is None:
+        return False
+    keys = {member.name: member.decision_key for member in roster.members if member.name != owner.name}
+    read = [envelope.read(Refusal, bytes(raw)) for raw in said.claims.refusals]
+    return sum(keys.get(item.claims.member, "") in item.signatures for item in read) > roster.f
 
 
 def check_signed(note: bytes, origin: str, key: str, index: int, leaf: bytes, path: Sequence[bytes]) -> Checkpoint:

@@ -6,9 +6,11 @@ Rules
    which key, and the SHA-256 of the *box* that holds the opening for them. So the signed intent binds every byte of every box.
 2. Boxes travel beside the intent and are kept where openings are. What they hold no governor can see: that they are the boxes which the
    intent names is all that is checked on the way.
-3. Content is padded to a multiple of 256 bytes (ISO/IEC 7816-4: one byte 0x80, then zeros), so that a box tells little of the
+3. A box begins with the key of the holder who signs the intent, so it is worth nothing in an intent of somebody else: who copies it
+   there has said with their own signature what is not so (``sealed_falsely``).
+4. Content is padded to a multiple of 256 bytes (ISO/IEC 7816-4: one byte 0x80, then zeros), so that a box tells little of the
    length of a value.
-4. Whoever seals can lie: seal rubbish, or another value than the one committed to. Only the auditor finds out, and has then, in the signed
+5. Whoever seals can lie: seal rubbish, or another value than the one committed to. Only the auditor finds out, and has then, in the signed
    intent and its own key, all that shows it: ``sealed_rubbish``, ``sealed_falsely``.
 
 Not here: which parameters are sealed for whom (:mod:`mesh.core.law.policy`), making boxes (:mod:`mesh.adapters.sealer`).
@@ -30,6 +32,7 @@ from mesh.limits import PARAMS_MAX, SEAL_AUDITORS_MAX, SEALED_BOX_BYTES_MAX, SEA
 __all__ = ["Box", "Seal", "Seals", "box_hash", "check_boxes", "content", "open_box", "told"]
 
 _BLOCK_BYTES: Final = 256
+_KEY_BYTES: Final = 32
 _MARK: Final = b"\x80"
 
 
@@ -64,13 +67,13 @@ def box_hash(box: bytes) -> str:
     return hashlib.sha256(box).hexdigest()
 
 
-def content(opening: Opening) -> bytes:
-    """What goes into a box (rule 3).
+def content(opening: Opening, holder: str) -> bytes:
+    """What goes into a box in an intent that is signed with the key ``holder`` (hex): rules 3 and 4.
 
     Raises:
         Refused: ``too_large`` if no box may be so large.
     """
-    data = canonical.encode(opening) + _MARK
+    data = bytes.fromhex(holder) + canonical.encode(opening) + _MARK
     data += bytes(-len(data) % _BLOCK_BYTES)
     if len(data) + OVERHEAD_BYTES > SEALED_BOX_BYTES_MAX:
         raise Refused("too_large", f"{opening.name}: its box would have {len(data) + OVERHEAD_BYTES} bytes, at most {SEALED_BOX_BYTES_MAX}")
@@ -97,8 +100,10 @@ def check_boxes(sealed: Mapping[str, Sequence[Seal]], boxes: Sequence[Box]) -> N
         _check_box(box, seal)
 
 
-def open_box(sealed: Mapping[str, Sequence[Seal]], committed: Mapping[str, str], boxes: Iterable[Box], name: str, key: SealKey) -> Opening:
-    """What the holder of ``key`` finds in its box for the parameter ``name`` of a signed intent (rule 4).
+def open_box(
+    sealed: Mapping[str, Sequence[Seal]], committed: Mapping[str, str], boxes: Iterable[Box], name: str, key: SealKey, *, holder: str
+) -> Opening:
+    """What the auditor with ``key`` finds in its box for the parameter ``name`` of an intent that ``holder`` (hex) signed (rule 5).
 
     Raises:
         Refused: ``not_sealed_for`` if none is sealed for this key; ``box_mismatch`` and ``box_malformed`` if the box here is none that the
@@ -111,7 +116,9 @@ def open_box(sealed: Mapping[str, Sequence[Seal]], committed: Mapping[str, str],
     if box is None:
         raise Refused("box_mismatch", f"the box of {name} for {seal.auditor} is not here")
     _check_box(box, seal)
-    opening = _opening(key.open(bytes.fromhex(box.box)), name)
+    whose, opening = _opened(key.open(bytes.fromhex(box.box)), name)
+    if whose != bytes.fromhex(holder):
+        raise Refused("sealed_falsely", f"the box of {name} was sealed by {whose.hex()[:12]}…, and not by who signed this intent")
     if opening.name != name or commit(opening) != committed.get(name):
         raise Refused("sealed_falsely", f"what is sealed for {seal.auditor} is not what {name} commits to")
     return opening
@@ -126,13 +133,14 @@ def _check_box(box: Box, seal: Seal) -> None:
         raise Refused("box_mismatch", f"{box.name} for {box.auditor} is not the box that the intent names")
 
 
-def _opening(data: bytes | None, name: str) -> Opening:
+def _opened(data: bytes | None, name: str) -> tuple[bytes, Opening]:
+    """Whose it is, and what is in it."""
     if data is None:
         raise Refused("sealed_rubbish", f"the box of {name} does not open with the key that it is said to be for")
     said, mark, padding = data.rpartition(_MARK)
     if not mark or padding.strip(b"\0") or len(padding) >= _BLOCK_BYTES:
         raise Refused("sealed_rubbish", f"the box of {name} is not padded as it must be")
     try:
-        return canonical.decode(Opening, said, bytes_max=SEALED_BOX_BYTES_MAX)
+        return said[:_KEY_BYTES], canonical.decode(Opening, said[_KEY_BYTES:], bytes_max=SEALED_BOX_BYTES_MAX)
     except Refused as refusal:
         raise Refused("sealed_rubbish", f"the box of {name} holds no opening: {refusal.code}") from None

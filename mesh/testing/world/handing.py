@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Governance
 from mesh.core.law.heartbeat import ENDED, StreamHead, covers, reaches
-from mesh.core.law.proof import PREFIX
+from mesh.core.law.proof import PREFIX, fraud_stream
 from mesh.core.law.reign import base_of
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.travel import Said
@@ -31,10 +31,11 @@ def said_by(governance: Governance, head: StreamHead) -> bool:
 def running(governance: Governance, heads: Iterable[StreamHead]) -> list[StreamHead]:
     """Those of streams that nobody has taken over: who lacks what was handed over says nothing of either, and does nothing.
 
-    Nor of proofs against who is no member any more.
+    Nor of proofs against who is no member any more, or by who is none.
     """
     ended = {reign.former for reign in governance.reigns.values()}
     ended |= {name for name in governance.whole if name.startswith(PREFIX) and governance.whole[name] is ENDED}
+    ended |= {fraud_stream(key) for key in governance.refuted.keys() - governance.proven}
     return [head for head in heads if head.stream not in ended]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from mesh.core.law import fraud, governance, proof, travel, unlawful
+from mesh.core.law import fraud, governance, heldproofs, proof, travel, unlawful
 from mesh.core.law.roster import Roster
 from mesh.protocol import accusing, adoption, freshness, gossip, lineage
 
@@ -27,7 +27,7 @@ def _one_less(roster: Roster) -> Roster:
 
 def freezes_by_f_refusals(patch: pytest.MonkeyPatch) -> None:
     """Whoever lies alone has honest members frozen."""
-    enough, take = unlawful._check_enough, accusing.take_accusation
+    enough, take, count = unlawful._check_enough, accusing.take_accusation, unlawful.counts
 
     def check(refusals: Any, roster: Roster, owner: Any) -> None:
         enough(refusals, _one_less(roster), owner)
@@ -37,6 +37,7 @@ def freezes_by_f_refusals(patch: pytest.MonkeyPatch) -> None:
         return take(state, data, msgspec.structs.replace(context, governance=lax))
 
     patch.setattr(unlawful, "_check_enough", check)
+    patch.setattr(heldproofs, "counts", lambda said, roster: count(said, _one_less(roster)))
     patch.setattr(accusing, "take_accusation", taken)
 
 

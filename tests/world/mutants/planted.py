@@ -423,7 +423,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         changing.never_asks_for_what_was_handed_over, "I10", trouble=("roster", "hold", "partition", "isolate")
     ),
     "names the parent only": _mutant(_cuts_the_line, "I1"),
-    "ancestors not checked": _mutant(_forgives_ancestors, "I2", trouble=("revocation",), since=110),
+    "ancestors not checked": _mutant(_forgives_ancestors, "I2", trouble=("revocation",) * 6),
     "cosigns a second history": _mutant(_witness_follows_any_root, "I7", trouble=("twins",)),
     "freezes without verifying": _mutant(catching.believes_any_proof, "I8", trouble=("slanderer",)),
     "names whose trees it never compared": _mutant(catching.never_compares_the_trees, "I8", trouble=("slanderer",)),
