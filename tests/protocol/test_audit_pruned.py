@@ -3,14 +3,14 @@
 import msgspec
 import pytest
 
-from mesh.core.messages import LineageBatch
+from mesh.core.messages import LineageBatch, pack
 from mesh.limits import PRUNE_AGE_MS_MIN
 from mesh.protocol.alarms import NOTHING, Watch, kept_of
 from mesh.protocol.audit import Audit
 from mesh.protocol.audited import AuditPosition, tally
-from mesh.protocol.events import NoteArrived
+from mesh.protocol.events import LineageArrived, NoteArrived
 from mesh.protocol.step import Ask
-from tests.protocol.machines import LAB
+from tests.protocol.machines import LAB, batch
 from tests.protocol.test_audit_far import Reader
 from tests.protocol.test_catching import K
 from tests.protocol.test_proven import PAGE, page, simple
@@ -42,6 +42,17 @@ def test_hashes_below_a_floor_are_counted_as_pruned_and_what_stands_behind_is_ju
     assert (numbers.records, numbers.pruned, numbers.mismatch, numbers.unverifiable, reader.codes) == (400, 300, 0, 0, [])
     again = _reader(300, reader.audit.position(reader.state))
     assert (again.log.pruned, again.log.frontier) == (300, LOG.log.frontier)
+
+
+@pytest.mark.parametrize("exhausted", [False, True])
+def test_records_that_were_staged_before_a_pruned_stretch_hold_no_auditor_up(exhausted: bool) -> None:
+    reader = _reader(300)
+    for _ in range(60 if exhausted else 0):  # nobody could help yet
+        reader.pull(lambda ask, _: batch(LOG, 400, 0, NOTE), rounds=1)
+    reader.feed(LineageArrived(pack(batch(LOG, 0, 3, b"")), pulled=False), NoteArrived(NOTE))
+    assert len(reader.log.staged) == 3
+    reader.pull(lambda ask, _: _pruned(ask, 300), rounds=60)
+    assert (reader.log.frontier, reader.log.certified, reader.log.caught_up, reader.codes) == (LOG.log.frontier, 400, True, [])
 
 
 @pytest.mark.parametrize("below", [0, 127, 299])

@@ -138,3 +138,17 @@ def test_a_wrong_record_behind_hashes_is_refused_as_ever() -> None:
     mine.batch(hashed(owner, 0, 128, final), helper="eu-2")
     effects = mine.batch(page(owner, 128, final), helper="eu-2")
     assert (_uses(effects), mine.state.refused) == ([], 200)
+
+
+def test_records_that_were_staged_before_a_pruned_stretch_hold_nobody_up() -> None:
+    mine, effects = _late(256), []
+    mine.batch(batch(LOG, 0, 50, LOG.note(size=50)))
+    mine.batch(batch(LOG, 50, 1, b""))  # published, and no signed root was heard of that ends there
+    assert (mine.state.frontier.size, mine.state.held) == (50, 51)
+    mine.note(LOG.note(size=200))
+    for _ in range(8):
+        for ask in only(Ask, mine.tick()):
+            sent = hashed(LOG, ask.first, min(ask.first + 128, 256)) if ask.first < 256 else page(LOG, ask.first, FINAL)
+            effects += mine.batch(sent, helper=ask.member)
+    assert (mine.state.frontier, mine.state.certified) == (LOG.log.frontier, 300)
+    assert sum(len(append.hashes) for append in only(AppendHashes, effects)) == 206

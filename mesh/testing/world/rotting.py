@@ -69,7 +69,7 @@ class Walk:
         """
         places = [(origin, index) for origin in sorted(disk.logs) for index in range(disk.size(origin))]
         for origin, index in places[self._at : self._at + WALK]:
-            disk.records(origin, index, 1)
+            disk.verify(origin, index, 1)
         self._at = self._at + WALK if self._at + WALK < len(places) else 0
 
 
@@ -148,7 +148,8 @@ def flip(host: Host, others: Sequence[Host], final: Mapping[str, list[bytes]], r
         (origin, index)
         for origin, size in sorted(covered.items())
         for index in range(min(size, len(final.get(origin, ())), host.disk.size(origin)))
-        if any(other is not host and other.disk.hashes(origin)[index : index + 1] == [final[origin][index]] for other in others)
+        if host.disk.logs[origin].leaves[index]
+        and any(other is not host and _has(other.disk, origin, index, final[origin][index]) for other in others)
     ]
     if not places:
         return
@@ -158,6 +159,11 @@ def flip(host: Host, others: Sequence[Host], final: Mapping[str, list[bytes]], r
     host.disk.rot(origin, index, bytes(leaf))
     ground.say(host.name, "a bit flips", f"{origin} {index}")
     _watched(host, host.boots, (origin, index), ground, 0)
+
+
+def _has(disk: Disk, origin: str, index: int, leaf: bytes) -> bool:
+    """Whether that disk holds the record with this hash, and more of it than that."""
+    return disk.hashes(origin)[index : index + 1] == [leaf] and bool(disk.logs[origin].leaves[index])
 
 
 def _watched(host: Host, boots: int, place: tuple[str, int], ground: Ground, waited_us: int) -> None:
