@@ -108,3 +108,32 @@ def test_an_end_that_was_pruned_is_not_missed_behind_a_start_that_is_kept_in_ano
     watch.pruned(story.mesh.now_ms + PRUNE_AGE_MS_MIN)
     late = story.audited(msgspec.structs.replace(begun, watched=kept_of(watch.finish(0))))
     assert (story.audited(begun).alarms(after_ms=10**10), late.alarms(after_ms=10**10)) == (["end_missing"], [])
+
+
+def test_what_a_log_that_was_read_before_showed_to_lack_is_not_missed_once_records_turn_out_to_be_pruned() -> None:
+    story = Enforcing()
+    begun = kept(story.audited())
+    intent, authorization = story.permit()
+    _, ended = story.lived(intent, authorization)
+    story.report("us-1", ended)
+    early = story.audited(begun)
+    assert early.alarms(after_ms=10**10) == ["outcome_missing", "start_missing"]
+    watch = Watch(early.state.watched)
+    watch.pruned(story.mesh.now_ms + 60_000 + PRUNE_AGE_MS_MIN)
+    late = story.audited(msgspec.structs.replace(kept(early), watched=kept_of(watch.finish(0))))
+    assert late.alarms(after_ms=10**10) == []
+
+
+@pytest.mark.parametrize(("pruned_ms", "alarms"), [(60_000, []), (-60_000, ["outcome_missing"])])
+def test_of_a_boot_that_spoke_before_something_was_pruned_nothing_is_missed_behind_that(pruned_ms: int, alarms: list[str]) -> None:
+    story = Enforcing()
+    for event in story.lived(*story.permit()):
+        story.report("us-1", event)
+    early = story.audited()
+    watch = Watch(early.state.watched)
+    watch.pruned(story.mesh.now_ms + pruned_ms + PRUNE_AGE_MS_MIN)
+    after = msgspec.structs.replace(kept(early), watched=kept_of(watch.finish(0)))
+    story.lived(*story.permit())  # nobody recorded it, or it was pruned
+    for event in story.lived(*story.permit()):
+        story.report("us-1", event)
+    assert [code for code in story.audited(after).alarms(after_ms=10**10) if code == "outcome_missing"] == alarms
