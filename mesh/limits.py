@@ -34,6 +34,7 @@ __all__ = [
     "COSIGNED_HEADS_MAX",
     "DETERMINING_MAX",
     "ENVELOPE_BYTES_MAX",
+    "FLOORS_MAX",
     "FRAUD_BYTES_MAX",
     "FRAUD_NOTE_CHARS_MAX",
     "FRONTIER_STREAMS_MAX",
@@ -74,6 +75,7 @@ __all__ = [
     "PROOF_HASHES_MAX",
     "PROOF_PAGE_BYTES_MAX",
     "PROOF_ROSTERS_MAX",
+    "PRUNE_AGE_MS_MIN",
     "QUESTIONS_MAX",
     "QUEUE_BYTES_MAX",
     "QUEUE_LAW_MAX",
@@ -241,6 +243,10 @@ ASIDE_MAX: Final = 512
 """Other histories that one resolve names: more than anybody makes by mistake; a thief's are still honoured unnamed."""
 ERASED_MAX: Final = 256
 """Intents that one erasure names; beyond, it takes another: every node and every program keeps it for ever."""
+FLOORS_MAX: Final = 256
+"""Logs of which one retention says from where on they are kept; beyond, it takes another."""
+PRUNE_AGE_MS_MIN: Final = 691_200_000
+"""A record that is pruned: eight days old, one more than an approval or the papers of a parent can be good for, and the longest of all."""
 SPARED_MAX: Final = 256
 """Documents of a revoked issuer that one revocation spares; beyond, they are issued anew by another one."""
 REASON_CHARS_MAX: Final = 200

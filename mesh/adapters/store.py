@@ -21,7 +21,6 @@ Not here: the tables (:mod:`mesh.adapters.store_schema`), the index by id (:mod:
 """
 
 import asyncio
-import fcntl
 import os
 import sqlite3
 from collections import deque
@@ -32,38 +31,24 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import aiosqlite
 
-from mesh.adapters.store_schema import ADD_BODIES, ADD_ORIGINS, ADD_PLACES, ADD_USES, DROP_LAW, FORGET, SCHEMA, rows
+from mesh.adapters.sqlite import PRIVATE, abandon, busy, connect, failure, hold
+from mesh.adapters.store_schema import ADD_BODIES, ADD_ORIGINS, ADD_PLACES, ADD_USES, DROP_LAW, FORGET, SCHEMA, SET_FLOORS, rows
 from mesh.adapters.storeerase import blank, emptied
 from mesh.adapters.storefind import Finding
 from mesh.adapters.storeindex import Index
 from mesh.adapters.storelayout import Layout, bind, settle
+from mesh.adapters.storeprune import floor_rows, overwrite
 from mesh.adapters.storequeries import Queries
 from mesh.core.log.merkle import Branch, Frontier
 from mesh.errors import Alarm, MeshError, Refused, Unavailable
-from mesh.limits import SQLITE_WAIT_MS_MAX
-from mesh.protocol.step import Append, InsertOnce, Locate, Persist, PutNote, SetHead
+from mesh.protocol.step import Append, AppendHashes, InsertOnce, Locate, Persist, PutNote, SetHead
 
 __all__ = ["LAYOUT", "Conflict", "Duplicate", "File", "Layout", "Session", "Store", "failure", "hold"]
 
 T = TypeVar("T")
 
-_PRIVATE: Final = 0o600
-_STATEMENTS: Final = 512
-"""Prepared statements kept per connection: one for each count of keys in a query, too."""
-_PRAGMAS: Final = (
-    f"busy_timeout = {SQLITE_WAIT_MS_MAX}",
-    "foreign_keys = ON",
-    "recursive_triggers = ON",  # without it REPLACE deletes past the triggers that forbid deleting
-    "trusted_schema = OFF",
-    "cell_size_check = ON",
-    "secure_delete = ON",  # pages that are let go are overwritten
-    "temp_store = MEMORY",
-    "cache_size = -32768",  # KiB
-    "page_size = 4096",
-    "wal_autocheckpoint = 4096",  # pages, so 16 MiB: more makes the stall longer, less makes every commit dearer (both measured)
-)
-_OF_A_LOG: Final = (Append, SetHead, Locate, PutNote)
-_CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_OVERWRITTEN: Final = "SELECT id FROM body WHERE n > ? AND envelope = zeroblob(length(envelope))"
+_OF_A_LOG: Final = (Append, AppendHashes, SetHead, Locate, PutNote)
 
 
 class Conflict(Refused):
@@ -136,27 +121,6 @@ class _Waiting(NamedTuple, Generic[T]):
         self.done.exception()  # seen: a caller that was cancelled will not ask, and the loop would complain
 
 
-def hold(path: Path) -> int | None:
-    """Lock the file ``path`` for as long as the returned descriptor is open; None if somebody else holds it.
-
-    Raises:
-        Unavailable: ``storage_failed``.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
-    except OSError as error:
-        raise Unavailable("storage_failed", f"{path}: {error.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except OSError as error:
-        os.close(descriptor)
-        raise Unavailable("storage_failed", f"{path}: {error.strerror}") from None
-    return descriptor
-
-
 class File:
     """One SQLite file: transactions in order, reads beside them, one failure for all."""
 
@@ -185,15 +149,15 @@ class File:
         opened = list[aiosqlite.Connection]()
         try:
             flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-            os.close(os.open(path, flags, _PRIVATE))  # SQLite would let others read it
-            writer = await _connect(path, opened)
+            os.close(os.open(path, flags, PRIVATE))  # SQLite would let others read it
+            writer = await connect(path, opened)
             await bind(writer, layout, owner, create=create)
             await settle(writer, layout)
-            reader = await _connect(path, opened)
+            reader = await connect(path, opened)
             await reader.execute("PRAGMA query_only = ON")  # and so it never checkpoints: see rule 2
             return cls(path, layout, writer, reader)
         except BaseException as error:
-            await _abandon(*opened)
+            await abandon(*opened)
             if isinstance(error, OSError | sqlite3.Error | UnicodeDecodeError):
                 raise failure(error) from None
             raise
@@ -225,7 +189,7 @@ class File:
             return [tuple(row) for row in await self._reader.execute_fetchall(sql, values)]
         except (sqlite3.Error, ValueError) as error:
             self._require()  # closed in the meantime
-            raise (failure(error) if _busy(error) else self._end(failure(error))) from None
+            raise (failure(error) if busy(error) else self._end(failure(error))) from None
 
     async def read_on(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """The same, whatever became of writing, until it is closed."""
@@ -261,7 +225,7 @@ class File:
             await self._write_on()
             await self._closing.wait()  # with the last connection goes what a full disk would let nobody make again, and so read
         finally:  # also when the loop is torn down and cancels its tasks
-            await _abandon(self._reader)
+            await abandon(self._reader)
 
     async def _write_on(self) -> None:
         group = list[_Waiting[Any]]()
@@ -281,7 +245,7 @@ class File:
                 if not item.done.done():
                     item.refuse(Unavailable("storage_failed", f"{self._path.name}: {self.over}"))
             self._waiting.clear()
-            await _abandon(self._writer)
+            await abandon(self._writer)
             self._resting.set()
 
     async def _transact(self, group: Sequence[_Waiting[Any]]) -> None:
@@ -311,7 +275,7 @@ class File:
         except (sqlite3.Error, ValueError) as second:
             return self._end(failure(second))
         harmless = isinstance(error, MeshError) or (isinstance(ours, Alarm) and ours.code == "storage_rolled_back")
-        return ours if harmless or (not begun and _busy(error)) else self._end(ours)
+        return ours if harmless or (not begun and busy(error)) else self._end(ours)
 
 
 class Store(Finding):
@@ -341,8 +305,10 @@ class Store(Finding):
             file = await File.open(path, LAYOUT, owner=owner)
             index = Index()
             await file.write(lambda session: index.load(session.fetch))
+            written = index.bodies
             while await file.write(lambda session: _catch_up(session, index)):
                 pass
+            index.forget([key for (key,) in await file.read(_OVERWRITTEN, (written,))])
             return cls(file, lock, dict(await file.read("SELECT origin, id FROM log")), index)
         except BaseException:
             if file is not None:
@@ -411,6 +377,26 @@ class Store(Finding):
         """
         await self._file.write(lambda session: blank(session.many, intents), empty_wal=True)
 
+    async def prune(self, origin: str, *, below: int, first: int, end: int) -> None:
+        """Overwrite the records ``[first, end)`` of a log but for their hashes, and what only they named; its floor is at ``below``.
+
+        What it overwrites may be in the WAL until :meth:`cut`.
+
+        Raises:
+            Alarm: ``storage_rolled_back``: they stand above the floor; nothing was done.
+            Unavailable: ``storage_failed``.
+        """
+        room = await self.room(origin, first, end)
+
+        async def job(session: Session) -> None:
+            self._index.forget(await overwrite(session.fetch, session.many, self._ids[origin], room, below=below))
+
+        await self._file.write(job)
+
+    async def cut(self) -> None:
+        """Leave nothing of what was overwritten in the WAL. Raises as :meth:`erase`."""
+        await self.erase(())
+
     async def _apply(self, session: Session, effects: Sequence[Persist]) -> None:
         ids = dict(self._ids)
         named = [effect.origin for effect in effects if isinstance(effect, _OF_A_LOG)]
@@ -420,7 +406,7 @@ class Store(Finding):
         frontiers = dict(self._frontiers)
         branches = list[tuple[str, Branch]]()
         for effect in effects:
-            if isinstance(effect, Append):
+            if isinstance(effect, Append | AppendHashes):
                 grown, completed = await self._grow(session, effect, frontiers.get(effect.origin))
                 frontiers[effect.origin] = grown
                 branches += [(effect.origin, branch) for branch in completed]
@@ -433,7 +419,15 @@ class Store(Finding):
         turn = await index.turn(session.fetch, [row[0] for row in fresh], [row[0] for row in batch.places])
         try:
             await session.together(
-                [(ADD_ORIGINS, origins), (ADD_USES, batch.uses), *batch.writes, (ADD_BODIES, bodies), (ADD_PLACES, places), *turn.writes]
+                [
+                    (ADD_ORIGINS, origins),
+                    (SET_FLOORS, await floor_rows(session.fetch, effects, ids)),
+                    (ADD_USES, batch.uses),
+                    *batch.writes,
+                    (ADD_BODIES, bodies),
+                    (ADD_PLACES, places),
+                    *turn.writes,
+                ]
             )
         except Duplicate as duplicate:
             if duplicate.sql != ADD_USES:
@@ -444,7 +438,9 @@ class Store(Finding):
         self._ids, self._frontiers = ids, frontiers
         index.adopt(turn)
 
-    async def _grow(self, session: Session, append: Append, frontier: Frontier | None) -> tuple[Frontier, tuple[Branch, ...]]:
+    async def _grow(
+        self, session: Session, append: Append | AppendHashes, frontier: Frontier | None
+    ) -> tuple[Frontier, tuple[Branch, ...]]:
         if frontier is None:
             frontier = await Queries(session.fetch).frontier(append.origin)
         if append.first != frontier.size:
@@ -459,42 +455,3 @@ async def _catch_up(session: Session, index: Index) -> bool:
         await session.together(turn.writes)
         index.adopt(turn)
     return turn is not None
-
-
-def failure(error: Exception) -> MeshError:
-    """What a foreign exception is to us."""
-    code = getattr(error, "sqlite_errorcode", 0)
-    if code == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
-        return Alarm("storage_rolled_back", str(error))
-    name = getattr(error, "sqlite_errorname", type(error).__name__)
-    if code & 0xFF in _CORRUPT or isinstance(error, UnicodeDecodeError):  # what SQLite says of rotten text is no text either
-        return Alarm("storage_corrupt", f"{name}: {error}")
-    return Unavailable("storage_failed", f"{name}: {error}")
-
-
-def _busy(error: Exception) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-
-
-async def _connect(path: Path, opened: list[aiosqlite.Connection]) -> aiosqlite.Connection:
-    # Where SQLite ends a transaction by itself, as when the disk is full, the isolation level makes what is written next begin
-    # another one, which is then rolled back; without it that would be durable.
-    connection = await aiosqlite.connect(path, isolation_level="IMMEDIATE", cached_statements=_STATEMENTS)
-    opened.append(connection)
-    for pragma in _PRAGMAS:
-        await connection.execute(f"PRAGMA {pragma}")
-    return connection
-
-
-async def _abandon(*connections: aiosqlite.Connection) -> None:
-    """Close them; a cancellation waits until that is done, because Python waits for ever on a connection's thread."""
-    told = [told for told in [connection.stop() for connection in connections] if told is not None]
-    stopped = asyncio.gather(*told, return_exceptions=True)  # what cannot even be closed has nothing left to save
-    cancelled: asyncio.CancelledError | None = None
-    while not stopped.done():
-        try:
-            await asyncio.shield(stopped)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled

@@ -4,7 +4,8 @@ Rules
 -----
 1. Records, branch hashes, bodies, governance statements, policy bundles, origins, first uses and places only ever appear: the
    file refuses to change or delete them; but for the statements of a stream of which, by a roster, nothing counts any more.
-   Openings can be overwritten with nothing, and the file does not take back those of an intent whose openings were erased.
+   Openings can be overwritten with nothing, and the file does not take back those of an intent whose openings were erased. So can
+   the data of records below the log's floor, and bodies once there is a floor; a row that came without its data stands only there.
 2. A record takes the next index of its log; there is no gap and no second record at an index.
 3. A head refuses a smaller size, another root at the same size, and an earlier time.
 4. What no Merkle tree vouches for (bodies, governance statements, bundles, openings, notes, heads, meta) carries a checksum, because
@@ -28,6 +29,7 @@ from mesh.core.log.merkle import Branch, leaf_hash
 from mesh.errors import Alarm, Refused
 from mesh.protocol.step import (
     Append,
+    AppendHashes,
     Head,
     InsertOnce,
     Locate,
@@ -50,10 +52,13 @@ __all__ = [
     "FORGET",
     "LEVELS",
     "SCHEMA",
+    "SET_FLOORS",
     "Batch",
     "checksum",
     "fact_sum",
+    "floor_sum",
     "head_sum",
+    "is_gone",
     "note_sum",
     "rows",
     "statement_key",
@@ -75,6 +80,9 @@ _TABLES: Final = (
         time_s INTEGER NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY (use, log)) WITHOUT ROWID, STRICT""",
     "CREATE TABLE body (n INTEGER PRIMARY KEY, id BLOB NOT NULL, kind TEXT NOT NULL, envelope BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
     "CREATE TABLE located (n INTEGER PRIMARY KEY, id BLOB NOT NULL, log INTEGER NOT NULL REFERENCES log (id), idx INTEGER NOT NULL) STRICT",
+    # From where on all of a log is kept, and up to where all was pruned: below, a row may have its hash only.
+    """CREATE TABLE floor (log INTEGER PRIMARY KEY REFERENCES log (id), below INTEGER NOT NULL, done INTEGER NOT NULL, sum INTEGER NOT NULL)
+        STRICT""",
     # What many records name, like identities: each is here once.
     """CREATE TABLE document (n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, kind TEXT NOT NULL, envelope BLOB NOT NULL,
         sum INTEGER NOT NULL) STRICT""",
@@ -101,6 +109,23 @@ _TRIGGERS: Final = (
     """CREATE TRIGGER record_next BEFORE INSERT ON record
         WHEN NEW.idx <> (SELECT coalesce(max(idx) + 1, 0) FROM record WHERE log = NEW.log) OR EXISTS (SELECT 1 FROM record WHERE n = NEW.n)
         BEGIN SELECT RAISE(ABORT, 'a record takes the next index of its log'); END""",
+    """CREATE TRIGGER record_hash BEFORE INSERT ON record
+        WHEN length(NEW.data) = 0 AND NEW.idx >= coalesce((SELECT below FROM floor WHERE log = NEW.log), 0)
+        BEGIN SELECT RAISE(ABORT, 'a record comes with its data'); END""",
+    """CREATE TRIGGER record_fixed BEFORE UPDATE ON record
+        WHEN NEW.n <> OLD.n OR NEW.log <> OLD.log OR NEW.idx <> OLD.idx OR NEW.leaf <> OLD.leaf OR NEW.data <> zeroblob(length(OLD.data))
+            OR OLD.idx >= coalesce((SELECT below FROM floor WHERE log = OLD.log), 0)
+        BEGIN SELECT RAISE(ABORT, 'record: rows are kept as they are'); END""",
+    """CREATE TRIGGER body_fixed BEFORE UPDATE ON body
+        WHEN NEW.n <> OLD.n OR NEW.id <> OLD.id OR NEW.kind <> OLD.kind OR NEW.sum <> OLD.sum
+            OR NEW.envelope <> zeroblob(length(OLD.envelope)) OR NOT EXISTS (SELECT 1 FROM floor)
+        BEGIN SELECT RAISE(ABORT, 'body: rows are kept as they are'); END""",
+    """CREATE TRIGGER floor_forward BEFORE INSERT ON floor
+        WHEN EXISTS (SELECT 1 FROM floor WHERE log = NEW.log AND (NEW.below < below OR NEW.done < done))
+        BEGIN SELECT RAISE(ABORT, 'a floor only rises'); END""",
+    """CREATE TRIGGER floor_update BEFORE UPDATE ON floor WHEN NEW.log <> OLD.log OR NEW.below < OLD.below OR NEW.done < OLD.done
+        BEGIN SELECT RAISE(ABORT, 'a floor only rises'); END""",
+    "CREATE TRIGGER floor_kept BEFORE DELETE ON floor BEGIN SELECT RAISE(ABORT, 'floors are kept'); END",
     # Not a conflict clause: REPLACE overrides that.
     """CREATE TRIGGER document_new BEFORE INSERT ON document WHEN EXISTS (SELECT 1 FROM document WHERE id = NEW.id OR n = NEW.n)
         BEGIN SELECT RAISE(IGNORE); END""",
@@ -120,7 +145,7 @@ _TRIGGERS: Final = (
         f"CREATE TRIGGER {table}_{word} BEFORE {verb} ON {table} BEGIN SELECT RAISE(ABORT, '{table}: rows are kept as they are'); END"
         for table in ("log", "record", "branch", "body", "document", "located", "used", "law", "bundle", "forgotten", "erased")
         for word, verb in (("fixed", "UPDATE"), ("kept", "DELETE"))
-        if (table, verb) != ("law", "DELETE")
+        if (table, verb) not in {("law", "DELETE"), ("record", "UPDATE"), ("body", "UPDATE")}
     ),
     """CREATE TRIGGER opening_erased BEFORE INSERT ON opening WHEN EXISTS (SELECT 1 FROM erased WHERE intent = NEW.intent)
         BEGIN SELECT RAISE(IGNORE); END""",
@@ -136,11 +161,14 @@ ADD_PLACES: Final = "INSERT INTO located (n, id, log, idx) VALUES (?, ?, ?, ?)"
 _ADD_RECORDS: Final = "INSERT INTO record (log, idx, leaf, data) VALUES (?, ?, ?, ?)"
 _ADD_BRANCHES: Final = "INSERT INTO branch (log, level, number, hash) VALUES (?, ?, ?, ?)"
 _ADD_DOCUMENTS: Final = "INSERT INTO document (id, kind, envelope, sum) VALUES (?, ?, ?, ?)"
-_ADD_OPENINGS: Final = "INSERT INTO opening (intent, openings, sum) VALUES (?, ?, ?) ON CONFLICT (intent) DO NOTHING"
+_ADD_OPENINGS: Final = """INSERT INTO opening (intent, openings, sum) VALUES (?, ?, ?) ON CONFLICT (intent)
+    DO UPDATE SET openings = excluded.openings, sum = excluded.sum WHERE openings = zeroblob(length(openings))"""
 _ADD_LAW: Final = "INSERT INTO law (stream, sequence, id, envelope, sum) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 FORGET: Final = "INSERT INTO forgotten (stream) VALUES (?) ON CONFLICT DO NOTHING"
 DROP_LAW: Final = "DELETE FROM law WHERE stream = ?"
 _ADD_BUNDLES: Final = "INSERT INTO bundle (digest, data, sum) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+SET_FLOORS: Final = """INSERT INTO floor (log, below, done, sum) VALUES (?, ?, ?, ?) ON CONFLICT (log)
+    DO UPDATE SET below = excluded.below, done = excluded.done, sum = excluded.sum"""
 _SET_HEADS: Final = """INSERT INTO head (use, log, size, root, time_s, sum) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (use, log)
     DO UPDATE SET size = excluded.size, root = excluded.root, time_s = excluded.time_s, sum = excluded.sum"""
 _SET_NOTES: Final = """INSERT INTO note (space, log, size, note, sum) VALUES (?, ?, ?, ?, ?) ON CONFLICT (space, log, size)
@@ -171,6 +199,16 @@ def head_sum(use: str, origin: str, head: Head) -> int:
 def fact_sum(key: str, value: int) -> int:
     """The checksum of a small fact's row."""
     return checksum(repr((key, value)).encode())
+
+
+def floor_sum(origin: str, below: int, done: int) -> int:
+    """The checksum of a floor's row."""
+    return checksum(repr((origin, below, done)).encode())
+
+
+def is_gone(data: bytes) -> bool:
+    """Whether nothing but its length is left of what was stored: no record and no statement is all zeros, or empty."""
+    return data.count(0) == len(data)
 
 
 def note_sum(place: str, origin: str, size: int, note: bytes) -> int:
@@ -226,7 +264,7 @@ def rows(  # noqa: C901 -- one branch for each kind of effect
     key = cache(statement_key)
     for effect in effects:
         match effect:
-            case Append():
+            case Append() | AppendHashes():
                 records += _records(effect, ids[effect.origin])
             case PutBody():
                 group = bodies if effect.kind in _OF_ONE_RECORD else documents
@@ -273,7 +311,10 @@ def _head(effect: SetHead, log: int) -> Row:
     return effect.use, log, head.size, head.root, head.time_s, head_sum(effect.use, effect.origin, head)
 
 
-def _records(append: Append, log: int) -> Iterable[Row]:
+def _records(append: Append | AppendHashes, log: int) -> Iterable[Row]:
+    if isinstance(append, AppendHashes):
+        yield from [(log, index, leaf, b"") for index, leaf in enumerate(append.hashes, append.first)]
+        return
     if len(append.leaves) != len(append.hashes):
         raise Refused("malformed", f"{len(append.leaves)} records with {len(append.hashes)} hashes")
     for index, (data, leaf) in enumerate(zip(append.leaves, append.hashes, strict=True), append.first):

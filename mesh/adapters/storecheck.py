@@ -6,10 +6,12 @@ Rules
 2. A copy is one read transaction. Whoever writes goes on; meanwhile the write-ahead log grows instead of beginning anew.
 3. What is said about a file is said after all of it was looked at: the shape and pages by SQLite, every record by its tree up to
    every root that a head or a note states, every statement and bundle by its id, what leads to a record by that record, everything
-   else by its checksum. Of openings that were erased nothing may be left.
+   else by its checksum. Of openings that were erased nothing may be left, and of a statement only if no record is found under its id of
+   which more is held than its hash.
 
 Not here: whose file it is, and what lies beside it (:mod:`mesh.roles.backup`). Nothing checks the time under which a first use
-stands, nor the kind, stream and number beside a statement: the statement itself says them.
+stands, nor the kind, stream and number beside a statement: the statement itself says them. Nor under which ids a pruned record is found:
+that it was pruned says its row.
 """
 
 import os
@@ -23,8 +25,9 @@ from urllib.parse import quote
 import msgspec
 
 from mesh.adapters.store import LAYOUT, failure
-from mesh.adapters.store_schema import checksum, fact_sum, note_sum
+from mesh.adapters.store_schema import checksum, fact_sum, is_gone, note_sum
 from mesh.adapters.storelayout import owned_schema
+from mesh.adapters.storeprune import KEPT, OPENINGS_SUM, named_still
 from mesh.adapters.storequeries import Queries
 from mesh.core.bytes import envelope
 from mesh.core.law.policy import bundle_digest
@@ -176,19 +179,31 @@ class _Check:
         return size, (await self._queries.frontier(origin)).root().hex()
 
     def _statements(self) -> int:
-        count = 0
+        count, bodies, openings = 0, set[bytes](), set[bytes]()
+        prunes = self._file.execute("SELECT 1 FROM floor").fetchone() is not None
         for table in ("body", "document", "law"):
             for identity, data, total in self._file.execute(f"SELECT id, envelope, sum FROM {table}"):  # noqa: S608 -- our own names
+                if prunes and table == "body" and is_gone(data):
+                    bodies.add(identity)
+                    continue
                 _believe(total == checksum(data) and _identity(data) == identity.hex(), f"{table} {identity.hex()}")
+                bodies.discard(identity)  # it was stored again since
                 count += 1
         for digest, data, total in self._file.execute("SELECT digest, data, sum FROM bundle"):
             _believe(total == checksum(data) and bundle_digest(data) == digest, f"policy bundle {digest}")
         for intent, data, total, erased in self._file.execute(_OPENINGS):
+            if prunes and not erased and (data, total) == (bytes(len(data)), OPENINGS_SUM):
+                openings.add(intent)
+                continue
             _believe((data, total) == (bytes(len(data)), 0) if erased else total == checksum(data), f"openings of {intent.hex()}")
         for number, data, total in self._file.execute("SELECT n, entries, sum FROM part"):
             _believe(total == checksum(data), f"part {number} of the index")
         for key, value, total in self._file.execute("SELECT key, value, sum FROM meta"):
             _believe(total == fact_sum(key, value), f"meta {key}")
+        if bodies or openings:
+            for data_ids, opened in named_still(self._file.execute(KEPT)):
+                _believe(bodies.isdisjoint(data_ids), "the body of a record that is kept")
+                _believe(openings.isdisjoint(opened), "the openings of a record that is kept")
         return count
 
     def _notes(self) -> None:
@@ -207,7 +222,7 @@ class _Check:
         for origin, last in self._file.execute("SELECT origin, max(idx) FROM located JOIN log ON log.id = located.log GROUP BY origin"):
             _believe(last < sizes.get(origin, 0), f"a place beyond the records of {origin}")
         for identity, data in self._file.execute(_LOCATED):
-            _believe(_names(data, identity.hex()), f"a place of {identity.hex()}")
+            _believe(is_gone(data) or _names(data, identity.hex()), f"a place of {identity.hex()}")
         own = [origin for origin in sizes if origin.split("/")[1:2] == [owner]]
         _believe(self._file.execute("SELECT count(*) FROM used").fetchone() == self._used(own), "a first use beyond the own records")
 
@@ -215,7 +230,15 @@ class _Check:
         """How many first uses stand where a record of these logs names what was used."""
         marks = ", ".join("?" * len(origins))
         found = self._file.execute(_USED.format(origins=marks), origins)
-        return (len({(space, identity) for space, identity, data in found if space in _SPACES and _names(data, identity.hex())}),)
+        return (
+            len(
+                {
+                    (space, identity)
+                    for space, identity, data in found
+                    if space in _SPACES and (is_gone(data) or _names(data, identity.hex()))
+                }
+            ),
+        )
 
 
 def _names(data: bytes, identity: str) -> bool:

@@ -5,7 +5,7 @@ Rules
 1. What was committed is found: memory is looked into first and the file is asked then, so what moves from one to the other in
    the meantime is found twice, never not at all.
 2. The index says where to look; the row itself says whether it is the statement that was asked for.
-3. A body that was stored twice is answered as it was stored first.
+3. A body that was stored twice is answered as it was stored first; one that was overwritten is not held (:mod:`mesh.adapters.storeprune`).
 
 Not here: the index (:mod:`mesh.adapters.storeindex`), records and trees (:mod:`mesh.adapters.storequeries`).
 """
@@ -13,8 +13,9 @@ Not here: the index (:mod:`mesh.adapters.storeindex`), records and trees (:mod:`
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar
 
-from mesh.adapters.store_schema import checksum, statement_key
+from mesh.adapters.store_schema import checksum, is_gone, statement_key
 from mesh.adapters.storeindex import Fetch, Index, bodies_in, parts_of, places_in
+from mesh.adapters.storeprune import NAMED_MAX, Room, named_in
 from mesh.adapters.storequeries import KEYS_MAX, Queries
 from mesh.errors import Alarm, Refused
 
@@ -44,13 +45,13 @@ class Finding(Queries):
         asked = set(wanted)
         rows = await self._by_keys("SELECT id, envelope, sum, n FROM body WHERE n IN", numbers)
         rows.sort(key=lambda row: -row[3])  # rule 3
-        found.update(_summed([row[:3] for row in rows if row[0] in asked]))  # rule 2
+        found.update(_summed(await self._left([row[:3] for row in rows if row[0] in asked])))  # rule 2
         return {key.hex(): found[key] for key in keys if key in found}
 
     async def openings(self, intents: Iterable[str]) -> dict[str, bytes]:
         """Openings of those of the intents that have any here, by intent."""
         rows = await self._by_keys(_OPENINGS, _keys(intents))
-        return {key.hex(): data for key, data in _summed(rows).items()}
+        return {key.hex(): data for key, data in _summed(await self._left(rows)).items()}
 
     async def unerased(self, intents: Iterable[str]) -> list[str]:
         """Those of the intents whose openings may be stored here, or are."""
@@ -108,6 +109,31 @@ class Finding(Queries):
             rows = await self._fetch(_PLACES.format(keys=",".join("?" * len(some))), (*some, key, key))
             newest = max((newest, *(index for _, at, index in rows if at == origin)))
         return newest
+
+    async def room(self, origin: str, first: int, end: int) -> Room:
+        """What goes with the records ``[first, end)`` of a log, as far as they were not pruned before."""
+        places = self._index.places
+        named = named_in([data for data, _ in await self._records(origin, first, end - first) if data])
+        keys = [statement_key(identity) for identity in named if not await self._found_beside(identity, origin, range(first, end))]
+        rows = await self._by_keys("SELECT n, id FROM body WHERE n IN", await self._numbers(keys))
+        asked = set(keys)
+        return Room(origin, first, end, [(number, key) for number, key in rows if key in asked], keys, places)
+
+    async def _found_beside(self, identity: str, origin: str, span: range) -> bool:
+        """Whether another record is found under this id, of which more is held than its hash."""
+        places = await self.find(identity, NAMED_MAX)
+        others = [(name, index) for _, name, index in places if not (name == origin and index in span)]
+        if len(places) == NAMED_MAX:
+            return True
+        for name, index in others:
+            if not await self.pruned(name, index, 1):
+                return True
+        return False
+
+    async def _left(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """These rows without those that were overwritten, if this file has a floor that lets any be."""
+        there = [row for row in rows if not is_gone(row[1])]
+        return there if len(there) == len(rows) or await self.floors() else rows
 
     async def _numbers(self, keys: Sequence[bytes]) -> list[int]:
         """Rows of ``body`` that these ids may have."""

@@ -22,7 +22,7 @@ Rules
 Not here: transactions (:mod:`mesh.adapters.store`), the questions that are asked of it (:mod:`mesh.adapters.storefind`).
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from mesh.adapters.store_schema import checksum
@@ -160,6 +160,13 @@ class Index:
     def holds(self, key: bytes) -> bool:
         """Whether the body of this id is known to be there; only memory is asked."""
         return key in self._young.held or (self._old is not None and key in self._old.held)
+
+    def forget(self, keys: Iterable[bytes]) -> None:
+        """These bodies are not there any more, though their rows are."""
+        for key in keys:
+            for memory in (self._young, self._old):
+                if memory is not None:
+                    memory.held.discard(key)
 
     def remembered(self, first: int, last: int) -> list[Part]:
         """Entries in memory of the ids whose first four bytes are ``first`` to ``last``, and of others."""

@@ -4,8 +4,9 @@ Rules
 -----
 1. Only what is known by a hash can be put back: a record and its leaf hash by the tree up to a root that this node signed,
    witnessed or attested; branch hashes by the records; a statement by its id and by the checksum of the bytes it had.
-2. What no root covers, and what only a checksum covers (heads, notes, facts, statements of streams), is not: it stays as it is.
-3. All is put back in one transaction, with what forbids changes set aside in it and back at its end. The lock of the file is
+2. What was pruned is zeros again where it is not; so is what members have pruned meanwhile, below a floor that the root signed.
+3. What no root covers, and what only a checksum covers (heads, notes, facts, statements of streams), is not: it stays as it is.
+4. All is put back in one transaction, with what forbids changes set aside in it and back at its end. The lock of the file is
    held meanwhile.
 
 Not here: where the bytes come from (:mod:`mesh.roles.mending`).
@@ -20,8 +21,12 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from mesh.adapters.store import failure, hold
-from mesh.adapters.store_schema import LEVELS, checksum, head_sum
+from mesh.adapters.store_schema import LEVELS, SET_FLOORS, checksum, floor_sum, head_sum, is_gone
+from mesh.adapters.storeprune import KEPT, named_still
 from mesh.core.bytes import envelope
+from mesh.core.law.erase import ERASURES
+from mesh.core.law.retain import Retain
+from mesh.core.law.travel import read_law
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.errors import Alarm, Refused, Unavailable
 from mesh.protocol.step import Head
@@ -32,6 +37,7 @@ _STATEMENTS: Final = ("body", "document")
 _HEADS: Final = "SELECT use, size, root, time_s, sum FROM head WHERE log = ? AND size > 0"
 _NAMING: Final = """SELECT origin, idx FROM record JOIN log ON log.id = record.log WHERE CAST(data AS TEXT) LIKE ?
     ORDER BY n DESC LIMIT 8"""
+_BLANK: Final = "UPDATE record SET data = zeroblob(length(data)) WHERE log = ? AND idx = ?"
 _TRIGGERS: Final = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name IN ('record', 'branch', 'body', 'document')"
 
 
@@ -79,6 +85,8 @@ class BrokenFile:
         self._logs: dict[str, int] = {}
         self._writes: list[tuple[str, tuple[object, ...]]] = []
         self._given: dict[tuple[str, int], bytes] = {}
+        self._whole = False
+        """Whether all records are known to be what they were."""
 
     def __enter__(self) -> Self:
         """Nothing is looked at by entering."""
@@ -93,11 +101,13 @@ class BrokenFile:
         """Records that are not what a signed root says. What can be made again from the rest is noted for :meth:`put_back`.
 
         Raises:
-            Alarm: ``storage_corrupt``: of some nobody knows what they were (rule 2).
+            Alarm: ``storage_corrupt``: of some nobody knows what they were (rule 3).
         """
         with _ours():
             self._logs = dict(self._file.execute("SELECT origin, id FROM log"))
-            return [lost for origin, log in sorted(self._logs.items()) for lost in self._of_log(origin, log)]
+            lost = [lost for origin, log in sorted(self._logs.items()) for lost in self._of_log(origin, log)]
+        self._whole = not lost
+        return lost
 
     def lost_statements(self) -> list[LostStatement]:
         """Bodies and documents that are not what their ids say."""
@@ -123,6 +133,17 @@ class BrokenFile:
         self._given[lost.origin, lost.at] = data
         self._writes.append(("UPDATE record SET data = ? WHERE log = ? AND idx = ?", (data, self._logs[lost.origin], lost.at)))
 
+    def let_go(self, lost: LostRecord) -> bool:
+        """Members have pruned it, and nobody has it: :meth:`put_back` keeps its hash. False if the root's word does not let it go."""
+        with _ours():
+            log, said = self._logs[lost.origin], self._said(lost.origin)
+            below, done = self._floor(lost.origin, log)
+        if lost.at >= said:
+            return False
+        below = max(below, said)
+        self._writes += [(SET_FLOORS, (log, below, done, floor_sum(lost.origin, below, done))), (_BLANK, (log, lost.at))]
+        return True
+
     def give_statement(self, lost: LostStatement, data: bytes) -> None:
         """The same of a statement. Raises as :meth:`give_record`."""
         if not lost.fits(data):
@@ -130,7 +151,7 @@ class BrokenFile:
         self._writes.append((f"UPDATE {lost.table} SET envelope = ? WHERE n = ?", (data, lost.row)))  # noqa: S608 -- our own names
 
     def put_back(self) -> int:
-        """Write what was found (rule 3); how many rows, or 1 if only an index was broken."""
+        """Write what was found (rule 4); how many rows, or 1 if only an index was broken."""
         with _ours():
             sound = self._file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
             self._file.execute("PRAGMA synchronous = FULL")
@@ -147,13 +168,15 @@ class BrokenFile:
         return len(self._writes) or int(not sound)
 
     def _of_log(self, origin: str, log: int) -> list[LostRecord]:
-        leaves, actual = list[bytes](), dict[int, bytes]()
+        leaves, actual, (below, done) = list[bytes](), dict[int, bytes](), self._floor(origin, log)
         for index, leaf, data in self._file.execute("SELECT idx, leaf, data FROM record NOT INDEXED WHERE log = ? ORDER BY idx", (log,)):
             found = leaf_hash(data)
             if index != len(leaves):
                 raise Alarm("storage_corrupt", f"{origin}: a record is missing before {index}")
             leaves.append(leaf)
-            if found != leaf:
+            if found != leaf and index < done and not is_gone(data):
+                self._writes.append((_BLANK, (log, index)))
+            elif found != leaf and not (index < below and is_gone(data)):
                 actual[index] = found
         signed = self._signed(origin, log, len(leaves))
         if actual and (signed is None or max(actual) >= signed.size):
@@ -167,6 +190,17 @@ class BrokenFile:
                 raise Alarm("storage_corrupt", f"{origin}: neither records nor hashes lead to the root signed at size {signed.size}")
         self._branches(log, leaves)
         return [LostRecord(origin, index, leaves[index]) for index in actual]
+
+    def _floor(self, origin: str, log: int) -> tuple[int, int]:
+        """From where on that log is kept, and up to where all was pruned; (0, 0) if it has no floor that is whole."""
+        rows = self._file.execute("SELECT below, done, sum FROM floor WHERE log = ?", (log,)).fetchall()
+        return next(((below, done) for below, done, total in rows if total == floor_sum(origin, below, done)), (0, 0))
+
+    def _said(self, origin: str) -> int:
+        """From where on the root has said that records of that log are kept, by the statements here that are whole."""
+        laws = self._file.execute("SELECT envelope, sum FROM law WHERE stream = ? OR stream LIKE ?", (ERASURES, f"{ERASURES}/%"))
+        said = [read_law(data).claims for data, total in laws if total == checksum(data)]
+        return max((item.below for one in said if isinstance(one, Retain) for item in one.floors if item.origin == origin), default=0)
 
     def _signed(self, origin: str, log: int, held: int) -> Head | None:
         """The largest head of that log which is whole, and whose records are held."""
@@ -185,12 +219,24 @@ class BrokenFile:
                 self._writes.append((row, (log, level, number, branch)))
 
     def _of_table(self, table: str) -> list[LostStatement]:
-        lost = list[LostStatement]()
+        lost, gone = list[LostStatement](), list[LostStatement]()
+        prunes = self._file.execute("SELECT 1 FROM floor").fetchone() is not None
         for row, identity, data, total in self._file.execute(f"SELECT n, id, envelope, sum FROM {table}"):  # noqa: S608 -- our own names
             one = LostStatement(table, row, identity.hex(), total)
             if not one.fits(data):
-                lost.append(one)
+                (gone if prunes and table == "body" and is_gone(data) else lost).append(one)
+        if gone or (lost and prunes and table == "body"):  # with the last record that named it, or it has rotted
+            named = set[bytes]().union(*(bodies for bodies, _ in named_still(self._file.execute(KEPT))))
+            useless = [one for one in lost if self._whole and bytes.fromhex(one.id) not in named]
+            self._writes += [("UPDATE body SET envelope = zeroblob(length(envelope)) WHERE n = ?", (one.row,)) for one in useless]
+            lost = [one for one in lost if one not in useless]
+            lost += [one for one in gone if bytes.fromhex(one.id) in named and not self._again(one)]
         return lost
+
+    def _again(self, one: LostStatement) -> bool:
+        """Whether it was stored again after it went."""
+        rows = self._file.execute("SELECT envelope FROM body WHERE id = ? AND n > ?", (bytes.fromhex(one.id), one.row))
+        return any(not is_gone(data) for (data,) in rows)
 
 
 def _leads(leaves: Sequence[bytes], signed: Head) -> bool:

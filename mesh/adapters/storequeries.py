@@ -5,8 +5,9 @@ Rules
 1. Every record is hashed again whenever it is read; every body, opening, note, head and fact is summed again.
 2. A frontier is what signed roots are made from, so it is rebuilt from hashes that lead to a root this node signed (or
    witnessed, or attested), and from the data of the records beyond it. What leads nowhere is an alarm, never a frontier.
-3. A missing row is an answer (``None``, or left out); a wrong one is an :class:`~mesh.errors.Alarm`.
-4. Proofs read O(log n) branch hashes and at most 255 hashes per eighth level; whoever checks the proof checks them.
+3. A record below its log's floor may have its hash only; above, that is an alarm like any other that does not have its hash.
+4. A missing row is an answer (``None``, or left out); a wrong one is an :class:`~mesh.errors.Alarm`.
+5. Proofs read O(log n) branch hashes and at most 255 hashes per eighth level; whoever checks the proof checks them.
 
 Not here: how a query reaches SQLite (``fetch`` is handed in), and what is asked by statement id (:mod:`mesh.adapters.storefind`).
 """
@@ -16,8 +17,9 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
-from mesh.adapters.store_schema import LEVELS, checksum, fact_sum, head_sum, note_sum, statement_key
+from mesh.adapters.store_schema import LEVELS, checksum, fact_sum, floor_sum, head_sum, is_gone, note_sum, statement_key
 from mesh.adapters.storeindex import Fetch
+from mesh.adapters.storeprune import StoredFloor
 from mesh.core.log import merkle
 from mesh.core.log.merkle import Frontier, Get, branch_hash, leaf_hash
 from mesh.errors import Alarm, Refused
@@ -89,8 +91,33 @@ class Queries:
         return frontier
 
     async def records(self, origin: str, first: int, count: int) -> list[bytes]:
-        """Leaf data of the records from ``first`` on: at most ``count``, fewer where the log ends."""
-        return [data for data, _ in await self._records(origin, first, count)]
+        """Leaf data of the records from ``first`` on: at most ``count``, fewer where the log ends or one was pruned.
+
+        Raises:
+            Refused: ``record_pruned`` if the first one was.
+        """
+        found = [data for data, _ in await self._records(origin, first, count)]
+        if found and not found[0]:
+            raise Refused("record_pruned", f"{origin} {first}")
+        return found[: found.index(b"")] if b"" in found else found
+
+    async def pruned(self, origin: str, first: int, count: int) -> list[bytes]:
+        """Leaf hashes of the records from ``first`` on of which nothing else is held, up to one that is: at most ``count``."""
+        found = await self._records(origin, first, count)
+        kept = next((at for at, (data, _) in enumerate(found) if data), len(found))
+        return [leaf for _, leaf in found[:kept]]
+
+    async def verify(self, origin: str, first: int, count: int) -> None:
+        """Hash these records again, as far as more than the hash is held."""
+        await self._records(origin, first, count)
+
+    async def floors(self) -> dict[str, StoredFloor]:
+        """From where on all is held of each log of which something may have been pruned."""
+        floors = dict[str, StoredFloor]()
+        for origin, below, done, total in await self._fetch(_FLOORS, ()):
+            _believe(total == floor_sum(origin, below, done), f"floor of {origin}")
+            floors[origin] = StoredFloor(below, done)
+        return floors
 
     async def law(self, stream: str, sequence: int, after: str, count: int) -> list[bytes]:
         """Envelopes of a governance stream's statements behind (sequence, after) in the order (number, id): at most ``count``.
@@ -248,9 +275,14 @@ class Queries:
     async def _records(self, origin: str, first: int, count: int) -> list[tuple[bytes, bytes]]:
         sql = f"SELECT idx, leaf, data FROM record WHERE log = {_ORIGIN} AND idx >= ? AND idx < ? ORDER BY idx"  # noqa: S608 -- our own text
         records = list[tuple[bytes, bytes]]()
+        below: int | None = None
         for index, leaf, data in await self._fetch(sql, (origin, first, first + count)):
-            _believe(index == first + len(records) and leaf_hash(data) == leaf, f"record {first + len(records)} of {origin}")
-            records.append((data, leaf))
+            whole = leaf_hash(data) == leaf
+            if not whole and below is None:
+                below = floors[origin].below if origin in (floors := await self.floors()) else 0
+            gone = not whole and below is not None and index < below and is_gone(data)
+            _believe(index == first + len(records) and (whole or gone), f"record {first + len(records)} of {origin}")
+            records.append((b"" if gone else data, leaf))
         return records
 
     async def _lookups(self, origin: str, walk: Callable[[Get], object]) -> Get:
@@ -278,6 +310,7 @@ class Queries:
         return known
 
 
+_FLOORS: Final = "SELECT origin, below, done, sum FROM floor JOIN log ON log.id = floor.log"
 _LAW: Final = """SELECT id, envelope, sum FROM law WHERE stream = ? AND (sequence, id) > (?, ?)
     ORDER BY sequence, id LIMIT ?"""
 # CROSS JOIN keeps SQLite's planner from walking the log and comparing spans.

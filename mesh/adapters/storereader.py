@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from mesh.adapters.store import LAYOUT, failure
-from mesh.adapters.store_schema import checksum, statement_key
+from mesh.adapters.store_schema import checksum, is_gone, statement_key
 from mesh.adapters.storequeries import Queries
 from mesh.errors import Alarm, Refused
 
@@ -52,6 +52,7 @@ class StoreReader(Queries):
             kind = tuple(self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
             if kind != (LAYOUT.application, LAYOUT.version):
                 raise Refused("config_invalid", f"{path}: not a node's file, or of another version: {kind}")
+            self._prunes = self._connection.execute("SELECT 1 FROM floor").fetchone() is not None
             self._places = dict[bytes, tuple[str, int]]()
             for table in ("body", "document"):
                 for number, key in self._connection.execute(f"SELECT n, id FROM {table}"):  # noqa: S608 -- our own two names
@@ -72,7 +73,7 @@ class StoreReader(Queries):
             if place := self._places.get(statement_key(name)):
                 table, number = place
                 rows = await self._rows(f"SELECT envelope, sum FROM {table} WHERE n = ?", (number,))  # noqa: S608 -- our own two names
-                found.update((name, _summed(name, *row)) for row in rows)
+                found.update((name, _summed(name, *row)) for row in rows if not (self._prunes and is_gone(row[0])))
         return found
 
     async def openings(self, intents: Iterable[str]) -> dict[str, bytes]:
@@ -80,7 +81,7 @@ class StoreReader(Queries):
         found = dict[str, bytes]()
         for name in dict.fromkeys(intents):
             rows = await self._rows(_OPENINGS, (statement_key(name),))
-            found.update((name, _summed(name, *row)) for row in rows)
+            found.update((name, _summed(name, *row)) for row in rows if not (self._prunes and is_gone(row[0])))
         return found
 
     async def bundles(self) -> list[bytes]:

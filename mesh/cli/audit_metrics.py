@@ -45,6 +45,7 @@ def exposition(state: AuditState, standing: Sequence[Standing], *, caught_up: bo
         ("starts", "gauge", "Starts that enforcers signed, held to what authorized them.",
          _verdicts(numbers.starts_match, numbers.starts_mismatch, numbers.starts_unverifiable)),
         ("breakglass", "gauge", "Decisions with a broken glass.", [("", numbers.breakglass)]),
+        ("pruned", "gauge", "Records below a floor of which only hashes were to be had.", [("", numbers.pruned)]),
         ("findings", "gauge", "Findings ever, kept or not.", [("", numbers.findings)]),
         ("findings_kept", "gauge", "Findings that are kept, by code.", [(_label("code", code), found[code]) for code in sorted(found)]),
         ("alarms", "gauge", "Alarms that stand, by code and the exit status that they are worth.",

@@ -162,6 +162,7 @@ def _numbers(state: AuditState) -> dict[str, Any]:
         "starts_mismatch": numbers.starts_mismatch,
         "starts_unverifiable": numbers.starts_unverifiable,
         "breakglass": numbers.breakglass,
+        "pruned": numbers.pruned,
         "findings": numbers.findings,
         "garbage": numbers.garbage,
     }

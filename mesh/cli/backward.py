@@ -154,7 +154,13 @@ class Backward:
                     behind, root = await self._behind(member, head, span)
                 while behind > 0:
                     first = max(0, behind - width)
-                    stretch, before = await self._proved(member, head, (first, behind), root)
+                    try:
+                        stretch, before = await self._proved(member, head, (first, behind), root)
+                    except Refused as refusal:
+                        if refusal.code != "record_pruned" or behind - first == 1:
+                            raise
+                        width = (behind - first) // 2  # some of them may be kept
+                        continue
                     if not begun and behind < head.size and stretch.records[-1].at_ms < span.until_ms:
                         raise Refused("bad_proof", f"{member} said that {self.origin} {behind - 1} is behind that time, and it is not")
                     begun = True

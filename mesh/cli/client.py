@@ -81,6 +81,7 @@ __all__ = [
 ASK_MS: Final = 2_000
 _FIND_MAX: Final = 200
 _ID: Final = re.compile(r"[0-9a-f]{1,64}")
+_PRUNED: Final = "record_pruned"
 _REFUSED: Final = b'{"answer":"refused",'
 Ask = Callable[[str, Payload], Awaitable[bytes]]
 R = TypeVar("R")
@@ -120,6 +121,8 @@ class MeshClient:
         self.roster = governance.roster
         self.rosters = governance.rosters
         self.naming = Naming(governance)
+        self.pruned = dict[Place, str]()
+        """Records that were asked for and of which whoever answers keeps the hash only, and what was said of it."""
         self._send = ask
 
     def under(self, governance: Governance) -> "MeshClient":
@@ -256,13 +259,15 @@ class MeshClient:
                 answer = await self.ask(name, Prove(origin=place.origin, index=place.index), Proved)
                 record = record_of(answer)
             except MeshError as error:
-                failure = error
+                failure = failure if failure.code == _PRUNED else error
                 continue
             if Place(record.origin, record.index) == place:
                 best = best or answer
                 if self.is_final(answer):
                     return answer
         if best is None:
+            if failure.code == _PRUNED:
+                self.pruned[place] = failure.detail
             raise failure
         return best
 
@@ -311,7 +316,10 @@ class MeshClient:
 
     async def records(self, member: str, origin: str, first: int, count: int) -> LineageBatch:
         """Records of a log as one member holds them. Raises as :meth:`ask`."""
-        return await self.ask(member, Pull(origin=origin, first=first, count=count), LineageBatch)
+        batch = await self.ask(member, Pull(origin=origin, first=first, count=count), LineageBatch)
+        if batch.pruned:
+            raise Refused("record_pruned", f"{origin} {first}: {member} has only its hash; `mesh lineage prune` says where archives are")
+        return batch
 
     async def leaves(self, member: str, origin: str, first: int, count: int) -> LineageBatch:
         """The same records without what they name. Raises as :meth:`ask`."""
@@ -377,7 +385,11 @@ def run(cli: Cli, work: Callable[[MeshClient, Library], Awaitable[R]]) -> R:
 
     async def inner() -> R:
         async with open_client(cli.context) as (client, library):
-            return await work(*await learn(cli, client, library, now_ms=wall_ms()))
+            mesh, known = await learn(cli, client, library, now_ms=wall_ms())
+            answer = await work(mesh, known)
+            for place, said in sorted(mesh.pruned.items()):
+                cli.say(f"{mesh.naming.place(place.origin, place.index)} is left out: {_PRUNED}: {said}")
+            return answer
 
     return asyncio.run(inner())
 

@@ -15,6 +15,7 @@ from mesh.cli.graph import graph
 from mesh.cli.listing import ls
 from mesh.cli.opening import open_
 from mesh.cli.output import Cli, format_option, pass_cli
+from mesh.cli.pruning import prune
 from mesh.cli.reaching import attesters, reach_of
 from mesh.cli.tailing import tail
 from mesh.cli.tilefolder import archive
@@ -130,6 +131,7 @@ lineage.add_command(graph)
 lineage.add_command(ls)
 lineage.add_command(erase)
 lineage.add_command(archive)
+lineage.add_command(prune)
 lineage.add_command(open_)
 lineage.add_command(tail)
 

@@ -76,6 +76,8 @@ class _Search:
     async def around(self, name: str, depth: int) -> Graph:
         """Everything up to ``depth`` steps from whatever ``name`` belongs to."""
         decisions, known = await self._known(name)
+        if not decisions and self.mesh.pruned:
+            raise Refused("record_pruned", next(iter(self.mesh.pruned.values())))
         if not decisions:
             raise Refused("not_found", f"{name[:64]} has no decision: only what was decided has parents or comes of anything")
         up = [known[0]]
@@ -143,7 +145,13 @@ class _Search:
     async def _children(self, parent: DecisionMade) -> list[DecisionMade]:
         found = list[DecisionMade]()
         for place in sorted(await self._below(parent)):
-            record = record_of(await self.mesh.prove(place))
+            try:
+                record = record_of(await self.mesh.prove(place))
+            except Refused as refusal:
+                if refusal.code != "record_pruned":
+                    raise
+                self.graph.more = True
+                continue
             kinds = dict(self._names(record)) if isinstance(record, DecisionMade) and record.authorization else {}
             if not isinstance(record, DecisionMade) or _id(parent) not in kinds:
                 continue  # rule 2

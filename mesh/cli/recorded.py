@@ -155,7 +155,13 @@ async def first_since(mesh: MeshClient, member: str, head: Head, since_ms: int) 
     low, high = 0, head.size
     while low < high:
         middle = (low + high) // 2
-        leaves = (await mesh.leaves(member, head.origin, middle, 1)).records
+        try:
+            leaves = (await mesh.leaves(member, head.origin, middle, 1)).records
+        except Refused as refusal:
+            if refusal.code != "record_pruned":
+                raise
+            low = middle + 1  # older than all that is kept; nobody is believed that without the one before
+            continue
         if len(leaves) != 1:
             raise Refused("not_found", f"{member} does not serve {head.origin} {middle}")
         if read_record(bytes(leaves[0])).at_ms < since_ms:

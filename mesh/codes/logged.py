@@ -34,6 +34,24 @@ LOGS: Final[dict[str, Code]] = {
         "repeating the decision gives another answer", "attester, auditor", "Keep the evidence; the decider lied or is broken.", 5
     ),
     "body_missing": Code("a statement that a record names is not held", "attester, auditor", "Pull it from another member.", 4),
+    "record_pruned": Code(
+        "only the hash of this record is kept: it is below the floor that the root signed, final, and was pruned",
+        "governor, store",
+        "Read it in an archive, and judge that with `mesh verify DIR`: the answer says where archives are meant to be.",
+        2,
+    ),
+    "record_young": Code(
+        "a floor would let records go that may still be asked for",
+        "mesh lineage prune",
+        "Wait until they are eight days old, or name a smaller index.",
+        2,
+    ),
+    "floor_falls": Code(
+        "a larger floor of this log was signed before, and nodes keep to that",
+        "mesh lineage prune",
+        "Name an index that is not smaller.",
+        2,
+    ),
     "file_foreign": Code("a file that nothing in its folder names", "verifier", "See what it is; nothing vouches for it.", 2),
     "not_final": Code("fewer than k members attested it", "verifier", "Wait, or collect the certificate again.", 2),
     "former_certificate": Code(

@@ -19,6 +19,7 @@ from mesh.core.law.halt import Halt, halt_stream
 from mesh.core.law.heartbeat import Heartbeat, StreamHead
 from mesh.core.law.policy import Manifest
 from mesh.core.law.resolve import Resolve
+from mesh.core.law.retain import Floor, Retain
 from mesh.core.law.revocation import Revocation, Target
 from mesh.core.log.bundle import Proven, encode_proof, make_proof
 from mesh.core.log.certificate import certificate_note
@@ -176,7 +177,7 @@ class _Teller:
             self._revocation(),
             *self._halts(),
             self._resolve(),
-            self._erase(intent),
+            *self._let_go(intent),
             two_roots(),
             unlawful(),
             *self._renewal(),
@@ -332,13 +333,18 @@ class _Teller:
         )  # fmt: skip
         return sign("resolve", said, "root-1", "root-2")
 
-    def _erase(self, intent: Signed) -> Signed:
-        """What the customer bought is nobody's business any more."""
+    def _let_go(self, intent: Signed) -> tuple[Signed, Signed]:
+        """What the customer bought is nobody's business any more; and the log has been archived."""
         said = Erase(
             mesh=MESH, sequence=1, previous="", since="", intents=[intent.draft.id],
             reason="the customer asked for it", issued_ms=start_ms(8),
         )  # fmt: skip
-        return sign("erase", said, "root-1", "root-2")
+        erase = sign("erase", said, "root-1", "root-2")
+        kept = Retain(
+            mesh=MESH, sequence=2, previous=erase.draft.id, since="", floors=[Floor(origin=ORIGIN, below=2)],
+            archive="tape 7 in the vault", reason="kept for ten years elsewhere", issued_ms=start_ms(9),
+        )  # fmt: skip
+        return erase, sign("retain", kept, "root-1", "root-2")
 
     def _renewal(self) -> tuple[Signed, Signed]:
         """The same policy for another year, and from when."""
@@ -457,6 +463,7 @@ def _messages(said: _Said, outcomes: _Outcomes, leaves: tuple[bytes, ...], seen:
             first=0,
             records=[Raw(leaf) for leaf in leaves[:_SEEN]],
             bodies=bodies,
+            pruned=[],
             openings=[],
             path=[],
             start=[],

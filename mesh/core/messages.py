@@ -158,6 +158,8 @@ class LineageBatch(Payload):
     records: Annotated[list[Raw], msgspec.Meta(max_length=BATCH_RECORDS_MAX)]
     bodies: Annotated[list[Raw], msgspec.Meta(max_length=8 * BATCH_RECORDS_MAX)]
     """Envelopes, each once."""
+    pruned: Annotated[list[Hex32], msgspec.Meta(max_length=BATCH_RECORDS_MAX)]
+    """In an answer to a pull instead of records: their leaf hashes, where who answers holds no more of them."""
     openings: Annotated[list[Openings], msgspec.Meta(max_length=BATCH_RECORDS_MAX)]
     """Only in answers to a pull: what is published is kept by streams and could not be erased."""
     checkpoint: _Note

@@ -21,7 +21,7 @@ import msgspec
 from mesh.core.bytes.canonical import Count, Millis, Payload
 from mesh.core.law.roster import Roster
 from mesh.core.messages import NodeStatus
-from mesh.limits import AUDIT_BOOTS_MAX, AUDIT_LAGS_MAX, AUDIT_LIVES_MAX, MEMBERS_MAX
+from mesh.limits import AUDIT_BOOTS_MAX, AUDIT_LAGS_MAX, AUDIT_LIVES_MAX, MEMBERS_MAX, PRUNE_AGE_MS_MIN
 from mesh.protocol.lives import ENDS, Life, Lives, Permit, Starts, by_intent, deed_of, unsure
 from mesh.protocol.numbering import Boot, LoggedOutcome, Numbering, Trouble, keyed
 from mesh.protocol.progress import Lag, Pace, Silence, lagging, silent
@@ -75,6 +75,8 @@ class Kept(Payload):
     starts: Starts
     lost_ms: Millis
     """Up to when unfinished lives were forgotten; 0 if none was."""
+    pruned_ms: Millis
+    """How old, at most, the newest record was of which only the hash was to be had; 0 if there was none."""
     lags: Annotated[list[Lag], msgspec.Meta(max_length=AUDIT_LAGS_MAX)]
     silent: Annotated[list[Silence], msgspec.Meta(max_length=MEMBERS_MAX)]
 
@@ -89,6 +91,7 @@ class Watched(msgspec.Struct, frozen=True):
     lost_ms: int
     lags: tuple[Lag, ...] = ()
     silent: tuple[Silence, ...] = ()
+    pruned_ms: int = 0
 
 
 NOTHING: Final = Watched({}, 0, {}, Starts(match=0, mismatch=0, unverifiable=0), 0)
@@ -97,7 +100,14 @@ NOTHING: Final = Watched({}, 0, {}, Starts(match=0, mismatch=0, unverifiable=0),
 def watched(kept: Kept) -> Watched:
     """What was kept, to go on from."""
     return Watched(
-        keyed(kept.boots), kept.forgotten, by_intent(kept.lives), kept.starts, kept.lost_ms, tuple(kept.lags), tuple(kept.silent)
+        keyed(kept.boots),
+        kept.forgotten,
+        by_intent(kept.lives),
+        kept.starts,
+        kept.lost_ms,
+        tuple(kept.lags),
+        tuple(kept.silent),
+        kept.pruned_ms,
     )
 
 
@@ -109,6 +119,7 @@ def kept_of(state: Watched) -> Kept:
         lives=sorted(state.lives.values(), key=lambda life: (life.newest_ms, life.intent)),
         starts=state.starts,
         lost_ms=state.lost_ms,
+        pruned_ms=state.pruned_ms,
         lags=list(state.lags),
         silent=list(state.silent),
     )
@@ -130,10 +141,16 @@ class Watch:
 
     def outcome(self, heard: LoggedOutcome) -> None:
         """An outcome stands in a log; one that was taken before, from whichever log, changes nothing."""
-        if self._numbering is None:
-            self._numbering = Numbering(self._state.boots, self._state.forgotten)
-        if self._numbering.take(heard) and (deed := deed_of(heard)).event != "blocked":
+        if self.numbering.take(heard) and (deed := deed_of(heard)).event != "blocked":
             self.lives.deed(heard.claims.intent, deed)
+
+    def pruned(self, now_ms: int) -> None:
+        """Records were skipped that nobody has any more: what lacks because of that is not missed (:mod:`mesh.core.law.retain`).
+
+        Whichever log was read first: what they showed may lack in one that was read before.
+        """
+        self.numbering.pruned(now_ms - PRUNE_AGE_MS_MIN)
+        self.lives.lost_ms = max(self.lives.lost_ms, now_ms - PRUNE_AGE_MS_MIN)
 
     def told(self, statuses: Mapping[str, NodeStatus], final: Mapping[str, int], roster: Roster, *, now_ms: int) -> None:
         """What members of ``roster`` answered about themselves."""
@@ -142,6 +159,13 @@ class Watch:
         answers = {name: status for name, status in statuses.items() if name in members}
         self._lags = lagging((lag for lag in self._lags if lag.member in members), answers, final, owners=owners, now_ms=now_ms)
         self._silent = silent(self._silent, answers, members, now_ms=now_ms)
+
+    @property
+    def numbering(self) -> Numbering:
+        """The working copy of boots."""
+        if self._numbering is None:
+            self._numbering = Numbering(self._state.boots, self._state.forgotten, self._state.pruned_ms)
+        return self._numbering
 
     @property
     def lives(self) -> Lives:
@@ -162,7 +186,9 @@ class Watch:
         state = self._state
         if self._numbering is not None:
             self._numbering.trim()
-            state = msgspec.structs.replace(state, boots=self._numbering.boots, forgotten=self._numbering.forgotten)
+            state = msgspec.structs.replace(
+                state, boots=self._numbering.boots, forgotten=self._numbering.forgotten, pruned_ms=self._numbering.pruned_ms
+            )
         if self._lives is not None:
             self._lives.forget(seen_ms)
             state = msgspec.structs.replace(state, lives=self._lives.lives, starts=self._lives.starts, lost_ms=self._lives.lost_ms)
@@ -227,7 +253,11 @@ def _life(state: Watched, life: Life, late: _Late, more_ms: int) -> Iterator[Sta
         if deed.ends and deed.event != "unknown" and not life.has(deed, "started") and missed:
             yield Standing("start_missing", deed.origin, deed.index, deed.recorded_ms, f"{about}: its start stands in no log")
         over = deed.event != "started" or life.has(deed, *ENDS)
-        if not over and late(deed.recorded_ms, more_ms + (permit.lease_ms if permit is not None else 0)):
+        if (
+            not over
+            and not unsure(deed, state.lost_ms)
+            and late(deed.recorded_ms, more_ms + (permit.lease_ms if permit is not None else 0))
+        ):
             yield Standing("end_missing", deed.origin, deed.index, deed.recorded_ms, f"{about}: its end stands in no log")
 
 

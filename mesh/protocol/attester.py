@@ -59,6 +59,7 @@ __all__ = ["Examined", "Material", "examine_records", "located_ids", "storing"]
 
 _INCOMPLETE: Final = frozenset({"body_missing", "clock_unsure", "engine_unavailable", "erased", "policy_unknown"})
 _ID: Final = re.compile("[0-9a-f]{64}")
+_ID_CHARS: Final = 64
 _MANGLED: Final = frozenset(
     {
         "bad_signature",
@@ -180,8 +181,8 @@ def located_ids(record: Record) -> tuple[str, ...]:
             return (heard,)
         case AttestRefused(refusal=refusal):
             return (envelope.draft(refusal).id,)
-        case GovernanceChanged(change="erased", about=about):
-            return (about,) if _ID.fullmatch(about) else ()
+        case GovernanceChanged(change="erased" | "pruned", about=about):
+            return (about[:_ID_CHARS],) if _ID.fullmatch(about[:_ID_CHARS]) else ()
         case _:
             intent_id = getattr(record, "intent", "")
             return (intent_id,) if intent_id else ()

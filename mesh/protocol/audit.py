@@ -18,7 +18,8 @@ Rules
    not kept in the position.
 7. The position is small and says everything that starting again needs; what was staged is fetched again.
 8. What was asked for and shows that it leads to a certificate is taken at once, however far that is (:mod:`mesh.protocol.leading`): no
-   owner keeps an auditor behind by certificates that are rarer than records can be staged, or by a root that it alone signs.
+   owner keeps an auditor behind by certificates that are rarer than records can be staged, or by a root that it alone signs. So are the
+   hashes of records below a floor (:mod:`mesh.core.law.retain`), counted as *pruned*: nothing is said of them, and nothing missed.
 
 Not here: how records travel (:mod:`mesh.roles.auditor`).
 """
@@ -49,12 +50,12 @@ from mesh.protocol.audited import (
     AuditState,
     Finding,
     Followed,
-    LogPosition,
     MembersTold,
     PullFailed,
     beginning,
     by_stranger,
     excused,
+    kept_log,
     last_epoch,
     last_ms,
     resumed,
@@ -65,7 +66,7 @@ from mesh.protocol.events import LineageArrived, NoteArrived, Tick
 from mesh.protocol.evidence import certified
 from mesh.protocol.histories import Recent, accused
 from mesh.protocol.holding import STAGED_MAX, Aim
-from mesh.protocol.leading import leading
+from mesh.protocol.leading import bare_hashes, leading
 from mesh.protocol.lives import permitted
 from mesh.protocol.numbering import LoggedOutcome
 from mesh.protocol.progress import moved
@@ -129,22 +130,7 @@ class Audit:
     def position(self, state: AuditState) -> AuditPosition:
         """What to keep of a state."""
         members = {self.roster.origin(member) for member in self.roster.members}
-        logs = [
-            LogPosition(
-                origin=log.origin,
-                size=log.frontier.size,
-                hashes=[value.hex() for value in log.frontier.hashes],
-                last_ms=log.last_ms,
-                epoch=log.epoch,
-                certified=log.certified,
-                match=log.match,
-                mismatch=log.mismatch,
-                unverifiable=log.unverifiable,
-                breakglass=log.breakglass,
-                pace=log.pace,
-            )
-            for log in sorted(state.logs.values(), key=lambda log: log.origin not in members)[:AUDIT_LOGS_MAX]
-        ]
+        logs = [kept_log(log) for log in sorted(state.logs.values(), key=lambda log: log.origin not in members)[:AUDIT_LOGS_MAX]]
         return AuditPosition(
             mesh=self.roster.mesh,
             roster=self.governance.rosters.ids[0],
@@ -264,13 +250,19 @@ class _Work:
     def _lead(self, log: Followed, batch: LineageBatch, owner: Member) -> bool:
         """Rule 8: settle what leads to the certificate that came with it, up to what must wait. False if it is to be staged instead."""
         first, note = log.frontier.size, batch.checkpoint.encode()
-        if not batch.first <= first < batch.first + len(batch.records) or not self._is_final(note, owner, log.epoch):
+        bare = [] if batch.records else bare_hashes(batch, first, self.audit.governance)
+        if not batch.first <= first < batch.first + len(batch.records or bare) or not self._is_final(note, owner, log.epoch):
             return self._led(log)
         leaves, shown = [bytes(raw) for raw in batch.records[first - batch.first :]], Aim.of(note)
-        hashes = [leaf_hash(leaf) for leaf in leaves]
+        hashes = [leaf_hash(leaf) for leaf in leaves] or bare[first - batch.first :]
         count, _ = leading(log.frontier, hashes, batch.path, aim=shown, shown=shown)
         if not count:
             return self._led(log)
+        if bare:
+            self.watch.pruned(self.now_ms)
+            self._passed(log, hashes[:count])
+            self._count(log, (), log.frontier.extend(hashes[:count]), note, bare=hashes[:count])
+            return True
         items = self._examine(leaves[:count], batch, owner, first=first, after=(log.last_ms, log.epoch))
         ready = next((offset for offset, item in enumerate(items) if self._waits(item, gone=self._exhausted(log))), count)
         little = ready == count < min(BATCH_RECORDS_MAX, shown.size - first)
@@ -394,12 +386,13 @@ class _Work:
     def _early(self, item: Examined) -> bool:
         return by_stranger(item) and self.now_ms < item.record.at_ms + _STRANGER_MS
 
-    def _count(self, log: Followed, items: tuple[Examined, ...], frontier: Frontier, note: bytes) -> None:
-        """These records are what ``note`` is about, or lead to it."""
+    def _count(self, log: Followed, items: tuple[Examined, ...], frontier: Frontier, note: bytes, *, bare: Sequence[bytes] = ()) -> None:
+        """These records are what ``note`` is about, or lead to it; or ``bare`` hashes of records that were pruned."""
+        hashes = bare or [item.hash for item in items]
         checkpoint = Checkpoint(log.origin, frontier.size, frontier.root())
         tally = {"match": log.match, "mismatch": log.mismatch, "unverifiable": log.unverifiable, "breakglass": log.breakglass}
         half = [(checkpoint.size, note)] if read_checkpoint(note).size == checkpoint.size else []
-        self.named, contradicted = settle(self.named, log.origin, log.frontier, [item.hash for item in items])
+        self.named, contradicted = settle(self.named, log.origin, log.frontier, hashes)
         for offset, item in enumerate(items):
             self._judge(item, log.origin, log.frontier.size + offset, tally)
         self._contradict(contradicted)
@@ -407,15 +400,16 @@ class _Work:
             msgspec.structs.replace(
                 log,
                 frontier=frontier,
-                last_ms=max(log.last_ms, items[-1].record.at_ms),
+                last_ms=max(log.last_ms, last_ms(items, 0)),
+                pruned=log.pruned + len(bare),
                 epoch=last_epoch(items, log.epoch),
-                staged=log.staged[len(items) :],
+                staged=log.staged[len(hashes) :],
                 notes={size: data for size, data in log.notes.items() if size > checkpoint.size},
                 roots={**log.roots, checkpoint.size: (checkpoint.root, last_epoch(items, log.epoch))},
                 fruitless=0,
                 without=frozenset(),
                 noted=dict([*log.noted.items(), *half][-_NOTES_MAX:]),
-                recent=(log.recent or Recent(log.frontier, ())).grown([item.hash for item in items]),
+                recent=(log.recent or Recent(log.frontier, ())).grown(hashes),
                 **tally,
             )
         )

@@ -36,6 +36,7 @@ __all__ = [
     "beginning",
     "by_stranger",
     "excused",
+    "kept_log",
     "last_epoch",
     "last_ms",
     "resumed",
@@ -89,6 +90,8 @@ class LogPosition(Payload):
     mismatch: Count
     unverifiable: Count
     breakglass: Count
+    pruned: Count
+    """Of these, only the hashes were to be had: they stand below a floor."""
     pace: Pace
 
 
@@ -137,6 +140,8 @@ class Followed(msgspec.Struct, frozen=True):
     """Pulls in a row that did not help."""
     without: frozenset[str] = frozenset()
     """Members that have answered since something last helped, and could not."""
+    pruned: int = 0
+    """Records of which only the hashes were to be had."""
     pace: Pace = IDLE
     noted: Mapping[int, bytes] = {}
     """Settled sizes, the newest of this run, to the note about each, if there was one: halves of proofs to come."""
@@ -195,6 +200,8 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     mismatch: int
     unverifiable: int
     breakglass: int
+    pruned: int
+    """Records below a floor of which only the hashes were to be had."""
     findings: int
     garbage: int
     starts_match: int
@@ -213,6 +220,7 @@ def tally(state: AuditState) -> Tally:
         mismatch=sum(log.mismatch for log in logs),
         unverifiable=sum(log.unverifiable for log in logs),
         breakglass=sum(log.breakglass for log in logs),
+        pruned=sum(log.pruned for log in logs),
         findings=state.found,
         garbage=state.garbage,
         starts_match=state.watched.starts.match,
@@ -244,7 +252,26 @@ def resumed(kept: LogPosition) -> Followed:
         kept.unverifiable,
         kept.breakglass,
         kept.epoch,
+        pruned=kept.pruned,
         pace=kept.pace,
+    )
+
+
+def kept_log(log: Followed) -> LogPosition:
+    """How far a log was followed, to be kept."""
+    return LogPosition(
+        origin=log.origin,
+        size=log.frontier.size,
+        hashes=[value.hex() for value in log.frontier.hashes],
+        last_ms=log.last_ms,
+        epoch=log.epoch,
+        certified=log.certified,
+        match=log.match,
+        mismatch=log.mismatch,
+        unverifiable=log.unverifiable,
+        breakglass=log.breakglass,
+        pruned=log.pruned,
+        pace=log.pace,
     )
 
 

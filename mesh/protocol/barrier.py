@@ -51,7 +51,21 @@ from mesh.protocol import mirror
 from mesh.protocol.gossip import wanted
 from mesh.protocol.holding import Mirror, MirrorContext
 from mesh.protocol.lineage import LogState
-from mesh.protocol.step import Append, Effect, Head, HeadUse, InsertOnce, Locate, Persist, PutBody, PutNote, PutOpenings, SetHead, SetMeta
+from mesh.protocol.step import (
+    Append,
+    AppendHashes,
+    Effect,
+    Head,
+    HeadUse,
+    InsertOnce,
+    Locate,
+    Persist,
+    PutBody,
+    PutNote,
+    PutOpenings,
+    SetHead,
+    SetMeta,
+)
 from mesh.protocol.stored import INCARNATION, REFILLED, Stored, StoredLog, mirror_of
 
 __all__ = [
@@ -72,7 +86,7 @@ __all__ = [
 _USES: Final[tuple[HeadUse, ...]] = ("log", "witness", "attest")
 _CERTIFICATES_BYTES: Final = MESSAGE_BYTES_MAX // 2
 """Of an answer, before each newline takes two bytes in JSON; the rest is for the marks."""
-_KEPT: Final = (Append, PutBody, PutOpenings, Locate)
+_KEPT: Final = (Append, AppendHashes, PutBody, PutOpenings, Locate)
 
 
 class Pending(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ Not here: what follows from them (:mod:`mesh.protocol.governor`).
 
 import msgspec
 
-from mesh.protocol.gossip import LawArrived, OfferArrived, OpeningsErased, PolicyAdmitted, PolicyRefused
+from mesh.protocol.gossip import Judged, LawArrived, OfferArrived, OpeningsErased, PolicyAdmitted, PolicyRefused, RecordsPruned
 from mesh.protocol.intake import IntentArrived
 from mesh.protocol.outcomes import OutcomesArrived
 
@@ -17,6 +17,7 @@ __all__ = [
     "FromMember",
     "HeartbeatArrived",
     "IntentArrived",
+    "Judged",
     "LawArrived",
     "LineageArrived",
     "NoteArrived",
@@ -25,6 +26,7 @@ __all__ = [
     "OutcomesArrived",
     "PolicyAdmitted",
     "PolicyRefused",
+    "RecordsPruned",
     "Shed",
     "Stopping",
     "SyncArrived",
@@ -101,9 +103,7 @@ Event = (
     | OutcomesArrived
     | OfferArrived
     | LawArrived
-    | PolicyAdmitted
-    | PolicyRefused
-    | OpeningsErased
+    | Judged
     | LineageArrived
     | NoteArrived
     | CosigArrived

@@ -68,6 +68,7 @@ class Filed:
             first=self._first,
             records=self._records,
             bodies=[msgspec.Raw(body) for body in self._bodies],
+            pruned=[],
             openings=self._openings,
             checkpoint="",
             path=[],
@@ -111,5 +112,7 @@ def _opened(intent: str, proof: ProofBundle) -> Openings | None:
 
 
 def _empty(ask: Ask) -> AuditEvent:
-    batch = LineageBatch(origin=ask.origin, first=ask.first, records=[], bodies=[], openings=[], path=[], start=[], checkpoint="")
+    batch = LineageBatch(
+        origin=ask.origin, first=ask.first, records=[], bodies=[], pruned=[], openings=[], path=[], start=[], checkpoint=""
+    )
     return LineageArrived(pack(batch), pulled=True)

@@ -35,6 +35,7 @@ from mesh.core.law.policy import Bundle, Manifest, bundle_digest
 from mesh.core.law.proof import Proof
 from mesh.core.law.proofs import AnyProof, admit_proof
 from mesh.core.law.resolve import Resolve
+from mesh.core.law.retain import Retain
 from mesh.core.law.revocation import Revocation
 from mesh.core.law.roster import ROSTERS, Roster
 from mesh.core.law.streams import Chain, Cursor, Fork, ahead
@@ -43,18 +44,22 @@ from mesh.core.log.record import Change
 from mesh.core.messages import LawBatch, Offer, Offered, unpack
 from mesh.errors import Refused
 from mesh.protocol.freshness import Freshness
-from mesh.protocol.step import AskLaw, Effect, PutBundle, PutLaw, Reply, Send, Signed
+from mesh.protocol.step import AskLaw, Effect, PutBundle, PutLaw, Reply, Send, SetMeta, Signed
 
 __all__ = [
     "Asking",
     "Gossip",
+    "Judged",
     "LawArrived",
     "OfferArrived",
     "OpeningsErased",
     "PolicyAdmitted",
     "PolicyRefused",
+    "RecordsPruned",
     "Told",
     "ToldIncident",
+    "pruned_fact",
+    "pruned_key",
     "put",
     "rosters_first",
     "told",
@@ -73,7 +78,7 @@ class ToldIncident(msgspec.Struct, frozen=True):
 Told = tuple[Change, str] | ToldIncident
 """What is to be recorded of what was taken in: the kind, and which."""
 
-_Changing = Roster | Manifest | Activation | Halt | Revocation | Resolve | Erase
+_Changing = Roster | Manifest | Activation | Halt | Revocation | Resolve | Erase | Retain
 _CHANGES: Final[Mapping[type[_Changing], Change]] = {
     Roster: "roster",
     Manifest: "policy",
@@ -82,6 +87,7 @@ _CHANGES: Final[Mapping[type[_Changing], Change]] = {
     Revocation: "revocation",
     Resolve: "resolve",
     Erase: "erase",
+    Retain: "retain",
 }
 _PATIENCE_MS: Final = 400
 """How long one member has to answer before another is asked about the same stream."""
@@ -127,6 +133,35 @@ class OpeningsErased(msgspec.Struct, frozen=True):
 
     erase: str
     """Statement id."""
+
+
+class RecordsPruned(msgspec.Struct, frozen=True):
+    """Of the records of a log below a floor nothing but their hashes is on this node's disk any more."""
+
+    retain: str
+    """Id of the statement that raised the floor."""
+    origin: str
+    below: int
+
+    @property
+    def about(self) -> str:
+        """What is recorded of it."""
+        return f"{self.retain} {self.origin} {self.below}"
+
+
+Judged = PolicyAdmitted | PolicyRefused | OpeningsErased | RecordsPruned
+"""What this node has done by itself."""
+
+
+def pruned_fact(about: str) -> SetMeta:
+    """That it was recorded up to where a log was pruned."""
+    _, origin, below = about.split(" ")
+    return SetMeta(pruned_key(origin), int(below))
+
+
+def pruned_key(origin: str) -> str:
+    """Under which fact it is kept up to where it was recorded that a log was pruned."""
+    return f"pruned {origin}"
 
 
 class Asking(msgspec.Struct, frozen=True):
@@ -188,10 +223,13 @@ class Gossip:
             self._answered(event.node, believed, new=self.governance is not held)
         return effects, codes + list(refused.values())
 
-    def judged(self, event: PolicyAdmitted | PolicyRefused | OpeningsErased) -> list[Effect]:
+    def judged(self, event: Judged) -> list[Effect]:
         """Take what this node has done by itself: a policy that it checked is kept, recorded and, if good, said in the next heartbeat."""
         if isinstance(event, OpeningsErased):
             self.untold.append(("erased", event.erase))
+            return []
+        if isinstance(event, RecordsPruned):
+            self.untold.append(("pruned", event.about))
             return []
         if isinstance(event, PolicyRefused):
             self.untold.append(("policy", f"refused {event.manifest} {event.code}"))

@@ -55,17 +55,14 @@ from mesh.protocol.events import (
     LineageArrived,
     NoteArrived,
     OfferArrived,
-    OpeningsErased,
     OutcomesArrived,
-    PolicyAdmitted,
-    PolicyRefused,
     Shed,
     Stopping,
     SyncArrived,
     Tick,
 )
 from mesh.protocol.freshness import Heard, hear, leap
-from mesh.protocol.gossip import Gossip, ToldIncident
+from mesh.protocol.gossip import Gossip, Judged, ToldIncident, pruned_fact
 from mesh.protocol.hearing import Hearing, is_heard
 from mesh.protocol.holding import Mirror, MirrorContext
 from mesh.protocol.intake import Intake, refuse
@@ -151,11 +148,14 @@ class _Work:
 
     def take(self, event: Event) -> None:  # noqa: C901, PLR0912 -- one branch for each kind of event
         """Take in anything but intents, which wait until the rest was seen."""
+        if isinstance(event, Judged):
+            self.effects += self.gossip.judged(event)
+            return
         try:
             match event:
                 case OutcomesArrived():
                     self._outcomes(event)
-                case OfferArrived() | LawArrived() | PolicyAdmitted() | PolicyRefused() | OpeningsErased():
+                case OfferArrived() | LawArrived():
                     self._law(event)
                 case LineageArrived():
                     self._lineage(event)
@@ -304,10 +304,7 @@ class _Work:
     def _unsure(self) -> bool:
         return self.barrier is not None or not is_sure(self.governance, self.fresh, wall_ms=self.wall_ms, now_ms=self.now_ms)
 
-    def _law(self, event: OfferArrived | LawArrived | PolicyAdmitted | PolicyRefused | OpeningsErased) -> None:
-        if isinstance(event, PolicyAdmitted | PolicyRefused | OpeningsErased):
-            self.effects += self.gossip.judged(event)
-            return
+    def _law(self, event: OfferArrived | LawArrived) -> None:
         try:
             effects, codes = self.gossip.offered(event) if isinstance(event, OfferArrived) else self.gossip.arrived(event)
         except Refused as refusal:
@@ -348,6 +345,8 @@ class _Work:
         )
         ref = writer.append(record)
         self.effects += [Locate(identity, ref.origin, ref.index) for identity in located_ids(record)]
+        if change == "pruned":
+            self.effects.append(pruned_fact(about))
 
     def _count(self, code: str, count: int) -> None:
         if not self.noise:

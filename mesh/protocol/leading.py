@@ -10,11 +10,21 @@ members, :mod:`mesh.protocol.audit` for auditors).
 
 from collections.abc import Sequence
 
+from mesh.core.law.governance import Governance
+from mesh.core.law.retain import NOWHERE
 from mesh.core.log.merkle import Frontier, verify_consistency
+from mesh.core.messages import LineageBatch
 from mesh.errors import Refused
 from mesh.protocol.holding import Aim
 
-__all__ = ["leading"]
+__all__ = ["bare_hashes", "leading"]
+
+
+def bare_hashes(batch: LineageBatch, first: int, governance: Governance) -> list[bytes]:
+    """The hashes of an answer without records, if it has those of record ``first`` and all of them stand below a floor of the log."""
+    below = governance.floors.get(batch.origin, NOWHERE).below
+    end = batch.first + len(batch.pruned)
+    return [bytes.fromhex(value) for value in batch.pruned] if not batch.records and batch.first <= first < end <= below else []
 
 
 def leading(frontier: Frontier, hashes: Sequence[bytes], path: Sequence[str], *, aim: Aim, shown: Aim | None) -> tuple[int, Aim]:

@@ -59,7 +59,7 @@ from mesh.protocol.holding import (
     to_attest,
     wait,
 )
-from mesh.protocol.proven import aimed_at, leads_through, pin_attested, pull_proven, take_proven
+from mesh.protocol.proven import aimed_at, leads_through, lowered, pin_attested, pull_proven, take_proven
 from mesh.protocol.refusing import accuse_of, evidence, refused_key, say_refused
 from mesh.protocol.step import Ask, Effect, PutNote, SetHead, SetMeta
 from mesh.protocol.witness import grown
@@ -83,6 +83,8 @@ def take_batch(state: Mirror, batch: LineageBatch, context: MirrorContext, *, he
         Refused: for a checkpoint that the log's key did not sign.
     """
     proven = list[Effect]()
+    if helper and batch.pruned:
+        state = lowered(state, batch, context)
     if state.seeking:
         if helper:  # what is published proves nothing
             state, proven = take_proven(state, batch, context)
@@ -244,7 +246,7 @@ def _take_in(state: Mirror, frontier: Frontier, context: MirrorContext) -> tuple
     incomplete = next((offset for offset, item in enumerate(records) if item.incomplete), None)
     if incomplete is not None:
         return wait(state, records[incomplete], first + incomplete, context)
-    if not leads_through(state, records, frontier.size):
+    if not leads_through(state, [item.hash for item in records], frontier.size):
         return conflict(state, frontier.size, f"{evidence(note)}, which does not continue what was cosigned before", context)
     silent = state.witnessed is not None and frontier.size < state.witnessed.size  # rule 9
     head = state.witnessed if silent else grown(state.witnessed, checkpoint, time_s=context.now_ms // 1000)

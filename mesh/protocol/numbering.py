@@ -97,10 +97,11 @@ class Boot(Payload):
 class Numbering:
     """The working copy of all boots."""
 
-    def __init__(self, boots: Mapping[str, Boot], forgotten: int) -> None:
-        """Go on from ``boots``, by enforcer and boot, of which ``forgotten`` were given up so far."""
+    def __init__(self, boots: Mapping[str, Boot], forgotten: int, pruned_ms: int = 0) -> None:
+        """Go on from ``boots``, by enforcer and boot, of which ``forgotten`` were given up; up to ``pruned_ms`` any may be pruned."""
         self.boots = dict(boots)
         self.forgotten = forgotten
+        self.pruned_ms = pruned_ms
         self.troubles: list[Trouble] = []
 
     def take(self, heard: LoggedOutcome) -> bool:
@@ -114,6 +115,14 @@ class Numbering:
         self.boots[key] = msgspec.structs.replace(found, last_ms=max(found.last_ms, heard.at_ms))
         self._bound()
         return new
+
+    def pruned(self, up_to_ms: int) -> None:
+        """Records up to that time could not be had: what lacks now may have stood there, or what comes before a boot that is met."""
+        self.forgotten, self.pruned_ms = max(1, self.forgotten), max(self.pruned_ms, up_to_ms)
+        for key, boot in self.boots.items():
+            if boot.beyond or any(hole.since_ms for hole in boot.holes):
+                holes = [msgspec.structs.replace(hole, since_ms=0) for hole in boot.holes]
+                self.boots[key] = msgspec.structs.replace(boot, holes=holes, beyond=0)
 
     def _numbered(self, boot: Boot, heard: LoggedOutcome) -> tuple[Boot, bool]:
         number, identity = heard.claims.sequence, heard.id[:_SHORT]
@@ -136,8 +145,9 @@ class Numbering:
         holes, beyond = boot.holes, boot.beyond
         if missing and len(holes) < AUDIT_HOLES_MAX:
             after = boot.id_of(boot.end - 1) if boot.end else ""
+            since_ms = heard.at_ms if boot.last_ms > self.pruned_ms else 0
             found = Hole(
-                first=boot.end, end=number, after=after, before=previous, since_ms=heard.at_ms, origin=heard.origin, index=heard.index
+                first=boot.end, end=number, after=after, before=previous, since_ms=since_ms, origin=heard.origin, index=heard.index
             )
             holes = [*holes, found]
         elif missing:

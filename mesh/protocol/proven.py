@@ -10,12 +10,14 @@ Rules
 3. A record that is wrong in my eyes is stored like the others: others have made it final. It is refused once, signed, and nothing of
    that log is attested from there on. One that is incomplete is waited for, but for openings that were erased
    (:mod:`mesh.protocol.gone`). One that cannot be read is refused and not stored: who cannot read what is final must not count.
-4. What the owner alone has signed for a size up to the aim neither stores nor conflicts. It may still prove its fraud.
-5. An answer may show instead that the certified tree has another beginning than what is held here: its root where the answer begins,
+4. Of records below a floor of its log (:mod:`mesh.core.law.retain`) the hashes are enough, if they lead there: whoever answers may have
+   no more. They are attested with what comes after, as k members have attested them.
+5. What the owner alone has signed for a size up to the aim neither stores nor conflicts. It may still prove its fraud.
+6. An answer may show instead that the certified tree has another beginning than what is held here: its root where the answer begins,
    and the path from there. That is *split*: this log's owner has signed two histories, and this member was shown the other one. What
    it holds stays, nothing more of that log is taken or signed, the proof against the owner is handed on if its note is at hand, and
    the member is not waited for: nobody could ever give it the other records, and one liar would silence honest members for good.
-6. Who was restored and has cosigned another history than the certified one stores it and signs nothing of it.
+7. Who was restored and has cosigned another history than the certified one stores it and signs nothing of it.
 
 Not here: whose certificates are believed (:mod:`mesh.core.law.former`), which is the goal (:mod:`mesh.protocol.barrier`).
 """
@@ -31,7 +33,7 @@ from mesh.core.log.note import Note, parse_note
 from mesh.core.messages import LineageBatch
 from mesh.errors import Refused
 from mesh.limits import BATCH_RECORDS_MAX
-from mesh.protocol.attester import Examined, storing
+from mesh.protocol.attester import storing
 from mesh.protocol.evidence import certified
 from mesh.protocol.gone import passing
 from mesh.protocol.histories import Recent, proof_of
@@ -48,17 +50,17 @@ from mesh.protocol.holding import (
     to_attest,
     wait,
 )
-from mesh.protocol.leading import leading
+from mesh.protocol.leading import bare_hashes, leading
 from mesh.protocol.members import is_current, rosters_of
 from mesh.protocol.refusing import evidence, refused_key, say_refused
-from mesh.protocol.step import Ask, Effect, PutNote, SetHead, SetMeta
+from mesh.protocol.step import AppendHashes, Ask, Effect, PutNote, SetHead, SetMeta
 from mesh.protocol.witness import grown
 
-__all__ = ["aimed_at", "attest_held", "behind", "leads_through", "pin_attested", "pull_proven", "sought", "take_proven"]
+__all__ = ["aimed_at", "attest_held", "behind", "leads_through", "lowered", "pin_attested", "pull_proven", "sought", "take_proven"]
 
 
 def aimed_at(state: Mirror, certificate: bytes) -> Mirror:
-    """The mirror that takes what leads to this certificate, which was believed, and no others up to there (rule 4)."""
+    """The mirror that takes what leads to this certificate, which was believed, and no others up to there (rule 5)."""
     aim, parsed = Aim.of(certificate), parse_note(certificate)
     own = next(line for line in parsed.lines if line.name == state.origin)
     signed = {**state.signed, aim.size: Note(parsed.text, (own,)).encode()}
@@ -66,7 +68,7 @@ def aimed_at(state: Mirror, certificate: bytes) -> Mirror:
 
 
 def sought(state: Mirror, certificate: bytes, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
-    """The mirror after it was shown at its start that so much was final; what is held may be another history already (rule 5)."""
+    """The mirror after it was shown at its start that so much was final; what is held may be another history already (rule 6)."""
     aim = Aim.of(certificate)
     before, root = state.signed.get(aim.size), _root_at(state, aim.size)
     if before is not None and read_checkpoint(before).root != aim.root:
@@ -82,7 +84,7 @@ def sought(state: Mirror, certificate: bytes, context: MirrorContext) -> tuple[M
 
 
 def behind(state: Mirror) -> bool:
-    """Whether it does not hold what was final when it started; who is split is not waited for (rule 5)."""
+    """Whether it does not hold what was final when it started; who is split is not waited for (rule 6)."""
     return state.frontier.size < state.goal and not state.split
 
 
@@ -101,13 +103,32 @@ def take_proven(state: Mirror, batch: LineageBatch, context: MirrorContext, *, q
         return state, []
     shown = _believed(state, batch, context)
     leaves = [bytes(raw) for raw in batch.records[size - batch.first :]]
-    hashes = [leaf_hash(leaf) for leaf in leaves]
+    hashes = [leaf_hash(leaf) for leaf in leaves] or _bare(state, batch, context)
     count, by = leading(state.frontier, hashes, batch.path, aim=state.aim, shown=shown)
+    if count and not leaves:
+        return _store_hashes(state, hashes[:count], context, quiet=quiet)
     if count:
         return _store(state, leaves[:count], batch, context, by=by, quiet=quiet)
     if shown is not None and _shows_another(state, shown, batch):
         return _other(state, shown, batch, context)
     return msgspec.structs.replace(state, asked=state.asked + state.asked % 2), []  # the next member is asked
+
+
+def lowered(state: Mirror, batch: LineageBatch, context: MirrorContext) -> Mirror:
+    """The mirror that aims at the certificate of an answer which has only hashes of what it asked for, if these are enough (rule 4).
+
+    It may have staged some records before them, which no signed root covers: they are asked for again, and lead there or not.
+    """
+    asked = max(batch.first, state.frontier.size)
+    if state.seeking or state.frozen or state.split or asked > state.held or not bare_hashes(batch, asked, context.governance):
+        return state
+    shown = _believed(state, batch, context)
+    return aimed_at(state, shown.note) if shown is not None and shown.size > state.frontier.size else state
+
+
+def _bare(state: Mirror, batch: LineageBatch, context: MirrorContext) -> list[bytes]:
+    """The hashes of what comes next in an answer without records, as far as a floor lets them be enough (rule 4)."""
+    return bare_hashes(batch, state.frontier.size, context.governance)[state.frontier.size - batch.first :]
 
 
 def _believed(state: Mirror, batch: LineageBatch, context: MirrorContext) -> Aim | None:
@@ -138,20 +159,35 @@ def _store(
             return (state, []) if quiet else wait(state, found[0], first, context)
         return (state, []) if quiet else _unreadable(state, leaf_hash(leaves[0]), code, context)
     effects: list[Effect] = [*storing(state.origin, first, records)]
-    frontier = state.frontier.extend([item.hash for item in records])
-    clash = not leads_through(state, records, frontier.size)
     wrong = next((offset for offset, item in enumerate(records) if item.code and not item.incomplete), None)
     if wrong is not None and state.refused < 0:
         item = records[wrong]
         state = msgspec.structs.replace(state, refused=first + wrong, unsaid=(first + wrong, item.hash, item.code))
         effects += [SetMeta(refused_key(state.origin), first + wrong), *pin_attested(state)]
+    state, more = _further(
+        msgspec.structs.replace(state, last_ms=records[-1].record.at_ms), [item.hash for item in records], context, quiet=quiet
+    )
+    return state, [*effects, *more]
+
+
+def _store_hashes(state: Mirror, hashes: list[bytes], context: MirrorContext, *, quiet: bool) -> tuple[Mirror, list[Effect]]:
+    """Rule 4: these are hashes of records that are final, as a certificate says."""
+    below = context.governance.floors[state.origin].below
+    append = AppendHashes(state.origin, state.frontier.size, tuple(hashes), below)
+    state, effects = _further(state, hashes, context, quiet=quiet)
+    return state, [append, *effects]
+
+
+def _further(state: Mirror, hashes: list[bytes], context: MirrorContext, *, quiet: bool) -> tuple[Mirror, list[Effect]]:
+    """The mirror once these are stored."""
+    effects, frontier = list[Effect](), state.frontier.extend(hashes)
+    clash = not leads_through(state, hashes, frontier.size)
     state = msgspec.structs.replace(
         state,
         frontier=frontier,
-        recent=(state.recent or Recent(state.frontier, ())).grown([item.hash for item in records]),
-        last_ms=records[-1].record.at_ms,
+        recent=(state.recent or Recent(state.frontier, ())).grown(hashes),
         asked_ms=0,
-        **{**MOVED, "asked": _asked_after(state, len(records))},
+        **{**MOVED, "asked": _asked_after(state, len(hashes))},
     )
     if clash:
         state, more = _cosigned_other(state, context)
@@ -176,7 +212,7 @@ def _asked_after(state: Mirror, count: int) -> int:
 
 
 def _cosigned_other(state: Mirror, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
-    """Rule 6."""
+    """Rule 7."""
     head = state.witnessed
     if head is None:
         return state, []
@@ -231,12 +267,12 @@ def pin_attested(state: Mirror) -> list[Effect]:
     return [PutNote("attested", state.origin, head.size, state.signed[head.size])]
 
 
-def leads_through(state: Mirror, records: Sequence[Examined], size: int) -> bool:
-    """Whether these records lead to the root that was cosigned among them, if one was."""
+def leads_through(state: Mirror, hashes: Sequence[bytes], size: int) -> bool:
+    """Whether records with these hashes lead to the root that was cosigned among them, if one was."""
     first, head = state.frontier.size, state.witnessed
     if head is None or not first < head.size <= size:
         return True
-    return state.frontier.extend([item.hash for item in records[: head.size - first]]).root() == head.root
+    return state.frontier.extend(hashes[: head.size - first]).root() == head.root
 
 
 def _unreadable(state: Mirror, leaf: bytes, code: str, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
@@ -250,7 +286,7 @@ def _unreadable(state: Mirror, leaf: bytes, code: str, context: MirrorContext) -
 
 
 def _shows_another(state: Mirror, shown: Aim, batch: LineageBatch) -> bool:
-    """Rule 5."""
+    """Rule 6."""
     begun = state.frontier.size
     if not batch.start or not 0 < begun == batch.first < shown.size or batch.start[0] == state.frontier.root().hex():
         return False
@@ -263,7 +299,7 @@ def _shows_another(state: Mirror, shown: Aim, batch: LineageBatch) -> bool:
 
 
 def _other(state: Mirror, shown: Aim, batch: LineageBatch, context: MirrorContext) -> tuple[Mirror, list[Effect]]:
-    """Rule 5: it is proven."""
+    """Rule 6: it is proven."""
     begun = state.signed.get(state.frontier.size)
     if begun is not None and read_checkpoint(begun).root == state.frontier.root():
         root, *path = [bytes.fromhex(value) for value in batch.start]

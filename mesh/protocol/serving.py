@@ -8,7 +8,8 @@ Rules
    finds the record incomplete and asks somebody else.
 3. What is published is kept by streams and can never be erased, so openings travel in answers to a pull only.
 4. A signed note goes with the last batch, never without the records it covers before it.
-5. An answer to a pull shows how its records lead to the certificate that it carries, so that nobody needs to believe who answers.
+5. Of records that were pruned an answer to a pull holds the leaf hashes; records come with the next one.
+6. An answer to a pull shows how its records lead to the certificate that it carries, so that nobody needs to believe who answers.
 
 Not here: reading storage, choosing the note, belief (:mod:`mesh.protocol.mirror`).
 """
@@ -106,6 +107,7 @@ def pull_answer(
     *,
     path: Sequence[bytes] = (),
     start: Sequence[bytes] = (),
+    pruned: Sequence[bytes] = (),
 ) -> bytes:
     """The answer to a pull: as many of the records as fit into one message.
 
@@ -119,8 +121,10 @@ def pull_answer(
             be empty.
         path: from behind the last of these records, all of which must fit, to that certificate.
         start: from before the first, behind the root there.
+        pruned: in place of all the others, leaf hashes of records of which no more is held.
     """
-    return _message(origin, first, next(_cut(leaves, bodies, openings, room=_room(note))), note, path, start)
+    batch = _Batch([], {}, {}, 0, pruned) if pruned else next(_cut(leaves, bodies, openings, room=_room(note)))
+    return _message(origin, first, batch, note, path, start)
 
 
 def fitting(leaves: Sequence[bytes], bodies: Mapping[str, bytes], openings: Mapping[str, bytes], note: bytes) -> int:
@@ -147,6 +151,7 @@ class _Batch(msgspec.Struct):
     bodies: dict[str, bytes]
     openings: dict[str, bytes]
     size: int
+    pruned: Sequence[bytes] = ()
 
 
 def _cut(leaves: Sequence[bytes], bodies: Mapping[str, bytes], openings: Mapping[str, bytes], *, room: int) -> Iterator[_Batch]:
@@ -185,6 +190,7 @@ def _message(origin: str, first: int, batch: _Batch, note: bytes, path: Sequence
             first=first,
             records=[msgspec.Raw(leaf) for leaf in batch.records],
             bodies=[msgspec.Raw(data) for data in batch.bodies.values()],
+            pruned=[value.hex() for value in batch.pruned],
             openings=[canonical.decode(Openings, data, bytes_max=REQUEST_BYTES_MAX) for data in batch.openings.values()],
             checkpoint=note.decode(),
             path=[value.hex() for value in path],

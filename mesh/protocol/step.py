@@ -25,6 +25,7 @@ __all__ = [
     "FAILPOINTS",
     "Announce",
     "Append",
+    "AppendHashes",
     "Ask",
     "AskLaw",
     "Commit",
@@ -68,6 +69,16 @@ class Append(msgspec.Struct, frozen=True):
     """Leaf data."""
     hashes: tuple[bytes, ...]
     """RFC 6962 leaf hashes, one per leaf."""
+
+
+class AppendHashes(msgspec.Struct, frozen=True):
+    """Consecutive records of another's log of which only the hashes are held: nobody need keep the rest (:mod:`mesh.core.law.retain`)."""
+
+    origin: str
+    first: int
+    hashes: tuple[bytes, ...]
+    below: int
+    """Index of the first record of that log that is kept; none of these may stand there or behind."""
 
 
 class PutLaw(msgspec.Struct, frozen=True):
@@ -178,7 +189,7 @@ class SetMeta(msgspec.Struct, frozen=True):
     value: int
 
 
-Persist = Append | SetHead | PutBody | PutBundle | PutLaw | PutOpenings | InsertOnce | Locate | PutNote | SetMeta
+Persist = Append | AppendHashes | SetHead | PutBody | PutBundle | PutLaw | PutOpenings | InsertOnce | Locate | PutNote | SetMeta
 
 
 class NoteDraft(msgspec.Struct, frozen=True):

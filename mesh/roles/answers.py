@@ -3,6 +3,8 @@
 A question is cheap to ask, so its cost is bounded: one message out, at most :data:`FIND_MAX` places, one proof.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -10,6 +12,7 @@ import msgspec
 from mesh.adapters.store import Store
 from mesh.adapters.storequeries import StoredNote
 from mesh.core.law.governance import Governance
+from mesh.core.law.retain import NOWHERE
 from mesh.core.law.roster import Member, Roster
 from mesh.core.log.checkpoint import attest_name
 from mesh.core.log.tlogproof import TlogProof
@@ -74,14 +77,15 @@ async def looked_up(
         openings: whether the asker may see what committed parameters hide.
 
     Raises:
-        Refused: ``not_found``, ``malformed``.
+        Refused: ``not_found``, ``malformed``, ``record_pruned``.
     """
     match asked:
         case Pull(origin=origin):
             newest = state.log.note if origin == state.log.origin else b""
             return await pulled(store, asked, newest, state.governance, openings=openings)
         case Leaves(origin=origin, first=first, count=count):
-            return pull_answer(origin, first, await store.records(origin, first, min(count, BATCH_RECORDS_MAX)), {}, {}, b"")
+            with _archived(origin, state.governance):
+                return pull_answer(origin, first, await store.records(origin, first, min(count, BATCH_RECORDS_MAX)), {}, {}, b"")
         case Find():
             return await found(store, asked)
         case Prove():
@@ -121,7 +125,8 @@ async def pulled(store: Store, ask: Pull, newest: bytes, governance: Governance,
         governance: by whose roster the smallest certificate beyond is chosen, as in :func:`proved`.
         openings: whether the asker may see what committed parameters hide.
     """
-    leaves = await store.records(ask.origin, ask.first, min(ask.count, BATCH_RECORDS_MAX))
+    gone = await store.pruned(ask.origin, ask.first, min(ask.count, BATCH_RECORDS_MAX)) if ask.origin in governance.floors else []
+    leaves = [] if gone else await store.records(ask.origin, ask.first, min(ask.count, BATCH_RECORDS_MAX))
     bodies = await store.bodies(_ids(leaves))
     opened = await store.openings([key for leaf in leaves for key in leaf_ids(leaf)[1]]) if openings else {}
     certificate = await _certificate(store, ask.origin, ask.first + 1, governance)
@@ -129,13 +134,13 @@ async def pulled(store: Store, ask: Pull, newest: bytes, governance: Governance,
         certificate = await store.note("certificate", ask.origin, latest=True)
     note = certificate.note if certificate is not None else newest
     leaves = leaves[: fitting(leaves, bodies, opened, note)]
-    end, path, start = ask.first + len(leaves), list[bytes](), list[bytes]()
+    end, path, start = ask.first + len(leaves) + len(gone), list[bytes](), list[bytes]()
     if certificate is not None and 0 < end < certificate.size:
         path += await store.consistency_path(ask.origin, end, certificate.size)
     if certificate is not None and 0 < ask.first < certificate.size:
         begun = await store.frontier_at(ask.origin, ask.first)
         start += [begun.root(), *await store.consistency_path(ask.origin, ask.first, certificate.size)]
-    return pull_answer(ask.origin, ask.first, leaves, bodies, opened, note, path=path, start=start)
+    return pull_answer(ask.origin, ask.first, leaves, bodies, opened, note, path=path, start=start, pruned=gone)
 
 
 async def _certificate(store: Store, origin: str, at_least: int, governance: Governance) -> StoredNote | None:
@@ -189,7 +194,8 @@ async def proved(store: Store, ask: Prove, governance: Governance, *, openings: 
     Raises:
         Refused: ``not_found``.
     """
-    leaves = await store.records(ask.origin, ask.index, 1)
+    with _archived(ask.origin, governance):
+        leaves = await store.records(ask.origin, ask.index, 1)
     if not leaves:
         raise Refused("not_found", f"{ask.origin} {ask.index}")
     certificate = await _certificate(store, ask.origin, ask.index + 1, governance)
@@ -199,6 +205,18 @@ async def proved(store: Store, ask: Prove, governance: Governance, *, openings: 
         proof = TlogProof(index=ask.index, path=path, note=certificate.note).encode()
     answer = await pulled(store, Pull(origin=ask.origin, first=ask.index, count=1), b"", governance, openings=openings)
     return pack(Proved(batch=unpack(LineageBatch, answer), proof=proof.decode()))
+
+
+@contextmanager
+def _archived(origin: str, governance: Governance) -> Iterator[None]:
+    """Say where an archive is meant to be, if what is read there was pruned."""
+    try:
+        yield
+    except Refused as refusal:
+        if refusal.code != "record_pruned":
+            raise
+        kept = governance.floors.get(origin, NOWHERE)
+        raise Refused("record_pruned", f"{refusal.detail}, kept from {kept.below} on; archives: {kept.archive or 'nobody said'}") from None
 
 
 def _ids(leaves: list[bytes]) -> list[str]:

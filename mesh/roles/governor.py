@@ -50,14 +50,12 @@ from mesh.protocol.events import (
     FromMember,
     HeartbeatArrived,
     IntentArrived,
+    Judged,
     LawArrived,
     LineageArrived,
     NoteArrived,
     OfferArrived,
-    OpeningsErased,
     OutcomesArrived,
-    PolicyAdmitted,
-    PolicyRefused,
     Stopping,
     SyncArrived,
     Tick,
@@ -76,6 +74,7 @@ from mesh.roles.mending import mended, note_broken
 from mesh.roles.outbox import Outbox
 from mesh.roles.peers import Peers
 from mesh.roles.performer import USES, Performer
+from mesh.roles.pruning import prune_for_ever
 from mesh.roles.questions import answered, reply_with
 from mesh.roles.scrubbing import scrub_for_ever, scrub_newest
 from mesh.roles.starting import fewer_than_signed, watch_start
@@ -239,6 +238,7 @@ class GovernorNode:
             self._spawn(self.peers.sync_all(performer, lambda: self.performer is performer))
         self._spawn(self._scrub(store))
         self._spawn(erase_for_ever(performer, self._judged))
+        self._spawn(prune_for_ever(performer, self._judged))
 
     async def _recover(self, error: MeshError, engine: CedarEngine) -> None:
         """Rule 4."""
@@ -444,7 +444,7 @@ class GovernorNode:
 
     # -------------------------------------------------------------------------------------------------------- outbound
 
-    def _judged(self, event: PolicyAdmitted | PolicyRefused | OpeningsErased) -> None:
+    def _judged(self, event: Judged) -> None:
         self._inbox.judged.append(event)
         self._wake.set()
 

@@ -32,14 +32,12 @@ from mesh.protocol.events import (
     FromMember,
     HeartbeatArrived,
     IntentArrived,
+    Judged,
     LawArrived,
     LineageArrived,
     NoteArrived,
     OfferArrived,
-    OpeningsErased,
     OutcomesArrived,
-    PolicyAdmitted,
-    PolicyRefused,
     Shed,
     SyncArrived,
     Tick,
@@ -108,8 +106,8 @@ class Inbox:
         self.syncs: Queue[SyncArrived] = Queue(QUEUE_SYNCS_MAX)
         self.outcomes: Queue[OutcomesArrived] = Queue(QUEUE_OUTCOMES_MAX)
         self.intents: Queue[IntentArrived] = Queue(QUEUE_REQUESTS_MAX)
-        self.judged: list[PolicyAdmitted | PolicyRefused | OpeningsErased] = []
-        """What this node has done by itself: one for each manifest or erasure that their signers made."""
+        self.judged: list[Judged] = []
+        """What this node has done by itself: one for each manifest, erasure or floor that their signers made."""
         self._shed: Counter[str] = Counter()
         self._ticked = False
         self._echoes = True

@@ -99,6 +99,8 @@ async def _heard(store: Store) -> hearing.Words:
     """What enforcers said last, log by log."""
     words = dict[str, dict[str, hearing.Word]]()
     for (origin, key), index in hearing.restored(await store.metas(hearing.META)).items():
+        if await store.pruned(origin, index, 1):
+            continue  # whoever was silent for so long is known by nothing any more
         for leaf in await store.records(origin, index, 1):
             for body in (await store.bodies(serving.leaf_ids(leaf)[0][:1])).values():
                 word = hearing.word_of(leaf, body, index=index)
@@ -128,7 +130,7 @@ async def _log(store: Store, origin: str, heads: dict[tuple[HeadUse, str], Head]
     checkpoint = await store.note("checkpoint", origin, latest=True)
     attested = await store.note("attested", origin, latest=True)
     refusal = await store.note("refused", origin, latest=True)
-    last_ms = read_record((await store.records(origin, size - 1, 1))[0]).at_ms if size else 0
+    last_ms = await _last_ms(store, origin, size, heads)
     first_mark = certified - certified % CHECKPOINT_RECORDS_MAX + CHECKPOINT_RECORDS_MAX
     refused, conflict = await store.meta(refused_key(origin)), await store.meta(conflict_key(origin))
     return StoredLog(
@@ -147,6 +149,14 @@ async def _log(store: Store, origin: str, heads: dict[tuple[HeadUse, str], Head]
         refusal=refusal.note if refusal is not None else b"",
         recent=await _recent(store, origin, certified, size),
     )
+
+
+async def _last_ms(store: Store, origin: str, size: int, heads: dict[tuple[HeadUse, str], Head]) -> int:
+    """Time of the last record; of one that was pruned, when its log was signed here last, or 0 for another's log."""
+    if await store.pruned(origin, size - 1, 1):
+        own = heads.get(("log", origin))
+        return own.time_s * 1000 if own is not None else 0
+    return read_record((await store.records(origin, size - 1, 1))[0]).at_ms if size else 0
 
 
 async def _recent(store: Store, origin: str, certified: int, size: int) -> Recent | None:

@@ -10,6 +10,8 @@ Rules
 4. What was found broken while the node ran is noted beside the file, so that the next start looks for it: it verifies by itself only
    what it rests on.
 5. What was put back is recorded as an incident: a disk that rots once will do so again.
+6. What members have pruned meanwhile, and nobody else gives, goes here too, if it is below a floor that the root signed and this file
+   holds. What had gone here before goes again.
 
 Not here: what can be put back (:mod:`mesh.adapters.storemend`).
 """
@@ -82,7 +84,7 @@ async def _put_back(path: Path, alarm: Alarm, fetch: Fetch) -> int:
             if len(records) + len(statements) > LOST_MAX:
                 raise alarm
             for lost in records:
-                file.give_record(lost, await _record(lost, fetch, alarm))
+                await _record(file, lost, fetch, alarm)
             for missing in statements:
                 file.give_statement(missing, await _statement(file, missing, fetch, alarm))
             return file.put_back()
@@ -95,11 +97,12 @@ def _mark(path: Path) -> Path:
     return path.with_name(f"{path.name}.broken")
 
 
-async def _record(lost: LostRecord, fetch: Fetch, alarm: Alarm) -> bytes:
-    found = await fetch(lost.origin, lost.at, lambda batch: leaf_hash(bytes(batch.records[0])) == lost.leaf)
-    if found is None:
+async def _record(file: BrokenFile, lost: LostRecord, fetch: Fetch, alarm: Alarm) -> None:
+    found = await fetch(lost.origin, lost.at, lambda batch: [leaf_hash(bytes(raw)) for raw in batch.records] == [lost.leaf])
+    if found is not None:
+        file.give_record(lost, bytes(found.records[0]))
+    elif await fetch(lost.origin, lost.at, lambda batch: batch.pruned == [lost.leaf.hex()]) is None or not file.let_go(lost):  # rule 6
         raise alarm
-    return bytes(found.records[0])
 
 
 async def _statement(file: BrokenFile, lost: LostStatement, fetch: Fetch, alarm: Alarm) -> bytes:

@@ -84,7 +84,7 @@ class Peers:
         for member in self.others:
             with suppress(MeshError):
                 found = unpack(LineageBatch, await self._request(member, Pull(origin=origin, first=index, count=1)))
-                if (found.origin, found.first, len(found.records)) == (origin, index, 1) and fits(found):
+                if (found.origin, found.first, len(found.records or found.pruned)) == (origin, index, 1) and fits(found):
                     return found
         return None
 

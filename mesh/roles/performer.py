@@ -22,9 +22,8 @@ import msgspec
 from mesh.adapters.clock import Clock
 from mesh.adapters.signer import Signer
 from mesh.adapters.store import Conflict, Store
-from mesh.core.log.merkle import leaf_hash
 from mesh.core.run.authorization import RecordRef
-from mesh.errors import Alarm, Unavailable
+from mesh.errors import Alarm, Refused, Unavailable
 from mesh.limits import BATCH_EVENTS_MAX, PARENT_RECORDS_MAX
 from mesh.protocol.belonging import ends
 from mesh.protocol.events import Event
@@ -238,8 +237,8 @@ class Performer:
             intents[key] = (await self.store.records(origin, index, 1))[0]
         outcomes = dict(known.outcomes)
         for key, index in (await self.store.once("outcome", keys["outcome"])).items():
-            data = (await self.store.records(origin, index, 1))[0]
-            outcomes[key] = RecordRef(origin=origin, index=index, leaf=leaf_hash(data).hex())
+            (leaf,) = await self.store.tile(origin, 0, index, 1)  # the record may have been pruned since
+            outcomes[key] = RecordRef(origin=origin, index=index, leaf=leaf.hex())
         return Facts(intents=intents, outcomes=outcomes, over=known.over | await self._over(step))
 
     async def _over(self, step: Step[GovernorState]) -> set[str]:
@@ -250,11 +249,18 @@ class Performer:
             if len(places) > PARENT_RECORDS_MAX:  # any enforcer may say that it blocked it: nobody hides an end behind that
                 found.add(item.authorization)
                 continue
-            for leaf in [leaf for _, origin, index in places for leaf in await self.store.records(origin, index, 1)]:
+            for leaf in [leaf for _, origin, index in places for leaf in await self._record(origin, index)]:
                 if ends(leaf, await self.store.bodies(leaf_ids(leaf)[0][:1]), item.authorization, item.enforcer):
                     found.add(item.authorization)
                     break
         return found
+
+    async def _record(self, origin: str, index: int) -> list[bytes]:
+        """The record there; none if it was pruned: then its execution began longer ago than anything may still begin within it."""
+        try:
+            return await self.store.records(origin, index, 1)
+        except Refused:
+            return []
 
 
 async def _ended(task: asyncio.Task[None] | None) -> None:

@@ -28,7 +28,7 @@ async def scrub_newest(store: Store, origin: str, size: int) -> None:
         await store.scrub(origin)
         return
     for first in range(size - START_RECORDS, size, BATCH_RECORDS_MAX):
-        await store.records(origin, first, BATCH_RECORDS_MAX)
+        await store.verify(origin, first, BATCH_RECORDS_MAX)
 
 
 async def scrub_for_ever(store: Store) -> None:

@@ -66,11 +66,19 @@ class Tiles:
         if tile.end > checkpoint.size:
             return Answer(404, headers=_NOT_THERE)
         async with self._looking[tile.entries]:
-            body = await self._read(checkpoint.origin, tile)
+            try:
+                body = await self._read(checkpoint.origin, tile)
+            except Refused as refusal:
+                if refusal.code != "record_pruned":
+                    raise
+                return Answer(404, headers=_NOT_THERE)
             await asyncio.sleep(max(_PAUSE_S, len(body) / BYTES_PER_S))
         return Answer(200, body, _BYTES, _FOR_EVER)
 
     async def _read(self, origin: str, tile: Tile) -> bytes:
         if tile.entries:
-            return entry_bundle(await self._store().records(origin, tile.first, tile.width))
+            leaves = await self._store().records(origin, tile.first, tile.width)
+            if len(leaves) < tile.width:  # one of them was pruned
+                raise Refused("record_pruned", f"{origin} {tile.first + len(leaves)}")
+            return entry_bundle(leaves)
         return b"".join(await self._store().tile(origin, tile.level, tile.first, tile.width))

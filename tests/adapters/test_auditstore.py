@@ -22,6 +22,7 @@ LOG = LogPosition(
     mismatch=0,
     breakglass=0,
     unverifiable=0,
+    pruned=0,
     pace=IDLE,
 )
 FOUND = Finding(code="replay_mismatch", origin="lab/eu-1/e1", index=0, detail="permit recorded, deny replayed")

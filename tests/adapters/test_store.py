@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh.adapters import sqlite as sqlite_module
 from mesh.adapters import store as store_module
 from mesh.adapters.store import Conflict, Store
 from mesh.core.log.merkle import EMPTY_ROOT, Frontier, leaf_hash, verify_consistency, verify_inclusion
@@ -68,7 +69,7 @@ async def test_the_file_says_whose_it_is_and_only_its_owner_can_read_it(tmp_path
 
 
 async def test_who_finds_the_file_locked_waits_so_long_and_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_PRAGMAS", _waiting(SQLITE_WAIT_MS_MAX // 25))
+    monkeypatch.setattr(sqlite_module, "_PRAGMAS", _waiting(SQLITE_WAIT_MS_MAX // 25))
     await (await filled(tmp_path)).close()
     other = sqlite3.connect(tmp_path / NAME, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -82,8 +83,8 @@ async def test_who_finds_the_file_locked_waits_so_long_and_no_longer(tmp_path: P
 def _waiting(length_ms: int) -> tuple[str, ...]:
     """What is set on every connection, with a shorter patience."""
     whole = f"busy_timeout = {SQLITE_WAIT_MS_MAX}"
-    assert whole in store_module._PRAGMAS
-    return tuple(f"busy_timeout = {length_ms}" if pragma == whole else pragma for pragma in store_module._PRAGMAS)
+    assert whole in sqlite_module._PRAGMAS
+    return tuple(f"busy_timeout = {length_ms}" if pragma == whole else pragma for pragma in sqlite_module._PRAGMAS)
 
 
 async def test_a_file_written_by_another_sqlite_says_so_from_then_on(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh.adapters import sqlite as sqlite_module
 from mesh.adapters import store as store_module
 from mesh.adapters.store import Store
 from mesh.errors import Alarm, MeshError, Refused, Unavailable
@@ -147,7 +148,7 @@ async def test_a_refused_owner_does_not_keep_the_file_locked(tmp_path: Path) -> 
 
 
 async def test_a_strangers_write_lock_delays_but_does_not_end_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_PRAGMAS", (*store_module._PRAGMAS, "busy_timeout = 50"))
+    monkeypatch.setattr(sqlite_module, "_PRAGMAS", (*sqlite_module._PRAGMAS, "busy_timeout = 50"))
     store = await filled(tmp_path)
     connection = sqlite3.connect(tmp_path / NAME, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
@@ -162,7 +163,7 @@ async def test_a_strangers_write_lock_delays_but_does_not_end_the_store(tmp_path
 
 async def test_a_file_whose_journal_cannot_be_made_durable_whole_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody else reads an old state of it; in the same way a disk that takes nothing stands between."""
-    monkeypatch.setattr(store_module, "_PRAGMAS", (*store_module._PRAGMAS, "busy_timeout = 50"))
+    monkeypatch.setattr(sqlite_module, "_PRAGMAS", (*sqlite_module._PRAGMAS, "busy_timeout = 50"))
     store = await filled(tmp_path)
     reader = sqlite3.connect(tmp_path / NAME, isolation_level=None)
     reader.execute("BEGIN")

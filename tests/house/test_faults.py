@@ -15,6 +15,7 @@ FACTS = {
     "refused_key(state.origin)": "SetMeta refused",
     "conflict_key(state.origin)": "SetMeta conflict",
     "_meta(origin, key)": "SetMeta heard",
+    "pruned_key(origin)": "SetMeta pruned",
     "_meta(origin, oldest)": "SetMeta heard",
 }
 """How the machines name the small facts that they keep."""

@@ -18,7 +18,7 @@ ASKED: Final = (
 )
 """What kinds of test each case asks for, from the first on: nobody makes a case easier by changing its row."""
 PROPERTIES: Final = 10
-PROMISES: Final = tuple(f"I{number}" for number in range(1, 17))
+PROMISES: Final = tuple(f"I{number}" for number in range(1, 18))
 NAMED: Final = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 PLANTED: Final = re.compile(r"(?<!\*)\*([^*|]+)\*(?!\*)")
 STARTING: Final = re.compile(r"\b(Cluster|Halves|NatsServer|Process|create_subprocess_exec|Popen)\b")

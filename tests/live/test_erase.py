@@ -111,10 +111,10 @@ async def _holds_all(client: Client, name: str, sizes: dict[str, int]) -> None:
         await asyncio.sleep(0.1)
 
 
-async def _until_gone(cluster: Cluster, wait_s: float = 30) -> None:
+async def _until_gone(cluster: Cluster, what: str = SECRET, wait_s: float = 30) -> None:
     end = time.monotonic() + wait_s
-    while _holders(cluster):
-        assert time.monotonic() < end, _holders(cluster)
+    while _holders(cluster, what):
+        assert time.monotonic() < end, _holders(cluster, what)
         await asyncio.sleep(0.1)
 
 

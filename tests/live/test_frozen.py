@@ -54,7 +54,15 @@ class Liar:
         text = Checkpoint(self.origin, size + 1, root).to_text()
         note = Note(text, (log_line(self.origin, self.key.public, self.key.sign(text)),)).encode()
         batch = LineageBatch(
-            origin=self.origin, first=size, records=[msgspec.Raw(leaf)], bodies=[], openings=[], path=[], start=[], checkpoint=note.decode()
+            origin=self.origin,
+            first=size,
+            records=[msgspec.Raw(leaf)],
+            bodies=[],
+            pruned=[],
+            openings=[],
+            path=[],
+            start=[],
+            checkpoint=note.decode(),
         )
         bus = await Bus.connect(BusOptions(servers=(url,), name="liar", nkey_file=str(self.folder / "bus.nk")))
         await bus.publish(subjects.lineage("us", LIAR), pack(batch))

@@ -152,7 +152,15 @@ async def test_what_a_member_or_a_workload_forges_is_seen_by_nobody(own_mesh: Cl
     forged = Note(text, (log_line(origin, key.public, key.sign(text)), *lines)).encode()
     batch = pack(
         LineageBatch(
-            origin=origin, first=size, records=[msgspec.Raw(b"{}")], bodies=[], openings=[], path=[], start=[], checkpoint=forged.decode()
+            origin=origin,
+            first=size,
+            records=[msgspec.Raw(b"{}")],
+            bodies=[],
+            pruned=[],
+            openings=[],
+            path=[],
+            start=[],
+            checkpoint=forged.decode(),
         )
     )
     config = load_config(own_mesh.files.node("us-1"))

@@ -299,7 +299,7 @@ def test_injected_records_are_thrown_away() -> None:
         mesh="lab", origin="lab/eu-1/e1", index=0, at_ms=1, intent="00" * 32, identity="cd" * 32, subject="x", code="stale", detail=""
     )
     raw = msgspec.Raw(canonical.encode(injected))
-    batch = LineageBatch(origin="lab/eu-1/e1", first=0, records=[raw], bodies=[], openings=[], path=[], start=[], checkpoint="")
+    batch = LineageBatch(origin="lab/eu-1/e1", first=0, records=[raw], bodies=[], pruned=[], openings=[], path=[], start=[], checkpoint="")
     auditing = Auditing(story.mesh).feed([LineageArrived(pack(batch), pulled=False), *events_of(story.mesh.stream)]).pull()
     assert auditing.done
     assert auditing.counts == (2, 0, 0)

@@ -30,7 +30,9 @@ def _invented(first: int, count: int = 1, checkpoint: str = "") -> LineageBatch:
         for index in range(first, first + count)
     ]
     raws = [msgspec.Raw(canonical.encode(record)) for record in records]
-    return LineageBatch(origin=ORIGIN, first=first, records=raws, bodies=[], openings=[], path=[], start=[], checkpoint=checkpoint)
+    return LineageBatch(
+        origin=ORIGIN, first=first, records=raws, bodies=[], pruned=[], openings=[], path=[], start=[], checkpoint=checkpoint
+    )
 
 
 def _signed(size: int, root: bytes = bytes(32), owner: Any = OWNER) -> bytes:
@@ -49,7 +51,7 @@ def test_records_count_only_on_their_owners_subject() -> None:
     mesh = LittleMesh(LAB)
     victim, other = mesh.nodes["eu-1"], mesh.nodes["us-1"]
     held = other.state.mirrors[victim.origin].held
-    fake = LineageBatch(origin=victim.origin, first=held, records=[], bodies=[], openings=[], path=[], start=[], checkpoint="")
+    fake = LineageBatch(origin=victim.origin, first=held, records=[], bodies=[], pruned=[], openings=[], path=[], start=[], checkpoint="")
     record = Noise(mesh=MESH, origin=victim.origin, index=held, at_ms=NOW, code="malformed", count=1, from_ms=0, to_ms=NOW)
     fake = msgspec.structs.replace(fake, records=[msgspec.Raw(canonical.encode(record))])
     mesh.deliver("us-1", LineageArrived(pack(fake), pulled=False, node="sa-1"))
@@ -190,7 +192,7 @@ def test_a_signed_leaf_that_is_no_record_is_refused_as_wrong_and_ends_that_log(p
     owner.append(NONSENSE)
     raws = [msgspec.Raw(leaf) for leaf in owner.leaves]
     sent = LineageBatch(
-        origin=ORIGIN, first=0, records=raws, bodies=batch(owner, 0, place).bodies, openings=[], path=[], start=[], checkpoint=""
+        origin=ORIGIN, first=0, records=raws, bodies=batch(owner, 0, place).bodies, pruned=[], openings=[], path=[], start=[], checkpoint=""
     )
     effects = mine.batch(msgspec.structs.replace(sent, checkpoint=owner.note().decode()), helper="")
     assert effects[0] == SetMeta(refused_key(ORIGIN), place)
@@ -211,7 +213,11 @@ def test_a_leaf_that_is_no_record_is_proven_over_several_pulls() -> None:
     for _ in range(4):
         for ask in mine.tick():
             raws = [msgspec.Raw(leaf) for leaf in owner.leaves[ask.first : ask.first + 2]]
-            mine.batch(LineageBatch(origin=ORIGIN, first=ask.first, records=raws, bodies=[], openings=[], path=[], start=[], checkpoint=""))
+            mine.batch(
+                LineageBatch(
+                    origin=ORIGIN, first=ask.first, records=raws, bodies=[], pruned=[], openings=[], path=[], start=[], checkpoint=""
+                )
+            )
     assert mine.state.refused == 0
 
 
@@ -236,7 +242,7 @@ def test_my_own_key_on_what_i_never_signed_is_an_alarm(way: str, what: str) -> N
     size = mine.state.log.frontier.size
     note = _signed(size + 1 if what == "beyond" else size, owner=ME)
     lineage = LineageBatch(
-        origin=LAB.roster.origin(ME), first=0, records=[], bodies=[], openings=[], path=[], start=[], checkpoint=note.decode()
+        origin=LAB.roster.origin(ME), first=0, records=[], bodies=[], pruned=[], openings=[], path=[], start=[], checkpoint=note.decode()
     )
     events: dict[str, Event] = {
         "note": NoteArrived(note),

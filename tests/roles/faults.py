@@ -12,6 +12,7 @@ import msgspec
 from mesh.core.bytes import canonical, envelope
 from mesh.core.law.policy import Manifest, bundle_digest
 from mesh.core.law.roster import Roster
+from mesh.core.log.merkle import leaf_hash
 from mesh.core.log.note import Note
 from mesh.core.log.record import GovernanceChanged
 from mesh.core.messages import LawBatch, pack
@@ -26,13 +27,16 @@ from mesh.protocol.events import (
     OpeningsErased,
     OutcomesArrived,
     PolicyAdmitted,
+    RecordsPruned,
     Tick,
 )
+from mesh.protocol.serving import pull_answer
 from mesh.protocol.step import PutNote
 from tests.protocol.machines import BOOT, LAB, ME, MESH, NOW, OWNER, Owner, batch, beat, checkpoint, line, told
 from tests.roles.faultdesk import FAULTS, OTHERS, Desk
 from tests.support.epochs import successor
 from tests.support.heard import request, word
+from tests.support.retains import retain
 from tests.support.revocations import branch
 
 __all__ = ["STEPS", "Row", "rendered"]
@@ -162,6 +166,13 @@ async def _final(desk: Desk) -> None:
     await desk.take(NoteArrived(checkpoint(_THEIRS.leaves, *(LAB.roster.member(name) for name in OTHERS))))
 
 
+async def _hashed(desk: Desk) -> None:
+    """Another member has no more than the hashes of what k have attested."""
+    note = checkpoint(_THEIRS.leaves, *(LAB.roster.member(name) for name in OTHERS))
+    pruned = [leaf_hash(leaf) for leaf in _THEIRS.leaves]
+    await desk.take(LineageArrived(pull_answer(_THEIRS.origin, 0, [], {}, {}, note, pruned=pruned), pulled=True, node=OTHERS[0]))
+
+
 async def _forked(desk: Desk) -> None:
     await desk.take(NoteArrived(checkpoint([*_owner(member=OWNER.name).leaves[:2], b"another"])))
 
@@ -176,6 +187,10 @@ async def _outside(desk: Desk) -> None:
 
 async def _erased(desk: Desk) -> None:
     await desk.take(OpeningsErased("ab" * 32), Tick())
+
+
+async def _pruned(desk: Desk) -> None:
+    await desk.take(RecordsPruned("cd" * 32, OWNER.name, 7), Tick())
 
 
 async def _through(desk: Desk) -> None:
@@ -222,12 +237,18 @@ STEPS: Final = (
     Row("log", "an external witness has cosigned", ("PutNote outside",), _nothing, _outside),
     Row("law", "revocations are taken in", ("PutLaw",), _nothing, _revoked),
     Row("law", "it is recorded what was erased", ("Append own", "Locate"), _nothing, _erased),
+    Row("law", "it is recorded up to where a log was pruned", ("Append own", "Locate", "SetMeta pruned"), _nothing, _pruned),
     Row("law", "a policy is admitted", ("PutBundle",), _law(_SECOND.envelope), _admitted),
     Row("law", "the next roster begins", ("SetMeta roster epoch",), _then(_law(_NEXT.envelope), _later(1_000)), _over),
     Row(
         "mirror, witness, attester", "records of another log are held, cosigned and attested",
         ("Append other", "PutBody", "PutOpenings", "Locate", "PutNote checkpoint", "SetHead witness other", "SetHead attest other"),
         _nothing, _mirrors(_THEIRS),
+    ),
+    Row(
+        "mirror", "hashes of records below a floor are held, and attested as others have",
+        ("AppendHashes", "PutNote checkpoint", "PutNote certificate", "SetHead witness other", "SetHead attest other"),
+        _law(retain(LAB, {_THEIRS.origin: len(_THEIRS.leaves)}).envelope), _hashed,
     ),
     Row("mirror", "another log's certificate is kept", ("PutNote certificate",), _mirrors(_THEIRS), _final),
     Row("attester", "a record is refused", ("SetMeta refused", "PutNote refused", "Append own"), _nothing, _mirrors(_wrong())),

@@ -16,11 +16,11 @@ from mesh.adapters.storecheck import check_file, copy_file
 from mesh.adapters.witnessstore import WitnessStore
 from mesh.core.bytes import envelope
 from mesh.core.log.checkpoint import Checkpoint, log_line
-from mesh.core.log.merkle import verify_inclusion
+from mesh.core.log.merkle import Frontier, verify_inclusion
 from mesh.core.log.note import Note
 from mesh.errors import Alarm, MeshError, Refused
 from mesh.protocol.events import Tick
-from mesh.protocol.step import Head, Persist, PutLaw, PutNote, PutOpenings, SetHead
+from mesh.protocol.step import AppendHashes, Head, Persist, PutLaw, PutNote, PutOpenings, SetHead
 from tests.adapters.storekit import refused
 from tests.core.kit import refuses, secret
 from tests.roles.test_performer import LAB, Bench
@@ -30,6 +30,8 @@ RECORDS = 280
 FLIPS = 400
 KEY = secret(100)
 ORIGIN = "lab/eu-1/e1"
+PRUNED = "lab/us-1/e1"
+"""A log of which only hashes are held."""
 FOLLOWS = {
     ("owner", "sqlite"),  # which SQLite wrote last: for people
     *((table, "n") for table in ("record", "body", "located", "document")),
@@ -67,6 +69,9 @@ async def _filled(path: Path) -> None:
     await bench.store.commit([*more, PutLaw("roster", 1, roster, LAB.roster_envelope), PutOpenings("ab" * 32, b"openings")])
     await bench.store.commit([PutOpenings("cd" * 32, b"openings that go")])
     await bench.store.erase(["cd" * 32])
+    hashes = tuple(bytes([number]) * 32 for number in range(3))
+    root = Frontier.empty().extend(hashes).root()
+    await bench.store.commit([AppendHashes(PRUNED, 0, hashes, 3), SetHead("witness", PRUNED, Head(3, root, T0 // 1000))])
     await bench.store.close()
 
 
@@ -83,7 +88,7 @@ def _flipped(value: Any, random: Random) -> Any:
     """The value of a column with one bit changed."""
     if isinstance(value, int):
         return value ^ 1 << random.randrange(20)
-    data = bytearray(value.encode() if isinstance(value, str) else value)
+    data = bytearray(value.encode() if isinstance(value, str) else value or bytes(1))
     data[random.randrange(len(data))] ^= 1 << random.randrange(7)
     return data.decode() if isinstance(value, str) else bytes(data)
 

@@ -56,6 +56,7 @@ class Peer:
             first=index,
             records=[msgspec.Raw(leaf)],
             bodies=[msgspec.Raw(data) for data in bodies],
+            pruned=[],
             openings=[],
             path=[],
             start=[],

@@ -69,6 +69,7 @@ from mesh.protocol.state import Facts, GovernorState
 from mesh.protocol.step import (
     Announce,
     Append,
+    AppendHashes,
     Ask,
     AskLaw,
     Commit,
@@ -122,6 +123,10 @@ class Node:
                     log = self.logs.setdefault(origin, [])
                     assert first == len(log)
                     log.extend(leaves)
+                case AppendHashes(origin=origin, first=first, hashes=hashes):
+                    log = self.logs.setdefault(origin, [])
+                    assert first == len(log)
+                    log.extend(hashes)
                 case PutBody():
                     self.bodies[effect.id] = effect.envelope
                 case PutOpenings():

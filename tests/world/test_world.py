@@ -80,6 +80,24 @@ def test_the_root_has_erased_what_is_final_and_no_promise_is_broken(trouble: tup
     assert erased > 3, "and every honest log says so of each once, and no disk holds any of it, which I10 looks after"
 
 
+@pytest.mark.parametrize(
+    "trouble",
+    [("restore", "restore"), ("isolate", "isolate", "pause", "partition"), ("roster", "crash"), ("twins",), ("erase", "erase", "erase")],
+)
+def test_the_root_lets_go_what_is_final_and_old_and_no_promise_is_broken(trouble: tuple[str, ...]) -> None:
+    """I17 looks after what goes, I10 after that it goes, that its node says so, and that all hold the same."""
+    gone = said = 0
+    for seed in range(3):
+        world = World(seed, nodes=4, trouble=(*["prune"] * 6, *trouble))
+        result = world.run()
+        assert not result.promise, f"seed {seed}: {result.promise}: {result.message}\n" + "\n".join(result.plan)
+        disks = [each.disk for each in world.stage.watch.honest]
+        gone += sum(not leaf for disk in disks for log in disk.logs.values() for leaf in log.leaves)
+        said += sum(name.startswith("pruned ") for disk in disks for name in disk.meta)
+    assert gone > 100
+    assert said > 3
+
+
 def test_a_flipped_bit_is_found_nothing_is_signed_until_others_put_it_back_and_no_promise_is_broken() -> None:
     """I16 looks after both; that all work again in the end is I10."""
     counts = dict.fromkeys(("a bit flips", "alarm", "mended"), 0)

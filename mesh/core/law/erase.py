@@ -27,7 +27,7 @@ from mesh.limits import ERASED_MAX
 __all__ = ["ERASURES", "Erase", "admit_erase"]
 
 ERASURES: Final = "erase"
-"""The stream of erasures."""
+"""The stream of erasures, and of what need not be kept (:mod:`mesh.core.law.retain`)."""
 
 
 @statement("erase")
@@ -36,7 +36,7 @@ class Erase(Payload):
 
     mesh: Token
     sequence: Count
-    """Dense, from 1."""
+    """Dense, from 1, together with retentions."""
     previous: MaybeId
     since: MaybeId
     """Id of the roster that made its signers the stream's; empty for the first one (:mod:`mesh.core.law.reign`)."""

@@ -24,6 +24,7 @@ from mesh.core.law.policy import Bundle, Manifest, check_succession, read_bundle
 from mesh.core.law.proof import Proof
 from mesh.core.law.reign import base_of, in_reign
 from mesh.core.law.resolve import RESOLVES, Resolve, newest
+from mesh.core.law.retain import Floors, Retain, raised
 from mesh.core.law.revocation import Revocation, Spared, spared_by
 from mesh.core.law.roster import ROSTERS, Roster, admit_roster
 from mesh.core.law.streams import Chain, Fork, Growth, Link, Stream, common, head_of, onward, settle
@@ -247,6 +248,7 @@ def _silent(roster: Roster, roster_id: str) -> Governance:
         whole={},
         erased=frozenset(),
         erasures={},
+        floors={},
         former={digest: frontier},
         keys={member.decision_key: member for member in roster.members},
     )
@@ -306,6 +308,7 @@ def _with(governance: Governance, growing: Mapping[str, Growth], new: Sequence[S
         former=dict(list(former.items())[-_FORMER_MAX:]),
         erased=erased,
         erasures=erasures,
+        floors=_retaining(governance, new),
     )
     spares, spared = _sparing(grown, new, again=again)
     halts, halted = _halting(grown, changed, new)
@@ -399,6 +402,12 @@ def _erasing(governance: Governance, new: Sequence[Statement[Said]]) -> tuple[fr
     """The intents that are erased with these statements, and by which erasures."""
     said = {item.id: tuple(item.claims.intents) for item in new if isinstance(item.claims, Erase)}
     return (governance.erased.union(*said.values()), {**governance.erasures, **said}) if said else (governance.erased, governance.erasures)
+
+
+def _retaining(governance: Governance, new: Sequence[Statement[Said]]) -> Floors:
+    """From where on records are kept with these statements."""
+    said = [cast("Statement[Retain]", item) for item in new if isinstance(item.claims, Retain)]
+    return raised(governance.floors, said) if said else governance.floors
 
 
 def _gapless(stream: Stream | None) -> tuple[str, ...]:

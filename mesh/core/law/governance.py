@@ -19,6 +19,7 @@ from mesh.core.law.policy import Bundle, Manifest, policy_stream
 from mesh.core.law.proof import accusable
 from mesh.core.law.reign import in_reign
 from mesh.core.law.resolve import Resolve
+from mesh.core.law.retain import Floors
 from mesh.core.law.revocation import Spared
 from mesh.core.law.roster import ROSTERS, Member, Roster
 from mesh.core.law.streams import Chain, Stream
@@ -101,6 +102,8 @@ class Governance(msgspec.Struct, frozen=True, kw_only=True):
     """Ids of the intents whose openings are not kept any more, by any erasure that is held."""
     erasures: Mapping[str, tuple[str, ...]]
     """Every erasure that is held: its id, and the intents that it names."""
+    floors: Floors
+    """Of each log that any retention names: from where on its records are kept."""
     former: Mapping[str, tuple[StreamHead, ...]]
     """Digest to frontier, of this state and some before it, oldest first."""
     keys: Mapping[str, Member]

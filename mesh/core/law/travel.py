@@ -19,6 +19,7 @@ from mesh.core.law.proof import PREFIX, Proof, accusable, fraud_stream
 from mesh.core.law.proofs import PROOFS, AnyProof, admit_proof
 from mesh.core.law.reign import base_of, in_reign
 from mesh.core.law.resolve import Resolve, admit_resolve
+from mesh.core.law.retain import Retain, admit_retain
 from mesh.core.law.revocation import Revocation, admit_revocation
 from mesh.core.law.roster import ROSTERS, Roster, frauds_max
 from mesh.core.law.streams import Cursor, Link
@@ -28,18 +29,19 @@ from mesh.limits import FRONTIER_STREAMS_MAX
 
 __all__ = ["TRAVELLING", "Said", "admit_law", "admit_next", "cursor_of", "is_known", "link_of", "read_law", "streams_of"]
 
-Said = Roster | Revocation | Halt | Manifest | Activation | Resolve | Erase | AnyProof
+Said = Roster | Revocation | Halt | Manifest | Activation | Resolve | Erase | Retain | AnyProof
 """What may be said in a stream; a proof against a member is said by nobody, and is alone in its own."""
 
 
 _Admit = Callable[[Statement[Any], Roster], object]
-_KINDS: Final[Mapping[type[Revocation | Halt | Manifest | Activation | Resolve | Erase], _Admit]] = {
+_KINDS: Final[Mapping[type[Revocation | Halt | Manifest | Activation | Resolve | Erase | Retain], _Admit]] = {
     Revocation: admit_revocation,
     Halt: admit_halt,
     Manifest: admit_manifest,
     Activation: admit_activation,
     Resolve: admit_resolve,
     Erase: admit_erase,
+    Retain: admit_retain,
 }
 """Besides rosters, which are judged by one another, and proofs: what raises unless a roster lets its signers say it."""
 TRAVELLING: Final = (Roster, *_KINDS, *PROOFS)
@@ -71,7 +73,7 @@ def admit_law(statement: Statement[Said], rosters: Rosters) -> None:
     _admission(type(claims))(statement, rosters.appointed(base_of(stream), claims.since, sequence, previous))
 
 
-def _admission(kind: type[Revocation | Halt | Manifest | Activation | Resolve | Erase]) -> _Admit:
+def _admission(kind: type[Revocation | Halt | Manifest | Activation | Resolve | Erase | Retain]) -> _Admit:
     return _KINDS[kind]
 
 

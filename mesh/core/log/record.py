@@ -115,7 +115,20 @@ class EnforcerHeard(_Record, tag="heard"):
 
 
 Change = Literal[
-    "started", "stopped", "roster", "policy", "activation", "revocation", "halt", "resolve", "erase", "erased", "fresh", "stale"
+    "started",
+    "stopped",
+    "roster",
+    "policy",
+    "activation",
+    "revocation",
+    "halt",
+    "resolve",
+    "erase",
+    "erased",
+    "retain",
+    "pruned",
+    "fresh",
+    "stale",
 ]
 
 

@@ -46,7 +46,8 @@ def told(asked: BarrierAsked, host: Host, roster: Roster, me: Member, state: Gov
 
 def pulled(ask: Pull, disk: Disk, state: GovernorState | None) -> bytes:
     """Records of a log that is held, with what they name."""
-    leaves = disk.records(ask.origin, ask.first, min(ask.count, BATCH_RECORDS_MAX))
+    gone = disk.pruned(ask.origin, ask.first, min(ask.count, BATCH_RECORDS_MAX)) if ask.origin in disk.floors else []
+    leaves = disk.records(ask.origin, ask.first, min(ask.count, BATCH_RECORDS_MAX)) if not gone else []
     records = [read_record(leaf) for leaf in leaves]
     openings = {key: disk.openings[key] for record in records for key in opening_ids(record) if key in disk.openings}
     note = disk.certificate(ask.origin, ask.first)
@@ -58,8 +59,8 @@ def pulled(ask: Pull, disk: Disk, state: GovernorState | None) -> bytes:
     held = bodies(disk, leaves)
     leaves = leaves[: fitting(leaves, held, openings, note)]
     size = read_checkpoint(note).size if note else 0
-    path, start = shown_paths(disk.hashes(ask.origin), ask.first, ask.first + len(leaves), size)
-    return pull_answer(ask.origin, ask.first, leaves, held, openings, note, path=path, start=start)
+    path, start = shown_paths(disk.hashes(ask.origin), ask.first, ask.first + len(leaves) + len(gone), size)
+    return pull_answer(ask.origin, ask.first, leaves, held, openings, note, path=path, start=start, pruned=gone)
 
 
 def bodies(disk: Disk, leaves: Sequence[bytes]) -> dict[str, bytes]:

@@ -46,6 +46,10 @@ class Watcher(Protocol[G_contra]):
         """These are durable."""
         ...
 
+    def pruned(self, governor: G_contra, origin: str, end: int) -> None:
+        """It keeps only hashes of the records of a log before ``end``."""
+        ...
+
     def signing(self, governor: G_contra, use: KeyUse, message: bytes) -> None:
         """It is about to sign this."""
         ...

@@ -364,6 +364,7 @@ class Workload:
     ) -> None:
         self.name = name
         self.setting = setting
+        self.life_ms = 6_000  # of its intents
         self.answers: dict[str, int] = {}
         self.permitted: dict[str, str] = {}
         """Intent id to who authorized it."""
@@ -405,7 +406,7 @@ class Workload:
                 after=kin.after,
                 nonce=keys.nonce("intent", self._ground.seed, self.name, self._next)[:32],
                 created_ms=now_ms,
-                expires_ms=now_ms + 6_000,
+                expires_ms=now_ms + self.life_ms,
             )
         )
         intent = keys.signed(draft, self.name)

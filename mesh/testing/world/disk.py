@@ -2,7 +2,8 @@
 
 The rules are those of the real file (:mod:`mesh.adapters.store`): a commit is all or nothing; a record takes the next index of
 its log; a head refuses a smaller size, another root at the same size and an earlier time; a key used once cannot be used
-again; bodies, openings and places only ever appear, but for openings that are erased, which never come back.
+again; bodies, openings and places only ever appear, but for openings that are erased, which never come back, and for what goes with
+records below a floor; of these only the hash stays.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,12 +22,14 @@ from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.core.log.record import read_record
 from mesh.errors import Alarm, Refused, Unavailable
 from mesh.protocol import hearing, serving
+from mesh.protocol.attester import located_ids
 from mesh.protocol.histories import Recent
 from mesh.protocol.lineage import CHECKPOINT_RECORDS_MAX
 from mesh.protocol.members import logs_of
 from mesh.protocol.refusing import conflict_key, refused_key
 from mesh.protocol.step import (
     Append,
+    AppendHashes,
     Head,
     HeadUse,
     InsertOnce,
@@ -79,6 +82,10 @@ class Disk:
         self.bundles: dict[str, bytes] = {}
         self.rotted: dict[tuple[str, int], bytes] = {}
         """Log and index of records in which a bit flipped, to what was written: for who looks on."""
+        self.floors: dict[str, tuple[int, int]] = {}
+        """Log to its floor, and up to where all was pruned."""
+        self.archived: dict[bytes | str, bytes] = {}
+        """What was pruned: records by hash, bodies by id, openings by ``opening`` and id; for who looks on."""
         self.full = False
         self.pending: tuple[Persist, ...] = ()
         """The transaction that is being committed."""
@@ -90,7 +97,7 @@ class Disk:
         other.notes = {place: dict(notes) for place, notes in self.notes.items()}
         other.heads, other.bodies, other.openings, other.once = dict(self.heads), dict(self.bodies), dict(self.openings), dict(self.once)
         other.erased = set(self.erased)
-        other.rotted = dict(self.rotted)
+        other.rotted, other.floors, other.archived = dict(self.rotted), dict(self.floors), dict(self.archived)
         other.keys, other.places, other.meta, other.law = set(self.keys), set(self.places), dict(self.meta), dict(self.law)
         return other
 
@@ -109,6 +116,8 @@ class Disk:
         self._check(effects)
         for effect in effects:
             self._apply(effect)
+            if isinstance(effect, AppendHashes):
+                self._raise_floor(effect.origin, effect.below, effect.first, effect.first + len(effect.hashes))
 
     def power_cut(self, *, kept: bool) -> tuple[Persist, ...]:
         """The host died: the transaction that was under way is there whole, if ``kept``, or not at all; what was written."""
@@ -127,6 +136,33 @@ class Disk:
         for intent in self.openings.keys() & intents:
             del self.openings[intent]
 
+    def prune(self, origin: str, first: int, end: int, *, below: int) -> None:
+        """Keep of these records only the hashes, and nothing of what no other record is found under of which more is kept.
+
+        Raises:
+            Alarm: ``storage_rolled_back``: they stand above the floor; ``storage_corrupt``.
+        """
+        if end > below:
+            raise Alarm("storage_rolled_back", f"{origin}: record {end - 1} of a log that is kept from {below} on")
+        log, named = self.logs[origin], dict[str, None]()
+        for index in range(first, end):
+            for leaf in self.records(origin, index, 1) if log.leaves[index] else ():
+                record = read_record(leaf)
+                named |= dict.fromkeys((*located_ids(record), *serving.body_ids(record)))
+                self.archived[log.hashes[index]] = leaf
+                log.leaves[index] = b""
+        places = [place for place in self.places if place[0] in named]
+        kept = {identity for identity, at, index in places if self.logs[at].leaves[index]}
+        for identity in {identity for identity, _, _ in places} - kept:
+            for held, name in ((self.bodies, identity), (self.openings, f"opening {identity}")):
+                if identity in held:
+                    self.archived[name] = held.pop(identity)
+        self._raise_floor(origin, below, first, end)
+
+    def _raise_floor(self, origin: str, below: int, first: int, end: int) -> None:
+        before, done = self.floors.get(origin, (0, 0))
+        self.floors[origin] = max(before, below), (end if first <= done < end else done)
+
     def _check(self, effects: Sequence[Persist]) -> None:
         sizes: dict[str, int] = {}
         heads: dict[tuple[HeadUse, str], Head] = {}
@@ -140,6 +176,10 @@ class Disk:
                     if [leaf_hash(leaf) for leaf in leaves] != list(hashes):
                         raise Alarm("storage_corrupt", f"{origin}: a record comes with another record's hash")
                     sizes[origin] = size + len(leaves)
+                case AppendHashes(origin=origin, first=first, hashes=hashes, below=below):
+                    if first != sizes.get(origin, self.size(origin)) or first + len(hashes) > below:
+                        raise Alarm("storage_rolled_back", f"{origin}: the hash of record {first} out of turn")
+                    sizes[origin] = first + len(hashes)
                 case SetHead(use=use, origin=origin, head=head):
                     _check_head(use, origin, heads.get((use, origin), self.heads.get((use, origin))), head)
                     heads[use, origin] = head
@@ -152,9 +192,9 @@ class Disk:
 
     def _apply(self, effect: Persist) -> None:
         match effect:
-            case Append(origin=origin, leaves=leaves, hashes=hashes):
+            case Append(origin=origin, hashes=hashes) | AppendHashes(origin=origin, hashes=hashes):
                 log = self.logs.setdefault(origin, StoredLeaves())
-                log.leaves += leaves
+                log.leaves += effect.leaves if isinstance(effect, Append) else [b""] * len(hashes)
                 log.hashes += hashes
             case SetHead(use=use, origin=origin, head=head):
                 self.heads[use, origin] = head
@@ -185,31 +225,46 @@ class Disk:
         return len(log.leaves) if log is not None else 0
 
     def records(self, origin: str, first: int, count: int) -> list[bytes]:
-        """Leaf data from ``first`` on: at most ``count``.
+        """Leaf data from ``first`` on: at most ``count``, fewer where one was pruned.
 
         Raises:
             Alarm: ``storage_corrupt`` for a record that has not the hash it was written with.
+            Refused: ``record_pruned`` if the first one was.
         """
+        leaves = self.verify(origin, first, count)
+        if leaves and not leaves[0]:
+            raise Refused("record_pruned", f"{origin} {first}")
+        return leaves[: leaves.index(b"")] if b"" in leaves else leaves
+
+    def verify(self, origin: str, first: int, count: int) -> list[bytes]:
+        """The same, with nothing in place of what was pruned."""
         log = self.logs.get(origin, StoredLeaves())
         leaves = log.leaves[first : first + count]
-        if self.rotted and not all(whole(leaf, log.hashes[index]) for index, leaf in enumerate(leaves, first)):
+        if self.rotted and not all(whole(leaf, log.hashes[index]) for index, leaf in enumerate(leaves, first) if leaf):
             raise Alarm("storage_corrupt", f"records {first} to {first + len(leaves) - 1} of {origin}")
         return leaves
 
+    def pruned(self, origin: str, first: int, count: int) -> list[bytes]:
+        """Leaf hashes from ``first`` on of records of which nothing else is held, up to one that is."""
+        leaves = self.verify(origin, first, count)
+        kept = next((at for at, leaf in enumerate(leaves) if leaf), len(leaves))
+        return self.hashes(origin)[first : first + kept]
+
     def rotten(self) -> list[tuple[str, int]]:
         """Log and index of what is not what was written, as whoever looks finds it; in a world nothing else can have rotted."""
-        return [(origin, index) for origin, index in sorted(self.rotted) if not whole(*self._at(origin, index))]
+        return [place for place in sorted(self.rotted) if self._at(*place)[0] and not whole(*self._at(*place))]
 
     def _at(self, origin: str, index: int) -> tuple[bytes, bytes]:
         return self.logs[origin].leaves[index], self.logs[origin].hashes[index]
 
     def written(self, origin: str, index: int) -> bytes:
         """What was written there, whatever became of it: for who looks on."""
-        return self.rotted.get((origin, index), self.logs[origin].leaves[index])
+        leaf, hash_ = self._at(origin, index)
+        return self.rotted.get((origin, index)) or leaf or self.archived.get(hash_, b"")
 
     def damaged(self) -> list[tuple[str, int]]:
         """As :meth:`rotten`, for who looks on: by what was written, whatever reading believes."""
-        return [place for place, leaf in sorted(self.rotted.items()) if self._at(*place)[0] != leaf]
+        return [place for place, leaf in sorted(self.rotted.items()) if self._at(*place)[0] not in (b"", leaf)]
 
     def rot(self, origin: str, index: int, leaf: bytes) -> None:
         """A record becomes this."""
@@ -282,6 +337,8 @@ class Disk:
     def _heard(self) -> hearing.Words:
         words = dict[str, dict[str, hearing.Word]]()
         for (origin, key), index in hearing.restored(self.meta).items():
+            if self.pruned(origin, index, 1):
+                continue
             leaf = self.logs[origin].leaves[index]
             for identity in serving.leaf_ids(leaf)[0][:1]:
                 word = hearing.word_of(leaf, self.bodies[identity], index=index)
@@ -289,13 +346,19 @@ class Disk:
                     words.setdefault(origin, {})[key] = word
         return words
 
+    def _last_ms(self, origin: str, log: StoredLeaves) -> int:
+        if log.leaves and not log.leaves[-1]:
+            own = self.heads.get(("log", origin))
+            return own.time_s * 1000 if own is not None else 0
+        return read_record(log.leaves[-1]).at_ms if log.leaves else 0
+
     def _log(self, origin: str) -> StoredLog:
         log = self.logs.get(origin, StoredLeaves())
         size, certified = len(log.leaves), max(self.notes.get(("certificate", origin), {0: b""}))
         first_mark = certified - certified % CHECKPOINT_RECORDS_MAX + CHECKPOINT_RECORDS_MAX
         return StoredLog(
             frontier=Frontier.empty().extend(log.hashes),
-            last_ms=read_record(log.leaves[-1]).at_ms if size else 0,
+            last_ms=self._last_ms(origin, log),
             certified=certified,
             log=self.heads.get(("log", origin)),
             witness=self.heads.get(("witness", origin)),

@@ -29,6 +29,7 @@ class _Life(msgspec.Struct):
     grant: Grant
     line: tuple[str, ...]
     """Authorizations within which it runs, the parent first."""
+    begun_us: int
     started: bytes = b""
     finished: bytes = b""
 
@@ -58,7 +59,10 @@ class Families:
     """All executions of a world that have started."""
 
     def __init__(self, ground: Ground) -> None:
+        self._ground = ground
         self._random: Random = ground.random("families")
+        self.reach_us = 1 << 60
+        """How long ago what began may still be chosen as a parent."""
         self._lives: dict[str, _Life] = {}
 
     def kind(self) -> Kind:
@@ -68,6 +72,7 @@ class Families:
     def choose(self, kind: Kind) -> Chosen:
         """A parent of late, whether it still runs or not."""
         able = [life for life in self._lives.values() if (life.started if kind == "within" else life.finished)]
+        able = [life for life in able if self._ground.now_us - life.begun_us <= self.reach_us]
         if not kind or not able:
             return Chosen()
         life = self._random.choice(able[-_RECENT:])
@@ -88,7 +93,7 @@ class Families:
         said = tuple(one.authorization for one in authorization.claims.ancestors)
         if said != line:
             raise Violation("I1", f"{place} starts {authorization.id[:12]} with {len(said)} ancestors, it has {len(line)}, or others")
-        self._lives[authorization.id] = life = _Life(grant, line)
+        self._lives[authorization.id] = life = _Life(grant, line, self._ground.now_us)
         return frozenset((life.holder, *(self._lives[name].holder for name in line)))
 
     def said(self, authorization: str, event: Event, outcome: bytes) -> None:

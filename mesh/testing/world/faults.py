@@ -22,7 +22,7 @@ from mesh.protocol.step import FAILPOINTS
 from mesh.testing.world import keys, rotting
 from mesh.testing.world.changes import change_rosters
 from mesh.testing.world.disk import Disk
-from mesh.testing.world.erasing import Erasures, hidden
+from mesh.testing.world.erasing import Erasures
 from mesh.testing.world.governor import QUEUE_MAX, Governor
 from mesh.testing.world.liars import KINDS
 from mesh.testing.world.message import Message
@@ -62,7 +62,7 @@ class Faults:
         self._healed = False
         self._wrong_clock: Governor | None = None
         self._restored: Governor | None = None
-        self._erasures = Erasures()
+        self._erasures = Erasures(stage, self._random)
         self._changing = False
         self.plan: list[str] = []
 
@@ -76,7 +76,7 @@ class Faults:
             "disk full": (1, self._disk_full),
             "enforcer": (1, self._enforcer),
             "engine": (1, self._engine),
-            "erase": (0, self._erase),  # where it is asked for: other seeds stay as they are
+            "erase": (0, partial(self._let_go, "something is erased", self._erasures.erasing)),  # as all with 0: where it is asked for
             "everybody": (1, self._everybody),
             "failpoint": (2, self._failpoint),
             "halt": (1, self._halt),
@@ -97,7 +97,8 @@ class Faults:
             "slow disk": (1, self._slow_disk),
             "storm": (1, self._storm),
             "weather": (1, self._weather),
-            "bit flip": (0, self._bit_flip),  # only where it is asked for
+            "bit flip": (0, self._bit_flip),
+            "prune": (0, partial(self._let_go, "records need not be kept", self._erasures.keeping)),
         }
 
     def arrange(self, end_us: int, trouble: Sequence[str]) -> None:
@@ -470,15 +471,14 @@ class Faults:
         self._offers += [partial(offer, member) for member in self._stage.members]
         return offer
 
-    def _erase(self, at_us: int) -> None:
-        """The root has erased some of what is final by then; it is offered like anything else that somebody has said."""
+    def _let_go(self, what: str, saying: Callable[[], Statement[Said] | None], at_us: int) -> None:
+        """The root says what need not be kept, of what is there by then; it is offered like anything else that somebody has said."""
 
         def say() -> None:
-            if found := hidden([each.disk for each in self._stage.governors.values()], self._stage.watch.final):
-                said = self._erasures.say(self._random.sample(found, min(len(found), 9)))
+            if (said := saying()) is not None:
                 self._offering(said, lambda: True)(self._governor().member.name)
 
-        self._at(at_us, "something is erased", say)
+        self._at(at_us, what, say)
 
     def _policy(self, at_us: int) -> None:
         """A second policy epoch, and its activation: once k have admitted it, which may be after it should have begun."""

@@ -65,9 +65,9 @@ from mesh.testing.world.around import Bus, Watcher
 from mesh.testing.world.clock import WorldClock
 from mesh.testing.world.disk import Disk
 from mesh.testing.world.engine import WorldEngine
-from mesh.testing.world.erasing import Deleting
 from mesh.testing.world.ground import Ground, Violation
 from mesh.testing.world.message import Message
+from mesh.testing.world.pruning import Letting
 from mesh.testing.world.rotting import Mender, Walk, readable
 from mesh.testing.world.steps import PowerCut, Steps, unasked
 
@@ -143,7 +143,7 @@ class Governor:
         self._turning = False
         self._calls: dict[int, Callable[[bytes], Event]] = {}
         self._judging = set[str]()
-        self._deleting = Deleting()
+        self._letting = Letting()
         self._steps = Steps(self, self.label)
         self._walk, self._mender = Walk(), Mender(self, ground, bus)
 
@@ -191,7 +191,7 @@ class Governor:
         self._later(1_000, self._sync)
         self._later(1_000, self._ask)
         self._judging.clear()
-        self._deleting = Deleting()
+        self._letting = Letting()
 
     def _admitted(self, stored: Stored) -> dict[str, Bundle]:
         """What was admitted before is admitted at once."""
@@ -342,12 +342,13 @@ class Governor:
 
     def _tick(self) -> None:
         self._later(_TICK_US, self._tick)
-        if not readable(self, partial(self._walk.on, self.disk)):
-            return
-        self._judge()
-        self._system.extend(self._deleting.look(self.disk, self.state))
-        if not self._system or not isinstance(self._system[-1], Tick):
+        if readable(self, self._look_after) and not (self._system and isinstance(self._system[-1], Tick)):
             self._enqueue(Tick())
+
+    def _look_after(self) -> None:
+        self._walk.on(self.disk)
+        self._judge()
+        self._system.extend(self._letting.look(self.disk, self.state, self.clock, partial(self._watcher.pruned, self)))
 
     def _sync(self) -> None:
         """Ask for heartbeats of now, until enough have come, also without who is caught later."""

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 from mesh.core.bytes import canonical
+from mesh.core.law.retain import NOWHERE
 from mesh.core.law.roster import Member
 from mesh.core.law.succession import same_member
 from mesh.core.log.checkpoint import read_checkpoint
@@ -26,6 +27,7 @@ from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Violation
 from mesh.testing.world.liars import thieves
 from mesh.testing.world.lives import check_lives
+from mesh.testing.world.pruning import Archive, unpruned
 from mesh.testing.world.setting import ENFORCERS
 from mesh.testing.world.stage import Stage
 
@@ -39,6 +41,7 @@ class Healing:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
+        self._archive = Archive(())
         self._wanted: dict[str, str] = {}
         """Governor to the newest intent that it was asked for."""
         self._probe(0)
@@ -157,7 +160,8 @@ class Healing:
         size = state.log.frontier.size
         if state.log.certified < size:
             return f"{origin} has {size} records, {state.log.certified} of them final"
-        if left := unerased(owner.disk, state):
+        now_ms, restored = owner.clocks_ms()[0], owner.member.name in self._stage.watch.restored
+        if left := unerased(owner.disk, state) or unpruned(owner.disk, state, now_ms, restored=restored):
             return f"{owner.name}: {left}"
         for other in self._named():
             if other is owner:
@@ -170,7 +174,13 @@ class Healing:
         """Enforcer to the newest word that honest logs have of it, as this governor knows them."""
         honest = {each.roster.origin(each.member) for each in self._named()}
         words = governor.state.words if governor.state is not None else NOBODY
-        return {key: word.id for key, (_, word) in newest({log: words[log] for log in words if log in honest}).items()}
+        floors = governor.state.governance.floors if governor.state is not None else {}
+        kept = {  # whose newest word was pruned may be known by nothing any more
+            log: {key: word for key, word in words[log].items() if word.index >= floors.get(log, NOWHERE).below}
+            for log in words
+            if log in honest
+        }
+        return {key: word.id for key, (_, word) in newest(kept).items()}
 
     def robbed(self) -> None:
         """I3: all keys of removed members are found; what k of a former roster certify by them is believed by nobody who knows better."""
@@ -186,6 +196,7 @@ class Healing:
     def audit(self) -> None:
         """I11: every record of an honest log, and every final one of a liar's, is what its rules demand; every decision replays."""
         watch = self._stage.watch
+        self._archive = Archive(each.disk for each in watch.honest)
         for governor in watch.honest:
             self._audit(governor, governor.member, governor.disk.size(governor.roster.origin(governor.member)))
         for origin in sorted(watch.final):
@@ -194,14 +205,15 @@ class Healing:
                 holding = next(each for each in self._named() if each.disk.size(origin) >= final)
                 self._audit(holding, owner, final)
         newest = next(each.state.governance for each in self._named() if each.state is not None)
-        check_lives(watch.honest, newest, whole=not (watch.liars or watch.restored))
+        check_lives(watch.honest, newest, self._archive, whole=not (watch.liars or watch.restored))
 
     def _audit(self, governor: Governor, member: Member, size: int) -> None:
         states = (each.state for each in self._named())
         governance, disk = next(state.governance for state in states if state is not None), governor.disk
-        leaves = disk.records(governance.roster.origin(member), 0, size)
-        bodies = disk.held(key for leaf in leaves for key in body_ids(read_record(leaf)))
-        openings = {intent: canonical.decode(Openings, data, bytes_max=REQUEST_BYTES_MAX) for intent, data in disk.openings.items()}
+        leaves = self._archive.records(disk, governance.roster.origin(member))[:size]
+        bodies = {key: self._archive.bodies[key] for leaf in leaves for key in body_ids(read_record(leaf)) if key in self._archive.bodies}
+        held = self._archive.openings if disk.floors else disk.openings
+        openings = {intent: canonical.decode(Openings, data, bytes_max=REQUEST_BYTES_MAX) for intent, data in held.items()}
         examined = examine_records(
             leaves,
             Material(bodies, openings),

@@ -123,7 +123,9 @@ class Poisoner:
             for index in range(first, first + self._random.choice((1, 3, 20)))
         ]
         raws = [msgspec.Raw(canonical.encode(record)) for record in records]
-        return pack(LineageBatch(origin=origin, first=first, records=raws, bodies=[], openings=[], path=[], start=[], checkpoint=""))
+        return pack(
+            LineageBatch(origin=origin, first=first, records=raws, bodies=[], pruned=[], openings=[], path=[], start=[], checkpoint="")
+        )
 
     def answer(self, data: bytes, at_ms: int) -> bytes:
         """What is said instead of this answer."""

@@ -14,9 +14,9 @@ from mesh.core.run.outcome import Outcome
 from mesh.protocol.alarms import NOTHING, Watch, standing
 from mesh.protocol.lives import permitted
 from mesh.protocol.numbering import LoggedOutcome
-from mesh.protocol.serving import body_ids
 from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Violation
+from mesh.testing.world.pruning import Archive
 
 __all__ = ["check_lives"]
 
@@ -24,7 +24,7 @@ _EVER: Final = 1 << 50
 """Long after everything, ms."""
 
 
-def check_lives(governors: Iterable[Governor], governance: Governance, *, whole: bool) -> None:
+def check_lives(governors: Iterable[Governor], governance: Governance, archive: Archive, *, whole: bool) -> None:
     """Judge the logs of these honest governors; ``whole`` if there are no others and none lost anything. What still runs has no end yet.
 
     Raises:
@@ -33,8 +33,7 @@ def check_lives(governors: Iterable[Governor], governance: Governance, *, whole:
     watch = Watch(NOTHING)
     for governor in governors:
         origin = governor.roster.origin(governor.member)
-        leaves = governor.disk.records(origin, 0, governor.disk.size(origin))
-        bodies = governor.disk.held(name for leaf in leaves for name in body_ids(read_record(leaf)))
+        leaves, bodies = archive.records(governor.disk, origin), archive.bodies
         for index, record in enumerate(map(read_record, leaves)):
             if isinstance(record, DecisionMade) and record.authorization:
                 intent = envelope.read(Intent, bodies[record.intent]).claims

@@ -20,6 +20,7 @@ I13 no two rosters are acted under at once (:mod:`mesh.testing.world.epochs`); n
 I14 who is caught counts for nothing where the proof is held, in the end everywhere (:mod:`mesh.testing.world.freezing`, also I8 of proofs)
 I15 who was shown what is final takes no other records up to there, and counts once it holds them (:mod:`mesh.testing.world.goals`)
 I16 who has a rotten record ends in time, and puts back what was there (:mod:`mesh.testing.world.rotting`)
+I17 nobody prunes what is not final (:mod:`mesh.testing.world.pruning`)
 === =====================================================================================================================
 
 Not here: what stirs a world (:mod:`mesh.testing.world.faults`).
@@ -58,7 +59,8 @@ from mesh.testing.world.governor import Governor
 from mesh.testing.world.ground import Ground, Violation
 from mesh.testing.world.handing import running, said_by, told
 from mesh.testing.world.message import Message
-from mesh.testing.world.reading import decided_at, expected, read, same_step, unpae, what_it_denies
+from mesh.testing.world.pruning import check_final
+from mesh.testing.world.reading import decided_at, expected, known_to, read, same_step, unpae, what_it_denies
 from mesh.testing.world.setting import DOMAIN, EPOCH_MS, Setting
 
 __all__ = ["Watch"]
@@ -149,7 +151,7 @@ class Watch:
         honest = [other for other in self.honest if other is not governor]
         others = [other for other in honest if any(same_member(other.member, member) for member in roster.members)]
         enough = len(roster.members) - roster.k + 1
-        kept = max(disk.size(origin), _known([other.disk.size(origin) for other in others], enough))
+        kept = max(disk.size(origin), known_to([other.disk.size(origin) for other in others], enough))
         signed = before.heads.get(("log", origin))
         if signed is not None and signed.size > kept:
             self.liars |= {name}
@@ -157,7 +159,7 @@ class Watch:
             self.acknowledged = {ref: leaf for ref, leaf in self.acknowledged.items() if ref[0] != origin}
             return
         incarnations = [other.disk.largest("heartbeat", origin) for other in others]
-        self._beats[name] = (max(disk.meta.get(INCARNATION, 0), _known(incarnations, enough)), 1 << 60)
+        self._beats[name] = (max(disk.meta.get(INCARNATION, 0), known_to(incarnations, enough)), 1 << 60)
         views, now = [other.held for other in others], governor.held
         self._frontiers[name] = [
             head for head in self._frontiers.get(name, []) if said_by(now, head) or sum(said_by(view, head) for view in views) >= enough
@@ -172,7 +174,7 @@ class Watch:
         name, own = governor.name, governor.roster.origin(governor.member)
         floors = {log: head.size for (use, log), head in governor.disk.heads.items() if use == "witness"}
         shown = [other.largest("certificate", own) for other in others]
-        floors[own] = max(floors.get(own, 0), _known(shown, enough))
+        floors[own] = max(floors.get(own, 0), known_to(shown, enough))
         self._roots = {key: root for key, root in self._roots.items() if key[:2] != (name, own) or key[2] <= kept}
         self._lines = {key: line for key, line in self._lines.items() if key[0] != name or key[3] <= floors.get(key[2], 0)}
         self._newest = {key: line for key, line in self._newest.items() if key[0] != name or line[0] <= floors.get(key[2], 0)}
@@ -274,6 +276,11 @@ class Watch:
                     self.epochs.goes_over(governor.name, epoch, self.faulty(governor.roster))
                 case _:
                     pass
+
+    def pruned(self, governor: Governor, origin: str, end: int) -> None:
+        """I17 of what a governor lets go."""
+        if governor.member.name not in self.liars:
+            check_final(governor.name, governor.disk, origin, end, self.final.get(origin, ()))
 
     def _recorded(self, governor: Governor, leaf: bytes) -> None:
         record = read_record(leaf)
@@ -491,8 +498,3 @@ class Watch:
                 return  # as above
         if owner not in self.liars:
             self.acknowledged[ref.origin, ref.index] = ref.leaf
-
-
-def _known(sizes: Sequence[int], enough: int) -> int:
-    """What at least ``enough`` know."""
-    return sorted(sizes, reverse=True)[enough - 1] if len(sizes) >= enough else 0

@@ -1,6 +1,6 @@
 """What the bytes that are signed in a world say, what incidents prove, and whether two steps do the same."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar, cast
 
 from mesh.core.bytes import canonical
@@ -20,7 +20,7 @@ from mesh.protocol.state import GovernorState
 from mesh.protocol.step import Send, Step
 from mesh.testing.world.disk import Disk
 
-__all__ = ["decided_at", "expected", "read", "same_step", "unpae", "what_it_denies"]
+__all__ = ["decided_at", "expected", "known_to", "read", "same_step", "unpae", "what_it_denies"]
 
 P = TypeVar("P", bound=Payload)
 
@@ -84,6 +84,14 @@ def decided_at(disk: Disk, authorization: Authorization, identity: str) -> str |
     log = disk.logs.get(authorization.origin)
     if log is None or authorization.index >= len(log.leaves):
         return None
-    record = read_record(disk.written(authorization.origin, authorization.index))
+    leaf = disk.written(authorization.origin, authorization.index)
+    if not leaf:  # it came back as a hash: nobody has more of it
+        return log.hashes[authorization.index].hex()
+    record = read_record(leaf)
     fits = isinstance(record, DecisionMade) and record.authorization == identity
     return log.hashes[authorization.index].hex() if fits else None
+
+
+def known_to(sizes: Sequence[int], enough: int) -> int:
+    """What at least ``enough`` know."""
+    return sorted(sizes, reverse=True)[enough - 1] if len(sizes) >= enough else 0

@@ -6,7 +6,7 @@ Rules
    anybody (:mod:`mesh.roles.mending`).
 2. It is found by whoever reads it, or by the walk over the whole disk, :data:`WALK` records at each tick. Then the process ends.
 3. Before it starts again, members are asked for what rotted, one after the other. Only what has the hash that stood there is put back, and
-   until all of it is, nothing begins.
+   until all of it is, nothing begins. Of what members have pruned below a floor that stands on this disk only the hash is kept.
 4. I16: who has a rotten record on its disk ends within the time that a walk takes; and what is put back is to the byte what was there.
 
 Not here: when it happens (:mod:`mesh.testing.world.faults`), reading (:mod:`mesh.testing.world.disk`).
@@ -17,6 +17,8 @@ from functools import partial
 from random import Random
 from typing import Final, Protocol
 
+from mesh.core.law.retain import Retain
+from mesh.core.law.travel import read_law
 from mesh.core.log.merkle import leaf_hash
 from mesh.core.messages import LineageBatch, Pull, pack, unpack
 from mesh.errors import Alarm, Refused
@@ -69,7 +71,7 @@ class Walk:
         """
         places = [(origin, index) for origin in sorted(disk.logs) for index in range(disk.size(origin))]
         for origin, index in places[self._at : self._at + WALK]:
-            disk.records(origin, index, 1)
+            disk.verify(origin, index, 1)
         self._at = self._at + WALK if self._at + WALK < len(places) else 0
 
 
@@ -113,14 +115,25 @@ class Mender:
             return
         try:
             batch = unpack(LineageBatch, message.data)
-            leaf = bytes(batch.records[0])
+            leaf = b"" if batch.pruned else bytes(batch.records[0])
         except (Refused, IndexError):
             return
         disk = self._host.disk
-        if (batch.origin, batch.first) in disk.rotten() and fits(leaf, disk.hashes(batch.origin)[batch.first]):
+        if batch.pruned:
+            self._let_go(batch, disk)
+        elif (batch.origin, batch.first) in disk.rotten() and fits(leaf, disk.hashes(batch.origin)[batch.first]):
             written = disk.put_back(batch.origin, batch.first, leaf)
             if written != leaf:
                 raise Violation("I16", f"{self._host.name} puts back another record {batch.first} of {batch.origin} than was there")
+
+    def _let_go(self, batch: LineageBatch, disk: Disk) -> None:
+        """Members have pruned it; so does whose disk holds the root's word on that (rule 3)."""
+        place, said = (batch.origin, batch.first), [read_law(item.envelope).claims for item in disk.law.values()]
+        floors = [item.below for one in said if isinstance(one, Retain) for item in one.floors if item.origin == batch.origin]
+        below = max(floors, default=0)
+        if place in disk.rotten() and batch.first < below and batch.pruned[0] == disk.hashes(batch.origin)[batch.first].hex():
+            disk.put_back(*place, disk.written(*place))
+            disk.prune(*place, batch.first + 1, below=below)
 
 
 def readable(host: Host, read: Callable[[], None]) -> bool:
@@ -148,7 +161,8 @@ def flip(host: Host, others: Sequence[Host], final: Mapping[str, list[bytes]], r
         (origin, index)
         for origin, size in sorted(covered.items())
         for index in range(min(size, len(final.get(origin, ())), host.disk.size(origin)))
-        if any(other is not host and other.disk.hashes(origin)[index : index + 1] == [final[origin][index]] for other in others)
+        if host.disk.logs[origin].leaves[index]
+        and any(other is not host and _has(other.disk, origin, index, final[origin][index]) for other in others)
     ]
     if not places:
         return
@@ -158,6 +172,11 @@ def flip(host: Host, others: Sequence[Host], final: Mapping[str, list[bytes]], r
     host.disk.rot(origin, index, bytes(leaf))
     ground.say(host.name, "a bit flips", f"{origin} {index}")
     _watched(host, host.boots, (origin, index), ground, 0)
+
+
+def _has(disk: Disk, origin: str, index: int, leaf: bytes) -> bool:
+    """Whether that disk holds the record with this hash, and more of it than that."""
+    return disk.hashes(origin)[index : index + 1] == [leaf] and bool(disk.logs[origin].leaves[index])
 
 
 def _watched(host: Host, boots: int, place: tuple[str, int], ground: Ground, waited_us: int) -> None:

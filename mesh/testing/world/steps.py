@@ -14,7 +14,6 @@ from typing import Final, Protocol
 
 import msgspec
 
-from mesh.core.log.merkle import leaf_hash
 from mesh.core.run.authorization import RecordRef
 from mesh.errors import Alarm, MeshError, Unavailable
 from mesh.limits import BATCH_EVENTS_MAX
@@ -235,11 +234,10 @@ class Steps:
         for effect in made.step.effects:
             if isinstance(effect, InsertOnce) and (effect.at_ms, effect.space, effect.key) in disk.once:
                 index = disk.once[effect.at_ms, effect.space, effect.key]
-                leaf = disk.records(origin, index, 1)[0]
                 if effect.space == "intent":
-                    intents[effect.key] = leaf
+                    intents[effect.key] = disk.records(origin, index, 1)[0]
                 else:
-                    outcomes[effect.key] = RecordRef(origin=origin, index=index, leaf=leaf_hash(leaf).hex())
+                    outcomes[effect.key] = RecordRef(origin=origin, index=index, leaf=disk.hashes(origin)[index].hex())
         return Facts(intents=intents, outcomes=outcomes, over=made.facts.over | self._over(made.step))
 
     def _over(self, step: Step[GovernorState]) -> set[str]:
@@ -248,7 +246,7 @@ class Steps:
         for effect in step.effects:
             if isinstance(effect, Running):
                 places = [(origin, index) for identity, origin, index in disk.places if identity == effect.authorization]
-                leaves = [leaf for origin, index in places for leaf in disk.records(origin, index, 1)]
+                leaves = [leaf for origin, index in places for leaf in disk.verify(origin, index, 1) if leaf]
                 if any(ends(leaf, disk.held(leaf_ids(leaf)[0][:1]), effect.authorization, effect.enforcer) for leaf in leaves):
                     found.add(effect.authorization)
         return found

@@ -22,6 +22,7 @@ from mesh.testing.world.ground import Violation
 from mesh.testing.world.healing import Healing
 from mesh.testing.world.keys import remembered
 from mesh.testing.world.network import CALM
+from mesh.testing.world.pruning import INTENT_MS, REACH_US
 from mesh.testing.world.setting import WORKLOADS
 from mesh.testing.world.stage import Stage
 
@@ -88,6 +89,8 @@ class World:
 
     def _live(self) -> None:
         stage, ground = self.stage, self.stage.ground
+        if "prune" in self.trouble:
+            self._hurry()
         self.faults.arrange(HEAL_US, self.trouble)
         for start in (*(each.boot for each in stage.governors.values()), *(each.boot for each in stage.enforcers.values())):
             ground.after(stage.random.randrange(400_000), start)
@@ -101,6 +104,12 @@ class World:
             raise Violation("I10", f"{bound_us // 1_000_000} s after healing: {healing.missing()}")
         healing.robbed()
         healing.audit()
+
+    def _hurry(self) -> None:
+        """Nothing is asked of a record for longer than its age."""
+        self.stage.watch.families.reach_us = REACH_US
+        for workload in self.stage.workloads.values():
+            workload.life_ms = INTENT_MS
 
     def _traffic(self) -> None:
         stage, at_us = self.stage, _TRAFFIC_US

@@ -37,7 +37,7 @@ from mesh.protocol.step import Commit, Head, InsertOnce, Sending, SetMeta, Step
 from mesh.protocol.stored import INCARNATION
 from mesh.testing.world import clients, steps
 from mesh.testing.world import governor as shell
-from tests.world.mutants import catching, changing, erasing, rotting, seeking, using
+from tests.world.mutants import catching, changing, erasing, pruning, rotting, seeking, using
 
 __all__ = ["MUTANTS", "Mutant"]
 
@@ -448,6 +448,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
     "nobody certifies the logs of who has left": _mutant(changing.leaves_the_logs_of_who_left, "I10", trouble=("roster",)),
     "attests what it does not keep": _mutant(using.attests_what_it_does_not_keep, "I4"),
     "runs what is meant for another": _mutant(using.runs_what_is_meant_for_another, "I6"),
+    "prunes what is not final": _mutant(pruning.prunes_what_is_not_final, "I17", trouble=(*["prune"] * 6, *["isolate"] * 5, "partition")),
     "looks at nothing that it reads": _mutant(rotting.looks_at_nothing_it_reads, "I12", "I16", trouble=("bit flip", "bit flip")),
     "never walks over its disk": _mutant(rotting.never_walks, "I16", trouble=("bit flip", "bit flip")),
     "goes on with what it found rotten": _mutant(rotting.goes_on_with_what_it_found, "I12", "I16", trouble=("bit flip", "bit flip")),
