@@ -116,8 +116,12 @@ def take_proven(state: Mirror, batch: LineageBatch, context: MirrorContext, *, q
 
 
 def lowered(state: Mirror, batch: LineageBatch, context: MirrorContext) -> Mirror:
-    """The mirror that aims at the certificate of an answer which has only hashes of what comes next, if these are enough (rule 4)."""
-    if state.seeking or state.frozen or state.split or not _bare(state, batch, context):
+    """The mirror that aims at the certificate of an answer which has only hashes of what comes next, if these are enough (rule 4).
+
+    Also where they begin behind what is staged: nobody may have the records that would complete it.
+    """
+    first = max(batch.first, state.frontier.size)
+    if state.seeking or state.frozen or state.split or first > state.held or not bare_hashes(batch, first, context.governance):
         return state
     shown = _believed(state, batch, context)
     return aimed_at(state, shown.note) if shown is not None and shown.size > state.frontier.size else state
