@@ -5,8 +5,8 @@ from pathlib import Path
 from mesh.core.messages import LineageBatch, unpack
 from mesh.roles.answers import announcement
 from mesh.roles.recent import Recent
-from tests.roles.test_performer import Bench
 from tests.roles.test_erasing import _within
+from tests.roles.test_performer import Bench
 from tests.roles.test_pruning import BELOW, _bench, _final, _floor, _later, _pruning
 
 
