@@ -2,7 +2,8 @@
 
 Rules
 -----
-1. Signed is only a floor over what is final and old: whoever comes later and takes hashes there relies on that.
+1. Signed is only a floor over what is final and old: whoever comes later and takes hashes there relies on that. Nor does one reach the
+   end of what is final: of each log nodes keep the newest record, for its time.
 2. An archive that is named is judged before anything is signed: it must be whole, of this log, and reach the floor.
 3. A node's word is the record `pruned` in its own log, once k members have attested it: proved here, believed of nobody else.
 4. It ends with 0 only if all members gave theirs, or k of them with --quorum. What was said is signed all the same.
@@ -122,8 +123,8 @@ async def _check_old(mesh: client.MeshClient, origin: str, below: int) -> None:
     if not answers:
         raise Unavailable("unreachable", "no member of the roster answers")
     head = await recorded.head_of(mesh, answers, origin)
-    if head is None or head.size < below:
-        raise Refused("not_final", f"{head.size if head is not None else 0} records of {origin} are final, not {below}")
+    if head is None or head.size <= below:  # the newest one stays, and nobody could say that it has gone
+        raise Refused("not_final", f"{head.size if head is not None else 0} records of {origin} are final, not more than {below}")
     answer = await mesh.prove(client.Place(origin, below - 1))
     mesh.attested(answer)
     at_ms = record_of(answer).at_ms

@@ -31,6 +31,7 @@ import msgspec
 
 from mesh.core.bytes import envelope
 from mesh.core.law.governance import Governance
+from mesh.core.law.retain import NOWHERE
 from mesh.core.law.roster import Member, Roster
 from mesh.core.log.checkpoint import Checkpoint, log_verifier, open_checkpoint, read_checkpoint
 from mesh.core.log.merkle import Frontier, leaf_hash
@@ -460,7 +461,8 @@ class _Work:
             return
         owner, members = self.owners[log.origin].name, [member.name for member in self.roster.members]
         whom = list(dict.fromkeys([owner, *members] if owner in members else members))[log.turn % len(members)]
-        self.asks.append(Ask(whom, log.origin, log.frontier.size if self._led(log) else log.ready))
+        final = min(log.goal, self.audit.governance.floors.get(log.origin, NOWHERE).below)  # hashes are taken from what is settled on
+        self.asks.append(Ask(whom, log.origin, log.frontier.size if self._led(log) or log.frontier.size < final else log.ready))
         self._adopt(msgspec.structs.replace(log, asking=whom, asked_ms=self.now_ms))
 
     def _exhausted(self, log: Followed) -> bool:

@@ -55,10 +55,12 @@ _CERTIFICATES_MAX: Final = 8
 
 
 async def announcement(store: Store, recent: Recent, origin: str, first: int, size: int, note: bytes) -> list[bytes]:
-    """The messages that publish the records ``[first, size)`` of the own log."""
+    """The messages that publish the records ``[first, size)`` of the own log, those behind what was pruned."""
     at_hand = recent.announced(first, size)
     if at_hand is not None:
         return announce_batches(origin, first, *at_hand, note)
+    while gone := await store.pruned(origin, first, min(BATCH_RECORDS_MAX, size - first)):
+        first += len(gone)
     leaves: list[bytes] = []
     while first + len(leaves) < size:
         leaves += await store.records(origin, first + len(leaves), min(BATCH_RECORDS_MAX, size - first - len(leaves)))

@@ -6,7 +6,7 @@ Rules
    by its own time than all that it may still be asked for (:func:`mesh.core.law.retain.outlived`).
 2. One batch at a time, with pauses in between: whoever decides waits no longer than for any other commit. What was done is durable with
    each batch, so whoever is killed goes on from there.
-3. Of the own log the newest record stays: its time is what the next one may not be before.
+3. Of each log the newest record stays: its time is what the next one may not be before, whoever writes it.
 4. Once all below a floor has gone, and no byte of it is left in the WAL, it is recorded, once: the node's signed word.
 5. Nothing is done before a start is through, or while the clock cannot be trusted. What came back with an old copy of the disk goes again.
 
@@ -94,10 +94,8 @@ class _Pruning:
 
     async def _end(self, origin: str, kept: Kept) -> int:
         """Up to where records are final and may go (rules 1 and 3)."""
-        store, log = self._performer.store, self._performer.state.log
-        held = (await store.sizes()).get(origin, 0)
-        final = await self._final(origin, held)
-        return min(kept.below, final, held - 1 if origin == log.origin else held)
+        held = (await self._performer.store.sizes()).get(origin, 0)
+        return min(kept.below, await self._final(origin, held), held - 1)
 
     async def _final(self, origin: str, held: int) -> int:
         """How many of the records that are held are final."""

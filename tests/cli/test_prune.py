@@ -102,3 +102,11 @@ def test_an_archive_that_is_named_must_be_whole_of_this_log_and_reach_the_floor(
     next((tmp_path / "eu-1" / "statements").rglob("*.json")).unlink()
     assert code_of(_prune(desk, 2, "--archived", str(tmp_path / "eu-1"))[2]) == "body_missing"
     assert _floors(desk) == {1}
+
+
+def test_a_floor_at_the_end_of_what_is_final_is_not_signed_for_of_each_log_the_newest_record_stays(desk: Desk) -> None:
+    _asked(desk, 1)
+    final = max(log.certified for node in desk.mesh.nodes.values() for log in node.state.mirrors.values() if "/eu-1/" in log.origin)
+    assert final == desk.mesh.nodes["eu-1"].state.log.frontier.size
+    assert code_of(_prune(desk, final)[2]) == "not_final"
+    assert _floors(desk) == set()

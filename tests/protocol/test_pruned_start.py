@@ -4,7 +4,7 @@ from mesh.core.log.merkle import leaf_hash
 from mesh.core.messages import pack
 from mesh.protocol.events import BarrierArrived, LineageArrived, Tick
 from mesh.protocol.serving import pull_answer
-from mesh.protocol.step import Append, AppendHashes
+from mesh.protocol.step import Append, AppendHashes, Ask
 from tests.protocol.machines import LAB, ME, batch, checkpoint, only, told
 from tests.protocol.startkit import NEW, OTHERS, Start
 from tests.protocol.test_barrier import ORIGIN, _written
@@ -29,5 +29,26 @@ def test_a_lost_log_comes_back_as_hashes_where_nobody_keeps_more_of_it_and_goes_
     start.now_ms += 60_000
     effects = start.take(LineageArrived(pack(batch(owner, 3, note=note)), pulled=True, node=OTHERS[0]), Tick())
     assert [(append.first, len(append.leaves)) for append in only(Append, effects)] == [(3, 1)]
+    start.hear(told(OTHERS[2], frontier=heads))
+    assert (start.state.barrier, start.state.log.frontier) == (None, owner.log.frontier)
+
+
+def test_one_record_that_somebody_sends_first_keeps_no_log_from_coming_back_as_hashes() -> None:
+    owner = _written(4)
+    note = checkpoint(owner.leaves, ME, owner=ME)
+    final = checkpoint(owner.leaves[:3], *(LAB.roster.member(name) for name in OTHERS), owner=ME)
+    start = Start(NEW, governance=retaining(LAB, {ORIGIN: 3}))
+    heads = start.state.governance.frontier
+    start.take(BarrierArrived(told(OTHERS[0], note, frontier=heads)), BarrierArrived(told(OTHERS[1], frontier=heads)), Tick())
+    came, first = list[AppendHashes](), pack(batch(owner, 0, 1))
+    for _ in range(6):
+        start.now_ms += 60_000
+        effects = start.take(LineageArrived(first, pulled=True, node=OTHERS[0])) if first else []
+        first = b""
+        for ask in only(Ask, [*effects, *start.take(Tick())]):
+            gone = pull_answer(ORIGIN, ask.first, [], {}, {}, final, pruned=[leaf_hash(leaf) for leaf in owner.leaves[ask.first : 3]])
+            answer = gone if ask.first < 3 else pack(batch(owner, 3, note=note))
+            came += only(AppendHashes, start.take(LineageArrived(answer, pulled=True, node=ask.member)))
+    assert [(append.first, len(append.hashes)) for append in came] == [(0, 3)]
     start.hear(told(OTHERS[2], frontier=heads))
     assert (start.state.barrier, start.state.log.frontier) == (None, owner.log.frontier)
