@@ -3,7 +3,8 @@
 Rules
 -----
 1. Only what is known by a hash can be put back: a record and its leaf hash by the tree up to a root that this node signed,
-   witnessed or attested; branch hashes by the records; a statement by its id and by the checksum of the bytes it had.
+   witnessed or attested; branch hashes by the records; a statement by its id and by the checksum of the bytes it had. Where records
+   were pruned that is zeros, which nobody need be asked for, and a leaf hash is what the index has of it.
 2. What no root covers, and what only a checksum covers (heads, notes, facts, statements of streams), is not: it stays as it is.
 3. All is put back in one transaction, with what forbids changes set aside in it and back at its end. The lock of the file is
    held meanwhile.
@@ -13,7 +14,7 @@ Not here: where the bytes come from (:mod:`mesh.roles.mending`).
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,7 @@ from typing import Final, NamedTuple, Self
 
 from mesh.adapters.store import failure, hold
 from mesh.adapters.store_schema import LEVELS, checksum, floor_sum, head_sum, is_gone
-from mesh.adapters.storeprune import KEPT, named_still
+from mesh.adapters.storeprune import KEPT, StoredFloor, named_still
 from mesh.core.bytes import envelope
 from mesh.core.log.merkle import Frontier, leaf_hash
 from mesh.errors import Alarm, Refused, Unavailable
@@ -30,6 +31,7 @@ from mesh.protocol.step import Head
 __all__ = ["BrokenFile", "LostRecord", "LostStatement"]
 
 _STATEMENTS: Final = ("body", "document")
+_INDEXED: Final = "SELECT idx, leaf FROM record INDEXED BY record_at WHERE log = ?"
 _HEADS: Final = "SELECT use, size, root, time_s, sum FROM head WHERE log = ? AND size > 0"
 _NAMING: Final = """SELECT origin, idx FROM record JOIN log ON log.id = record.log WHERE CAST(data AS TEXT) LIKE ?
     ORDER BY n DESC LIMIT 8"""
@@ -105,6 +107,14 @@ class BrokenFile:
         with _ours():
             return [lost for table in _STATEMENTS for lost in self._of_table(table)]
 
+    def let_go(self, lost: LostStatement) -> bool:
+        """Whether no record names it any more that is held or was just given; then :meth:`put_back` leaves zeros of it."""
+        with _ours():
+            gone = lost.table == "body" and self._prunes() and next(self.naming(lost), None) is None
+        if gone:
+            self._writes.append(("UPDATE body SET envelope = zeroblob(length(envelope)) WHERE n = ?", (lost.row,)))
+        return gone
+
     def naming(self, lost: LostStatement) -> Iterator[tuple[str, int]]:
         """Places of records that may name it: the newest that are whole, then those that were just given."""
         with _ours():
@@ -139,6 +149,7 @@ class BrokenFile:
             triggers = self._file.execute(_TRIGGERS).fetchall()
             for name, _ in triggers:
                 self._file.execute(f"DROP TRIGGER {name}")
+            self._file.execute("REINDEX record")  # SQLite changes no row that its index does not have so
             for sql, values in self._writes:
                 self._file.execute(sql, values)
             self._file.execute("REINDEX record")
@@ -148,31 +159,47 @@ class BrokenFile:
         return len(self._writes) or int(not sound)
 
     def _of_log(self, origin: str, log: int) -> list[LostRecord]:
-        leaves, actual, below = list[bytes](), dict[int, bytes](), self._below(origin, log)
+        leaves, actual, gone, floor = list[bytes](), dict[int, bytes](), set[int](), self._floor(origin, log)
         for index, leaf, data in self._file.execute("SELECT idx, leaf, data FROM record NOT INDEXED WHERE log = ? ORDER BY idx", (log,)):
             found = leaf_hash(data)
             if index != len(leaves):
                 raise Alarm("storage_corrupt", f"{origin}: a record is missing before {index}")
             leaves.append(leaf)
-            if found != leaf and not (index < below and is_gone(data)):
+            if found != leaf and index < floor.below and is_gone(data):
+                gone.add(index)
+            elif found != leaf and index < floor.done:
+                gone.add(index)
+                self._writes.append(("UPDATE record SET data = zeroblob(length(data)) WHERE log = ? AND idx = ?", (log, index)))
+            elif found != leaf:
                 actual[index] = found
         signed = self._signed(origin, log, len(leaves))
         if actual and (signed is None or max(actual) >= signed.size):
             raise Alarm("storage_corrupt", f"{origin}: what record {max(actual)} was, no signed root says")
+        if signed is not None and not _leads(leaves, signed):  # then it is the hashes that are broken
+            self._correct(log, leaves, {index: leaf for index, leaf in self._file.execute(_INDEXED, (log,)) if index in gone})
         if signed is not None and not _leads(leaves, signed):
-            for index, leaf in actual.items():  # then it is the hashes that are broken
-                leaves[index] = leaf
-                self._writes.append(("UPDATE record SET leaf = ? WHERE log = ? AND idx = ?", (leaf, log, index)))
+            self._correct(log, leaves, actual)
             actual.clear()
             if not _leads(leaves, signed):
                 raise Alarm("storage_corrupt", f"{origin}: neither records nor hashes lead to the root signed at size {signed.size}")
         self._branches(log, leaves)
         return [LostRecord(origin, index, leaves[index]) for index in actual]
 
-    def _below(self, origin: str, log: int) -> int:
-        """The floor of that log; 0 if it has none that is whole."""
+    def _correct(self, log: int, leaves: list[bytes], hashes: Mapping[int, bytes]) -> None:
+        """These are the hashes of those records."""
+        for index, leaf in hashes.items():
+            if leaves[index] != leaf:
+                leaves[index] = leaf
+                self._writes.append(("UPDATE record SET leaf = ? WHERE log = ? AND idx = ?", (leaf, log, index)))
+
+    def _floor(self, origin: str, log: int) -> StoredFloor:
+        """The floor of that log, if it has one that is whole."""
         rows = self._file.execute("SELECT below, done, sum FROM floor WHERE log = ?", (log,)).fetchall()
-        return next((below for below, done, total in rows if total == floor_sum(origin, below, done)), 0)
+        whole = (StoredFloor(below, done) for below, done, total in rows if total == floor_sum(origin, below, done))
+        return next(whole, StoredFloor(0, 0))
+
+    def _prunes(self) -> bool:
+        return self._file.execute("SELECT 1 FROM floor").fetchone() is not None
 
     def _signed(self, origin: str, log: int, held: int) -> Head | None:
         """The largest head of that log which is whole, and whose records are held."""
@@ -192,7 +219,7 @@ class BrokenFile:
 
     def _of_table(self, table: str) -> list[LostStatement]:
         lost, gone = list[LostStatement](), list[LostStatement]()
-        prunes = self._file.execute("SELECT 1 FROM floor").fetchone() is not None
+        prunes = self._prunes()
         for row, identity, data, total in self._file.execute(f"SELECT n, id, envelope, sum FROM {table}"):  # noqa: S608 -- our own names
             one = LostStatement(table, row, identity.hex(), total)
             if not one.fits(data):

@@ -84,7 +84,8 @@ async def _put_back(path: Path, alarm: Alarm, fetch: Fetch) -> int:
             for lost in records:
                 file.give_record(lost, await _record(lost, fetch, alarm))
             for missing in statements:
-                file.give_statement(missing, await _statement(file, missing, fetch, alarm))
+                if not file.let_go(missing):
+                    file.give_statement(missing, await _statement(file, missing, fetch, alarm))
             return file.put_back()
     except MeshError as error:
         _log.error("cannot be mended from here: %s", error)
