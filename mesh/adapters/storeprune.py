@@ -94,7 +94,7 @@ def _raised(held: StoredFloor, *, below: int, span: tuple[int, int]) -> StoredFl
 
 
 def _row(origin: str, log: int, floor: StoredFloor) -> tuple[int, int, int, int]:
-    return log, *floor, floor_sum(origin, *floor)
+    return log, floor.below, floor.done, floor_sum(origin, floor.below, floor.done)
 
 
 async def floor_rows(fetch: Fetch, effects: Sequence[Persist], ids: Mapping[str, int]) -> list[tuple[int, int, int, int]]:
