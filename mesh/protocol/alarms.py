@@ -75,6 +75,8 @@ class Kept(Payload):
     starts: Starts
     lost_ms: Millis
     """Up to when unfinished lives were forgotten; 0 if none was."""
+    skipped_ms: Millis
+    """Up to when records were skipped of which nobody had more than hashes; 0 if none was."""
     lags: Annotated[list[Lag], msgspec.Meta(max_length=AUDIT_LAGS_MAX)]
     silent: Annotated[list[Silence], msgspec.Meta(max_length=MEMBERS_MAX)]
 
@@ -89,6 +91,7 @@ class Watched(msgspec.Struct, frozen=True):
     lost_ms: int
     lags: tuple[Lag, ...] = ()
     silent: tuple[Silence, ...] = ()
+    skipped_ms: int = 0
 
 
 NOTHING: Final = Watched({}, 0, {}, Starts(match=0, mismatch=0, unverifiable=0), 0)
@@ -97,7 +100,14 @@ NOTHING: Final = Watched({}, 0, {}, Starts(match=0, mismatch=0, unverifiable=0),
 def watched(kept: Kept) -> Watched:
     """What was kept, to go on from."""
     return Watched(
-        keyed(kept.boots), kept.forgotten, by_intent(kept.lives), kept.starts, kept.lost_ms, tuple(kept.lags), tuple(kept.silent)
+        keyed(kept.boots),
+        kept.forgotten,
+        by_intent(kept.lives),
+        kept.starts,
+        kept.lost_ms,
+        tuple(kept.lags),
+        tuple(kept.silent),
+        kept.skipped_ms,
     )
 
 
@@ -109,6 +119,7 @@ def kept_of(state: Watched) -> Kept:
         lives=sorted(state.lives.values(), key=lambda life: (life.newest_ms, life.intent)),
         starts=state.starts,
         lost_ms=state.lost_ms,
+        skipped_ms=state.skipped_ms,
         lags=list(state.lags),
         silent=list(state.silent),
     )
@@ -130,17 +141,17 @@ class Watch:
 
     def outcome(self, heard: LoggedOutcome) -> None:
         """An outcome stands in a log; one that was taken before, from whichever log, changes nothing."""
-        if self._numbering is None:
-            self._numbering = Numbering(self._state.boots, self._state.forgotten)
-        if self._numbering.take(heard) and (deed := deed_of(heard)).event != "blocked":
+        if self.numbering.take(heard) and (deed := deed_of(heard)).event != "blocked":
             self.lives.deed(heard.claims.intent, deed)
 
-    def pruned(self, now_ms: int) -> None:
-        """Records were skipped that nobody has any more: what lacks because of that is not missed (:mod:`mesh.core.law.retain`)."""
-        if self._numbering is None:
-            self._numbering = Numbering(self._state.boots, self._state.forgotten)
-        self._numbering.forgotten = max(1, self._numbering.forgotten)
-        self.lives.lost_ms = max(self.lives.lost_ms, now_ms - PRUNE_AGE_MS_MIN)
+    def pruned(self, now_ms: int, *, read_ms: int) -> None:
+        """Records were skipped that nobody has any more, of a log that was read up to ``read_ms``.
+
+        What lacks because of that is not missed (:mod:`mesh.core.law.retain`).
+        """
+        until_ms = max(now_ms - PRUNE_AGE_MS_MIN, 1)
+        self.numbering.skip(read_ms - _LONGER * PATIENT.late_ms, until_ms)
+        self.lives.lost_ms = max(self.lives.lost_ms, until_ms)
 
     def told(self, statuses: Mapping[str, NodeStatus], final: Mapping[str, int], roster: Roster, *, now_ms: int) -> None:
         """What members of ``roster`` answered about themselves."""
@@ -149,6 +160,13 @@ class Watch:
         answers = {name: status for name, status in statuses.items() if name in members}
         self._lags = lagging((lag for lag in self._lags if lag.member in members), answers, final, owners=owners, now_ms=now_ms)
         self._silent = silent(self._silent, answers, members, now_ms=now_ms)
+
+    @property
+    def numbering(self) -> Numbering:
+        """The working copy of boots."""
+        if self._numbering is None:
+            self._numbering = Numbering(self._state.boots, self._state.forgotten, self._state.skipped_ms)
+        return self._numbering
 
     @property
     def lives(self) -> Lives:
@@ -169,7 +187,8 @@ class Watch:
         state = self._state
         if self._numbering is not None:
             self._numbering.trim()
-            state = msgspec.structs.replace(state, boots=self._numbering.boots, forgotten=self._numbering.forgotten)
+            numbers = self._numbering
+            state = msgspec.structs.replace(state, boots=numbers.boots, forgotten=numbers.forgotten, skipped_ms=numbers.skipped_ms)
         if self._lives is not None:
             self._lives.forget(seen_ms)
             state = msgspec.structs.replace(state, lives=self._lives.lives, starts=self._lives.starts, lost_ms=self._lives.lost_ms)
