@@ -70,7 +70,7 @@ class Duplicate(Exception):
         self.position = position
 
 
-LAYOUT: Final = Layout(application=0x6D657368, version=5, journal="wal", synchronous="FULL", schema=SCHEMA, together=1)
+LAYOUT: Final = Layout(application=0x6D657368, version=6, journal="wal", synchronous="FULL", schema=SCHEMA, together=1)
 
 
 class Session:

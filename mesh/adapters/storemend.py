@@ -3,8 +3,9 @@
 Rules
 -----
 1. Only what is known by a hash can be put back: a record and its leaf hash by the tree up to a root that this node signed,
-   witnessed or attested; branch hashes by the records; a statement by its id and by the checksum of the bytes it had.
-2. What was pruned is zeros again where it is not; so is what members have pruned meanwhile, below a floor that the root signed.
+   witnessed or attested; branch hashes by the records; a statement by its id and by the checksum of the bytes it had. Where records
+   were pruned that is zeros, which nobody need be asked for, and a leaf hash is what the index has of it.
+2. What members have pruned meanwhile may go here too, below a floor that the root signed.
 3. What no root covers, and what only a checksum covers (heads, notes, facts, statements of streams), is not: it stays as it is.
 4. All is put back in one transaction, with what forbids changes set aside in it and back at its end. The lock of the file is
    held meanwhile.
@@ -14,7 +15,7 @@ Not here: where the bytes come from (:mod:`mesh.roles.mending`).
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,7 @@ from typing import Final, NamedTuple, Self
 
 from mesh.adapters.store import failure, hold
 from mesh.adapters.store_schema import LEVELS, SET_FLOORS, checksum, floor_sum, head_sum, is_gone
-from mesh.adapters.storeprune import KEPT, named_still
+from mesh.adapters.storeprune import KEPT, StoredFloor, named_still
 from mesh.core.bytes import envelope
 from mesh.core.law.erase import ERASURES
 from mesh.core.law.retain import Retain
@@ -34,6 +35,7 @@ from mesh.protocol.step import Head
 __all__ = ["BrokenFile", "LostRecord", "LostStatement"]
 
 _STATEMENTS: Final = ("body", "document")
+_INDEXED: Final = "SELECT idx, leaf FROM record INDEXED BY record_at WHERE log = ?"
 _HEADS: Final = "SELECT use, size, root, time_s, sum FROM head WHERE log = ? AND size > 0"
 _NAMING: Final = """SELECT origin, idx FROM record JOIN log ON log.id = record.log WHERE CAST(data AS TEXT) LIKE ?
     ORDER BY n DESC LIMIT 8"""
@@ -85,8 +87,6 @@ class BrokenFile:
         self._logs: dict[str, int] = {}
         self._writes: list[tuple[str, tuple[object, ...]]] = []
         self._given: dict[tuple[str, int], bytes] = {}
-        self._whole = False
-        """Whether all records are known to be what they were."""
 
     def __enter__(self) -> Self:
         """Nothing is looked at by entering."""
@@ -101,18 +101,35 @@ class BrokenFile:
         """Records that are not what a signed root says. What can be made again from the rest is noted for :meth:`put_back`.
 
         Raises:
-            Alarm: ``storage_corrupt``: of some nobody knows what they were (rule 3).
+            Alarm: ``storage_corrupt``: of some nobody knows what they were (rule 2).
         """
         with _ours():
             self._logs = dict(self._file.execute("SELECT origin, id FROM log"))
-            lost = [lost for origin, log in sorted(self._logs.items()) for lost in self._of_log(origin, log)]
-        self._whole = not lost
-        return lost
+            return [lost for origin, log in sorted(self._logs.items()) for lost in self._of_log(origin, log)]
 
     def lost_statements(self) -> list[LostStatement]:
         """Bodies and documents that are not what their ids say."""
         with _ours():
             return [lost for table in _STATEMENTS for lost in self._of_table(table)]
+
+    def let_go_record(self, lost: LostRecord) -> bool:
+        """Members have pruned it, and nobody has it: :meth:`put_back` keeps its hash. False if the root's word does not let it go."""
+        with _ours():
+            log, said = self._logs[lost.origin], self._said(lost.origin)
+            floor = self._floor(lost.origin, log)
+        if lost.at >= said:
+            return False
+        below = max(floor.below, said)
+        self._writes += [(SET_FLOORS, (log, below, floor.done, floor_sum(lost.origin, below, floor.done))), (_BLANK, (log, lost.at))]
+        return True
+
+    def let_go_statement(self, lost: LostStatement) -> bool:
+        """Whether no record names it any more that is held or was just given; then :meth:`put_back` leaves zeros of it."""
+        with _ours():
+            gone = lost.table == "body" and self._prunes() and next(self.naming(lost), None) is None
+        if gone:
+            self._writes.append(("UPDATE body SET envelope = zeroblob(length(envelope)) WHERE n = ?", (lost.row,)))
+        return gone
 
     def naming(self, lost: LostStatement) -> Iterator[tuple[str, int]]:
         """Places of records that may name it: the newest that are whole, then those that were just given."""
@@ -133,17 +150,6 @@ class BrokenFile:
         self._given[lost.origin, lost.at] = data
         self._writes.append(("UPDATE record SET data = ? WHERE log = ? AND idx = ?", (data, self._logs[lost.origin], lost.at)))
 
-    def let_go(self, lost: LostRecord) -> bool:
-        """Members have pruned it, and nobody has it: :meth:`put_back` keeps its hash. False if the root's word does not let it go."""
-        with _ours():
-            log, said = self._logs[lost.origin], self._said(lost.origin)
-            below, done = self._floor(lost.origin, log)
-        if lost.at >= said:
-            return False
-        below = max(below, said)
-        self._writes += [(SET_FLOORS, (log, below, done, floor_sum(lost.origin, below, done))), (_BLANK, (log, lost.at))]
-        return True
-
     def give_statement(self, lost: LostStatement, data: bytes) -> None:
         """The same of a statement. Raises as :meth:`give_record`."""
         if not lost.fits(data):
@@ -151,7 +157,7 @@ class BrokenFile:
         self._writes.append((f"UPDATE {lost.table} SET envelope = ? WHERE n = ?", (data, lost.row)))  # noqa: S608 -- our own names
 
     def put_back(self) -> int:
-        """Write what was found (rule 4); how many rows, or 1 if only an index was broken."""
+        """Write what was found (rule 3); how many rows, or 1 if only an index was broken."""
         with _ours():
             sound = self._file.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
             self._file.execute("PRAGMA synchronous = FULL")
@@ -159,6 +165,7 @@ class BrokenFile:
             triggers = self._file.execute(_TRIGGERS).fetchall()
             for name, _ in triggers:
                 self._file.execute(f"DROP TRIGGER {name}")
+            self._file.execute("REINDEX record")  # SQLite changes no row that its index does not have so
             for sql, values in self._writes:
                 self._file.execute(sql, values)
             self._file.execute("REINDEX record")
@@ -168,39 +175,53 @@ class BrokenFile:
         return len(self._writes) or int(not sound)
 
     def _of_log(self, origin: str, log: int) -> list[LostRecord]:
-        leaves, actual, (below, done) = list[bytes](), dict[int, bytes](), self._floor(origin, log)
+        leaves, actual, gone, floor = list[bytes](), dict[int, bytes](), set[int](), self._floor(origin, log)
         for index, leaf, data in self._file.execute("SELECT idx, leaf, data FROM record NOT INDEXED WHERE log = ? ORDER BY idx", (log,)):
             found = leaf_hash(data)
             if index != len(leaves):
                 raise Alarm("storage_corrupt", f"{origin}: a record is missing before {index}")
             leaves.append(leaf)
-            if found != leaf and index < done and not is_gone(data):
+            if found != leaf and index < floor.below and is_gone(data):
+                gone.add(index)
+            elif found != leaf and index < floor.done:
+                gone.add(index)
                 self._writes.append((_BLANK, (log, index)))
-            elif found != leaf and not (index < below and is_gone(data)):
+            elif found != leaf:
                 actual[index] = found
         signed = self._signed(origin, log, len(leaves))
         if actual and (signed is None or max(actual) >= signed.size):
             raise Alarm("storage_corrupt", f"{origin}: what record {max(actual)} was, no signed root says")
+        if signed is not None and not _leads(leaves, signed):  # then it is the hashes that are broken
+            self._correct(log, leaves, {index: leaf for index, leaf in self._file.execute(_INDEXED, (log,)) if index in gone})
         if signed is not None and not _leads(leaves, signed):
-            for index, leaf in actual.items():  # then it is the hashes that are broken
-                leaves[index] = leaf
-                self._writes.append(("UPDATE record SET leaf = ? WHERE log = ? AND idx = ?", (leaf, log, index)))
+            self._correct(log, leaves, actual)
             actual.clear()
             if not _leads(leaves, signed):
                 raise Alarm("storage_corrupt", f"{origin}: neither records nor hashes lead to the root signed at size {signed.size}")
         self._branches(log, leaves)
         return [LostRecord(origin, index, leaves[index]) for index in actual]
 
-    def _floor(self, origin: str, log: int) -> tuple[int, int]:
-        """From where on that log is kept, and up to where all was pruned; (0, 0) if it has no floor that is whole."""
+    def _correct(self, log: int, leaves: list[bytes], hashes: Mapping[int, bytes]) -> None:
+        """These are the hashes of those records."""
+        for index, leaf in hashes.items():
+            if leaves[index] != leaf:
+                leaves[index] = leaf
+                self._writes.append(("UPDATE record SET leaf = ? WHERE log = ? AND idx = ?", (leaf, log, index)))
+
+    def _floor(self, origin: str, log: int) -> StoredFloor:
+        """The floor of that log, if it has one that is whole."""
         rows = self._file.execute("SELECT below, done, sum FROM floor WHERE log = ?", (log,)).fetchall()
-        return next(((below, done) for below, done, total in rows if total == floor_sum(origin, below, done)), (0, 0))
+        whole = (StoredFloor(below, done) for below, done, total in rows if total == floor_sum(origin, below, done))
+        return next(whole, StoredFloor(0, 0))
 
     def _said(self, origin: str) -> int:
         """From where on the root has said that records of that log are kept, by the statements here that are whole."""
         laws = self._file.execute("SELECT envelope, sum FROM law WHERE stream = ? OR stream LIKE ?", (ERASURES, f"{ERASURES}/%"))
         said = [read_law(data).claims for data, total in laws if total == checksum(data)]
         return max((item.below for one in said if isinstance(one, Retain) for item in one.floors if item.origin == origin), default=0)
+
+    def _prunes(self) -> bool:
+        return self._file.execute("SELECT 1 FROM floor").fetchone() is not None
 
     def _signed(self, origin: str, log: int, held: int) -> Head | None:
         """The largest head of that log which is whole, and whose records are held."""
@@ -220,16 +241,13 @@ class BrokenFile:
 
     def _of_table(self, table: str) -> list[LostStatement]:
         lost, gone = list[LostStatement](), list[LostStatement]()
-        prunes = self._file.execute("SELECT 1 FROM floor").fetchone() is not None
+        prunes = self._prunes()
         for row, identity, data, total in self._file.execute(f"SELECT n, id, envelope, sum FROM {table}"):  # noqa: S608 -- our own names
             one = LostStatement(table, row, identity.hex(), total)
             if not one.fits(data):
                 (gone if prunes and table == "body" and is_gone(data) else lost).append(one)
-        if gone or (lost and prunes and table == "body"):  # with the last record that named it, or it has rotted
+        if gone:  # with the last record that named it, or it has rotted
             named = set[bytes]().union(*(bodies for bodies, _ in named_still(self._file.execute(KEPT))))
-            useless = [one for one in lost if self._whole and bytes.fromhex(one.id) not in named]
-            self._writes += [("UPDATE body SET envelope = zeroblob(length(envelope)) WHERE n = ?", (one.row,)) for one in useless]
-            lost = [one for one in lost if one not in useless]
             lost += [one for one in gone if bytes.fromhex(one.id) in named and not self._again(one)]
         return lost
 

@@ -81,14 +81,20 @@ def named_still(kept: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[set[bytes
         yield set(map(bytes.fromhex, named)), set(map(bytes.fromhex, opened))
 
 
-async def _floor_row(fetch: Fetch, origin: str, log: int, *, below: int, span: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The row that raises the floor of a log, whose number in the file is ``log``, to at least ``below``, with ``span`` pruned."""
-    done = 0
-    for held in await fetch("SELECT below, done FROM floor WHERE log = ?", (log,)):
-        below, done = max(below, held[0]), held[1]
+async def _floor(fetch: Fetch, log: int) -> StoredFloor:
+    """What the file has of the floor of a log, whose number there is ``log``."""
+    rows = await fetch("SELECT below, done FROM floor WHERE log = ?", (log,))
+    return StoredFloor(*rows[0]) if rows else StoredFloor(0, 0)
+
+
+def _raised(held: StoredFloor, *, below: int, span: tuple[int, int]) -> StoredFloor:
+    """That floor at ``below`` at least, with ``span`` pruned."""
     first, end = span
-    done = end if first <= done < end else done
-    return log, below, done, floor_sum(origin, below, done)
+    return StoredFloor(max(below, held.below), end if first <= held.done < end else held.done)
+
+
+def _row(origin: str, log: int, floor: StoredFloor) -> tuple[int, int, int, int]:
+    return log, floor.below, floor.done, floor_sum(origin, floor.below, floor.done)
 
 
 async def floor_rows(fetch: Fetch, effects: Sequence[Persist], ids: Mapping[str, int]) -> list[tuple[int, int, int, int]]:
@@ -97,19 +103,21 @@ async def floor_rows(fetch: Fetch, effects: Sequence[Persist], ids: Mapping[str,
     Raises:
         Alarm: ``storage_rolled_back`` for what stands above the floor that it comes with.
     """
-    found = list[tuple[int, int, int, int]]()
+    found = dict[str, StoredFloor]()
     for effect in effects:
         if isinstance(effect, AppendHashes):
-            span = effect.first, effect.first + len(effect.hashes)
+            origin, span = effect.origin, (effect.first, effect.first + len(effect.hashes))
             if span[1] > effect.below:
-                raise Alarm("storage_rolled_back", f"{effect.origin}: only the hash of record {span[1] - 1}, kept from {effect.below} on")
-            found.append(await _floor_row(fetch, effect.origin, ids[effect.origin], below=effect.below, span=span))
-    return found
+                raise Alarm("storage_rolled_back", f"{origin}: only the hash of record {span[1] - 1}, kept from {effect.below} on")
+            held = found[origin] if origin in found else await _floor(fetch, ids[origin])  # several answers may be one commit
+            found[origin] = _raised(held, below=effect.below, span=span)
+    return [_row(origin, ids[origin], floor) for origin, floor in found.items()]
 
 
 async def overwrite(fetch: Fetch, many: Many, log: int, room: Room, *, below: int) -> Collection[bytes]:
     """Overwrite what goes; the ids of which nothing is left."""
-    await many(SET_FLOORS, [await _floor_row(fetch, room.origin, log, below=below, span=(room.first, room.end))])
+    floor = _raised(await _floor(fetch, log), below=below, span=(room.first, room.end))
+    await many(SET_FLOORS, [_row(room.origin, log, floor)])
     since: Sequence[tuple[Any, ...]] = await fetch(_LOCATED, (room.places,))
     named_since = {key for (key,) in since}
     await many(_RECORDS, [(log, room.first, room.end)])

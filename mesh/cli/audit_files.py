@@ -5,7 +5,8 @@ Rules
 1. The context says whom to trust. What governs is taken from the files as it would be from a member: signed, and verified here.
 2. Records are judged by the same procedure as those of a mesh, and every decision is repeated with the real engine.
 3. The auditor's own position is neither read nor written: a file is judged from its first record on.
-4. What the files lack nobody else is asked for: a log with a gap is judged up to it, and the gap is named.
+4. What the files lack nobody else is asked for: a log with a gap is judged up to it, and the gap is named. Of what a node's file has
+   pruned below a floor that it holds, hashes are enough, as they are from a member.
 
 Not here: judging single proofs (``mesh verify``).
 """
@@ -33,9 +34,9 @@ from mesh.limits import BATCH_RECORDS_MAX, MESSAGE_BYTES_MAX
 from mesh.protocol.alarms import Patience, Standing
 from mesh.protocol.audit import Audit
 from mesh.protocol.audited import AuditEvent, AuditState
-from mesh.protocol.events import NoteArrived
+from mesh.protocol.events import LineageArrived, NoteArrived
 from mesh.protocol.filed import Filed, proofs_as_events, that_is_all
-from mesh.protocol.serving import body_ids, opening_ids
+from mesh.protocol.serving import body_ids, opening_ids, pull_answer
 
 if TYPE_CHECKING:
     from mesh.adapters.cedar import CedarEngine
@@ -141,8 +142,13 @@ async def _events(cli: Cli, path: Path) -> AsyncIterator[list[AuditEvent]]:
 
 async def _log(reader: "StoreReader", origin: str, size: int) -> AsyncIterator[list[AuditEvent]]:
     """One log of a node's file, with the certificates that it holds."""
-    filed = Filed()
-    for first in range(0, size, BATCH_RECORDS_MAX):
+    filed, first = Filed(), 0
+    while first < size:
+        gone = await reader.pruned(origin, first, BATCH_RECORDS_MAX)
+        if gone:
+            yield [*filed.end(), await _hashes(reader, origin, first, gone)]
+            first += len(gone)
+            continue
         leaves = await reader.records(origin, first, BATCH_RECORDS_MAX)
         records = [read_record(leaf) for leaf in leaves]
         bodies = await reader.bodies(name for record in records for name in body_ids(record))
@@ -153,8 +159,19 @@ async def _log(reader: "StoreReader", origin: str, size: int) -> AsyncIterator[l
             openings = canonical.decode(Openings, mine, bytes_max=MESSAGE_BYTES_MAX) if mine is not None else None
             named = [bodies[name] for name in body_ids(record) if name in bodies]
             yield filed.add(origin, record.index, leaf, named, openings, note.note if note is not None else b"")
+        first += len(leaves)
     newest = await reader.note("certificate", origin, latest=True)
     yield [*filed.end(), *([NoteArrived(newest.note)] if newest is not None else [])]
+
+
+async def _hashes(reader: "StoreReader", origin: str, first: int, gone: Sequence[bytes]) -> LineageArrived:
+    """Hashes of records that were pruned, and how they lead to a certificate, as a member answers who is asked for them."""
+    end, path = first + len(gone), list[bytes]()
+    certificate = await reader.note("certificate", origin, at_least=end)
+    if certificate is not None and end < certificate.size:
+        path += await reader.consistency_path(origin, end, certificate.size)
+    note = certificate.note if certificate is not None else b""
+    return LineageArrived(pull_answer(origin, first, [], {}, {}, note, path=path, pruned=gone), pulled=True)
 
 
 def _proofs(cli: Cli, path: Path) -> Iterator[ProofBundle]:

@@ -75,8 +75,8 @@ class Kept(Payload):
     starts: Starts
     lost_ms: Millis
     """Up to when unfinished lives were forgotten; 0 if none was."""
-    pruned_ms: Millis
-    """How old, at most, the newest record was of which only the hash was to be had; 0 if there was none."""
+    skipped_ms: Millis
+    """Up to when records were skipped of which nobody had more than hashes; 0 if none was."""
     lags: Annotated[list[Lag], msgspec.Meta(max_length=AUDIT_LAGS_MAX)]
     silent: Annotated[list[Silence], msgspec.Meta(max_length=MEMBERS_MAX)]
 
@@ -91,7 +91,7 @@ class Watched(msgspec.Struct, frozen=True):
     lost_ms: int
     lags: tuple[Lag, ...] = ()
     silent: tuple[Silence, ...] = ()
-    pruned_ms: int = 0
+    skipped_ms: int = 0
 
 
 NOTHING: Final = Watched({}, 0, {}, Starts(match=0, mismatch=0, unverifiable=0), 0)
@@ -107,7 +107,7 @@ def watched(kept: Kept) -> Watched:
         kept.lost_ms,
         tuple(kept.lags),
         tuple(kept.silent),
-        kept.pruned_ms,
+        kept.skipped_ms,
     )
 
 
@@ -119,7 +119,7 @@ def kept_of(state: Watched) -> Kept:
         lives=sorted(state.lives.values(), key=lambda life: (life.newest_ms, life.intent)),
         starts=state.starts,
         lost_ms=state.lost_ms,
-        pruned_ms=state.pruned_ms,
+        skipped_ms=state.skipped_ms,
         lags=list(state.lags),
         silent=list(state.silent),
     )
@@ -144,13 +144,14 @@ class Watch:
         if self.numbering.take(heard) and (deed := deed_of(heard)).event != "blocked":
             self.lives.deed(heard.claims.intent, deed)
 
-    def pruned(self, now_ms: int) -> None:
-        """Records were skipped that nobody has any more: what lacks because of that is not missed (:mod:`mesh.core.law.retain`).
+    def pruned(self, now_ms: int, *, read_ms: int) -> None:
+        """Records were skipped that nobody has any more, of a log that was read up to ``read_ms``.
 
-        Whichever log was read first: what they showed may lack in one that was read before.
+        What lacks because of that is not missed (:mod:`mesh.core.law.retain`).
         """
-        self.numbering.pruned(now_ms - PRUNE_AGE_MS_MIN)
-        self.lives.lost_ms = max(self.lives.lost_ms, now_ms - PRUNE_AGE_MS_MIN)
+        until_ms = max(now_ms - PRUNE_AGE_MS_MIN, 1)
+        self.numbering.skip(read_ms - _LONGER * PATIENT.late_ms, until_ms)
+        self.lives.lost_ms = max(self.lives.lost_ms, until_ms)
 
     def told(self, statuses: Mapping[str, NodeStatus], final: Mapping[str, int], roster: Roster, *, now_ms: int) -> None:
         """What members of ``roster`` answered about themselves."""
@@ -164,7 +165,7 @@ class Watch:
     def numbering(self) -> Numbering:
         """The working copy of boots."""
         if self._numbering is None:
-            self._numbering = Numbering(self._state.boots, self._state.forgotten, self._state.pruned_ms)
+            self._numbering = Numbering(self._state.boots, self._state.forgotten, self._state.skipped_ms)
         return self._numbering
 
     @property
@@ -186,9 +187,8 @@ class Watch:
         state = self._state
         if self._numbering is not None:
             self._numbering.trim()
-            state = msgspec.structs.replace(
-                state, boots=self._numbering.boots, forgotten=self._numbering.forgotten, pruned_ms=self._numbering.pruned_ms
-            )
+            numbers = self._numbering
+            state = msgspec.structs.replace(state, boots=numbers.boots, forgotten=numbers.forgotten, skipped_ms=numbers.skipped_ms)
         if self._lives is not None:
             self._lives.forget(seen_ms)
             state = msgspec.structs.replace(state, lives=self._lives.lives, starts=self._lives.starts, lost_ms=self._lives.lost_ms)

@@ -260,7 +260,7 @@ class _Work:
         if not count:
             return self._led(log)
         if bare:
-            self.watch.pruned(self.now_ms)
+            self.watch.pruned(self.now_ms, read_ms=log.last_ms)
             self._passed(log, hashes[:count])
             self._count(log, (), log.frontier.extend(hashes[:count]), note, bare=hashes[:count])
             return True

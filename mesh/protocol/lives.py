@@ -219,7 +219,12 @@ class Lives:
 
 
 def unsure(deed: Deed, lost_ms: int) -> bool:
-    """Whether what belongs to it may have been forgotten, if unfinished lives up to ``lost_ms`` were; 0 if none were."""
+    """Whether what belongs to it may have been forgotten, if unfinished lives up to ``lost_ms`` were; 0 if none were.
+
+    When that began of which a later boot knows no end, it does not say.
+    """
+    if deed.event == "unknown":
+        return lost_ms > 0
     return lost_ms > 0 and deed.at_ms - deed.lasted_ms <= lost_ms + INTENT_LIFE_MS_MAX
 
 

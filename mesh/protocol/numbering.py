@@ -9,6 +9,8 @@ Rules
 4. What is remembered is bounded: of each boot the ids of the last :data:`mesh.limits.OUTBOX_OUTCOMES_MAX` numbers (no honest enforcer
    sends older ones again), of all together :data:`mesh.limits.AUDIT_OUTCOMES_MAX`; and :data:`mesh.limits.AUDIT_BOOTS_MAX` boots,
    those that spoke last. A boot that may have been forgotten begins anew where it is met again.
+5. What may stand in records that were skipped, because nobody has more than their hashes any more, is in a hole and is not missed: what was
+   said before a boot was met, what follows what was said before those records were kept, and what was missed where they were not read yet.
 
 A swallowed outcome and a skipped one look the same here: who is to blame is for people. What was the last of a boot, and came to nobody,
 is in no hole (:mod:`mesh.protocol.lives` misses the end of what has started).
@@ -66,7 +68,7 @@ class Hole(Payload):
     before: _MaybeShort
     """What the outcome at ``end`` names as the one before it."""
     since_ms: Millis
-    """When the record was made that showed it; 0 if it may have been there, and was forgotten."""
+    """When the record was made that showed it; 0 if it may have been there, and was forgotten or skipped."""
     origin: Origin
     index: Count
     """That record."""
@@ -97,11 +99,11 @@ class Boot(Payload):
 class Numbering:
     """The working copy of all boots."""
 
-    def __init__(self, boots: Mapping[str, Boot], forgotten: int, pruned_ms: int = 0) -> None:
-        """Go on from ``boots``, by enforcer and boot, of which ``forgotten`` were given up; up to ``pruned_ms`` any may be pruned."""
+    def __init__(self, boots: Mapping[str, Boot], forgotten: int, skipped_ms: int = 0) -> None:
+        """Go on from ``boots``, by enforcer and boot; ``forgotten`` were given up so far, and records skipped up to ``skipped_ms``."""
         self.boots = dict(boots)
         self.forgotten = forgotten
-        self.pruned_ms = pruned_ms
+        self.skipped_ms = skipped_ms
         self.troubles: list[Trouble] = []
 
     def take(self, heard: LoggedOutcome) -> bool:
@@ -110,19 +112,19 @@ class Numbering:
         key = f"{claims.enforcer}{claims.boot}"
         boot = self.boots.pop(key, None)
         if boot is None:
-            boot = _begun(heard, whole=not self.forgotten)
+            boot = _begun(heard, whole=not (self.forgotten or self.skipped_ms))
         found, new = self._numbered(boot, heard)
         self.boots[key] = msgspec.structs.replace(found, last_ms=max(found.last_ms, heard.at_ms))
         self._bound()
         return new
 
-    def pruned(self, up_to_ms: int) -> None:
-        """Records up to that time could not be had: what lacks now may have stood there, or what comes before a boot that is met."""
-        self.forgotten, self.pruned_ms = max(1, self.forgotten), max(self.pruned_ms, up_to_ms)
+    def skip(self, after_ms: int, until_ms: int) -> None:
+        """Records between these times were skipped (rule 5)."""
+        self.skipped_ms = max(self.skipped_ms, until_ms)
         for key, boot in self.boots.items():
-            if boot.beyond or any(hole.since_ms for hole in boot.holes):
-                holes = [msgspec.structs.replace(hole, since_ms=0) for hole in boot.holes]
-                self.boots[key] = msgspec.structs.replace(boot, holes=holes, beyond=0)
+            holes = [msgspec.structs.replace(hole, since_ms=0) if hole.since_ms > after_ms else hole for hole in boot.holes]
+            beyond = boot.beyond if holes == boot.holes else 0  # it is not known when these were seen
+            self.boots[key] = msgspec.structs.replace(boot, holes=holes, beyond=beyond)
 
     def _numbered(self, boot: Boot, heard: LoggedOutcome) -> tuple[Boot, bool]:
         number, identity = heard.claims.sequence, heard.id[:_SHORT]
@@ -145,7 +147,7 @@ class Numbering:
         holes, beyond = boot.holes, boot.beyond
         if missing and len(holes) < AUDIT_HOLES_MAX:
             after = boot.id_of(boot.end - 1) if boot.end else ""
-            since_ms = heard.at_ms if boot.last_ms > self.pruned_ms else 0
+            since_ms = heard.at_ms if not self.skipped_ms or boot.last_ms > self.skipped_ms else 0
             found = Hole(
                 first=boot.end, end=number, after=after, before=previous, since_ms=since_ms, origin=heard.origin, index=heard.index
             )

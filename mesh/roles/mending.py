@@ -86,7 +86,8 @@ async def _put_back(path: Path, alarm: Alarm, fetch: Fetch) -> int:
             for lost in records:
                 await _record(file, lost, fetch, alarm)
             for missing in statements:
-                file.give_statement(missing, await _statement(file, missing, fetch, alarm))
+                if not file.let_go_statement(missing):
+                    file.give_statement(missing, await _statement(file, missing, fetch, alarm))
             return file.put_back()
     except MeshError as error:
         _log.error("cannot be mended from here: %s", error)
@@ -101,7 +102,9 @@ async def _record(file: BrokenFile, lost: LostRecord, fetch: Fetch, alarm: Alarm
     found = await fetch(lost.origin, lost.at, lambda batch: [leaf_hash(bytes(raw)) for raw in batch.records] == [lost.leaf])
     if found is not None:
         file.give_record(lost, bytes(found.records[0]))
-    elif await fetch(lost.origin, lost.at, lambda batch: batch.pruned == [lost.leaf.hex()]) is None or not file.let_go(lost):  # rule 6
+        return
+    pruned = await fetch(lost.origin, lost.at, lambda batch: batch.pruned == [lost.leaf.hex()])
+    if pruned is None or not file.let_go_record(lost):  # rule 6
         raise alarm
 
 

@@ -213,7 +213,7 @@ async def test_what_is_no_pruning_is_damage(tmp_path: Path, what: str) -> None:
     with BrokenFile(tmp_path / NAME) as broken:
         lost = broken.lost_records(), broken.lost_statements()
         all_below = list(range(64))  # without a floor that is whole
-        expected = {"zeros above the floor": [64], "the floor itself": all_below}  # the rest is put back from here
+        expected = {"zeros above the floor": [64], "the floor itself": all_below}  # other bytes below it need not be asked for
         assert [item.at for item in lost[0]] == expected.get(what, [])
         assert [item.id for item in lost[1]] == ([kept] if what.startswith("a body") else [])
 
@@ -264,3 +264,25 @@ async def test_killed_between_two_batches_it_is_whole_and_goes_on_from_there(tmp
     left = _bytes(tmp_path)
     assert not [leaf for leaf in leaves[:100] if _own(leaf) in left]
     await store.close()
+
+
+async def test_hashes_that_come_in_two_answers_are_taken_in_one_commit(tmp_path: Path) -> None:
+    store = await filled(tmp_path)
+    hashes = append("dev/c/e1", 0, 30).hashes
+    await store.commit([AppendHashes("dev/c/e1", 0, hashes[:10], 30), AppendHashes("dev/c/e1", 10, hashes[10:], 30)])
+    assert (await store.floors())["dev/c/e1"] == (30, 30)
+    await store.close()
+
+
+async def test_a_file_from_before_there_were_floors_is_of_another_version_and_not_taken_for_a_broken_one(tmp_path: Path) -> None:
+    """Opened nevertheless, it would work until the root signs a floor, and then end every node at once."""
+    store, _, _, _ = await _decided(tmp_path)
+    await store.close()
+    connection = sqlite3.connect(tmp_path / NAME, isolation_level=None)
+    for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger' AND sql LIKE '%floor%'").fetchall():
+        connection.execute(f"DROP TRIGGER {name}")
+    connection.execute("DROP TABLE floor")
+    connection.execute("PRAGMA user_version = 5")
+    connection.close()
+    await refused(Store.open(tmp_path / NAME, owner="eu-1"), Refused, "config_invalid")
+    await refused(check_file(tmp_path / NAME, still=False), Refused, "config_invalid")

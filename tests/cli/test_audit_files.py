@@ -13,15 +13,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from mesh.adapters.store import Store
 from mesh.cli import client
 from mesh.core.bytes import envelope
+from mesh.core.law.retain import Retain
 from mesh.core.log.archive import Packer, Unpacker
 from mesh.core.log.bundle import read_proof
 from mesh.core.log.merkle import leaf_hash
 from mesh.core.log.record import read_record
 from mesh.protocol.attester import located_ids
-from mesh.protocol.step import Append, Locate, Persist, PutBody, PutNote, PutOpenings
+from mesh.protocol.step import Append, Locate, Persist, PutBody, PutLaw, PutNote, PutOpenings
 from tests.cli.shell import Shell
 from tests.support.littlemesh import Node
 from tests.support.proofs import Happened
+from tests.support.retains import retain
 
 Said = tuple[int, Any, str]
 
@@ -241,3 +243,27 @@ def test_metrics_are_a_file_that_prometheus_reads(own: Shell, tmp_path: Path, mo
     assert found["mesh_audit_alarms", ("code", "outcome_missing"), ("exit", "5")] == 0
     assert [file.name for file in tmp_path.iterdir() if file.suffix == ".new"] == []
     assert _audit(own, path, more=["--metrics", str(tmp_path / "no" / "where")])[0] == 3
+
+
+async def _let_go(path: Path, owner: str, floors: dict[str, int], envelope_: bytes) -> None:
+    """Prune that file below these floors, as the retention in this envelope allows."""
+    store = await Store.open(path, owner=owner)
+    said = envelope.read(Retain, envelope_)
+    stream, sequence, _ = said.claims.link
+    await store.commit([PutLaw(stream, sequence, said.id, said.envelope)])
+    for origin, below in floors.items():
+        await store.prune(origin, below=below, first=0, end=below)
+    await store.close()
+
+
+def test_a_file_that_was_pruned_is_judged_from_where_its_records_are_kept_and_its_hashes_are_counted(
+    trusting: Shell, tmp_path: Path
+) -> None:
+    whole = _audit(trusting, _file_of(trusting.story, "eu-1", tmp_path))[1]
+    node = trusting.story.mesh.nodes["eu-1"]
+    floors = dict.fromkeys(sorted(node.logs), 2)
+    path = tmp_path / "eu-1.db"
+    asyncio.run(_let_go(path, "eu-1", floors, retain(trusting.story.lab, floors).envelope))
+    status, value, err = _audit(trusting, path)
+    assert (status, value["caught_up"], value["found"]) == (0, True, 0), err
+    assert (value["records"], value["final"], value["pruned"]) == (whole["records"], whole["final"], 2 * len(floors))

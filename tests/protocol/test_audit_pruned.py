@@ -4,8 +4,9 @@ import msgspec
 import pytest
 
 from mesh.core.messages import LineageBatch, pack
+from mesh.core.run.outcome import Unknown
 from mesh.limits import PRUNE_AGE_MS_MIN
-from mesh.protocol.alarms import NOTHING, Watch, kept_of
+from mesh.protocol.alarms import NOTHING, Watch, kept_of, watched
 from mesh.protocol.audit import Audit
 from mesh.protocol.audited import AuditPosition, tally
 from mesh.protocol.events import LineageArrived, NoteArrived
@@ -94,7 +95,7 @@ def test_what_lacks_because_records_were_pruned_is_not_missed_and_what_lacks_sin
         story.report("us-1", ended)
         watch = Watch(NOTHING)
         if pruned_ms >= 0:
-            watch.pruned(story.mesh.now_ms + pruned_ms + PRUNE_AGE_MS_MIN)
+            watch.pruned(story.mesh.now_ms + pruned_ms + PRUNE_AGE_MS_MIN, read_ms=0)
         late = story.audited(msgspec.structs.replace(begun, watched=kept_of(watch.finish(0))))
         assert late.alarms(after_ms=10**10) == alarms
 
@@ -105,7 +106,7 @@ def test_an_end_that_was_pruned_is_not_missed_behind_a_start_that_is_kept_in_ano
     intent, authorization = story.permit()
     story.report("us-1", story.say(intent, authorization, story.lab.started()))
     watch = Watch(NOTHING)
-    watch.pruned(story.mesh.now_ms + PRUNE_AGE_MS_MIN)
+    watch.pruned(story.mesh.now_ms + PRUNE_AGE_MS_MIN, read_ms=0)
     late = story.audited(msgspec.structs.replace(begun, watched=kept_of(watch.finish(0))))
     assert (story.audited(begun).alarms(after_ms=10**10), late.alarms(after_ms=10**10)) == (["end_missing"], [])
 
@@ -119,7 +120,7 @@ def test_what_a_log_that_was_read_before_showed_to_lack_is_not_missed_once_recor
     early = story.audited(begun)
     assert early.alarms(after_ms=10**10) == ["outcome_missing", "start_missing"]
     watch = Watch(early.state.watched)
-    watch.pruned(story.mesh.now_ms + 60_000 + PRUNE_AGE_MS_MIN)
+    watch.pruned(story.mesh.now_ms + 60_000 + PRUNE_AGE_MS_MIN, read_ms=0)
     late = story.audited(msgspec.structs.replace(kept(early), watched=kept_of(watch.finish(0))))
     assert late.alarms(after_ms=10**10) == []
 
@@ -131,9 +132,53 @@ def test_of_a_boot_that_spoke_before_something_was_pruned_nothing_is_missed_behi
         story.report("us-1", event)
     early = story.audited()
     watch = Watch(early.state.watched)
-    watch.pruned(story.mesh.now_ms + pruned_ms + PRUNE_AGE_MS_MIN)
+    watch.pruned(story.mesh.now_ms + pruned_ms + PRUNE_AGE_MS_MIN, read_ms=story.mesh.now_ms)
     after = msgspec.structs.replace(kept(early), watched=kept_of(watch.finish(0)))
     story.lived(*story.permit())  # nobody recorded it, or it was pruned
     for event in story.lived(*story.permit()):
         story.report("us-1", event)
     assert [code for code in story.audited(after).alarms(after_ms=10**10) if code == "outcome_missing"] == alarms
+
+
+def test_an_auditor_that_was_away_misses_nothing_of_a_boot_that_it_knows_which_may_have_been_pruned_meanwhile_and_the_rest() -> None:
+    for skipped_ms, alarms in ((0, ["outcome_missing"]), (60_000, []), (-3_600_000, ["outcome_missing"])):
+        story = Enforcing()
+        story.report("us-1", *story.lived(*story.permit()))
+        begun = kept(story.audited())
+        intent, authorization = story.permit()
+        started, ended = story.lived(intent, authorization)
+        assert started
+        later = story.say(intent, authorization, story.lab.started())
+        assert later
+        story.report("us-1", ended)
+        watch = Watch(watched(begun.watched))
+        if skipped_ms:
+            watch.pruned(story.mesh.now_ms + skipped_ms + PRUNE_AGE_MS_MIN, read_ms=story.mesh.now_ms)
+        late = story.audited(msgspec.structs.replace(begun, watched=kept_of(watch.finish(0))))
+        found = [code for code in late.alarms(after_ms=10**10) if code == "outcome_missing"]
+        assert found == alarms
+
+
+def test_a_hole_that_was_seen_before_records_were_skipped_stands_unless_they_may_fill_it() -> None:
+    story = Enforcing()
+    lived = story.lived(*story.permit())
+    story.report("us-1", lived[1])
+    begun = kept(story.audited())
+    since_ms = story.mesh.now_ms
+    for read_ms, alarms in ((since_ms, []), (since_ms + 3_600_000, ["outcome_missing"])):
+        watch = Watch(watched(begun.watched))
+        watch.pruned(since_ms + 2 * PRUNE_AGE_MS_MIN, read_ms=read_ms)
+        late = story.audited(msgspec.structs.replace(begun, watched=kept_of(watch.finish(0))))
+        assert [code for code in late.alarms(after_ms=10**11) if code == "outcome_missing"] == alarms
+
+
+def test_who_cannot_say_how_it_ended_speaks_of_what_may_have_begun_before_any_record_that_is_kept() -> None:
+    for skipped, alarms in ((False, ["authorization_missing"]), (True, [])):
+        story = Enforcing()
+        begun = kept(story.audited())
+        story.report("us-1", story.say("aa" * 32, "bb" * 32, Unknown(boot="c0" * 32)))
+        watch = Watch(NOTHING)
+        if skipped:
+            watch.pruned(story.mesh.now_ms, read_ms=0)
+        late = story.audited(msgspec.structs.replace(begun, watched=kept_of(watch.finish(0))))
+        assert late.alarms(after_ms=10**10) == alarms
