@@ -133,10 +133,13 @@ class BrokenFile:
         self._given[lost.origin, lost.at] = data
         self._writes.append(("UPDATE record SET data = ? WHERE log = ? AND idx = ?", (data, self._logs[lost.origin], lost.at)))
 
-    def let_go(self, lost: LostRecord) -> bool:
-        """Members have pruned it, and nobody has it: :meth:`put_back` keeps its hash. False if the root's word does not let it go."""
+    def let_go(self, lost: LostRecord, heard: int) -> bool:
+        """Members have pruned it, and nobody has it: :meth:`put_back` keeps its hash. False if the root's word does not let it go.
+
+        ``heard`` is from where on that log is kept by statements of the root that are not in this file.
+        """
         with _ours():
-            log, said = self._logs[lost.origin], self._said(lost.origin)
+            log, said = self._logs[lost.origin], max(self._said(lost.origin), heard)
             below, done = self._floor(lost.origin, log)
         if lost.at >= said:
             return False
