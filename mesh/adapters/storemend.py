@@ -112,10 +112,13 @@ class BrokenFile:
         with _ours():
             return [lost for table in _STATEMENTS for lost in self._of_table(table)]
 
-    def let_go_record(self, lost: LostRecord) -> bool:
-        """Members have pruned it, and nobody has it: :meth:`put_back` keeps its hash. False if the root's word does not let it go."""
+    def let_go_record(self, lost: LostRecord, heard: int) -> bool:
+        """Members have pruned it, and nobody has it: :meth:`put_back` keeps its hash. False if the root's word does not let it go.
+
+        ``heard`` is from where on that log is kept by statements of the root that are not in this file.
+        """
         with _ours():
-            log, said = self._logs[lost.origin], self._said(lost.origin)
+            log, said = self._logs[lost.origin], max(self._said(lost.origin), heard)
             floor = self._floor(lost.origin, log)
         if lost.at >= said:
             return False

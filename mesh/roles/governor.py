@@ -200,11 +200,12 @@ class GovernorNode:
     async def _first_open(self, engine: CedarEngine, peers: Peers) -> None:
         """Rule 9."""
         peers.others = [member.name for member in self.governance.roster.members if member.name != self.me.name]
-        found = await mended(self._file, None, peers.records)
+        floors = partial(peers.floors, self.governance)
+        found = await mended(self._file, None, peers.records, floors)
         try:
             await self._open(engine, found=found)
         except Alarm as alarm:
-            await self._open(engine, found=[*found, *await mended(self._file, alarm, peers.records)])
+            await self._open(engine, found=[*found, *await mended(self._file, alarm, peers.records, floors)])
 
     async def _open(self, engine: CedarEngine, *, found: Sequence[ToldIncident] = ()) -> None:
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

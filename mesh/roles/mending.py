@@ -10,8 +10,8 @@ Rules
 4. What was found broken while the node ran is noted beside the file, so that the next start looks for it: it verifies by itself only
    what it rests on.
 5. What was put back is recorded as an incident: a disk that rots once will do so again.
-6. What members have pruned meanwhile, and nobody else gives, goes here too, if it is below a floor that the root signed and this file
-   holds. What had gone here before goes again.
+6. What members have pruned meanwhile, and nobody else gives, goes here too, if it is below a floor that the root signed, which this file
+   holds or members show. What had gone here before goes again.
 
 Not here: what can be put back (:mod:`mesh.adapters.storemend`).
 """
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from mesh.adapters.storemend import BrokenFile, LostRecord, LostStatement
+from mesh.core.law.retain import NOWHERE, Floors
 from mesh.core.log.merkle import leaf_hash
 from mesh.core.messages import LineageBatch
 from mesh.errors import Alarm, MeshError
@@ -36,6 +37,7 @@ LOST_MAX: Final = 1_000
 
 Fetch = Callable[[str, int, Callable[[LineageBatch], bool]], Awaitable[LineageBatch | None]]
 """Log, index and what must fit to a member's answer."""
+Hear = Callable[[], Awaitable[Floors]]
 
 _log = logging.getLogger(__name__)
 
@@ -47,13 +49,18 @@ def note_broken(path: Path, error: MeshError) -> None:
             _mark(path).write_text(error.detail, encoding="utf-8")
 
 
-async def mended(path: Path, alarm: Alarm | None, fetch: Fetch) -> list[ToldIncident]:
+async def _silence() -> Floors:
+    return {}
+
+
+async def mended(path: Path, alarm: Alarm | None, fetch: Fetch, hear: Hear = _silence) -> list[ToldIncident]:
     """Put back what is broken in the file; what to record of it.
 
     Args:
         path: the file, which nobody has open.
         alarm: what was just found in it; None for what was noted when the node ran last, which may be nothing.
         fetch: asks members.
+        hear: asks members from where on the root lets logs be kept; for a file that was away when that was said.
 
     Raises:
         Alarm: what was found, if it is not about stored bytes, or if not all that is broken could be put back.
@@ -66,7 +73,7 @@ async def mended(path: Path, alarm: Alarm | None, fetch: Fetch) -> list[ToldInci
             return []
     if alarm.code != _CORRUPT:
         raise alarm
-    count = await _put_back(path, alarm, fetch)
+    count = await _put_back(path, alarm, fetch, hear)
     if not count and not noted:
         raise alarm
     _mark(path).unlink(missing_ok=True)
@@ -76,7 +83,7 @@ async def mended(path: Path, alarm: Alarm | None, fetch: Fetch) -> list[ToldInci
     return [ToldIncident(_CORRUPT, f"{alarm.detail}; {count} rows were put back as they were signed"[:200])]
 
 
-async def _put_back(path: Path, alarm: Alarm, fetch: Fetch) -> int:
+async def _put_back(path: Path, alarm: Alarm, fetch: Fetch, hear: Hear) -> int:
     """How many rows were put back."""
     try:
         with BrokenFile(path) as file:
@@ -84,7 +91,8 @@ async def _put_back(path: Path, alarm: Alarm, fetch: Fetch) -> int:
             if len(records) + len(statements) > LOST_MAX:
                 raise alarm
             for lost in records:
-                await _record(file, lost, fetch, alarm)
+                if not await _record(file, lost, fetch):
+                    await _let_go(file, lost, fetch, hear, alarm)
             for missing in statements:
                 if not file.let_go_statement(missing):
                     file.give_statement(missing, await _statement(file, missing, fetch, alarm))
@@ -98,13 +106,18 @@ def _mark(path: Path) -> Path:
     return path.with_name(f"{path.name}.broken")
 
 
-async def _record(file: BrokenFile, lost: LostRecord, fetch: Fetch, alarm: Alarm) -> None:
+async def _record(file: BrokenFile, lost: LostRecord, fetch: Fetch) -> bool:
     found = await fetch(lost.origin, lost.at, lambda batch: [leaf_hash(bytes(raw)) for raw in batch.records] == [lost.leaf])
     if found is not None:
         file.give_record(lost, bytes(found.records[0]))
-        return
-    pruned = await fetch(lost.origin, lost.at, lambda batch: batch.pruned == [lost.leaf.hex()])
-    if pruned is None or not file.let_go_record(lost):  # rule 6
+    return found is not None
+
+
+async def _let_go(file: BrokenFile, lost: LostRecord, fetch: Fetch, hear: Hear, alarm: Alarm) -> None:
+    """Rule 6."""
+    if await fetch(lost.origin, lost.at, lambda batch: batch.pruned == [lost.leaf.hex()]) is None:
+        raise alarm
+    if not file.let_go_record(lost, (await hear()).get(lost.origin, NOWHERE).below):
         raise alarm
 
 

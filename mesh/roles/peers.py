@@ -4,12 +4,32 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import product
 from typing import Final
 
 from mesh.adapters.bus import Bus
 from mesh.core import subjects
 from mesh.core.bytes.canonical import Payload
-from mesh.core.messages import BarrierAsked, BundleAsked, BundleGiven, LawAsked, LineageBatch, Pull, Sync, SyncAnswer, pack, unpack
+from mesh.core.law.erase import ERASURES
+from mesh.core.law.fold import extend
+from mesh.core.law.governance import Governance
+from mesh.core.law.reign import base_of
+from mesh.core.law.retain import Floors
+from mesh.core.law.streams import Cursor
+from mesh.core.law.travel import read_law
+from mesh.core.messages import (
+    BarrierAsked,
+    BundleAsked,
+    BundleGiven,
+    LawAsked,
+    LawBatch,
+    LineageBatch,
+    Pull,
+    Sync,
+    SyncAnswer,
+    pack,
+    unpack,
+)
 from mesh.errors import MeshError
 from mesh.limits import BATCH_RECORDS_MAX
 from mesh.protocol.barrier import asks
@@ -87,6 +107,22 @@ class Peers:
                 if (found.origin, found.first, len(found.records or found.pruned)) == (origin, index, 1) and fits(found):
                     return found
         return None
+
+    async def floors(self, governance: Governance) -> Floors:
+        """From where on the root lets logs be kept, by what members show; signatures are believed, by what ``governance`` knows."""
+        streams = [ERASURES, *(name for name in governance.reigns if base_of(name) == ERASURES)]
+        for member, stream in product(self.others, streams):
+            after = Cursor(0, "")
+            with suppress(MeshError):
+                while shown := [read_law(bytes(raw)) for raw in (await self._said(member, stream, after)).statements]:
+                    governance, last = extend(governance, shown).governance, shown[-1]
+                    if (reached := Cursor(last.claims.link[1], last.id)) <= after:
+                        break
+                    after = reached
+        return governance.floors
+
+    async def _said(self, member: str, stream: str, after: Cursor) -> LawBatch:
+        return unpack(LawBatch, await self._request(member, LawAsked(stream=stream, sequence=after.sequence, id=after.id)))
 
     async def ask_all(self, performer: Performer, wanted: Callable[[], bool]) -> None:
         """Ask every member what this node has signed, until its start is through, or it is no longer ``wanted``."""

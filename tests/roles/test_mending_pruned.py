@@ -1,22 +1,30 @@
 """A disk that rots where records were pruned starts again: here they went before, or meanwhile everywhere else. Nobody can give them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import pytest
 
 from mesh.adapters.store import Store
 from mesh.adapters.storecheck import check_file, copy_file
+from mesh.core.bytes.envelope import Statement
+from mesh.core.law.retain import Retain
 from mesh.core.log.merkle import leaf_hash
-from mesh.core.messages import LineageBatch
+from mesh.core.messages import LawAsked, LawBatch, LineageBatch, pack, unpack
 from mesh.errors import Alarm
 from mesh.protocol.step import Head, SetHead
 from mesh.roles.mending import mended
+from mesh.roles.peers import Peers
 from tests.protocol.machines import batch
 from tests.protocol.test_pruned import LOG
 from tests.roles.test_mending import ALARM, _digest, _tamper
+from tests.roles.test_performer import LAB
 from tests.roles.test_pruning import _bench, _floor
+from tests.support.retains import retain
 
 BELOW = 150
 AT = 70
@@ -34,12 +42,28 @@ class Pruned:
         return answer if fits(answer) else None
 
 
-async def _written(path: Path, *, pruned: int) -> tuple[Path, str, list[bytes]]:
+class Laws:
+    """A bus at whose other end a member shows these statements, one in a page."""
+
+    def __init__(self, held: list[Statement[Retain]]) -> None:
+        self.held = held
+
+    async def request(self, _subject: str, data: bytes, *, timeout_ms: int) -> Laws.Answer:
+        asked = unpack(LawAsked, data)
+        page = [item for item in self.held if (item.claims.sequence, item.id) > (asked.sequence, asked.id)][:1]
+        return Laws.Answer(pack(LawBatch(statements=[msgspec.Raw(item.envelope) for item in page])))
+
+    class Answer(NamedTuple):
+        data: bytes
+
+
+async def _written(path: Path, *, pruned: int, floor: bool = True) -> tuple[Path, str, list[bytes]]:
     """A node's file that holds a floor, and has pruned so many records; its log's name, and all its records."""
     (path / "written").mkdir()
     bench = await _bench(path / "written")
     origin, store = bench.performer.state.log.origin, bench.store
-    await _floor(bench, BELOW)
+    if floor:
+        await _floor(bench, BELOW)
     size = (await store.sizes())[origin]
     leaves = [leaf for first in range(0, size, 100) for leaf in await store.records(origin, first, 100)]
     head = (await store.frontier(origin)).root()
@@ -82,6 +106,25 @@ async def test_what_rotted_and_was_pruned_by_all_others_meanwhile_keeps_its_hash
     await store.prune(origin, below=BELOW, first=pruned, end=BELOW)
     await store.close()
     await check_file(path, still=False)
+
+
+async def test_who_was_away_when_the_floor_was_raised_hears_of_it_from_members_and_believes_no_other(tmp_path: Path) -> None:
+    path, origin, leaves = await _written(tmp_path, pruned=0, floor=False)
+    _tamper(path, ROTTEN)
+    bus = Laws([retain(LAB, {origin: AT + 1}, by=[LAB.revoker])])
+    for laws, passes in ((bus, False), (Laws([retain(LAB, {origin: AT})]), False), (Laws([retain(LAB, {origin: AT + 1})]), True)):
+        peers = Peers(laws, lambda _: None)  # type: ignore[arg-type]  # all that is asked of it
+        peers.others = ["us-1"]
+        mending = mended(path, ALARM, Pruned(leaves).records, lambda peers=peers: peers.floors(LAB.governance))  # type: ignore[misc]
+        if passes:
+            assert len(await mending) == 1
+        else:
+            with pytest.raises(Alarm):
+                await mending
+    await check_file(path, still=False)
+    store = await Store.open(path, owner="eu-1")
+    assert await store.pruned(origin, AT, 9) == [leaf_hash(leaves[AT])]
+    await store.close()
 
 
 @pytest.mark.parametrize("at", [BELOW, BELOW + 9])

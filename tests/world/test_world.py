@@ -82,7 +82,14 @@ def test_the_root_has_erased_what_is_final_and_no_promise_is_broken(trouble: tup
 
 @pytest.mark.parametrize(
     "trouble",
-    [("restore", "restore"), ("isolate", "isolate", "pause", "partition"), ("roster", "crash"), ("twins",), ("erase", "erase", "erase")],
+    [
+        ("restore", "restore"),
+        ("isolate", "isolate", "pause", "partition"),
+        ("roster", "crash"),
+        ("twins",),
+        ("erase", "erase", "erase"),
+        ("bit flip", "bit flip", "everybody"),
+    ],
 )
 def test_the_root_lets_go_what_is_final_and_old_and_no_promise_is_broken(trouble: tuple[str, ...]) -> None:
     """I17 looks after what goes, I10 after that it goes, that its node says so, and that all hold the same."""

@@ -9,7 +9,7 @@ Rules
 3. It says nothing about what a node holds: that prunes only what it knows to be final and older than anything that may still be
    asked for (:mod:`mesh.roles.pruning`). Hashes stay, so every root, path and proof that was made before holds on.
 
-Not here: what a node keeps of a pruned record (:mod:`mesh.adapters.storeprune`), who is handed hashes (:mod:`mesh.protocol.pruned`).
+Not here: what a node keeps of a pruned record (:mod:`mesh.adapters.storeprune`), who takes hashes (:mod:`mesh.protocol.proven`).
 """
 
 from collections.abc import Iterable, Mapping

@@ -58,7 +58,8 @@ class Erasures:
 
     def __init__(self, stage: Stage, random: Random) -> None:
         self._stage, self._random = stage, random
-        self._said = list[Statement[Erase] | Statement[Retain]]()
+        self._ids = [""]
+        """Of what was said so far, behind the empty one that the first names."""
         self._floors = set[tuple[str, int]]()
 
     def erasing(self) -> Statement[Erase] | None:
@@ -83,11 +84,11 @@ class Erasures:
         return self._next(Retain(**self._place(), floors=floors, archive="nowhere", reason="a world's test", issued_ms=EPOCH_MS))
 
     def _place(self) -> dict[str, Any]:
-        return {"mesh": MESH, "sequence": len(self._said) + 1, "previous": self._said[-1].id if self._said else "", "since": ""}
+        return {"mesh": MESH, "sequence": len(self._ids), "previous": self._ids[-1], "since": ""}
 
     def _next(self, claims: C) -> Statement[C]:
         said = envelope.read(type(claims), keys.signed(envelope.draft(claims), "root"))
-        self._said.append(said)
+        self._ids.append(said.id)
         return said
 
 

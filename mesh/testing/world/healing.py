@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 from mesh.core.bytes import canonical
-from mesh.core.law.retain import NOWHERE
+from mesh.core.law.retain import NOWHERE, Floors
 from mesh.core.law.roster import Member
 from mesh.core.law.succession import same_member
 from mesh.core.log.checkpoint import read_checkpoint
@@ -174,7 +174,7 @@ class Healing:
         """Enforcer to the newest word that honest logs have of it, as this governor knows them."""
         honest = {each.roster.origin(each.member) for each in self._named()}
         words = governor.state.words if governor.state is not None else NOBODY
-        floors = governor.state.governance.floors if governor.state is not None else {}
+        floors: Floors = governor.state.governance.floors if governor.state is not None else {}
         kept = {  # whose newest word was pruned may be known by nothing any more
             log: {key: word for key, word in words[log].items() if word.index >= floors.get(log, NOWHERE).below}
             for log in words

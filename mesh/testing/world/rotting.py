@@ -6,21 +6,27 @@ Rules
    anybody (:mod:`mesh.roles.mending`).
 2. It is found by whoever reads it, or by the walk over the whole disk, :data:`WALK` records at each tick. Then the process ends.
 3. Before it starts again, members are asked for what rotted, one after the other. Only what has the hash that stood there is put back, and
-   until all of it is, nothing begins. Of what members have pruned below a floor that stands on this disk only the hash is kept.
+   until all of it is, nothing begins. Of what members have pruned below a floor only the hash is kept.
 4. I16: who has a rotten record on its disk ends within the time that a walk takes; and what is put back is to the byte what was there.
 
 Not here: when it happens (:mod:`mesh.testing.world.faults`), reading (:mod:`mesh.testing.world.disk`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from random import Random
 from typing import Final, Protocol
 
-from mesh.core.law.retain import Retain
-from mesh.core.law.travel import read_law
+from mesh.core.bytes.envelope import Statement
+from mesh.core.law.erase import ERASURES
+from mesh.core.law.fold import extend
+from mesh.core.law.governance import Governance
+from mesh.core.law.retain import NOWHERE
+from mesh.core.law.streams import Cursor
+from mesh.core.law.travel import Said, read_law
 from mesh.core.log.merkle import leaf_hash
-from mesh.core.messages import LineageBatch, Pull, pack, unpack
+from mesh.core.messages import LawAsked, LawBatch, LineageBatch, Pull, pack, unpack
 from mesh.errors import Alarm, Refused
 from mesh.testing.world.around import Bus
 from mesh.testing.world.disk import Disk
@@ -47,6 +53,11 @@ class Host(Protocol):
     up: bool
     paused: bool
     boots: int
+
+    @property
+    def held(self) -> Governance:
+        """What its disk says that governs."""
+        ...
 
     def boot(self) -> None:
         """Start the process."""
@@ -83,6 +94,8 @@ class Mender:
         self._asked = 0
         self._members: list[str] = []
         self._running = False
+        self._heard: list[Statement[Said]] = []
+        """What members have shown of the root's word on records that need not be kept."""
 
     def needed(self, members: Sequence[str]) -> bool:
         """Whether something must be put back before the process starts; then that begins, and it starts once all is."""
@@ -113,6 +126,8 @@ class Mender:
         """An answer, perhaps: of a member, of a liar, or spoilt on its way."""
         if not self._running or message.kind != "reply" or message.call <= _CALL:
             return
+        with suppress(Refused):
+            self._hear(message.source, unpack(LawBatch, message.data))
         try:
             batch = unpack(LineageBatch, message.data)
             leaf = b"" if batch.pruned else bytes(batch.records[0])
@@ -120,20 +135,36 @@ class Mender:
             return
         disk = self._host.disk
         if batch.pruned:
-            self._let_go(batch, disk)
+            self._let_go(message.source, batch, disk)
         elif (batch.origin, batch.first) in disk.rotten() and fits(leaf, disk.hashes(batch.origin)[batch.first]):
             written = disk.put_back(batch.origin, batch.first, leaf)
             if written != leaf:
                 raise Violation("I16", f"{self._host.name} puts back another record {batch.first} of {batch.origin} than was there")
 
-    def _let_go(self, batch: LineageBatch, disk: Disk) -> None:
-        """Members have pruned it; so does whose disk holds the root's word on that (rule 3)."""
-        place, said = (batch.origin, batch.first), [read_law(item.envelope).claims for item in disk.law.values()]
-        floors = [item.below for one in said if isinstance(one, Retain) for item in one.floors if item.origin == batch.origin]
-        below = max(floors, default=0)
-        if place in disk.rotten() and batch.first < below and batch.pruned[0] == disk.hashes(batch.origin)[batch.first].hex():
-            disk.put_back(*place, disk.written(*place))
-            disk.prune(*place, batch.first + 1, below=below)
+    def _let_go(self, member: str, batch: LineageBatch, disk: Disk) -> None:
+        """Members have pruned it; so does who knows the root's word on that, and the others ask for it (rule 3)."""
+        place, below = (batch.origin, batch.first), self._known().floors.get(batch.origin, NOWHERE).below
+        if place not in disk.rotten() or batch.pruned[0] != disk.hashes(batch.origin)[batch.first].hex():
+            return
+        if batch.first >= below:
+            self._ask_law(member, Cursor(0))
+            return
+        disk.put_back(*place, disk.written(*place))
+        disk.prune(*place, batch.first + 1, below=below)
+
+    def _known(self) -> Governance:
+        return extend(self._host.held, self._heard).governance
+
+    def _ask_law(self, member: str, after: Cursor) -> None:
+        self._asked += 1
+        ask = pack(LawAsked(stream=ERASURES, sequence=after.sequence, id=after.id))
+        self._bus.send(Message(self._host.name, member, "sync", ask, _CALL + self._asked))
+
+    def _hear(self, member: str, shown: LawBatch) -> None:
+        said = [read_law(bytes(raw)) for raw in shown.statements]
+        self._heard += said
+        if said:
+            self._ask_law(member, Cursor(said[-1].claims.link[1], said[-1].id))
 
 
 def readable(host: Host, read: Callable[[], None]) -> bool:
