@@ -28,14 +28,13 @@ from mesh.core.bytes.sealkeys import SealKey
 from mesh.errors import Refused
 from mesh.limits import KEY_FILE_BYTES_MAX
 
-__all__ = ["SEAL_USE", "KeyFile", "Signer", "generate", "generate_seal", "load", "load_seal", "use_of"]
+__all__ = ["SEAL_USE", "KeyFile", "Signer", "generate", "generate_seal", "load", "load_seal", "public_of"]
 
 _LINE: Final = re.compile(rb"govmesh-key-v1 ([a-z][a-z-]{0,31}) ([0-9a-f]{64}) ([0-9a-f]{64})\n?")
 _USE: Final = re.compile(r"[a-z][a-z-]{0,31}")
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
-
-
 SEAL_USE: Final = "auditor-seal"
+"""Of keys that sign nothing (rule 5)."""
 
 
 class KeyFile:
@@ -97,12 +96,9 @@ def load(path: Path) -> KeyFile:
         Refused: ``key_exposed`` (rule 2), ``too_large``, ``bad_key`` for what is not one line of rule 1 or whose halves do not belong
             together, or for a key that signs nothing (rule 5), ``config_invalid`` when it cannot be read.
     """
-    use, public, seed = _read(path)
-    if use == SEAL_USE:
+    use, key = _load(path)
+    if isinstance(key, SealKey):
         raise Refused("bad_key", f"{path} is a key for {SEAL_USE}: it opens boxes and signs nothing")
-    key = SecretKey(seed)
-    if key.public != public:
-        raise Refused("bad_key", f"{path}: the two halves do not belong together")
     return KeyFile(use, key)
 
 
@@ -112,22 +108,28 @@ def load_seal(path: Path) -> SealKey:
     Raises:
         Refused: as :func:`load`; ``bad_key`` for a key of another use.
     """
-    use, public, seed = _read(path)
-    if use != SEAL_USE:
+    use, key = _load(path)
+    if not isinstance(key, SealKey):
         raise Refused("bad_key", f"{path} is a key for {use}, not for {SEAL_USE}")
-    key = SealKey(seed)
-    if key.public != public:
-        raise Refused("bad_key", f"{path}: the two halves do not belong together")
     return key
 
 
-def use_of(path: Path) -> str:
-    """What the key at ``path`` is for.
+def public_of(path: Path) -> tuple[str, str]:
+    """What the key at ``path`` is for, and its public half; of either kind.
 
     Raises:
         Refused: as :func:`load`.
     """
-    return _read(path)[0]
+    use, key = _load(path)
+    return use, key.public
+
+
+def _load(path: Path) -> tuple[str, SecretKey | SealKey]:
+    use, public, seed = _read(path)
+    key = SealKey(seed) if use == SEAL_USE else SecretKey(seed)
+    if key.public != public:
+        raise Refused("bad_key", f"{path}: the two halves do not belong together")
+    return use, key
 
 
 def _read(path: Path) -> tuple[str, str, bytes]:

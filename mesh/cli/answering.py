@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from mesh.cli import telling
-from mesh.cli.reaching import Reach, Reached
+from mesh.cli.reaching import Reach
 from mesh.core.bytes import envelope
 from mesh.core.bytes.envelope import Statement
 from mesh.core.law.governance import Basis, Governance, Law
@@ -27,6 +27,7 @@ from mesh.core.run.identity import Identity, issued_by
 from mesh.core.run.intent import Intent
 from mesh.core.run.outcome import Blocked, Outcome, Started
 from mesh.errors import Refused
+from mesh.protocol.advancing import State
 from mesh.protocol.belonging import belongs
 from mesh.protocol.proving import bodies_of, record_of
 
@@ -50,7 +51,7 @@ class Rest(msgspec.Struct, frozen=True, kw_only=True):
     """What an answer rests on."""
 
     record: str
-    reached: Reached
+    reached: State
     statement: str = ""
     """Id of the statement that the record names; empty if the record itself says it."""
     kind: str = ""

@@ -35,6 +35,7 @@ from mesh.protocol.proving import bodies_of, record_of
 __all__ = ["erase"]
 
 _LOOK_S: Final = 0.2
+"""Between two rounds, each of one question to every member that is left: they still have to delete, and to have their record attested."""
 _MORE: Final = 2
 
 
@@ -87,7 +88,8 @@ def erase(  # noqa: PLR0913 -- one for each option
     """Erase what committed parameters hid: every node deletes these openings and never keeps them again. Nothing brings them back.
 
     Takes the root threshold (--co-sign). Records and proofs stay; decisions about them are *unverifiable* from then on. Nobody reaches
-    what was copied before: proofs and exports that people hold, and backups. Ends with 0 once all members have erased, with 4 before.
+    what was copied before: proofs and exports that people hold, and backups. Ends with 0 once all members have erased, with 4
+    before, with 2 if more are meant than one erasure names.
     """
     saying.check_reason(reason)
     wish = _Wish(names, subject, wall_ms() if before is None else parse_when(before, where="--before").moment_ms(wall_ms()))

@@ -10,13 +10,13 @@ Rules
 Not here: what a record says (:mod:`mesh.cli.sifting`).
 """
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import click
 import msgspec
 
+from mesh.adapters.clock import wall_ms
 from mesh.cli import client, telling
 from mesh.cli.backward import ALWAYS, Backward, Span, Stretch
 from mesh.cli.output import Cli, format_option, pass_cli
@@ -59,7 +59,7 @@ def ls(cli: Cli, /, count: int, only: str | None, *, since: str | None, until: s
 
     What is marked final was proved to be. Ends with 4 if a log could not be read, or a statement that decides is held back.
     """
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = wall_ms()
     span = Span(
         since_ms=ALWAYS.since_ms if since is None else parse_ago(since, where="--since", now_ms=now_ms),
         until_ms=ALWAYS.until_ms if until is None else parse_ago(until, where="--until", now_ms=now_ms),

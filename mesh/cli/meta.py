@@ -93,8 +93,7 @@ def gen(cli: Cli, path: Path, use: str) -> None:
 @pass_cli
 def show(cli: Cli, path: Path) -> None:
     """The public half of the key at PATH."""
-    from mesh.adapters.signer import SEAL_USE, load, load_seal, use_of
+    from mesh.adapters.signer import public_of
 
-    use = use_of(path)
-    public = (load_seal(path) if use == SEAL_USE else load(path).key).public
+    use, public = public_of(path)
     cli.value({"use": use, "public": public, "file": str(path)})

@@ -20,9 +20,8 @@ from mesh.errors import MeshError, Refused
 from mesh.protocol.advancing import State
 from mesh.protocol.proving import record_of
 
-__all__ = ["Reach", "Reached", "Said", "Standing", "attesters", "reach_of", "witnesses"]
+__all__ = ["Reach", "Said", "Standing", "attesters", "reach_of", "witnesses"]
 
-Reached = State
 Said = Mapping[str, NodeStatus | MeshError]
 """What nodes answered about themselves, by name."""
 
@@ -36,7 +35,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """Those, and who says so."""
 
     @property
-    def reached(self) -> Reached:
+    def reached(self) -> State:
         """The last stage."""
         return "final" if self.attested_by else "witnessed" if self.witnessed_by else "recorded"
 

@@ -11,7 +11,6 @@ Not here: what is an advance (:mod:`mesh.protocol.advancing`), reading (:mod:`me
 
 import asyncio
 import signal
-import time
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from mesh.adapters.clock import wall_ms
 from mesh.cli import client, telling
 from mesh.cli.output import Cli, format_option, pass_cli
 from mesh.core.bytes import canonical
@@ -91,7 +91,7 @@ async def _tail(cli: Cli, state: str | None, only: str | None, keep: Path | None
     context = load_context(cli.context)
     library = client.library_of(context.trust, context.path("."))
     async with await Bus.connect(bus_options(context.auditor, name="auditor", base=context.path("."))) as bus:
-        mesh, library = await client.learn(cli, client.client_of(bus, library), library, now_ms=time.time_ns() // 1_000_000)
+        mesh, library = await client.learn(cli, client.client_of(bus, library), library, now_ms=wall_ms())
         if only is not None:
             mesh.member(only)
         printing = _Printing(cli, mesh, state, only, count)
@@ -130,7 +130,7 @@ async def _wait(over: asyncio.Event) -> None:
 async def _learning(cli: Cli, reader: "Tail", printing: _Printing, library: client.Library) -> None:
     while True:
         await asyncio.sleep(_LEARN_S)
-        printing.mesh, library = await client.learn(cli, printing.mesh, library, now_ms=time.time_ns() // 1_000_000)
+        printing.mesh, library = await client.learn(cli, printing.mesh, library, now_ms=wall_ms())
         reader.governance = library.governance
 
 

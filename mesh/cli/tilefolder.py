@@ -62,10 +62,11 @@ def archive(cli: Cli, node: str, folder: Path) -> int:
 
     async def work(mesh: client.MeshClient, library: client.Library) -> Judgement:
         with _whole_folder(folder) as fresh:
-            for number, data in enumerate((library.roster, *library.rosters), 1):
+            chain = (library.roster, *library.rosters)
+            for number, data in enumerate(chain, 1):
                 _write(fresh, _roster_path(number), data)
-            pinned = next(data for data in (library.roster, *library.rosters) if envelope.identify(data)[1] == library.governance.roster_id)
-            rosters = vouch(envelope.read(Roster, pinned), [envelope.read(Roster, data) for data in (library.roster, *library.rosters)])
+            pinned = next(data for data in chain if envelope.identify(data)[1] == library.governance.roster_id)
+            rosters = vouch(envelope.read(Roster, pinned), [envelope.read(Roster, data) for data in chain])
             await _write_log(mesh, mesh.roster.origin(mesh.member(node)), fresh, rosters)
             judged = judge_folder(fresh, pinned, None)
             if judged.verdict == "FAILED":

@@ -5,12 +5,12 @@ Not here: its processes (:mod:`mesh.dev.cluster`).
 
 import secrets
 import shutil
-import time
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from mesh.adapters.clock import wall_ms
 from mesh.deploy.devmesh import DevMeshFiles, Principal, create
 
 __all__ = ["POLICIES", "made"]
@@ -52,7 +52,7 @@ def made(folder: Path, *, nodes: int, spares: int = 1) -> DevMeshFiles:
         nodes=nodes,
         spares=spares,
         random=secrets.token_bytes,
-        now_ms=time.time_ns() // 1_000_000,
+        now_ms=wall_ms(),
     )
     told.write_bytes(msgspec.json.encode(_Kept(list(files.nodes), list(files.spares), list(files.regions), files.pin)))
     return files

@@ -72,7 +72,8 @@ class Denied(_Ended):
     def __new__(cls, code: str, reason: str = "", record: RecordRef | None = None, *, intent: str = "") -> Self:
         """The kind that the code says, wherever it is raised (rule 2)."""
         del reason, record, intent
-        return super().__new__(ApprovalRequired if cls is Denied and code == _APPROVAL else cls)  # type: ignore[return-value]
+        kind = ApprovalRequired if cls is Denied and code == _APPROVAL else cls
+        return super().__new__(kind)  # type: ignore[return-value]  # where it is not cls, cls is Denied, which it is a kind of
 
 
 class ApprovalRequired(Denied):

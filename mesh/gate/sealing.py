@@ -5,7 +5,7 @@ Nobody who answers is believed: a bundle is what its digest says, and the digest
 Not here: boxes (:mod:`mesh.adapters.sealer`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from mesh.adapters.bus import Bus
@@ -59,7 +59,8 @@ class Auditors:
         for opening in openings:
             if opening.name not in declared:
                 raise Refused("params_mismatch", f"{opening.name} is not declared sealed")
-            seals, boxes = seal(opening, _named(keys, declared[opening.name]), holder=holder)
+            readers = {name: keys.get(name, "") for name in declared[opening.name]}  # nobody's key is `bad_key`
+            seals, boxes = seal(opening, readers, holder=holder)
             found.seals[opening.name] = seals
             found.boxes.extend(boxes)
         return found
@@ -87,7 +88,3 @@ class Auditors:
             except MeshError as error:
                 failure = error
         raise Unavailable("unreachable", f"nobody shows the policy bundle, which says for whom to seal: {failure}"[:200])
-
-
-def _named(keys: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
-    return {name: keys.get(name, "") for name in names}

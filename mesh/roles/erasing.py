@@ -27,6 +27,7 @@ from mesh.roles.performer import Performer
 __all__ = ["erase_for_ever"]
 
 _LOOK_S: Final = 0.1
+"""Between two looks. What waits does so for attestations, or for a reader to end; what is done costs a look nothing."""
 
 _log = logging.getLogger(__name__)
 

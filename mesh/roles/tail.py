@@ -32,8 +32,10 @@ from mesh.protocol.advancing import Advance, Enough, Reached, advanced, note_in
 __all__ = ["Tail"]
 
 _FETCH: Final = 64
+"""Messages in one fetch from a stream: so many at most are told twice after a kill."""
 _FETCH_MS: Final = 500
 _RETRY_S: Final = 2.0
+"""A stream that is away comes back with its servers, which takes seconds; asking more often brings it no sooner."""
 _QUEUED_MAX: Final = 1_024
 _KIND_TOKEN: Final = 3
 """``mesh.v1.<region>.<kind>.<node>``"""

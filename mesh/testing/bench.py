@@ -28,6 +28,7 @@ from mesh.adapters.bus_message import Message as Delivered
 from mesh.adapters.clock import Clock, Reading
 from mesh.adapters.signer import KeyFile, Signer
 from mesh.adapters.spent import SpentStore
+from mesh.core import subjects
 from mesh.core.bytes import envelope
 from mesh.core.log.record import OutcomeRecorded, read_record
 from mesh.core.messages import Authorized, LawBatch, Prove, RefusedAnswer, pack, unpack, unpack_asked
@@ -130,8 +131,8 @@ class _Line:
 
     def publish(self, source: str, subject: str, data: bytes) -> None:
         del source
-        if subject.startswith("mesh.v1.hb.") and not self.silent:
-            self.hear("mesh.v1.hb.*", data)
+        if subject == subjects.hb(MEMBER) and not self.silent:
+            self.hear(subjects.hb(subjects.ANY), data)
 
     def hear(self, place: str, data: bytes) -> None:
         """Something reaches the gate."""
@@ -287,7 +288,7 @@ class Bench:
         self._do(partial(self._say, self._law.halt))
 
     def _say(self, statement: bytes) -> None:
-        self._line.hear("mesh.v1.law.*", pack(LawBatch(statements=[msgspec.Raw(statement)])))
+        self._line.hear(subjects.law(subjects.ANY), pack(LawBatch(statements=[msgspec.Raw(statement)])))
 
     def break_store(self) -> None:
         """What the gate keeps its spent intents in raises what nobody foresaw."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.adapters.signer import KeyFile, Signer, generate, generate_seal, load, load_seal, use_of
+from mesh.adapters.signer import KeyFile, Signer, generate, generate_seal, load, load_seal, public_of
 from mesh.core.bytes.keys import SecretKey, verify
 from mesh.core.bytes.sealkeys import SealKey
 from mesh.errors import Refused
@@ -189,7 +189,7 @@ def test_a_key_that_opens_boxes_is_kept_like_one_that_signs(tmp_path: Path) -> N
     assert path.read_bytes() == f"govmesh-key-v1 auditor-seal {SealKey(SEED).public} {SEED.hex()}\n".encode()
     assert path.stat().st_mode & 0o777 == 0o600
     assert load_seal(path).public == made.public != SecretKey(SEED).public
-    assert use_of(path) == "auditor-seal"
+    assert public_of(path) == ("auditor-seal", made.public)
     with pytest.raises(Refused) as no:
         generate_seal(path, OTHER)
     assert no.value.code == "key_exists"
