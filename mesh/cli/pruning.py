@@ -29,7 +29,7 @@ from mesh.core.bytes import envelope
 from mesh.core.law.erase import ERASURES
 from mesh.core.law.retain import NOWHERE, Floor, Kept, Retain, outlived
 from mesh.core.log.record import GovernanceChanged
-from mesh.core.messages import Find, Found, NodeStatus
+from mesh.core.messages import Find, Found, Location, NodeStatus
 from mesh.errors import MeshError, Refused, Unavailable
 from mesh.limits import AUDIT_LOGS_MAX, PRUNE_AGE_MS_MIN, TREE_SIZE_MAX
 from mesh.protocol.proving import record_of
@@ -45,6 +45,8 @@ class _Going(NamedTuple):
     origin: str
     kept: Kept
     """What counts of that log."""
+    said: frozenset[str]
+    """Every retention of that floor: a node names the one that it heard first."""
     gone: Mapping[str, str]
     """Member to the place of its record."""
     members: Sequence[str]
@@ -93,12 +95,12 @@ def prune(  # noqa: PLR0913 -- one for each option
         origin = mesh.roster.origin(mesh.member(node))
         if archived is not None:
             _check_archive(archived, origin, below, library)
-        kept = await _say(cli, mesh, library, files, paths, Retain(
+        kept, said = await _say(cli, mesh, library, files, paths, Retain(
             mesh=mesh.roster.mesh, sequence=1, previous="", since="", floors=[Floor(origin=origin, below=below)],
             archive=archive, reason=reason, issued_ms=wall_ms(),
         ))  # fmt: skip
         needed = mesh.roster.k if quorum else len(mesh.roster.members)
-        going = _Going(origin, kept, {}, [member.name for member in mesh.roster.members], needed)
+        going = _Going(origin, kept, said, {}, [member.name for member in mesh.roster.members], needed)
         return going._replace(gone=await _watched(cli, mesh, going, wait_s=wait_s if watch else 0))
 
     with saying.signing(paths):
@@ -134,20 +136,22 @@ async def _check_old(mesh: client.MeshClient, origin: str, below: int) -> None:
 
 async def _say(
     cli: Cli, mesh: client.MeshClient, library: client.Library, files: Mapping[Path, Any], paths: Sequence[Path], said: Retain
-) -> Kept:
-    """What counts of that log once this is said, or was before."""
+) -> tuple[Kept, frozenset[str]]:
+    """What counts of that log once this is said, or was before, and all that say so."""
     root, keys, floor = mesh.rosters.newest.root, list(files.values()), said.floors[0]
     if len(keys) < root.threshold:
         raise Refused("threshold_not_met", f"{root.threshold} root keys must sign, and {len(keys)} did; add --co-sign FILE for each")
     by = saying.pen(ERASURES, keys, paths, mesh.rosters, alone=False, role=root)
     claimed = saying.frontiers_of(await saying.hear(cli, mesh))
     by = await saying.standing(mesh, library.governance, claimed, by)
-    kept = (await gather_about(mesh, claimed, library.governance, by.stream)).governance.floors.get(floor.origin, NOWHERE)
+    gathered = await gather_about(mesh, claimed, library.governance, by.stream)
+    kept = gathered.governance.floors.get(floor.origin, NOWHERE)
     if kept.below > floor.below:
         raise Refused("floor_falls", f"{floor.origin} is kept from {kept.below} on by {kept.id[:12]}…; a floor only rises")
     if kept.below == floor.below:
         cli.say("that is said already; nothing new is signed")
-        return kept
+        said_so = (item.id for item in gathered.statements if isinstance(item.claims, Retain) and floor in item.claims.floors)
+        return kept, frozenset((kept.id, *said_so))
     await _check_old(mesh, floor.origin, floor.below)
     plan = await saying.plan(
         cli, mesh, library.governance, claimed, by,
@@ -157,7 +161,7 @@ async def _say(
     spread = await spreading.spread(cli, mesh, plan, watch=False, wait_s=0)
     if not spread.held:
         raise Unavailable("unreachable", f"nobody took number {plan.statement.claims.sequence}; it is kept: run the same command again")
-    return Kept(floor.below, plan.statement.id, said.archive)
+    return Kept(floor.below, plan.statement.id, said.archive), frozenset((plan.statement.id,))
 
 
 async def _watched(cli: Cli, mesh: client.MeshClient, going: _Going, *, wait_s: float) -> dict[str, str]:
@@ -178,18 +182,22 @@ async def _record(mesh: client.MeshClient, name: str, going: _Going) -> str:
     """Where the member's own log says that it has pruned, proved; empty if it does not say so yet."""
     origin = mesh.roster.origin(mesh.roster.member(name))
     try:
-        found = await mesh.ask(name, Find(prefix=going.kept.id, count=AUDIT_LOGS_MAX), Found)
-        for place in found.records:
-            if (place.id, place.origin) == (going.kept.id, origin):
-                answer = await mesh.prove(client.Place(place.origin, place.index))
-                mesh.attested(answer)
-                record = record_of(answer)
-                said = f"{going.kept.id} {going.origin} {going.kept.below}"
-                if isinstance(record, GovernanceChanged) and (record.change, record.about) == ("pruned", said):
-                    return mesh.naming.place(record.origin, record.index)
+        for said in sorted(going.said):
+            found = await mesh.ask(name, Find(prefix=said, count=AUDIT_LOGS_MAX), Found)
+            for place in found.records:
+                if (place.id, place.origin) == (said, origin) and await _pruned(mesh, place, f"{said} {going.origin} {going.kept.below}"):
+                    return mesh.naming.place(place.origin, place.index)
     except MeshError:
         return ""
     return ""
+
+
+async def _pruned(mesh: client.MeshClient, place: Location, about: str) -> bool:
+    """Whether that record, proved, says so."""
+    answer = await mesh.prove(client.Place(place.origin, place.index))
+    mesh.attested(answer)
+    record = record_of(answer)
+    return isinstance(record, GovernanceChanged) and (record.change, record.about) == ("pruned", about)
 
 
 def _report(cli: Cli, going: _Going) -> int:

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from mesh.cli import pruning
+from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload
+from mesh.core.law.retain import Floor, Retain
 from mesh.core.messages import Offer
 from mesh.limits import PRUNE_AGE_MS_MIN
 from mesh.protocol.events import RecordsPruned
 from tests.cli.lawmesh import Desk, code_of
 from tests.cli.test_erase import ALL, _asked
+from tests.support.factory import MESH, T0, secret, sign
 
 
 def _pruning(desk: Desk, members: Collection[str] = ALL) -> None:
@@ -73,6 +76,24 @@ def test_a_floor_over_what_is_not_final_or_not_old_is_not_signed(desk: Desk, mon
     monkeypatch.setattr(pruning, "wall_ms", lambda: desk.mesh.now_ms + PRUNE_AGE_MS_MIN - 60_000)
     assert code_of(_prune(desk, 2)[2]) == "record_young"
     assert _floors(desk) == set()
+
+
+def test_who_pruned_by_another_word_for_the_same_floor_has_pruned(desk: Desk) -> None:
+    _asked(desk, 1)
+    _pruning(desk)
+    first = _prune(desk, 1, "--watch", "--wait", "3")[1]["retain"]
+    origin = f"{MESH}/eu-1/e1"
+    for number in range(64):  # until one has the smaller id, which counts
+        floors = [Floor(origin=origin, below=1)]
+        said = Retain(mesh=MESH, sequence=1, previous="", since="", floors=floors, archive="", reason=f"{number}", issued_ms=T0)
+        other = envelope.read(Retain, sign(said, *(secret(f"root {number}") for number in (0, 1))))
+        if other.id < first:
+            break
+    desk.offer(other)
+    desk.mesh.run(6)
+    assert {kept.id for node in desk.mesh.nodes.values() for kept in node.state.governance.floors.values()} == {other.id}
+    status, told, err = _prune(desk, 1, "--wait", "0.5")
+    assert (status, told["retain"], told["pruned"]) == (0, other.id, 4), err
 
 
 def test_a_smaller_floor_is_not_signed(desk: Desk) -> None:
