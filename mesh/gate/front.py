@@ -452,7 +452,8 @@ def _done(result: R) -> R:
     Raises:
         TypeError: the body fails, and is recorded so.
     """
-    if not (inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result) or isinstance(result, map | filter)):
+    lazy = type(result) in {map, filter}
+    if not (lazy or inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result)):
         return result
     if inspect.iscoroutine(result):
         result.close()  # it never began

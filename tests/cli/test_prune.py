@@ -10,6 +10,7 @@ import pytest
 from mesh.cli import pruning
 from mesh.core.bytes import envelope
 from mesh.core.bytes.canonical import Payload
+from mesh.core.bytes.envelope import Statement
 from mesh.core.law.retain import Floor, Retain
 from mesh.core.messages import Offer
 from mesh.limits import PRUNE_AGE_MS_MIN
@@ -83,12 +84,13 @@ def test_who_pruned_by_another_word_for_the_same_floor_has_pruned(desk: Desk) ->
     _pruning(desk)
     first = _prune(desk, 1, "--watch", "--wait", "3")[1]["retain"]
     origin = f"{MESH}/eu-1/e1"
-    for number in range(64):  # until one has the smaller id, which counts
-        floors = [Floor(origin=origin, below=1)]
+    keys, floors = [secret(f"root {number}") for number in (0, 1)], [Floor(origin=origin, below=1)]
+
+    def again(number: int) -> Statement[Retain]:
         said = Retain(mesh=MESH, sequence=1, previous="", since="", floors=floors, archive="", reason=f"{number}", issued_ms=T0)
-        other = envelope.read(Retain, sign(said, *(secret(f"root {number}") for number in (0, 1))))
-        if other.id < first:
-            break
+        return envelope.read(Retain, sign(said, *keys))
+
+    other = next(item for item in map(again, range(64)) if item.id < first)  # which counts then
     desk.offer(other)
     desk.mesh.run(6)
     assert {kept.id for node in desk.mesh.nodes.values() for kept in node.state.governance.floors.values()} == {other.id}
