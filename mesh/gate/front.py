@@ -452,12 +452,16 @@ def _done(result: R) -> R:
     Raises:
         TypeError: the body fails, and is recorded so.
     """
-    lazy = type(result) in {map, filter}
-    if not (lazy or inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result)):
+    if not _runs_later(result):
         return result
     if inspect.iscoroutine(result):
         result.close()  # it never began
     raise TypeError("a guarded function must not return something that runs later; guard what runs")
+
+
+def _runs_later(result: object) -> bool:
+    lazy = isinstance(result, map | filter)
+    return lazy or inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result)
 
 
 def _wrapped(function: Callable[P, R], call: Call, execution: Callable[..., Execution]) -> Callable[P, R]:
