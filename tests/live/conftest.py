@@ -40,8 +40,9 @@ def mesh(tmp_path_factory: pytest.TempPathFactory, payroll: Path) -> Iterator[Cl
 
 @pytest.fixture
 def own_mesh(tmp_path: Path) -> Iterator[Cluster]:
-    """Four governors of one's own."""
+    """Four governors of one's own, that are fresh."""
     with _start(tmp_path / "mesh", 4) as cluster:
+        asyncio.run(until_fresh(cluster))
         yield cluster
 
 

@@ -79,11 +79,12 @@ Said = Callable[..., tuple[int, Any, str]]
 
 
 async def until_fresh(cluster: Cluster) -> None:
-    """Until every node is: before, they rightly deny."""
+    """Until every node is, by the word of all others: before, they rightly deny, and would as soon as one of those goes who spoke first."""
     client = await Client.connect(cluster.files.context)
     for name in cluster.files.nodes:
-        await client.until_reachable(name)
-        await client.until(name, "fresh", lambda status: status.fresh)
+        await client.until(
+            name, "fresh by all", lambda status: status.fresh and len(status.vouchers) == len(cluster.files.nodes), wait_s=30
+        )
     await client.bus.close()
 
 
