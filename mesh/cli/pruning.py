@@ -37,6 +37,7 @@ from mesh.protocol.proving import record_of
 __all__ = ["prune"]
 
 _LOOK_S: Final = 0.2
+"""Between two rounds, each of a few questions to every member that is left: they still have to overwrite, and to have it attested."""
 
 
 class _Going(NamedTuple):

@@ -31,8 +31,9 @@ from mesh.roles.performer import Performer
 __all__ = ["prune_for_ever"]
 
 _LOOK_S: Final = 0.5
+"""Between two looks: what waits does so for a certificate, or for days. A look where nothing is to be done reads a few rows."""
 _PAUSE_S: Final = 0.02
-"""Between two batches."""
+"""Between two batches: some times what the transaction of one takes, so that whoever decides finds the file free."""
 _CERTIFICATES_MAX: Final = 8
 """Newest ones of a log that are tried: the newest may be over more than is held."""
 

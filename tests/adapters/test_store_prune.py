@@ -19,6 +19,7 @@ from mesh.protocol.step import AppendHashes, Head, Locate, PutBody, PutOpenings,
 from tests.adapters.storekit import NAME, PEER, append, child, filled, frontier_of, refused
 from tests.roles.test_performer import Bench
 from tests.support.factory import T0
+from tests.support.unguarded import tampered
 
 COUNT = 200
 
@@ -192,21 +193,15 @@ async def test_what_is_no_pruning_is_damage(tmp_path: Path, what: str) -> None:
     kept = _about(leaves[64:])[0]
     await store.close()
     await check_file(tmp_path / NAME, still=False)
-    connection = sqlite3.connect(tmp_path / NAME, isolation_level=None)
-    triggers = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
-    for name, _ in triggers:
-        connection.execute(f"DROP TRIGGER {name}")
-    connection.execute(
+    tampered(
+        tmp_path / NAME,
         {
             "zeros above the floor": "UPDATE record SET data = zeroblob(length(data)) WHERE idx = 64",
             "other bytes below it": "UPDATE record SET data = x'0001' WHERE idx = 3",
             "the floor itself": "UPDATE floor SET below = 70",
             "a body that a kept record names": f"UPDATE body SET envelope = zeroblob(length(envelope)) WHERE id = x'{kept}'",  # noqa: S608 -- our own text
-        }[what]
+        }[what],
     )
-    for _, sql in triggers:
-        connection.execute(sql)
-    connection.close()
     with pytest.raises(Alarm) as found:
         await check_file(tmp_path / NAME, still=False)
     assert found.value.code == "storage_corrupt"

@@ -2,8 +2,7 @@
 
 import asyncio
 import resource
-import sqlite3
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from mesh.core.messages import LineageBatch, Pull, pack, unpack
 from mesh.dev.cluster import Cluster
 from mesh.errors import Unavailable
 from tests.live.kit import BILLING, Client, code_of, command, settled, until_fresh
+from tests.support.unguarded import unguarded
 
 pytestmark = pytest.mark.asyncio
 NAME = "us-1"
@@ -127,14 +127,9 @@ async def test_a_governor_on_a_full_disk_refuses_what_is_new_serves_what_it_hold
 
 def _tamper(mesh: Cluster, *statements: str) -> None:
     """Change rows behind the node's back, past what forbids it."""
-    with closing(sqlite3.connect(_file(mesh), isolation_level=None)) as file:
-        triggers = file.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
-        for name, _ in triggers:
-            file.execute(f"DROP TRIGGER {name}")
+    with unguarded(_file(mesh)) as file:
         for statement in statements:
             assert file.execute(statement, NAMES).rowcount > 0, statement
-        for _, sql in triggers:
-            file.execute(sql)
 
 
 NAMES = {"own": ORIGIN, "peer": "dev/eu-1/e1"}

@@ -2,10 +2,9 @@
 
 import asyncio
 import secrets
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from mesh.protocol.step import Persist
 from mesh.roles.config import load_config
 from mesh.roles.governor import GovernorNode
 from tests.live.kit import Client, code_of
+from tests.support.unguarded import unguarded
 
 pytestmark = pytest.mark.asyncio
 NAME = "eu-1"
@@ -31,13 +31,8 @@ CORRUPT = 5
 def _flip(single: Cluster, index: int) -> None:
     """Change one record in the file behind the node's back, past what forbids it."""
     path = single.files.folder / "nodes" / NAME / "data" / "node.db"
-    with closing(sqlite3.connect(path)) as file, file:
-        triggers = file.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'record'").fetchall()
-        for name, _ in triggers:
-            file.execute(f"DROP TRIGGER {name}")
+    with unguarded(path) as file:
         assert file.execute("UPDATE record SET data = CAST(data || x'20' AS BLOB) WHERE idx = ?", (index,)).rowcount == 1
-        for _, sql in triggers:
-            file.execute(sql)
 
 
 async def _ended(single: Cluster) -> int:

@@ -19,6 +19,7 @@ from mesh.protocol.events import Tick
 from mesh.protocol.step import Head, SetHead
 from mesh.roles.mending import LOST_MAX, mended, note_broken
 from tests.roles.test_performer import Bench
+from tests.support.unguarded import tampered
 
 ALARM = Alarm("storage_corrupt", "record 7 of lab/eu-1/e1")
 
@@ -66,17 +67,6 @@ class Peer:
         return answer if fits(answer) else None
 
 
-def _tamper(path: Path, *statements: str) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None)) as file:
-        triggers = file.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
-        for name, _ in triggers:
-            file.execute(f"DROP TRIGGER {name}")
-        for statement in statements:
-            assert file.execute(statement).rowcount > 0
-        for _, sql in triggers:
-            file.execute(sql)
-
-
 def _digest(path: Path) -> str:
     with closing(sqlite3.connect(path)) as file:
         return hashlib.sha256("\n".join(sorted(file.iterdump())).encode()).hexdigest()
@@ -98,7 +88,7 @@ ROTTEN = {
 @pytest.mark.parametrize("what", ROTTEN)
 async def test_what_rotted_is_to_the_byte_what_it_was(whole: Path, tmp_path: Path, what: str) -> None:
     before = _digest(whole)
-    _tamper(whole, *ROTTEN[what])
+    tampered(whole, *ROTTEN[what])
     assert _digest(whole) != before
     (said,) = await mended(whole, ALARM, Peer(tmp_path / "whole" / "node.db").records)
     assert (said.code, ALARM.detail in said.detail) == ("storage_corrupt", True)
@@ -118,7 +108,7 @@ def _no_bodies(batch: LineageBatch) -> LineageBatch:
 async def test_who_gives_something_else_is_not_believed_and_then_nothing_is_touched(
     whole: Path, tmp_path: Path, what: str, lie: Callable[[LineageBatch], LineageBatch]
 ) -> None:
-    _tamper(whole, *ROTTEN[what])
+    tampered(whole, *ROTTEN[what])
     broken, peer = _digest(whole), Peer(tmp_path / "whole" / "node.db", lie)
     with pytest.raises(Alarm) as caught:
         await mended(whole, ALARM, peer.records)
@@ -138,7 +128,7 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("what", UNKNOWN)
 async def test_what_no_signed_root_vouches_for_is_left_as_it_is(whole: Path, tmp_path: Path, what: str) -> None:
-    _tamper(whole, UNKNOWN[what], "UPDATE record SET data = x'01' WHERE idx = 3")
+    tampered(whole, UNKNOWN[what], "UPDATE record SET data = x'01' WHERE idx = 3")
     broken = _digest(whole)
     with pytest.raises(Alarm, match="storage_corrupt"):
         await mended(whole, ALARM, Peer(tmp_path / "whole" / "node.db").records)
@@ -156,7 +146,7 @@ async def test_what_was_found_while_the_node_ran_is_looked_for_at_its_next_start
         await mended(whole, Alarm("storage_rolled_back", ""), peer.records)
     with pytest.raises(Alarm, match="storage_corrupt"):
         await mended(whole, ALARM, peer.records)  # it was found a moment ago, and nothing is found that could be mended
-    _tamper(whole, *ROTTEN["a record"])
+    tampered(whole, *ROTTEN["a record"])
     note_broken(whole, ALARM)
     assert len(await mended(whole, None, peer.records)) == 1
     assert await mended(whole, None, peer.records) == []
@@ -168,7 +158,7 @@ async def test_a_file_that_somebody_has_open_is_left_alone_and_so_is_one_that_lo
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peer = Peer(tmp_path / "whole" / "node.db")
-    _tamper(whole, *ROTTEN["all of them"])
+    tampered(whole, *ROTTEN["all of them"])
     store = await Store.open(whole, owner="eu-1")
     with pytest.raises(Alarm, match="storage_corrupt"):
         await mended(whole, ALARM, peer.records)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +22,11 @@ from mesh.roles.mending import mended
 from mesh.roles.peers import Peers
 from tests.protocol.machines import batch
 from tests.protocol.test_pruned import LOG
-from tests.roles.test_mending import ALARM, _digest, _tamper
+from tests.roles.test_mending import ALARM, _digest
 from tests.roles.test_performer import LAB
 from tests.roles.test_pruning import _bench, _floor
 from tests.support.retains import retain
+from tests.support.unguarded import tampered
 
 BELOW = 150
 AT = 70
@@ -85,7 +87,7 @@ async def _written(path: Path, *, pruned: int, floor: bool = True) -> tuple[Path
 async def test_what_was_pruned_here_and_rotted_since_goes_again(tmp_path: Path, rotten: str) -> None:
     path, _, leaves = await _written(tmp_path, pruned=BELOW)
     before = _digest(path)
-    _tamper(path, rotten)
+    tampered(path, rotten)
     with pytest.raises(Alarm):
         await check_file(path, still=False)
     assert len(await mended(path, ALARM, Pruned(leaves).records)) == 1
@@ -96,7 +98,7 @@ async def test_what_was_pruned_here_and_rotted_since_goes_again(tmp_path: Path, 
 @pytest.mark.parametrize("pruned", [0, 50])
 async def test_what_rotted_and_was_pruned_by_all_others_meanwhile_keeps_its_hash_below_the_roots_floor(tmp_path: Path, pruned: int) -> None:
     path, origin, leaves = await _written(tmp_path, pruned=pruned)
-    _tamper(path, ROTTEN)
+    tampered(path, ROTTEN)
     assert len(await mended(path, ALARM, Pruned(leaves).records)) == 1
     await check_file(path, still=False)
     store = await Store.open(path, owner="eu-1")
@@ -110,12 +112,12 @@ async def test_what_rotted_and_was_pruned_by_all_others_meanwhile_keeps_its_hash
 
 async def test_who_was_away_when_the_floor_was_raised_hears_of_it_from_members_and_believes_no_other(tmp_path: Path) -> None:
     path, origin, leaves = await _written(tmp_path, pruned=0, floor=False)
-    _tamper(path, ROTTEN)
+    tampered(path, ROTTEN)
     bus = Laws([retain(LAB, {origin: AT + 1}, by=[LAB.revoker])])
     for laws, passes in ((bus, False), (Laws([retain(LAB, {origin: AT})]), False), (Laws([retain(LAB, {origin: AT + 1})]), True)):
         peers = Peers(laws, lambda _: None)  # type: ignore[arg-type]  # all that is asked of it
         peers.others = ["us-1"]
-        mending = mended(path, ALARM, Pruned(leaves).records, lambda peers=peers: peers.floors(LAB.governance))  # type: ignore[misc]
+        mending = mended(path, ALARM, Pruned(leaves).records, partial(peers.floors, LAB.governance))
         if passes:
             assert len(await mending) == 1
         else:
@@ -130,7 +132,7 @@ async def test_who_was_away_when_the_floor_was_raised_hears_of_it_from_members_a
 @pytest.mark.parametrize("at", [BELOW, BELOW + 9])
 async def test_above_the_roots_floor_nobodys_word_lets_a_record_go(tmp_path: Path, at: int) -> None:
     path, _, leaves = await _written(tmp_path, pruned=50)
-    _tamper(path, ROTTEN.replace("70", str(at)))
+    tampered(path, ROTTEN.replace("70", str(at)))
     before = _digest(path)
     with pytest.raises(Alarm):
         await mended(path, ALARM, Pruned(leaves).records)
@@ -139,6 +141,6 @@ async def test_above_the_roots_floor_nobodys_word_lets_a_record_go(tmp_path: Pat
 
 async def test_a_member_that_says_another_hash_lets_nothing_go(tmp_path: Path) -> None:
     path, _, leaves = await _written(tmp_path, pruned=0)
-    _tamper(path, ROTTEN)
+    tampered(path, ROTTEN)
     with pytest.raises(Alarm):
         await mended(path, ALARM, Pruned(leaves[1:]).records)

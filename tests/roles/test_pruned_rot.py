@@ -15,6 +15,7 @@ from mesh.errors import Alarm
 from mesh.roles.mending import mended
 from tests.adapters.storekit import NAME
 from tests.adapters.test_store_prune import _decided, _pruned
+from tests.support.unguarded import tampered
 
 ALARM = Alarm("storage_corrupt", "record 3 of lab/eu-1/e1")
 BELOW = 64
@@ -23,17 +24,6 @@ BELOW = 64
 async def _nobody(_origin: str, _index: int, _fits: Callable[[LineageBatch], bool]) -> LineageBatch | None:
     """Members that have pruned it, too."""
     return None
-
-
-def _tamper(path: Path, *statements: str) -> None:
-    with closing(sqlite3.connect(path, isolation_level=None)) as file:
-        triggers = file.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
-        for name, _ in triggers:
-            file.execute(f"DROP TRIGGER {name}")
-        for statement in statements:
-            assert file.execute(statement).rowcount > 0
-        for _, sql in triggers:
-            file.execute(sql)
 
 
 def _flip_leaf(path: Path, at: int) -> None:
@@ -70,7 +60,7 @@ def _flip(path: Path, table: str, column: str, where: str) -> None:
     with closing(sqlite3.connect(path)) as file:
         ((data,),) = file.execute(f"SELECT {column} FROM {table} WHERE {where}").fetchall()  # noqa: S608 -- our own text
     assert data == bytes(len(data))
-    _tamper(path, f"UPDATE {table} SET {column} = x'{bytes([1, *data[1:]]).hex()}' WHERE {where}")  # noqa: S608 -- our own text
+    tampered(path, f"UPDATE {table} SET {column} = x'{bytes([1, *data[1:]]).hex()}' WHERE {where}")  # noqa: S608 -- our own text
 
 
 @pytest.mark.parametrize("what", ROTTEN)
@@ -105,7 +95,7 @@ async def test_what_was_not_pruned_yet_is_asked_for_and_stays_as_it_is_if_nobody
     await store.close()
     path = tmp_path / NAME
     for at in (40, 70):
-        _tamper(path, f"UPDATE record SET data = x'00' WHERE idx = {at}")  # noqa: S608 -- our own text
+        tampered(path, f"UPDATE record SET data = x'00' WHERE idx = {at}")  # noqa: S608 -- our own text
         broken = _digest(path)
         with pytest.raises(Alarm, match="storage_corrupt"):
             await mended(path, ALARM, _nobody)

@@ -18,6 +18,7 @@ from mesh.protocol.events import Tick
 from mesh.protocol.step import Head, Persist, PutNote, PutOpenings, SetHead
 from tests.roles.test_performer import Bench
 from tests.support.factory import T0
+from tests.support.unguarded import unguarded
 
 
 async def _bench(path: Path) -> Bench:
@@ -51,15 +52,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _tamper(path: Path, statement: str) -> None:
-    """Change rows past what forbids it, and put that back."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as file:
-        triggers = file.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
-        for name, _ in triggers:
-            file.execute(f"DROP TRIGGER {name}")
+    """Change rows past all that forbids it."""
+    with unguarded(path) as file:
         file.execute("PRAGMA foreign_keys = OFF")
         assert file.execute(statement).rowcount != 0
-        for _, sql in triggers:
-            file.execute(sql)
 
 
 async def test_a_file_as_it_was_written_is_described_as_what_it_holds(tmp_path: Path) -> None:
